@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The directory of base files: what is in it, and changing it safely."""

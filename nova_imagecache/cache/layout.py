@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Where things are below ``instances_path``."""
+
+import dataclasses
+import os
+
+from nova_imagecache import conf
+from nova_imagecache import names
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The paths of one image cache.
+
+    :ivar instances: the instances' directories are in here
+    :ivar base: the base files are in here
+    """
+
+    instances: str
+    base: str
+
+    @classmethod
+    def of(cls, settings: conf.Settings) -> 'Layout':
+        """Give the layout that the settings describe."""
+        instances = settings.instances_path
+        return cls(
+            instances, os.path.join(instances, settings.subdirectory_name)
+        )
+
+    @property
+    def locks(self) -> str:
+        """Nova's directory of lock files, as nova/virt/libvirt has it."""
+        return os.path.join(self.instances, 'locks')
+
+    @property
+    def own(self) -> str:
+        """The directory of everything of ours but the sidecars."""
+        return os.path.join(self.base, names.OWN_DIRECTORY)
+
+    @property
+    def own_locks(self) -> str:
+        """Locks between managers; Nova knows nothing of them."""
+        return os.path.join(self.own, 'locks')
+
+    @property
+    def ledgers(self) -> str:
+        """One record per base file: what is known of its content."""
+        return os.path.join(self.own, 'ledgers')
+
+    @property
+    def state(self) -> str:
+        """The record of when files were seen first and used last."""
+        return os.path.join(self.own, 'state')
+
+    @property
+    def temporary(self) -> str:
+        """Where files are written before they are published."""
+        return os.path.join(self.own, 'tmp')
+
+    def file(self, name: str) -> str:
+        """Give the path of a file in the cache."""
+        return os.path.join(self.base, name)
+
+    def ledger(self, name: str) -> str:
+        """Give the path of the ledger of a base file."""
+        return os.path.join(self.ledgers, name)

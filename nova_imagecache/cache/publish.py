@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Putting a file in place so that no crash leaves half of it."""
+
+import contextlib
+import errno
+import os
+import tempfile
+
+_MODE = 0o644
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable.
+
+    :raises OSError: as fsync(2); a file system that cannot sync a directory
+        (EINVAL) is not an error, there is nothing more to do there
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(fd)
+
+
+def rename(source: str, target: str) -> None:
+    """Rename a complete file into place, durably.
+
+    Write, fsync, rename, fsync of the directory: without the first sync a
+    crash can leave the new name with old or no data, without the second the
+    old name.
+
+    :raises OSError: nothing was renamed, or it may not be durable
+    """
+    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(source, target)
+    sync_directory(os.path.dirname(target))
+
+
+def publish(path: str, data: bytes, temporary: str) -> None:
+    """Write a small file: complete, or not at all.
+
+    :param temporary: a directory on the same file system, made when missing.
+        What a crash leaves in there is nobody's.
+    :raises OSError: it was not published; what was there before, if
+        anything, still is
+    """
+    os.makedirs(temporary, exist_ok=True)
+    fd, scratch = tempfile.mkstemp(dir=temporary)
+    try:
+        with os.fdopen(fd, 'wb') as file:
+            file.write(data)
+            os.fchmod(fd, _MODE)
+        rename(scratch, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(scratch)
+        raise

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Time, and whether the wall clock can be believed."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import time
+
+# A clock that is only being slewed stays far below both (adjtimex(2) allows
+# 500 parts per million).
+_TOLERANCE_SECONDS = 60
+_TOLERANCE_RATIO = 0.001
+
+
+@dataclasses.dataclass(frozen=True)
+class Instant:
+    """One moment, on two clocks.
+
+    :ivar wall: seconds since the epoch, as anybody may set it
+    :ivar boottime: seconds since boot, which nobody can set
+    :ivar boot_id: which boot (random(4))
+    """
+
+    wall: float
+    boottime: float
+    boot_id: str
+
+
+#: Gives the present moment; tests put another in its place.
+Clock = Callable[[], Instant]
+
+
+@functools.cache
+def _boot_id() -> str:
+    with open('/proc/sys/kernel/random/boot_id', encoding='ascii') as file:
+        return file.read().strip()
+
+
+def now() -> Instant:
+    """Read the clocks of this machine."""
+    return Instant(
+        wall=time.time(),
+        boottime=time.clock_gettime(time.CLOCK_BOOTTIME),
+        boot_id=_boot_id(),
+    )
+
+
+def jump(before: Instant, after: Instant) -> str | None:
+    """Say how the wall clock was set between two moments, if it was.
+
+    Over a reboot only a step back can be told: the machine may have been off
+    for any time.
+    """
+    elapsed = after.wall - before.wall
+    if before.boot_id == after.boot_id:
+        real = after.boottime - before.boottime
+        excess = elapsed - real
+    else:
+        real = after.boottime
+        excess = min(0.0, elapsed - real)
+    if abs(excess) <= _TOLERANCE_SECONDS + _TOLERANCE_RATIO * real:
+        return None
+    direction = 'forward' if excess > 0 else 'back'
+    return (
+        f'the clock was set {direction} by {abs(excess):.0f} s since the '
+        'last pass, so ages cannot be believed'
+    )

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Options of the host's that we read, for programs that are not the host.
+
+Defaults as in nova/conf/paths.py, netconf.py and compute.py of Nova 34.
+"""
+
+import importlib.util
+import os
+import socket
+
+from oslo_config import cfg
+from oslo_utils import netutils
+
+
+def _pybasedir() -> str:
+    """Find the directory that holds the nova package, or else this one.
+
+    As ``pybasedir`` of nova/conf/paths.py, without importing Nova.
+    """
+    for package in ('nova', 'nova_imagecache'):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.submodule_search_locations:
+            return os.path.dirname(
+                os.path.abspath(spec.submodule_search_locations[0])
+            )
+    return os.getcwd()
+
+
+OPTS = [
+    cfg.StrOpt(
+        'pybasedir',
+        default=_pybasedir(),
+        sample_default='<Path>',
+        help="""
+Directory in which the Nova Python modules are installed.
+
+The default of ``state_path`` derives from it, as in Nova.
+""",
+    ),
+    cfg.StrOpt(
+        'state_path',
+        default='$pybasedir',
+        help="""
+Top-level directory of Nova's state.
+
+The default of ``instances_path`` derives from it, as in Nova.
+""",
+    ),
+    cfg.StrOpt(
+        'instances_path',
+        default=os.path.join('$state_path', 'instances'),
+        help="""
+Where the instances' disks are, and the image cache below them.
+
+An absolute path, on local storage or on a network file system.
+
+Related options:
+
+* ``[image_cache]/subdirectory_name``
+""",
+    ),
+    cfg.StrOpt(
+        'my_ip',
+        default=netutils.get_my_ipv4(),
+        sample_default='<host_ipv4>',
+        help="""
+Address of this host on the management network.
+
+Other options may refer to it, as in ``_base_$my_ip``.
+""",
+    ),
+    cfg.StrOpt(
+        'host',
+        default=socket.gethostname(),
+        sample_default='<current_hostname>',
+        help="""
+Name of this host, as the compute service knows it.
+
+It tells instances of this host from those of others on shared storage.
+""",
+    ),
+]

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The options in ``[image_cache]``.
+
+Nova's own are declared with the names, types, defaults and deprecated homes
+of nova/conf/imagecache.py in Nova 34.
+"""
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup(
+    'image_cache',
+    title='Image cache options',
+    help="""
+Options of the image cache manager of a compute node.
+""",
+)
+
+#: Options that Nova has as well.
+NOVA_OPTS = [
+    cfg.IntOpt(
+        'manager_interval',
+        default=2400,
+        min=-1,
+        deprecated_name='image_cache_manager_interval',
+        deprecated_group='DEFAULT',
+        help="""
+Seconds between two passes of the image cache manager.
+
+The service that hosts the manager reads this, the manager itself does not.
+With stock Nova, every pass also renews the timestamps of the base files that
+are in use.
+
+Possible values:
+
+* 0: the default interval of the service's periodic tasks (not recommended)
+* -1: no passes at all
+* any other number of seconds
+
+Related options:
+
+* ``[DEFAULT]/instances_path``
+""",
+    ),
+    cfg.StrOpt(
+        'subdirectory_name',
+        default='_base',
+        deprecated_name='image_cache_subdirectory_name',
+        deprecated_group='DEFAULT',
+        help="""
+Directory of the base files, below ``instances_path``.
+
+This is a name and not a full path. Where compute hosts share
+``instances_path`` and each shall keep a cache of its own, set it to
+``_base_$my_ip``.
+
+Related options:
+
+* ``[DEFAULT]/instances_path``
+""",
+    ),
+    cfg.BoolOpt(
+        'remove_unused_base_images',
+        default=True,
+        deprecated_group='DEFAULT',
+        help="""
+Remove base files that nobody uses once they are old enough.
+
+A base file is unused when no instance was made from its image and no disk
+below ``instances_path`` has it in its backing chain.
+
+Related options:
+
+* ``remove_unused_original_minimum_age_seconds``
+* ``remove_unused_resized_minimum_age_seconds``
+""",
+    ),
+    cfg.IntOpt(
+        'remove_unused_original_minimum_age_seconds',
+        default=24 * 3600,
+        deprecated_group='DEFAULT',
+        help="""
+Seconds for which an unused base file is kept after its last use.
+
+Applies to original images, to swap and ephemeral base files, and to what an
+interrupted fetch left behind. Values below 600 count as 600: a driver that
+starts a guest touches the base file first and makes the overlay a moment
+later, without a lock, and only the age of the file covers that moment.
+Negative values are refused.
+""",
+    ),
+    cfg.IntOpt(
+        'remove_unused_resized_minimum_age_seconds',
+        default=3600,
+        deprecated_group='libvirt',
+        help="""
+Seconds for which an unused resized base file is kept after its last use.
+
+A resized file can be made again from the original without the image service,
+so it need not be kept as long. Values below 600 count as 600, as they do for
+``remove_unused_original_minimum_age_seconds``. Negative values are refused.
+""",
+    ),
+]
+
+
+def _former_homes(name: str) -> list[cfg.DeprecatedOpt]:
+    return [
+        cfg.DeprecatedOpt(name, group='libvirt'),
+        cfg.DeprecatedOpt(name, group='DEFAULT'),
+    ]
+
+
+#: Options that only this package has. Nova had both until 2016-2019.
+OWN_OPTS = [
+    cfg.BoolOpt(
+        'checksum_base_images',
+        default=False,
+        deprecated_opts=_former_homes('checksum_base_images'),
+        help="""
+Keep a checksum of each base file and verify it from time to time.
+
+One flipped bit in a base file is wrong data in every guest that reads it. With
+this option on, the manager writes ``<base file>.sha1`` in its first pass over
+a file and reads the file again once in ``checksum_interval_seconds``. A file
+that no longer matches is an error in the log, with the image and the guests
+that read it. Checksums find corruption; they do not defend against a malicious
+administrator.
+
+Fetching an image computes nothing, so that guests start as fast as without
+checksums.
+
+Related options:
+
+* ``checksum_interval_seconds``
+""",
+    ),
+    cfg.IntOpt(
+        'checksum_interval_seconds',
+        default=7 * 24 * 3600,
+        deprecated_opts=_former_homes('checksum_interval_seconds'),
+        help="""
+Seconds after which a base file is read and verified again.
+
+The default is a week. Corruption at rest is rare, and verifying reads the
+whole file from the disk that the guests are using: the hourly interval that
+Nova once had kept the disks of a node busy for nothing, whereas a month would
+let many backups of a damaged guest replace the good ones. Every verification
+counts, whether it found the file good or not.
+
+Possible values:
+
+* 0: verify every file in every pass
+* any other number of seconds; negative values are refused
+
+Related options:
+
+* ``checksum_base_images``
+""",
+    ),
+]

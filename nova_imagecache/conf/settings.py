@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The values of the options, checked when they are read.
+
+Types alone do not do: Nova defines its ages without a minimum, and under Nova
+its definitions are the ones in force.
+"""
+
+import dataclasses
+import os
+
+from oslo_config import cfg
+
+from nova_imagecache import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What an operator has asked for.
+
+    :ivar instances_path: absolute path of the instances' directories
+    :ivar subdirectory_name: directory of the base files, below it
+    :ivar host: name of this host
+    :ivar remove_unused: whether unused base files are removed at all
+    :ivar original_minimum_age: in seconds, see the option
+    :ivar resized_minimum_age: in seconds, see the option
+    :ivar checksum: whether base files are checksummed and verified
+    :ivar checksum_interval: seconds between two verifications of a file
+    """
+
+    instances_path: str
+    subdirectory_name: str = '_base'
+    host: str = 'localhost'
+    remove_unused: bool = True
+    original_minimum_age: int = 24 * 3600
+    resized_minimum_age: int = 3600
+    checksum: bool = False
+    checksum_interval: int = 7 * 24 * 3600
+
+
+def _not_negative(conf: cfg.ConfigOpts, name: str) -> int:
+    value: int = conf.image_cache[name]
+    if value < 0:
+        raise errors.InvalidOption(
+            f'[image_cache]/{name}', value, 'it must not be negative'
+        )
+    return value
+
+
+def _instances_path(conf: cfg.ConfigOpts) -> str:
+    path: str = conf.instances_path
+    if not os.path.isabs(path or '') or '\0' in path:
+        raise errors.InvalidOption(
+            '[DEFAULT]/instances_path', path, 'it must be an absolute path'
+        )
+    return os.path.normpath(path)
+
+
+def _subdirectory_name(conf: cfg.ConfigOpts) -> str:
+    name: str = conf.image_cache.subdirectory_name
+    # '..' or an empty name would make the instances themselves the cache.
+    parts = (name or '').removesuffix(os.sep).split(os.sep)
+    if '\0' in (name or '') or {'', '.', '..'} & set(parts):
+        raise errors.InvalidOption(
+            '[image_cache]/subdirectory_name',
+            name,
+            'it must be the name of a directory below instances_path',
+        )
+    return name
+
+
+def read_settings(conf: cfg.ConfigOpts) -> Settings:
+    """Read and check the options.
+
+    :raises oslo_config.cfg.Error: a value is missing or makes no sense; the
+        message names the option
+    """
+    manager_interval: int = conf.image_cache.manager_interval
+    if manager_interval < -1:
+        raise errors.InvalidOption(
+            '[image_cache]/manager_interval',
+            manager_interval,
+            'it must be -1, 0 or a number of seconds',
+        )
+    group = conf.image_cache
+    return Settings(
+        instances_path=_instances_path(conf),
+        subdirectory_name=_subdirectory_name(conf),
+        host=conf.host,
+        remove_unused=group.remove_unused_base_images,
+        original_minimum_age=_not_negative(
+            conf, 'remove_unused_original_minimum_age_seconds'
+        ),
+        resized_minimum_age=_not_negative(
+            conf, 'remove_unused_resized_minimum_age_seconds'
+        ),
+        checksum=group.checksum_base_images,
+        checksum_interval=_not_negative(conf, 'checksum_interval_seconds'),
+    )

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The errors that this package raises on purpose.
+
+::
+
+    Error                   the message is for an operator, one line
+    |-- NotNow              this file, in this pass: skip it and say why
+    |   |-- Locked          somebody else holds its lock, or it has none
+    |   `-- Changed         it is not the file that was looked at
+    |-- Damaged             a record of ours is not what we wrote
+    |-- ImageRefused        an image that must not get into the cache
+    `-- FetchFailed         the image could not be put into the cache
+    InvalidOption           a value in nova.conf (an oslo.config error)
+"""
+
+from oslo_config import cfg
+
+
+class Error(Exception):
+    """Base of the errors whose message an operator can act on."""
+
+
+class NotNow(Error):
+    """The file cannot be worked on in this pass."""
+
+
+class Locked(NotNow):
+    """The lock of the file cannot be had without waiting."""
+
+
+class Changed(NotNow):
+    """The file went, was replaced, or was written since it was looked at."""
+
+
+class Damaged(Error):
+    """A record is truncated, altered, of another kind or of the future."""
+
+
+class ImageRefused(Error):
+    """The image is hostile, mislabelled, or of a format not cached here."""
+
+
+class FetchFailed(Error):
+    """The image could not be fetched, published or made into a disk."""
+
+
+class InvalidOption(cfg.Error):
+    """A value of an option makes no sense; the message names the option."""
+
+    def __init__(self, option: str, value: object, problem: str) -> None:
+        """Name the option as oslo.config does: ``[group]/name``."""
+        super().__init__(f'{option} = {value}: {problem}')
+        self.option = option
