@@ -172,13 +172,19 @@ def open_regular(path: str) -> int:
 
     :raises OSError: as open(2); EINVAL when it is not a regular file
     """
-    fd = os.open(
-        path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    )
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return fd
-        raise OSError(errno.EINVAL, 'Not a regular file', path)
-    except BaseException:
-        os.close(fd)
+        fd = os.open(path, flags)
+    except OSError as error:
+        # A symbolic link and a socket, as open(2) reports them.
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _not_regular(path) from None
         raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _not_regular(path)
+    return fd
+
+
+def _not_regular(path: str) -> OSError:
+    return OSError(errno.EINVAL, 'Not a regular file', path)

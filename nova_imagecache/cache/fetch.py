@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The fetch path: getting an image into the cache, and a disk out of it.
+
+It computes no checksum and, past the headers that the format inspector needs,
+reads nothing of the image back: a guest that waits for its first boot must not
+wait for us. The manager's first pass over the file makes the checksum.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import os
+
+from oslo_config import cfg
+
+from nova_imagecache.cache import images
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import publish
+from nova_imagecache import conf as confs
+from nova_imagecache import errors
+from nova_imagecache import names
+
+#: Writes an image to the path that it is given.
+Fetch = Callable[[str], object]
+
+
+@contextlib.contextmanager
+def _staged(path: str) -> Iterator[str]:
+    """Give a path to write to; what is there in the end is published.
+
+    The caller holds the file's lock, so a file that is in the way was left by
+    somebody who was killed.
+    """
+    staged = path + '.part'
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(staged)
+    try:
+        yield staged
+        publish.rename(staged, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(staged)
+        raise
+
+
+def _inspect(
+    path: str, kind: names.Kind, disk_format: str | None
+) -> images.Image:
+    if not kind.is_image:
+        # The driver made it itself, from nothing that a user supplied.
+        return images.Image('raw', os.path.getsize(path))
+    return images.inspect(path, disk_format)
+
+
+def _check_size(image: images.Image, size: int | None) -> None:
+    if size is not None and size < image.virtual_size:
+        raise errors.FetchFailed(
+            f'the image needs {image.virtual_size} bytes, more than the '
+            f'{size} asked for'
+        )
+
+
+def _is_there(path: str) -> bool:
+    """Whether the file is cached; if so it counts as used now.
+
+    As Nova does, so that nobody takes it for unused meanwhile.
+    """
+    if not os.path.exists(path):
+        return False
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return True
+
+
+def _ensure_fetched(
+    fetch: Fetch, path: str, kind: names.Kind, disk_format: str | None
+) -> None:
+    if _is_there(path):
+        return
+    with _staged(path) as staged:
+        fetch(staged)
+        if not os.path.lexists(staged):
+            raise errors.FetchFailed(f'fetch wrote no file at {staged}')
+        _inspect(staged, kind, disk_format)
+
+
+def _ensure_resized(original: str, path: str, size: int) -> None:
+    if _is_there(path):
+        return
+    image = images.inspect(original)
+    _check_size(image, size)
+    with _staged(path) as staged:
+        images.copy_resized(original, staged, image, size)
+
+
+def _ensure_overlay(
+    overlay: str, path: str, kind: names.Kind, size: int | None
+) -> None:
+    if os.path.lexists(overlay):
+        return
+    image = _inspect(path, kind, None)
+    _check_size(image, size)
+    try:
+        images.create_overlay(overlay, path, image, size)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(overlay)
+        raise
+
+
+def cache_image(
+    fetch: Fetch,
+    name: str,
+    *,
+    conf: cfg.ConfigOpts | None = None,
+    disk_format: str | None = None,
+    resize_to: int | None = None,
+    overlay: str | None = None,
+    size: int | None = None,
+) -> str:
+    """Make sure that a base file is in the cache, and make a disk from it.
+
+    Waits for the file's lock, which is Nova's, and so for anybody else who is
+    fetching the same image. Nobody ever sees half a base file.
+
+    :param fetch: writes the image to the path it is given; called only if
+        the base file is absent. What it raises comes out here.
+    :param name: of the base file: ``get_cache_fname(image_id)``, or the
+        driver's own ``swap_<mb>`` and ``ephemeral_<gb>_<hash>``
+    :param conf: the host's options, by default the global ones
+    :param disk_format: what the image service says the image is; None to go
+        by its content
+    :param resize_to: make a resized base file of so many bytes as well
+    :param overlay: make a qcow2 disk at this path, backed by the base file;
+        one that is there already is left as it is
+    :param size: virtual size of that disk in bytes, by default the base
+        file's
+    :returns: path of the base file, the resized one if that was asked for
+    :raises ValueError: no base file has such a name
+    :raises nova_imagecache.errors.ImageRefused: the image is hostile or not
+        what it is said to be; it is not in the cache
+    :raises nova_imagecache.errors.FetchFailed: the file or the disk could not
+        be made; nothing of it is left
+    :raises nova_imagecache.errors.Locked: the lock file cannot be opened
+    :raises OSError: a file or directory of the cache cannot be written
+    :raises oslo_config.cfg.Error: a value of an option makes no sense
+    """
+    kind = names.kind_of(name)
+    if not kind.is_base:
+        raise ValueError(f'{name!r} is not the name of a base file')
+    if resize_to is not None and kind is not names.Kind.ORIGINAL:
+        raise ValueError(f'{name!r} is no original, so it is not resized')
+    conf = cfg.CONF if conf is None else conf
+    confs.register_opts(conf)
+    layout = layouts.Layout.of(confs.read_settings(conf))
+    os.makedirs(layout.base, exist_ok=True)
+    path = layout.file(name)
+    with locks.nova_lock(layout, name, blocking=True):
+        _ensure_fetched(fetch, path, kind, disk_format)
+        if resize_to is None and overlay is not None:
+            _ensure_overlay(os.path.abspath(overlay), path, kind, size)
+    if resize_to is not None:
+        name = f'{name}_{resize_to}'
+        original, path = path, layout.file(name)
+        with locks.nova_lock(layout, name, blocking=True):
+            _ensure_resized(original, path, resize_to)
+            if overlay is not None:
+                _ensure_overlay(os.path.abspath(overlay), path, kind, size)
+    return path

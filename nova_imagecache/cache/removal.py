@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Removing files from the cache, and the traces of files that are gone."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import contextlib
+import os
+
+from oslo_log import log as logging
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import scan
+from nova_imagecache.cache import status as statuses
+from nova_imagecache import errors
+from nova_imagecache import names
+
+LOG = logging.getLogger(__name__)
+
+# Nothing of ours stays unpublished for so long.
+_STALE_SECONDS = 3600
+
+
+def _forget(layout: layouts.Layout, name: str) -> None:
+    """Remove what belongs to a base file that is gone, under its lock."""
+    path = layout.file(name)
+    for trace in (names.sidecar_name(path), layout.ledger(name)):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(trace)
+
+
+def remove(
+    layout: layouts.Layout,
+    file: scan.CachedFile,
+    objection: Callable[[statuses.Status], str | None],
+) -> None:
+    """Remove one file, with its checksum, if nothing speaks against it now.
+
+    The base file goes first: a crash in between leaves a checksum without a
+    file, which is a leftover, and never the other way round.
+
+    :param objection: asked under the lock, with the file as it is now
+    :raises nova_imagecache.errors.NotNow: it stays, and why
+    :raises OSError: it cannot be removed
+    """
+    with locks.guard(layout, file.name, file.status.incarnation) as status:
+        reason = objection(status)
+        if reason is not None:
+            raise errors.NotNow(reason)
+        path = layout.file(file.name)
+        if names.sidecar_of(file.name) and os.path.lexists(
+            layout.file(names.lock_name(file.name))
+        ):
+            raise errors.Changed('its base file is there again')
+        os.unlink(path)
+        if file.kind.is_base:
+            _forget(layout, file.name)
+
+
+def touch(layout: layouts.Layout, file: scan.CachedFile) -> None:
+    """Note the use of a file where Nova notes it: in its mtime.
+
+    Refused on a file that belongs to QEMU's user, and on NFS with root
+    squashed; the state remembers the use in any case.
+    """
+    with contextlib.suppress(OSError):
+        os.utime(layout.file(file.name), follow_symlinks=False)
+
+
+def tidy(
+    layout: layouts.Layout, present: Iterable[str], now: float
+) -> None:
+    """Remove our own traces of base files that others have removed.
+
+    :param present: names of the files in the cache
+    :param now: seconds since the epoch
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for name in set(os.listdir(layout.ledgers)) - set(present):
+            _tidy_ledger(layout, name)
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(layout.temporary):
+            path = os.path.join(layout.temporary, name)
+            with contextlib.suppress(FileNotFoundError):
+                age = now - os.lstat(path).st_mtime
+                if age > _STALE_SECONDS:
+                    os.unlink(path)
+
+
+def _tidy_ledger(layout: layouts.Layout, name: str) -> None:
+    if not names.kind_of(name).is_base:
+        return
+    try:
+        with locks.nova_lock(layout, name, blocking=False):
+            if not os.path.lexists(layout.file(name)):
+                os.unlink(layout.ledger(name))
+    except (errors.Locked, FileNotFoundError):
+        LOG.debug('The ledger of %s stays for now', name)

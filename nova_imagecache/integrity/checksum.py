@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Checksums of whole base files, in the format of 2012.
+
+``<base file>.sha1`` holds 40 hex digits: what ``sha1sum`` prints in its first
+column, and nothing else. Nova's first image cache manager wrote it so.
+"""
+
+from collections.abc import Callable
+import errno
+import hashlib
+import os
+import re
+
+from nova_imagecache.cache import publish
+from nova_imagecache.cache import status as statuses
+from nova_imagecache import errors
+from nova_imagecache import names
+
+_CHUNK = 1024 * 1024
+_DIGEST = re.compile(r'[0-9a-f]{40}')
+# A digest and some white space; whatever is longer is no checksum.
+_SIDECAR_LIMIT = 64
+
+#: Called with the number of bytes that were read since the last call.
+Progress = Callable[[int], object]
+
+
+def digest_of_fd(fd: int, progress: Progress | None = None) -> str:
+    """Read an open file from its start, and give its SHA-1 in hex.
+
+    :raises OSError: it cannot be read
+    """
+    digest = hashlib.sha1(usedforsecurity=False)
+    buffer = bytearray(_CHUNK)
+    view = memoryview(buffer)
+    offset = 0
+    while length := os.preadv(fd, [buffer], offset):
+        digest.update(view[:length])
+        offset += length
+        if progress is not None:
+            progress(length)
+    return digest.hexdigest()
+
+
+def read_unchanged(
+    fd: int, progress: Progress | None = None
+) -> tuple[str, bool]:
+    """Give the SHA-1 of an open file, and whether it held still meanwhile.
+
+    :raises OSError: it cannot be read
+    """
+    before = statuses.status_of_fd(fd)
+    digest = digest_of_fd(fd, progress)
+    after = statuses.status_of_fd(fd)
+    return digest, after.same_content_as(before)
+
+
+def _born_after(sidecar: statuses.Status, base: statuses.Status) -> bool:
+    born = sidecar.incarnation.born
+    base_born = base.incarnation.born
+    if born is None or base_born is None:
+        # Nothing to compare; mtimes do not tell, as each pass renews them.
+        return True
+    return born >= base_born
+
+
+def read_stored_checksum(base_file: str) -> str | None:
+    """Read the stored checksum of a base file.
+
+    :param base_file: path of the base file
+    :returns: 40 hex digits, or None where there is no checksum: no file, one
+        that holds anything else, or one that is older than the base file and
+        so was another's
+    :raises OSError: it, or the base file, cannot be read
+    """
+    try:
+        fd = statuses.open_regular(names.sidecar_name(base_file))
+        with os.fdopen(fd, 'rb') as file:
+            sidecar = statuses.status_of_fd(fd)
+            data = file.read(_SIDECAR_LIMIT + 1)
+        base = statuses.status_of(base_file)
+    except OSError as error:
+        # Nothing there, or something that is no file.
+        if error.errno in (errno.ENOENT, errno.EINVAL):
+            return None
+        raise
+    text = data.decode('ascii', 'replace').strip().lower()
+    if not _DIGEST.fullmatch(text) or not _born_after(sidecar, base):
+        return None
+    return text
+
+
+def store_checksum(base_file: str, digest: str) -> None:
+    """Write a known digest as the stored checksum of a base file.
+
+    :raises OSError: it could not be written
+    """
+    own = os.path.join(os.path.dirname(base_file), names.OWN_DIRECTORY)
+    publish.publish(
+        names.sidecar_name(base_file),
+        digest.encode(),
+        os.path.join(own, 'tmp'),
+    )
+
+
+def write_stored_checksum(
+    base_file: str, progress: Progress | None = None
+) -> str:
+    """Create the stored checksum of a base file if it has none.
+
+    Reads the whole file. Something that is not a checksum is replaced, a
+    checksum never is, be it right or wrong.
+
+    :param base_file: path of the base file
+    :returns: the stored checksum, 40 hex digits
+    :raises nova_imagecache.errors.Changed: the file was replaced or written
+        to while it was read; nothing was stored
+    :raises OSError: the file cannot be read, or the checksum not written
+    """
+    stored = read_stored_checksum(base_file)
+    if stored is not None:
+        return stored
+    fd = statuses.open_regular(base_file)
+    try:
+        digest, unchanged = read_unchanged(fd, progress)
+        opened = statuses.status_of_fd(fd).incarnation
+    finally:
+        os.close(fd)
+    if not unchanged or statuses.status_of(base_file).incarnation != opened:
+        raise errors.Changed(f'{base_file} changed while it was read')
+    store_checksum(base_file, digest)
+    return digest
+
+
+def verify_checksum(
+    base_file: str, progress: Progress | None = None
+) -> bool | None:
+    """Compare a base file with its stored checksum.
+
+    :param base_file: path of the base file
+    :returns: whether they agree, or None where there is nothing to compare
+        with: no checksum, or no base file. Nothing is read then.
+    :raises nova_imagecache.errors.Changed: they differ, but the file was
+        written to while it was read, so this says nothing
+    :raises OSError: the file cannot be read
+    """
+    stored = read_stored_checksum(base_file)
+    if stored is None:
+        return None
+    try:
+        fd = statuses.open_regular(base_file)
+    except FileNotFoundError:
+        return None
+    try:
+        digest, unchanged = read_unchanged(fd, progress)
+    finally:
+        os.close(fd)
+    if digest != stored and not unchanged:
+        raise errors.Changed(f'{base_file} changed while it was read')
+    return digest == stored

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The manager that a compute driver calls from its periodic task."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
+
+from oslo_config import cfg
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import scan
+from nova_imagecache import clock as clocks
+from nova_imagecache import conf as confs
+from nova_imagecache import passes
+from nova_imagecache import report as reports
+from nova_imagecache.witnesses import instances
+
+#: Fetches the instances of all hosts that share the cache, given a context.
+GetInstances = Callable[[Any], Iterable[Any]]
+
+
+class ImageCacheManager:
+    """Looks after the base files of one compute host.
+
+    Has what drivers ask of ``nova.virt.libvirt.imagecache.ImageCacheManager``
+    and keeps nothing between two passes but what is on the disk.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts | None = None,
+        get_instances: GetInstances | None = None,
+        clock: clocks.Clock = clocks.now,
+    ) -> None:
+        """Make a manager; the options are read anew in each pass.
+
+        :param conf: the host's options, by default the global ones. Options
+            that the host has not registered are registered here.
+        :param get_instances: needed only by :meth:`verify_base_images`
+        :param clock: gives the present moment
+        """
+        self._conf = cfg.CONF if conf is None else conf
+        confs.register_opts(self._conf)
+        self._get_instances = get_instances
+        self._clock = clock
+
+    @property
+    def cache_dir(self) -> str:
+        """Path of the directory of the base files."""
+        return self._layout.base
+
+    def get_disk_usage(self) -> int:
+        """Give the bytes that the cache takes of the instances' disk.
+
+        0 when the cache is on another file system, or is not there.
+        """
+        return scan.disk_usage(self._layout)
+
+    def update(
+        self,
+        context: Any,
+        all_instances: Iterable[Any] | None,
+        block_device_mappings: instances.BlockDeviceMappings | None = None,
+    ) -> reports.Report:
+        """Make one pass.
+
+        :param context: the host's, and not used here
+        :param all_instances: those of every host that shares the cache, as
+            Nova's Instance objects or anything with the same attributes or
+            keys: ``uuid``, ``name``, ``image_ref``, ``kernel_id`` and
+            ``ramdisk_id`` are read, and nothing else
+        :param block_device_mappings: by UUID; tells who uses swap and
+            ephemeral base files. Without it the overlays alone do.
+        :raises oslo_config.cfg.Error: a value of an option makes no sense;
+            nothing was done
+        """
+        one_pass = passes.Pass(
+            confs.read_settings(self._conf),
+            [instances.InstanceWitness(all_instances, block_device_mappings)],
+            self._clock,
+        )
+        report = one_pass.run()
+        reports.log_report(report)
+        return report
+
+    def verify_base_images(self, context: Any) -> reports.Report:
+        """Make one pass, with the instances fetched here: the 2012 name.
+
+        :raises RuntimeError: the manager was made without ``get_instances``
+        :raises oslo_config.cfg.Error: as :meth:`update`
+        """
+        if self._get_instances is None:
+            raise RuntimeError(
+                'verify_base_images needs an ImageCacheManager made with '
+                'get_instances; or call update with the instances'
+            )
+        return self.update(context, self._fetch(self._get_instances, context))
+
+    @staticmethod
+    def _fetch(get_instances: GetInstances, context: Any) -> Iterator[Any]:
+        # A generator, so that what the host raises is raised where a witness
+        # that fails is dealt with.
+        yield from get_instances(context)
+
+    @property
+    def _layout(self) -> layouts.Layout:
+        return layouts.Layout.of(confs.read_settings(self._conf))

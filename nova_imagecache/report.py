@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a pass saw and did, for programs and for the log."""
+
+import dataclasses
+
+from oslo_log import log as logging
+from oslo_utils import units
+
+from nova_imagecache import decide
+from nova_imagecache.integrity import verify
+from nova_imagecache import names
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileReport:
+    """One file in the cache.
+
+    :ivar size: in bytes
+    :ivar allocated: bytes that it takes on the disk
+    :ivar users: UUIDs of the instances that use it; where those are not
+        known, names of directories or files
+    :ivar image: the image it was made from, where it is known
+    :ivar age_seconds: since its last use
+    :ivar action: what was done, or would be in a dry run
+    """
+
+    name: str
+    kind: names.Kind
+    size: int
+    allocated: int
+    users: tuple[str, ...]
+    image: str | None
+    age_seconds: int
+    checksum: verify.Verdict
+    action: decide.Action
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One pass.
+
+    :ivar cache_dir: path of the cache
+    :ivar files: every file in it, by name
+    :ivar vetoes: why nothing may be removed, a sentence each
+    :ivar problems: what could not be done, a sentence each
+    :ivar notes: what somebody may want to look into, a sentence each
+    :ivar dry_run: whether nothing was changed
+    """
+
+    cache_dir: str
+    files: tuple[FileReport, ...] = ()
+    vetoes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def corrupt(self) -> tuple[FileReport, ...]:
+        """The files that do not match their checksum."""
+        return self._with(verify.Verdict.CORRUPT)
+
+    @property
+    def unreadable(self) -> tuple[FileReport, ...]:
+        """The files that could not be read."""
+        return self._with(verify.Verdict.UNREADABLE)
+
+    @property
+    def removed(self) -> tuple[FileReport, ...]:
+        """The files that were removed, or would be in a dry run."""
+        return tuple(
+            file for file in self.files if file.action is decide.Action.REMOVE
+        )
+
+    def _with(self, verdict: verify.Verdict) -> tuple[FileReport, ...]:
+        return tuple(file for file in self.files if file.checksum is verdict)
+
+
+def _log_content(report: Report) -> None:
+    for file in report.corrupt + report.unreadable:
+        LOG.error(
+            'Base file %(path)s (image %(image)s) is %(verdict)s: '
+            '%(reason)s. Guests that read it: %(guests)s.',
+            {
+                'path': f'{report.cache_dir}/{file.name}',
+                'image': file.image or 'unknown',
+                'verdict': file.checksum,
+                'reason': file.reason,
+                'guests': ', '.join(map(names.printable, file.users))
+                or 'none',
+            },
+        )
+
+
+def log_report(report: Report) -> None:
+    """Tell the log what operators want to know of a pass."""
+    for veto in report.vetoes:
+        LOG.warning('Nothing is removed from the image cache: %s', veto)
+    for text in report.problems + report.notes:
+        LOG.warning('Image cache: %s', text)
+    _log_content(report)
+    done = 'Would remove' if report.dry_run else 'Removed'
+    for file in report.removed:
+        LOG.info(
+            '%(done)s %(kind)s file %(name)s: %(reason)s',
+            {
+                'done': done,
+                'kind': file.kind,
+                'name': file.name,
+                'reason': file.reason,
+            },
+        )
+    for file in report.files:
+        LOG.debug(
+            '%(name)s (%(kind)s, image %(image)s): %(action)s, %(reason)s; '
+            'checksum %(checksum)s; users: %(users)s',
+            {
+                'name': names.printable(file.name),
+                'kind': file.kind,
+                'image': file.image,
+                'action': file.action,
+                'reason': file.reason,
+                'checksum': file.checksum,
+                'users': ', '.join(map(names.printable, file.users)),
+            },
+        )
+    LOG.info(
+        'Image cache %(path)s: %(files)d files, %(used)d in use, '
+        '%(removed)d removed (%(freed).0f MiB), %(corrupt)d corrupt',
+        {
+            'path': report.cache_dir,
+            'files': len(report.files),
+            'used': sum(1 for file in report.files if file.users),
+            'removed': 0 if report.dry_run else len(report.removed),
+            'freed': 0
+            if report.dry_run
+            else sum(file.allocated for file in report.removed) / units.Mi,
+            'corrupt': len(report.corrupt),
+        },
+    )

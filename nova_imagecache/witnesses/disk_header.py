@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the header of a disk image says of the files it needs.
+
+Only the formats in which QEMU knows a backing file are looked into; anything
+else, raw disks first of all, is taken for a disk that needs no other file. The
+names found are whatever the header says: a guest can write a header to a raw
+disk, so they are for comparing, never for opening.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import struct
+from typing import Any
+
+_BLOCK = 4096
+
+# docs/interop/qcow2.txt in QEMU: 1,023 bytes at most; version 1, in
+# block/qcow.c, begins with the same fields.
+_QCOW_MAGIC = b'QFI\xfb'
+_QCOW_BACKING = struct.Struct('>4sIQI')
+_QCOW_NAME_LIMIT = 1023
+_QCOW2_V2_HEADER_LENGTH = 72
+_QCOW2_V3_LENGTH_FIELD = struct.Struct('>100xI')
+_QCOW2_EXTENSION = struct.Struct('>II')
+_QCOW2_BACKING_FORMAT = 0xE2792ACA
+_QCOW2_DATA_FILE = 0x44415441
+
+# docs/interop/qed_spec.txt
+_QED_MAGIC = b'QED\0'
+_QED_HEADER = struct.Struct('<4sIIIQ32xII')
+_QED_HAS_BACKING = 0x01
+
+# block/vmdk.c: VMDK4Header, and the descriptor inside or alone.
+_VMDK_MAGIC = b'KDMV'
+_VMDK_DESCRIPTOR = struct.Struct('<4s24xQQ')
+_VMDK_DESCRIPTOR_MAGIC = b'# Disk DescriptorFile'
+_VMDK_PARENT = re.compile(rb'^parentFileNameHint="([^"]*)"', re.MULTILINE)
+_VMDK_DESCRIPTOR_LIMIT = 20 * 512
+_SECTOR = 512
+
+
+class MalformedHeader(Exception):
+    """The header of a known format contradicts itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskHeader:
+    """The files that a disk image needs, as its header names them.
+
+    :ivar format: QEMU's name of the format, or 'raw' for all that cannot
+        have a backing file
+    :ivar backing_file: name of the backing file
+    :ivar backing_format: its format, where the header says
+    :ivar data_file: name of an external data file
+    """
+
+    format: str = 'raw'
+    backing_file: str | None = None
+    backing_format: str | None = None
+    data_file: str | None = None
+
+
+def _read(fd: int, offset: int, length: int) -> bytes:
+    """Read exactly so much; offsets come from the header and may be wild."""
+    data = b''
+    if offset + length <= os.fstat(fd).st_size:
+        data = os.pread(fd, length, offset)
+    if len(data) < length:
+        raise MalformedHeader(
+            f'it points to {length} bytes at {offset}, past its end'
+        )
+    return data
+
+
+def _unpack(layout: struct.Struct, block: bytes) -> tuple[Any, ...]:
+    if len(block) < layout.size:
+        raise MalformedHeader('it is cut short')
+    return layout.unpack_from(block)
+
+
+def _qcow2_extensions(
+    fd: int, block: bytes, version: int
+) -> dict[int, bytes]:
+    offset = _QCOW2_V2_HEADER_LENGTH
+    if version >= 3:
+        (offset,) = _unpack(_QCOW2_V3_LENGTH_FIELD, block)
+    extensions: dict[int, bytes] = {}
+    while offset + _QCOW2_EXTENSION.size <= _BLOCK * 16:
+        try:
+            head = _read(fd, offset, _QCOW2_EXTENSION.size)
+        except MalformedHeader:
+            break
+        kind, length = _QCOW2_EXTENSION.unpack(head)
+        if kind == 0:
+            break
+        offset += _QCOW2_EXTENSION.size
+        if kind in (_QCOW2_BACKING_FORMAT, _QCOW2_DATA_FILE):
+            if length > _QCOW_NAME_LIMIT:
+                raise MalformedHeader('a name in it is too long')
+            extensions[kind] = _read(fd, offset, length)
+        offset += (length + 7) // 8 * 8
+    return extensions
+
+
+def _read_qcow(fd: int, block: bytes) -> DiskHeader:
+    _magic, version, offset, length = _unpack(_QCOW_BACKING, block)
+    if version not in (1, 2, 3):
+        raise MalformedHeader(f'qcow version {version} is unknown')
+    backing = None
+    if offset:
+        if length > _QCOW_NAME_LIMIT:
+            raise MalformedHeader('the name of its backing file is too long')
+        backing = os.fsdecode(_read(fd, offset, length)) or None
+    if version == 1:
+        return DiskHeader('qcow', backing)
+    extensions = _qcow2_extensions(fd, block, version)
+    named = {kind: os.fsdecode(data) for kind, data in extensions.items()}
+    return DiskHeader(
+        'qcow2',
+        backing,
+        named.get(_QCOW2_BACKING_FORMAT) if backing else None,
+        named.get(_QCOW2_DATA_FILE),
+    )
+
+
+def _read_qed(fd: int, block: bytes) -> DiskHeader:
+    *_others, features, offset, length = _unpack(_QED_HEADER, block)
+    if not features & _QED_HAS_BACKING:
+        return DiskHeader('qed')
+    if length > _QCOW_NAME_LIMIT:
+        raise MalformedHeader('the name of its backing file is too long')
+    return DiskHeader('qed', os.fsdecode(_read(fd, offset, length)))
+
+
+def _read_vmdk(fd: int, block: bytes) -> DiskHeader:
+    descriptor = block
+    if block.startswith(_VMDK_MAGIC):
+        _magic, offset, length = _unpack(_VMDK_DESCRIPTOR, block)
+        if not offset:
+            return DiskHeader('vmdk')
+        length = min(length * _SECTOR, _VMDK_DESCRIPTOR_LIMIT)
+        descriptor = _read(fd, offset * _SECTOR, length)
+    match = _VMDK_PARENT.search(descriptor)
+    return DiskHeader('vmdk', os.fsdecode(match[1]) if match else None)
+
+
+def read_header(fd: int) -> DiskHeader:
+    """Read the header of a disk image.
+
+    :param fd: an open regular file; its offset is neither used nor moved
+    :raises MalformedHeader: it has the magic of a format, and cannot be one
+    :raises OSError: it cannot be read
+    """
+    block = os.pread(fd, _BLOCK, 0)
+    if block.startswith(_QCOW_MAGIC):
+        return _read_qcow(fd, block)
+    if block.startswith(_QED_MAGIC):
+        return _read_qed(fd, block)
+    if block.startswith((_VMDK_MAGIC, _VMDK_DESCRIPTOR_MAGIC)):
+        return _read_vmdk(fd, block)
+    return DiskHeader()
+
+
+def _strings(value: Any) -> list[str]:
+    """Collect every string in a JSON value."""
+    found = []
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+    return found
+
+
+def file_names(reference: str) -> frozenset[str]:
+    """Give the file names that a reference to a backing file may mean.
+
+    The last path component only: containers and other hosts see other paths.
+    With a colon in it, what follows as well, as in ``file:name``. A ``json:``
+    reference may mean any string in it.
+    """
+    references = [reference]
+    if reference.startswith('json:'):
+        try:
+            references = _strings(json.loads(reference.removeprefix('json:')))
+        except (ValueError, RecursionError):
+            references = [reference]
+    components = {text.rstrip('/').rpartition('/')[2] for text in references}
+    bare = {component.rpartition(':')[2] for component in components}
+    return frozenset(components | bare) - {''}

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The witness that reads the headers of all disks below instances_path."""
+
+from collections.abc import Collection
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import stat
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache import names
+from nova_imagecache.witnesses import disk_header
+from nova_imagecache.witnesses import testimony as testimonies
+
+# How often what changed during the scan is scanned again before giving up.
+_ROUNDS = 10
+
+_DISK_INFO = 'disk.info'
+_DISK_INFO_LIMIT = 1024 * 1024
+
+# Nova renames the directory of a guest that is resized or deleted.
+_SUFFIXES = ('_resize', '_del')
+
+#: A directory as it was listed: when it differs, entries may have come.
+_Stamp = tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Disk:
+    """A file that needs others.
+
+    :ivar needs: their names, without any path
+    """
+
+    directory: str
+    name: str
+    guest: str
+    needs: frozenset[str]
+
+
+def _is_no_disk(name: str) -> bool:
+    # Logs and vTPM state are not even readable for the compute service.
+    return name.startswith('console.log') or name in (_DISK_INFO, 'swtpm')
+
+
+def _stamp(directory: str) -> _Stamp:
+    # Opened, because NFS answers a bare stat from its cache.
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _declared_raw(directory: str, name: str) -> bool:
+    """Whether Nova has noted that it opens this disk as a raw one.
+
+    See ``write_to_disk_info_file`` in nova/virt/libvirt/imagebackend.py. The
+    guest owns every byte of such a disk, so a header in it is no promise.
+    """
+    try:
+        with open(os.path.join(directory, _DISK_INFO), 'rb') as file:
+            formats = json.loads(file.read(_DISK_INFO_LIMIT))
+        return any(
+            os.path.basename(path) == name and form == 'raw'
+            for path, form in formats.items()
+        )
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _guest(root: str, directory: str, name: str) -> str:
+    """Name the guest that a file belongs to."""
+    if directory == root:
+        return name
+    guest = os.path.relpath(directory, root).split(os.sep)[0]
+    for suffix in _SUFFIXES:
+        guest = guest.removesuffix(suffix)
+    return guest
+
+
+class OverlayWitness:
+    """Who uses what, according to the disks below ``instances_path``.
+
+    Every regular file in every directory counts, also in those of guests
+    nobody knows. What a header names is compared with names of files and
+    never opened. Disks that were once seen stay seen: this witness is made
+    anew for each pass, and forgetting can only make it miss a user.
+    """
+
+    def __init__(self, layout: layouts.Layout) -> None:
+        """Look at nothing yet."""
+        self._layout = layout
+        self._cache: tuple[int, int] | None = None
+        self._directories: dict[str, _Stamp] = {}
+        self._disks: dict[str, _Disk] = {}
+        self._by_need: dict[str, set[str]] = {}
+        self._failures: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
+
+    def look(self, base_files: Collection[str]) -> testimonies.Testimony:
+        """Scan everything, and say who needs these files."""
+        with contextlib.suppress(OSError):
+            self._cache = _stamp(self._layout.base)[:2]
+        self._scan([self._layout.instances])
+        for need in self._by_need.keys() - set(base_files):
+            if names.kind_of(need).is_base:
+                self._note_missing(need)
+        return self._testify(base_files)
+
+    def look_again(self, name: str) -> testimonies.Testimony:
+        """Scan the directories that have changed since."""
+        self._scan(self._changed())
+        return self._testify([name])
+
+    def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
+        users = {name: self._users(name) for name in base_files}
+        return testimonies.Testimony(
+            users={name: guests for name, guests in users.items() if guests},
+            failures=tuple(self._failures.values()),
+            notes=tuple(self._notes.values()),
+        )
+
+    def _note_missing(self, need: str) -> None:
+        for path in self._by_need[need]:
+            self._note(path, f'needs {need}, which is not in the cache')
+
+    def _users(self, base_file: str) -> testimonies.Guests:
+        """Collect the guests of all disks from which a chain leads here."""
+        guests = set()
+        seen: set[str] = set()
+        pending = list(self._by_need.get(base_file, ()))
+        while pending:
+            path = pending.pop()
+            if path in seen:
+                continue
+            seen.add(path)
+            disk = self._disks[path]
+            if disk.name != base_file:
+                guests.add(disk.guest)
+            pending += self._above(disk)
+        return frozenset(guests)
+
+    def _above(self, disk: _Disk) -> Iterator[str]:
+        """Find the disks that may have this one as their backing file.
+
+        Every instance has a file called 'disk': one in the referrer's own
+        directory is meant before any other.
+        """
+        for path in self._by_need.get(disk.name, ()):
+            directory = self._disks[path].directory
+            nearer = os.path.join(directory, disk.name)
+            if directory == disk.directory or nearer not in self._disks:
+                yield path
+
+    def _scan(self, pending: list[str]) -> None:
+        """Read directories until none has changed since it was read.
+
+        A directory that is renamed, as Nova does for a resize, between the
+        listing of its parent and its own is in neither.
+        """
+        for _round in range(_ROUNDS):
+            while pending:
+                pending += self._read_directory(pending.pop())
+            pending = self._changed()
+            if not pending:
+                return
+        self._fail(self._layout.instances, 'it changes faster than it is read')
+
+    def _changed(self) -> list[str]:
+        changed = []
+        for directory, stamp in self._directories.items():
+            try:
+                if _stamp(directory) != stamp:
+                    changed.append(directory)
+            except OSError:
+                changed.append(directory)
+        return changed
+
+    def _read_directory(self, directory: str) -> list[str]:
+        """Read the disks in a directory; give the directories in it."""
+        try:
+            stamp = _stamp(directory)
+            with os.scandir(directory) as entries:
+                listed = list(entries)
+        except OSError as error:
+            self._directories.pop(directory, None)
+            # Gone: its parent has changed, and will be read again.
+            if (
+                error.errno not in (errno.ENOENT, errno.ENOTDIR)
+                or directory == self._layout.instances
+            ):
+                self._fail(directory, error.strerror)
+            return []
+        self._directories[directory] = stamp
+        self._failures.pop(directory, None)
+        found = []
+        for entry in listed:
+            if self._is_directory(entry, directory):
+                if entry.path not in self._directories:
+                    found.append(entry.path)
+            elif stamp[:2] == self._cache:
+                self._read_base_file(directory, entry.name)
+            elif not _is_no_disk(entry.name):
+                self._read_disk(directory, entry)
+        return found
+
+    def _is_directory(
+        self, entry: os.DirEntry[str], parent: str
+    ) -> bool:
+        if entry.name == names.OWN_DIRECTORY or _is_no_disk(entry.name):
+            return False
+        if entry.path == self._layout.locks:
+            return False
+        try:
+            if not entry.is_dir():
+                return False
+            if not entry.is_symlink():
+                return True
+            # A link back up would have us walk in circles.
+            status = entry.stat()
+        except OSError as error:
+            self._fail(entry.path, error.strerror)
+            return False
+        identity = (status.st_dev, status.st_ino)
+        return identity not in {
+            stamp[:2] for stamp in self._directories.values()
+        }
+
+    def _read_disk(self, directory: str, entry: os.DirEntry[str]) -> None:
+        self._failures.pop(entry.path, None)
+        try:
+            if not entry.is_file() and not entry.is_symlink():
+                return
+            header = self._header(entry.path)
+        except FileNotFoundError:
+            # Gone, so the directory has changed; but what a dangling link
+            # points to may be on a disk that is not mounted.
+            if os.path.islink(entry.path):
+                self._fail(entry.path, 'it points to nothing')
+            return
+        except OSError as error:
+            self._fail(entry.path, error.strerror)
+            return
+        except disk_header.MalformedHeader as error:
+            if not _declared_raw(directory, entry.name):
+                self._fail(entry.path, f'its header is damaged: {error}')
+            return
+        self._note_disk(directory, entry.name, header)
+
+    def _read_base_file(self, directory: str, name: str) -> None:
+        """Read a file in the cache, which may be part of a chain itself.
+
+        Nova refuses images with a backing file, so none is expected, and one
+        that cannot be read is no reason to distrust the guests' disks.
+        """
+        if not names.kind_of(name).is_base:
+            return
+        path = os.path.join(directory, name)
+        try:
+            header = self._header(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._note(path, f'cannot be read: {error.strerror}')
+        except disk_header.MalformedHeader as error:
+            self._note(path, f'has a damaged header: {error}')
+        else:
+            self._note_disk(directory, name, header)
+
+    def _header(self, path: str) -> disk_header.DiskHeader:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return disk_header.read_header(fd)
+            return disk_header.DiskHeader()
+        finally:
+            os.close(fd)
+
+    def _note_disk(
+        self, directory: str, name: str, header: disk_header.DiskHeader
+    ) -> None:
+        needs: frozenset[str] = frozenset()
+        for reference in (header.backing_file, header.data_file):
+            if reference is not None:
+                needs |= disk_header.file_names(reference)
+        if not needs:
+            return
+        path = os.path.join(directory, name)
+        in_cache = directory == self._layout.base
+        root = directory if in_cache else self._layout.instances
+        guest = _guest(root, directory, name)
+        self._disks[path] = _Disk(directory, name, guest, needs)
+        for need in needs:
+            self._by_need.setdefault(need, set()).add(path)
+
+    def _fail(self, path: str, problem: object) -> None:
+        self._failures[path] = f'{names.printable(path)}: {problem}'
+
+    def _note(self, path: str, problem: str) -> None:
+        self._notes[path] = f'{names.printable(path)} {problem}'

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What witnesses say, and what they say together."""
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+from typing import Protocol
+
+Guests = frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Testimony:
+    """Who uses which base file, according to one witness or to all.
+
+    :ivar users: guests by base file: the UUID of an instance where it is
+        known, else the name of the directory, or of the file, that uses it
+    :ivar images: the image a base file was made from, where it is known
+    :ivar aliases: UUIDs of instances by the names that others know them by
+    :ivar failures: what the witness could not look at. Such a witness counts
+        as having seen everything: nothing is removed on its word.
+    :ivar notes: what it saw that somebody may want to look into
+    """
+
+    users: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
+    images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Witness(Protocol):
+    """One way to learn who uses a base file."""
+
+    def look(self, base_files: Collection[str]) -> Testimony:
+        """Say who uses these files; never raises, a failure is a testimony.
+
+        :param base_files: names of the files in question
+        """
+        ...
+
+    def look_again(self, name: str) -> Testimony:
+        """Say who uses this file now, at the last moment before it goes.
+
+        Cheap, and only about what may have changed since :meth:`look`.
+        """
+        ...
+
+
+def combine(testimonies: Sequence[Testimony]) -> Testimony:
+    """Put testimonies together: one witness's word is enough for a user."""
+    images: dict[str, str] = {}
+    aliases: dict[str, str] = {}
+    for testimony in testimonies:
+        images.update(testimony.images)
+        aliases.update(testimony.aliases)
+    users: dict[str, Guests] = {}
+    for testimony in testimonies:
+        for name, guests in testimony.users.items():
+            known = frozenset(aliases.get(guest, guest) for guest in guests)
+            users[name] = users.get(name, frozenset()) | known
+    return Testimony(
+        users,
+        images,
+        aliases,
+        tuple(text for each in testimonies for text in each.failures),
+        tuple(text for each in testimonies for text in each.notes),
+    )
