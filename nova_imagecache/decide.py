@@ -76,25 +76,21 @@ def _fate(
         return Action.LEAVE, 'not a name that the image cache uses'
     if users:
         return Action.KEEP, f'used by {_plural(len(users), "guest")}'
-    unused = (
-        'left behind' if file.kind is names.Kind.LEFTOVER else 'unused'
-    )
+    unused = 'left behind' if file.kind is names.Kind.LEFTOVER else 'unused'
     least = minimum_age(file.kind, settings)
     if not settings.remove_unused:
         return Action.KEEP, f'{unused}; remove_unused_base_images is off'
     if age < least:
-        return Action.KEEP, f'{unused} for {age:.0f} s of {least} s'
+        return Action.KEEP, f'{unused} for {int(age)} s of {least} s'
     if vetoes:
         more = f' (and {len(vetoes) - 1} more)' if len(vetoes) > 1 else ''
         return Action.KEEP, (
             f'{unused}, but nothing is removed now: {vetoes[0]}{more}'
         )
-    return Action.REMOVE, f'{unused} for {age:.0f} s, more than {least} s'
+    return Action.REMOVE, f'{unused} for {int(age)} s, more than {least} s'
 
 
-def settled(
-    file: scan.CachedFile, sighting: states.Sighting | None
-) -> bool:
+def settled(file: scan.CachedFile, sighting: states.Sighting | None) -> bool:
     """Whether a file that is not locked is complete.
 
     Nova copies resized files without a lock, so one that no pass has seen

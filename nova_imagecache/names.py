@@ -117,9 +117,7 @@ def get_cache_fname(image_id: str) -> str:
 
     As nova/virt/libvirt/imagecache.py, ``get_cache_fname``.
     """
-    return hashlib.sha1(
-        image_id.encode(), usedforsecurity=False
-    ).hexdigest()
+    return hashlib.sha1(image_id.encode(), usedforsecurity=False).hexdigest()
 
 
 def printable(text: str) -> str:

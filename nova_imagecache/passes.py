@@ -14,7 +14,6 @@ import dataclasses
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
-from nova_imagecache.cache import records
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scan as scans
 from nova_imagecache.cache import state as states
@@ -67,18 +66,19 @@ class Pass:
         settings: confs.Settings,
         witnesses: Sequence[testimonies.Witness] = (),
         clock: clocks.Clock = clocks.now,
-        progress: checksum.Progress | None = None,
+        progress_bar: checksum.ProgressBar = checksum.no_progress_bar,
     ) -> None:
         """Prepare a pass; nothing is looked at yet.
 
         :param witnesses: those beside the overlays, which are always asked
+        :param progress_bar: shows how far the reading of files has got
         """
         self._settings = settings
         self._layout = layouts.Layout.of(settings)
         self._overlays = overlays.OverlayWitness(self._layout)
         self._witnesses = (*witnesses, self._overlays)
         self._clock = clock
-        self._progress = progress
+        self._progress_bar = progress_bar
 
     def look(self, with_content: bool) -> View:
         """See what is there, without changing anything.
@@ -150,7 +150,7 @@ class Pass:
             for decision in view.decide(self._settings)
             for file in [decision.file]
         ]
-        report = self._finish(view, decisions, [])
+        report = self._finish(view, decisions, [], strict=True)
         rows = [row for row in report.files if row.name in chosen]
         return dataclasses.replace(report, files=tuple(rows))
 
@@ -159,8 +159,13 @@ class Pass:
         view: View,
         decisions: Sequence[decide.Decision],
         problems: list[str],
+        strict: bool = False,
     ) -> reports.Report:
-        """Remember what was seen, verify what is to be, and report."""
+        """Remember what was seen, verify what is to be, and report.
+
+        :param strict: whether a file that cannot be verified just now, as
+            its lock is held, is a problem
+        """
         kept = [
             decision
             for decision in decisions
@@ -168,6 +173,12 @@ class Pass:
         ]
         problems += self._remember(view, kept)
         findings = self._verify(view, kept, problems)
+        if strict:
+            problems += [
+                f'{name} is {finding.note}'
+                for name, finding in findings.items()
+                if finding.skipped
+            ]
         off = verify.Finding(verify.Verdict.OFF)
         rows = [
             self._row(decision, findings.get(decision.file.name, off))
@@ -268,20 +279,23 @@ class Pass:
         }
         if not findings:
             return findings
+        total = sum(
+            decision.file.status.size
+            for decision in decisions
+            if decision.verify
+        )
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(locks.manager_lock(self._layout, 'verify'))
             except (errors.Locked, OSError) as error:
                 problems.append(f'nothing is verified in this pass: {error}')
                 return findings
+            progress = stack.enter_context(self._progress_bar(total))
             for decision in decisions:
                 name = decision.file.name
                 if decision.verify:
                     findings[name] = verify.verify(
-                        self._layout,
-                        decision.file,
-                        view.now.wall,
-                        self._progress,
+                        self._layout, decision.file, view.now.wall, progress
                     )
                 elif name in findings:
                     self._restore(view, decision.file, problems)
@@ -308,13 +322,9 @@ class Pass:
         known = view.knowledge.get(decision.file.name)
         if known is None:
             return verify.Finding(verify.Verdict.OFF)
-        finding = known.finding
-        if (
-            finding.verdict is verify.Verdict.UNKNOWN
-            and not self._settings.checksum
-        ):
+        if known.expected is None and not self._settings.checksum:
             return verify.Finding(verify.Verdict.OFF)
-        return finding
+        return known.finding
 
     def _row(
         self, decision: decide.Decision, finding: verify.Finding

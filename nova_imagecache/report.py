@@ -79,7 +79,12 @@ class Report:
         return tuple(file for file in self.files if file.checksum is verdict)
 
 
-def _log_content(report: Report) -> None:
+def log_findings(report: Report) -> None:
+    """Tell the log what somebody has to look into."""
+    for veto in report.vetoes:
+        LOG.warning('Nothing is removed from the image cache: %s', veto)
+    for text in report.problems + report.notes:
+        LOG.warning('Image cache: %s', text)
     for file in report.corrupt + report.unreadable:
         LOG.error(
             'Base file %(path)s (image %(image)s) is %(verdict)s: '
@@ -96,12 +101,8 @@ def _log_content(report: Report) -> None:
 
 
 def log_report(report: Report) -> None:
-    """Tell the log what operators want to know of a pass."""
-    for veto in report.vetoes:
-        LOG.warning('Nothing is removed from the image cache: %s', veto)
-    for text in report.problems + report.notes:
-        LOG.warning('Image cache: %s', text)
-    _log_content(report)
+    """Tell the log all that operators want to know of a pass."""
+    log_findings(report)
     done = 'Would remove' if report.dry_run else 'Removed'
     for file in report.removed:
         LOG.info(

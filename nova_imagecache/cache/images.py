@@ -7,8 +7,8 @@ import os
 from typing import cast
 
 from oslo_concurrency import processutils
-from oslo_utils import units
 from oslo_utils.imageutils import format_inspector
+from oslo_utils import units
 
 from nova_imagecache.cache import status
 from nova_imagecache import errors
@@ -105,7 +105,9 @@ def inspect(path: str, disk_format: str | None = None) -> Image:
 def _execute(*command: str) -> None:
     try:
         processutils.execute(
-            *command, prlimit=_LIMITS, env_variables={**os.environ, 'LC_ALL': 'C'}
+            *command,
+            prlimit=_LIMITS,
+            env_variables={**os.environ, 'LC_ALL': 'C'},
         )
     except processutils.ProcessExecutionError as error:
         output = (error.stderr or error.stdout or str(error)).strip()
@@ -142,5 +144,6 @@ def copy_resized(source: str, target: str, image: Image, size: int) -> None:
         # Outside the limits: copying gigabytes takes its time.
         processutils.execute('cp', '--reflink=auto', source, target)
     except processutils.ProcessExecutionError as error:
-        raise errors.FetchFailed(f'cp: {error.stderr.strip()}') from error
+        output = (error.stderr or str(error)).strip()
+        raise errors.FetchFailed(f'cp: {output}') from error
     _execute('qemu-img', 'resize', '-q', '-f', image.format, target, str(size))

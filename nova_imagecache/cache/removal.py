@@ -68,9 +68,7 @@ def touch(layout: layouts.Layout, file: scan.CachedFile) -> None:
         os.utime(layout.file(file.name), follow_symlinks=False)
 
 
-def tidy(
-    layout: layouts.Layout, present: Iterable[str], now: float
-) -> None:
+def tidy(layout: layouts.Layout, present: Iterable[str], now: float) -> None:
     """Remove our own traces of base files that others have removed.
 
     :param present: names of the files in the cache

@@ -7,6 +7,8 @@ column, and nothing else. Nova's first image cache manager wrote it so.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import errno
 import hashlib
 import os
@@ -24,6 +26,15 @@ _SIDECAR_LIMIT = 64
 
 #: Called with the number of bytes that were read since the last call.
 Progress = Callable[[int], object]
+
+#: Given the number of bytes to read in all, shows how far it has got.
+ProgressBar = Callable[[int], contextlib.AbstractContextManager[Progress]]
+
+
+@contextlib.contextmanager
+def no_progress_bar(total: int) -> Iterator[Progress]:
+    """Show nothing."""
+    yield lambda length: None
 
 
 def digest_of_fd(fd: int, progress: Progress | None = None) -> str:

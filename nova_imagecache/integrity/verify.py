@@ -39,10 +39,14 @@ class Verdict(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A verdict, and why, where that is worth a sentence."""
+    """A verdict, and why, where that is worth a sentence.
+
+    :ivar skipped: whether the file was to be read, and was not
+    """
 
     verdict: Verdict = Verdict.UNKNOWN
     note: str = ''
+    skipped: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +93,7 @@ class Knowledge:
 
 
 def _corrupt(found: str, expected: str) -> Finding:
-    return Finding(
-        Verdict.CORRUPT, f'its SHA-1 is {found} and not {expected}'
-    )
+    return Finding(Verdict.CORRUPT, f'its SHA-1 is {found} and not {expected}')
 
 
 def recall(layout: layouts.Layout, file: scan.CachedFile) -> Knowledge:
@@ -216,7 +218,7 @@ def verify(
     try:
         return _compare(layout, file, now, progress)
     except errors.NotNow as error:
-        return Finding(note=f'not verified: {error}')
+        return Finding(note=f'not verified: {error}', skipped=True)
     except OSError as error:
         return Finding(
             Verdict.UNREADABLE, f'it cannot be read: {error.strerror}'

@@ -81,9 +81,7 @@ def _unpack(layout: struct.Struct, block: bytes) -> tuple[Any, ...]:
     return layout.unpack_from(block)
 
 
-def _qcow2_extensions(
-    fd: int, block: bytes, version: int
-) -> dict[int, bytes]:
+def _qcow2_extensions(fd: int, block: bytes, version: int) -> dict[int, bytes]:
     offset = _QCOW2_V2_HEADER_LENGTH
     if version >= 3:
         (offset,) = _unpack(_QCOW2_V3_LENGTH_FIELD, block)

@@ -65,8 +65,8 @@ def _local_devices(
     As ``new_format_is_swap`` and ``new_format_is_ephemeral`` in
     nova/block_device.py.
     """
-    swap = set()
-    ephemeral = set()
+    swap: set[int] = set()
+    ephemeral: set[int] = set()
     for mapping in mappings:
         if _field(mapping, 'source_type') != 'blank':
             continue

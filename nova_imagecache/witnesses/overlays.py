@@ -215,9 +215,7 @@ class OverlayWitness:
                 self._read_disk(directory, entry)
         return found
 
-    def _is_directory(
-        self, entry: os.DirEntry[str], parent: str
-    ) -> bool:
+    def _is_directory(self, entry: os.DirEntry[str], parent: str) -> bool:
         if entry.name == names.OWN_DIRECTORY or _is_no_disk(entry.name):
             return False
         if entry.path == self._layout.locks:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The commands about a node: pass, list, show and verify."""
+
+import abc
+import argparse
+from collections.abc import Iterable
+import os
+from typing import Any
+
+from cliff import lister
+from cliff import show
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import scan
+from nova_imagecache.cli import app
+from nova_imagecache.cli import output
+from nova_imagecache import errors
+from nova_imagecache import names
+from nova_imagecache import passes
+from nova_imagecache import report as reports
+
+
+class _Listing(lister.Lister, app.NodeCommand, metaclass=abc.ABCMeta):
+    """A command that gives a line per file."""
+
+    _exit_code = output.FINE
+
+    @abc.abstractmethod
+    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
+        """Do the command's work."""
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Iterable[Any]]:
+        """Give the lines, and remember how it went."""
+        report = self.make_report(parsed_args)
+        reports.log_findings(report)
+        self._exit_code = output.exit_code(report)
+        return output.COLUMNS, [output.row(file) for file in report.files]
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run the command; cliff's own lists are always fine."""
+        super().run(parsed_args)
+        return self._exit_code
+
+
+def _find(settings: Any, wanted: Iterable[str]) -> list[str]:
+    """Check that files are in the cache; a path will do for a name."""
+    layout = layouts.Layout.of(settings)
+    known = {
+        names.printable(file.name): file.name
+        for file in scan.scan(layout).files
+    }
+    found = []
+    for text in wanted:
+        name = known.get(names.printable(os.path.basename(text)))
+        if name is None:
+            raise errors.Error(
+                f'there is no file {names.printable(text)} in {layout.base}; '
+                'nova-imagecache list shows what there is'
+            )
+        found.append(name)
+    return found
+
+
+class Pass(_Listing):
+    """Make one pass, with the users learnt from the disks alone.
+
+    Checksums, verifies and removes as nova.conf says, and as the manager in
+    the compute service does. Where the service's list of instances is not at
+    hand, only disks below instances_path tell who uses a file.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--dry-run',
+            action='store_true',
+            help='say what would be done, and change nothing',
+        )
+        return parser
+
+    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
+        """Make the pass."""
+        one_pass = passes.Pass(self.settings, progress_bar=output.progress_bar)
+        return one_pass.preview() if parsed_args.dry_run else one_pass.run()
+
+
+class List(_Listing):
+    """List what is cached, who uses it, and the state of its checksum.
+
+    The actions are those that a pass would take now. Nothing is changed.
+    """
+
+    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
+        """Look."""
+        return passes.Pass(self.settings).preview()
+
+
+class Show(show.ShowOne, app.NodeCommand):
+    """Show one file of the cache, as list does."""
+
+    _exit_code = output.FINE
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument('name', metavar='NAME', help='name of the file')
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Any]:
+        """Give the file's values."""
+        (name,) = _find(self.settings, [parsed_args.name])
+        report = passes.Pass(self.settings).preview()
+        for file in report.files:
+            if file.name == name:
+                if file in report.corrupt:
+                    self._exit_code = output.CORRUPTION
+                return output.COLUMNS, output.row(file)
+        raise errors.Error(f'{parsed_args.name} has gone meanwhile')
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run the command; cliff's own are always fine."""
+        super().run(parsed_args)
+        return self._exit_code
+
+
+class Verify(_Listing):
+    """Verify base files now, whether due or not.
+
+    Reads each file and compares it with its stored checksum; one that has
+    none gets it. Works whether checksum_base_images is on or off. Nothing is
+    removed.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'names',
+            metavar='NAME',
+            nargs='*',
+            help='names of base files; by default all',
+        )
+        return parser
+
+    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
+        """Verify."""
+        chosen = _find(self.settings, parsed_args.names)
+        for name in chosen:
+            if not names.kind_of(name).is_base:
+                raise errors.Error(
+                    f'{names.printable(name)} is no base file, so there is '
+                    'nothing to verify'
+                )
+        if not chosen:
+            layout = layouts.Layout.of(self.settings)
+            chosen = [
+                file.name
+                for file in scan.scan(layout).files
+                if file.kind.is_base
+            ]
+        one_pass = passes.Pass(self.settings, progress_bar=output.progress_bar)
+        return one_pass.verify_now(chosen)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""How reports come out: the columns, and the exit code."""
+
+from collections.abc import Iterator
+import contextlib
+import sys
+from typing import Any
+
+from cliff import columns
+from oslo_utils import units
+import tqdm
+
+from nova_imagecache.integrity import checksum
+from nova_imagecache import names
+from nova_imagecache import report as reports
+
+#: The columns of a file, and the keys of the JSON objects.
+COLUMNS = (
+    'name',
+    'kind',
+    'size',
+    'allocated',
+    'users',
+    'age_seconds',
+    'checksum',
+    'action',
+    'reason',
+)
+
+FINE = 0
+COULD_NOT = 1
+CORRUPTION = 3
+
+_UNITS = (
+    (units.Ti, 'TiB'),
+    (units.Gi, 'GiB'),
+    (units.Mi, 'MiB'),
+    (units.Ki, 'KiB'),
+)
+
+# A table with a hundred UUIDs in a cell is none.
+_USERS_SHOWN = 3
+
+
+class Bytes(columns.FormattableColumn[int]):
+    """A number of bytes."""
+
+    def human_readable(self) -> str:
+        """Give it in the unit that fits."""
+        for factor, unit in _UNITS:
+            if self._value >= factor:
+                return f'{self._value / factor:.1f} {unit}'
+        return f'{self._value} B'
+
+
+class Users(columns.FormattableColumn[list[str]]):
+    """Guests."""
+
+    def human_readable(self) -> str:
+        """Give the first ones, and how many there are beside them."""
+        shown = self._value[:_USERS_SHOWN]
+        more = len(self._value) - len(shown)
+        return '\n'.join(shown + ([f'and {more} more'] if more else []))
+
+
+def row(file: reports.FileReport) -> tuple[Any, ...]:
+    """Give a file's values, in the order of the columns."""
+    return (
+        names.printable(file.name),
+        str(file.kind),
+        Bytes(file.size),
+        Bytes(file.allocated),
+        Users([names.printable(user) for user in file.users]),
+        file.age_seconds,
+        str(file.checksum),
+        str(file.action),
+        file.reason,
+    )
+
+
+def exit_code(report: reports.Report) -> int:
+    """Say in a number how it went."""
+    if report.corrupt:
+        return CORRUPTION
+    if report.vetoes or report.problems or report.unreadable:
+        return COULD_NOT
+    return FINE
+
+
+@contextlib.contextmanager
+def progress_bar(total: int) -> Iterator[checksum.Progress]:
+    """Show how far reading has got, with rate and time left.
+
+    Only on a terminal.
+    """
+    with tqdm.tqdm(
+        total=total,
+        desc='Reading base files',
+        unit='B',
+        unit_scale=True,
+        unit_divisor=units.Ki,
+        disable=total == 0 or not sys.stderr.isatty(),
+        file=sys.stderr,
+        leave=False,
+    ) as bar:
+        yield bar.update
