@@ -4,6 +4,9 @@
 
 import sys
 
-from nova_imagecache.cli import app
+# What help and version call the program.
+sys.argv[0] = 'nova-imagecache'
+
+from nova_imagecache.cli import app  # noqa: E402 after argv, which it reads
 
 sys.exit(app.main())

@@ -135,7 +135,6 @@ def decide(
                 age=age,
                 verify=action is not Action.REMOVE
                 and file.name in knowledge
-                and settled(file, sighting)
                 and knowledge[file.name].due(settings.checksum_interval, now),
             )
         )

@@ -7,7 +7,8 @@
     Error                   the message is for an operator, one line
     |-- NotNow              this file, in this pass: skip it and say why
     |   |-- Locked          somebody else holds its lock, or it has none
-    |   `-- Changed         it is not the file that was looked at
+    |   |-- Changed         it is not the file that was looked at
+    |   `-- Written         it was written to while it was read
     |-- Damaged             a record of ours is not what we wrote
     |-- ImageRefused        an image that must not get into the cache
     `-- FetchFailed         the image could not be put into the cache
@@ -30,7 +31,11 @@ class Locked(NotNow):
 
 
 class Changed(NotNow):
-    """The file went, was replaced, or was written since it was looked at."""
+    """The file went, or was replaced, since it was looked at."""
+
+
+class Written(NotNow):
+    """The file was touched or written to while it was read."""
 
 
 class Damaged(Error):

@@ -13,10 +13,13 @@
 
 from nova_imagecache.cache.fetch import cache_image
 from nova_imagecache.conf import register_opts
+from nova_imagecache.errors import Changed
 from nova_imagecache.errors import Error
 from nova_imagecache.errors import FetchFailed
 from nova_imagecache.errors import ImageRefused
 from nova_imagecache.errors import InvalidOption
+from nova_imagecache.errors import Locked
+from nova_imagecache.errors import Written
 from nova_imagecache.integrity.checksum import read_stored_checksum
 from nova_imagecache.integrity.checksum import verify_checksum
 from nova_imagecache.integrity.checksum import write_stored_checksum
@@ -26,13 +29,16 @@ from nova_imagecache.report import FileReport
 from nova_imagecache.report import Report
 
 __all__ = [
+    'Changed',
     'Error',
     'FetchFailed',
     'FileReport',
     'ImageCacheManager',
     'ImageRefused',
     'InvalidOption',
+    'Locked',
     'Report',
+    'Written',
     'cache_image',
     'get_cache_fname',
     'read_stored_checksum',

@@ -143,16 +143,12 @@ class Pass:
             dataclasses.replace(
                 decision,
                 action=decide.Action.KEEP,
-                verify=file.name in chosen
-                and file.name in view.knowledge
-                and decide.settled(file, view.state.sighting(file)),
+                verify=decision.file.name in chosen
+                and decision.file.name in view.knowledge,
             )
             for decision in view.decide(self._settings)
-            for file in [decision.file]
         ]
-        report = self._finish(view, decisions, [], strict=True)
-        rows = [row for row in report.files if row.name in chosen]
-        return dataclasses.replace(report, files=tuple(rows))
+        return self._finish(view, decisions, [], strict=True).only(chosen)
 
     def _finish(
         self,
@@ -292,13 +288,24 @@ class Pass:
                 return findings
             progress = stack.enter_context(self._progress_bar(total))
             for decision in decisions:
-                name = decision.file.name
-                if decision.verify:
+                file = decision.file
+                name = file.name
+                if decision.verify and not decide.settled(
+                    file, view.state.sighting(file)
+                ):
+                    findings[name] = findings[name].postponed(
+                        'it is seen for the first time, and may still grow'
+                    )
+                elif decision.verify:
                     findings[name] = verify.verify(
-                        self._layout, decision.file, view.now.wall, progress
+                        self._layout,
+                        file,
+                        view.now.wall,
+                        findings[name],
+                        progress,
                     )
                 elif name in findings:
-                    self._restore(view, decision.file, problems)
+                    self._restore(view, file, problems)
         return findings
 
     def _restore(

@@ -2,6 +2,7 @@
 
 """What a pass saw and did, for programs and for the log."""
 
+from collections.abc import Collection
 import dataclasses
 
 from oslo_log import log as logging
@@ -57,6 +58,11 @@ class Report:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     dry_run: bool = False
+
+    def only(self, chosen: Collection[str]) -> 'Report':
+        """Give the same report, on some of the files."""
+        rows = [file for file in self.files if file.name in chosen]
+        return dataclasses.replace(self, files=tuple(rows))
 
     @property
     def corrupt(self) -> tuple[FileReport, ...]:

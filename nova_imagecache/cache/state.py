@@ -8,7 +8,6 @@ root squashed, is refused.
 """
 
 from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
@@ -131,7 +130,7 @@ def remember(
     layout: layouts.Layout,
     host: str,
     now: clock.Instant,
-    files: Iterable[scan.CachedFile],
+    files: Collection[scan.CachedFile],
     used: Collection[str],
 ) -> None:
     """Add this pass to what is remembered.
@@ -148,6 +147,8 @@ def remember(
         except errors.Damaged as error:
             records.set_aside(layout.state, error)
             state = State()
+            # Any of them may have been used a moment ago.
+            used = {file.name for file in files}
         sightings = {
             file.name: _updated(
                 file, state.sighting(file), file.name in used, now.wall

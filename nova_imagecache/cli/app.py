@@ -46,15 +46,16 @@ class Shell(app.App):
     ) -> argparse.ArgumentParser:
         """Add our global options to cliff's."""
         parser = super().build_option_parser(
-            description, version, argparse_kwargs
+            description, version, {'prog': self.NAME} | (argparse_kwargs or {})
         )
         parser.add_argument(
             '--config-file',
             metavar='FILE',
             action='append',
             default=[],
-            help='read this nova.conf, and not those that Nova finds by '
-            'itself; can be repeated, the later wins',
+            help='read this file, and not the nova.conf that Nova finds by '
+            'itself (nova.conf.d is read all the same); can be repeated, the '
+            'later wins',
         )
         parser.add_argument(
             '--instances-path',
@@ -82,24 +83,36 @@ class Shell(app.App):
         """Refuse: there is nothing to do interactively."""
         self.parser.error('name a command, as in: nova-imagecache list')
 
-    def prepare_to_run_command(self, cmd: command.Command) -> None:
-        """Read the configuration, and stop being root, where needed."""
-        if isinstance(cmd, NodeCommand):
-            settings = config.load(
-                self.options.config_file, self.options.instances_path
-            )
-            owner.become_owner(settings.instances_path)
-            cmd.settings = settings
+    def load_settings(self) -> confs.Settings:
+        """Read the configuration, and become who may act on it.
+
+        :raises oslo_config.cfg.Error: a value makes no sense
+        :raises nova_imagecache.errors.Error: there is no such directory
+        """
+        settings = config.load(
+            self.options.config_file, self.options.instances_path
+        )
+        owner.become_owner(settings.instances_path)
+        return settings
 
 
 class NodeCommand(command.Command):
     """A command about the cache of a node.
 
-    :ivar settings: what the operator has asked for, there before the command
-        runs
+    :ivar settings: what the operator has asked for
+    :ivar exit_code: what the program ends with if nothing fails; cliff's own
+        lists are always fine
     """
 
     settings: confs.Settings
+    exit_code = 0
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run the command on the node that is configured."""
+        assert isinstance(self.app, Shell)  # noqa: S101 for mypy
+        self.settings = self.app.load_settings()
+        super().run(parsed_args)
+        return self.exit_code
 
 
 def main(argv: list[str] | None = None) -> int:

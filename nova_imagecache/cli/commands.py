@@ -21,14 +21,16 @@ from nova_imagecache import passes
 from nova_imagecache import report as reports
 
 
-class _Listing(lister.Lister, app.NodeCommand, metaclass=abc.ABCMeta):
+class _Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     """A command that gives a line per file."""
-
-    _exit_code = output.FINE
 
     @abc.abstractmethod
     def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
         """Do the command's work."""
+
+    def judge(self, report: reports.Report) -> int:
+        """Give the exit code."""
+        return output.exit_code(report)
 
     def take_action(
         self, parsed_args: argparse.Namespace
@@ -36,13 +38,8 @@ class _Listing(lister.Lister, app.NodeCommand, metaclass=abc.ABCMeta):
         """Give the lines, and remember how it went."""
         report = self.make_report(parsed_args)
         reports.log_findings(report)
-        self._exit_code = output.exit_code(report)
+        self.exit_code = self.judge(report)
         return output.COLUMNS, [output.row(file) for file in report.files]
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command; cliff's own lists are always fine."""
-        super().run(parsed_args)
-        return self._exit_code
 
 
 def _find(settings: Any, wanted: Iterable[str]) -> list[str]:
@@ -87,6 +84,11 @@ class Pass(_Listing):
         one_pass = passes.Pass(self.settings, progress_bar=output.progress_bar)
         return one_pass.preview() if parsed_args.dry_run else one_pass.run()
 
+    def judge(self, report: reports.Report) -> int:
+        """Give the exit code; a pass that may not remove is not fine."""
+        code = output.exit_code(report)
+        return code or (output.COULD_NOT if report.vetoes else output.FINE)
+
 
 class List(_Listing):
     """List what is cached, who uses it, and the state of its checksum.
@@ -99,10 +101,8 @@ class List(_Listing):
         return passes.Pass(self.settings).preview()
 
 
-class Show(show.ShowOne, app.NodeCommand):
+class Show(app.NodeCommand, show.ShowOne):
     """Show one file of the cache, as list does."""
-
-    _exit_code = output.FINE
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the arguments."""
@@ -116,17 +116,12 @@ class Show(show.ShowOne, app.NodeCommand):
         """Give the file's values."""
         (name,) = _find(self.settings, [parsed_args.name])
         report = passes.Pass(self.settings).preview()
-        for file in report.files:
-            if file.name == name:
-                if file in report.corrupt:
-                    self._exit_code = output.CORRUPTION
-                return output.COLUMNS, output.row(file)
-        raise errors.Error(f'{parsed_args.name} has gone meanwhile')
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command; cliff's own are always fine."""
-        super().run(parsed_args)
-        return self._exit_code
+        report = report.only([name])
+        if not report.files:
+            raise errors.Error(f'{parsed_args.name} has gone meanwhile')
+        reports.log_findings(report)
+        self.exit_code = output.exit_code(report)
+        return output.COLUMNS, output.row(report.files[0])
 
 
 class Verify(_Listing):

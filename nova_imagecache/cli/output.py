@@ -80,10 +80,13 @@ def row(file: reports.FileReport) -> tuple[Any, ...]:
 
 
 def exit_code(report: reports.Report) -> int:
-    """Say in a number how it went."""
+    """Say in a number how it went.
+
+    A veto counts for nothing here, as not every command would remove.
+    """
     if report.corrupt:
         return CORRUPTION
-    if report.vetoes or report.problems or report.unreadable:
+    if report.problems or report.unreadable:
         return COULD_NOT
     return FINE
 

@@ -2,8 +2,24 @@
 
 """Becoming the owner of ``instances_path``."""
 
+import contextlib
+import importlib
 import os
 import pwd
+
+# What the libraries import only when they need it: codecs, tqdm's lock, and
+# the formatters of cliff. Python may be installed where root alone can read,
+# and then none of them could be had any more.
+_LATE_IMPORTS = (
+    'encodings.ascii',
+    'encodings.idna',
+    'encodings.latin_1',
+    'multiprocessing.synchronize',
+    'secrets',
+    'traceback',
+    'wcwidth',
+    'yaml',
+)
 
 
 def become_owner(path: str) -> None:
@@ -17,6 +33,9 @@ def become_owner(path: str) -> None:
     status = os.stat(path)
     if os.geteuid() != 0 or status.st_uid == 0:
         return
+    for module in _LATE_IMPORTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     try:
         user = pwd.getpwuid(status.st_uid)
     except KeyError:

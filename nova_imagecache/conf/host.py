@@ -77,7 +77,7 @@ Other options may refer to it, as in ``_base_$my_ip``.
         help="""
 Name of this host, as the compute service knows it.
 
-It tells instances of this host from those of others on shared storage.
+Where hosts share a cache, each remembers its own last pass under this name.
 """,
     ),
 ]

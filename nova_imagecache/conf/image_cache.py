@@ -8,13 +8,23 @@ of nova/conf/imagecache.py in Nova 34.
 
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup(
-    'image_cache',
-    title='Image cache options',
-    help="""
+GROUP = 'image_cache'
+
+
+def make_group() -> cfg.OptGroup:
+    """Make the group anew for each ConfigOpts.
+
+    A group holds the values that are set on its options, and oslo.config
+    copies it so that two ConfigOpts would share them.
+    """
+    return cfg.OptGroup(
+        GROUP,
+        title='Image cache options',
+        help="""
 Options of the image cache manager of a compute node.
 """,
-)
+    )
+
 
 #: Options that Nova has as well.
 NOVA_OPTS = [
@@ -121,11 +131,11 @@ OWN_OPTS = [
 Keep a checksum of each base file and verify it from time to time.
 
 One flipped bit in a base file is wrong data in every guest that reads it. With
-this option on, the manager writes ``<base file>.sha1`` in its first pass over
-a file and reads the file again once in ``checksum_interval_seconds``. A file
-that no longer matches is an error in the log, with the image and the guests
-that read it. Checksums find corruption; they do not defend against a malicious
-administrator.
+this option on, the manager writes ``<base file>.sha1`` in its first pass
+over a file (in its second over a resized one), and reads the file again once
+in ``checksum_interval_seconds``. A file that no longer matches is an error in
+the log, with the image and the guests that read it. Checksums find
+corruption; they do not defend against a malicious administrator.
 
 Fetching an image computes nothing, so that guests start as fast as without
 checksums.

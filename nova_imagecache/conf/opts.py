@@ -13,7 +13,7 @@ from nova_imagecache.conf import image_cache
 def _register(
     conf: cfg.ConfigOpts,
     opts: Iterable[cfg.Opt],
-    group: cfg.OptGroup | None = None,
+    group: str | None = None,
 ) -> None:
     for opt in opts:
         try:
@@ -32,7 +32,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     gives way.
     """
     _register(conf, host.OPTS)
-    conf.register_group(image_cache.GROUP)
+    conf.register_group(image_cache.make_group())
     _register(
         conf,
         [*image_cache.NOVA_OPTS, *image_cache.OWN_OPTS],
@@ -45,7 +45,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [
         ('DEFAULT', list(host.OPTS)),
         (
-            image_cache.GROUP.name,
+            image_cache.GROUP,
             [*image_cache.NOVA_OPTS, *image_cache.OWN_OPTS],
         ),
     ]

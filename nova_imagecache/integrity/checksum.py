@@ -97,9 +97,8 @@ def read_stored_checksum(base_file: str) -> str | None:
             return None
         raise
     text = data.decode('ascii', 'replace').strip().lower()
-    if not _DIGEST.fullmatch(text) or not _born_after(sidecar, base):
-        return None
-    return text
+    sound = len(data) <= _SIDECAR_LIMIT and _DIGEST.fullmatch(text)
+    return text if sound and _born_after(sidecar, base) else None
 
 
 def store_checksum(base_file: str, digest: str) -> None:
@@ -125,8 +124,10 @@ def write_stored_checksum(
 
     :param base_file: path of the base file
     :returns: the stored checksum, 40 hex digits
-    :raises nova_imagecache.errors.Changed: the file was replaced or written
-        to while it was read; nothing was stored
+    :raises nova_imagecache.errors.Changed: the file was replaced while it was
+        read; nothing was stored
+    :raises nova_imagecache.errors.Written: it was written to while it was
+        read; nothing was stored
     :raises OSError: the file cannot be read, or the checksum not written
     """
     stored = read_stored_checksum(base_file)
@@ -138,8 +139,10 @@ def write_stored_checksum(
         opened = statuses.status_of_fd(fd).incarnation
     finally:
         os.close(fd)
-    if not unchanged or statuses.status_of(base_file).incarnation != opened:
-        raise errors.Changed(f'{base_file} changed while it was read')
+    if statuses.status_of(base_file).incarnation != opened:
+        raise errors.Changed(f'{base_file} was replaced while it was read')
+    if not unchanged:
+        raise errors.Written(f'{base_file} was written while it was read')
     store_checksum(base_file, digest)
     return digest
 
@@ -152,7 +155,7 @@ def verify_checksum(
     :param base_file: path of the base file
     :returns: whether they agree, or None where there is nothing to compare
         with: no checksum, or no base file. Nothing is read then.
-    :raises nova_imagecache.errors.Changed: they differ, but the file was
+    :raises nova_imagecache.errors.Written: they differ, but the file was
         written to while it was read, so this says nothing
     :raises OSError: the file cannot be read
     """
@@ -168,5 +171,5 @@ def verify_checksum(
     finally:
         os.close(fd)
     if digest != stored and not unchanged:
-        raise errors.Changed(f'{base_file} changed while it was read')
+        raise errors.Written(f'{base_file} was written while it was read')
     return digest == stored

@@ -48,6 +48,13 @@ class Finding:
     note: str = ''
     skipped: bool = False
 
+    def postponed(self, reason: str) -> 'Finding':
+        """Give this finding again, as nothing was read: bad stays bad."""
+        notes = [self.note, f'not verified: {reason}']
+        return Finding(
+            self.verdict, '; '.join(filter(None, notes)), skipped=True
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Knowledge:
@@ -177,7 +184,8 @@ def _compare(
     expected = knowledge.expected
     # Where the digest is the expected one, no write can have mattered.
     if found != expected and not unchanged:
-        raise errors.Changed('it was touched or written while it was read')
+        locks.check_unreplaced(layout, file.name, file.status.incarnation)
+        raise errors.Written('it was touched or written while it was read')
     key = file.status.incarnation.key
     if expected is None:
         ledger = ledgers.Ledger(key, found)
@@ -208,17 +216,23 @@ def verify(
     layout: layouts.Layout,
     file: scan.CachedFile,
     now: float,
+    known: Finding,
     progress: checksum.Progress | None = None,
 ) -> Finding:
     """Read a base file; compare it with its checksum, or give it one.
 
+    :param known: the last verdict, which stands if the file cannot be
+        verified just now
     :param now: seconds since the epoch, to be noted as the time of reading
     :returns: the verdict; an error is a finding too
     """
     try:
         return _compare(layout, file, now, progress)
-    except errors.NotNow as error:
+    except errors.Changed as error:
+        # What was known is of a file that is gone.
         return Finding(note=f'not verified: {error}', skipped=True)
+    except errors.NotNow as error:
+        return known.postponed(str(error))
     except OSError as error:
         return Finding(
             Verdict.UNREADABLE, f'it cannot be read: {error.strerror}'

@@ -23,7 +23,7 @@ _DISK_INFO = 'disk.info'
 _DISK_INFO_LIMIT = 1024 * 1024
 
 # Nova renames the directory of a guest that is resized or deleted.
-_SUFFIXES = ('_resize', '_del')
+_SUFFIXES = ('_del', '_resize')
 
 #: A directory as it was listed: when it differs, entries may have come.
 _Stamp = tuple[int, int, int, int]
@@ -101,6 +101,11 @@ class OverlayWitness:
     def __init__(self, layout: layouts.Layout) -> None:
         """Look at nothing yet."""
         self._layout = layout
+        # Locks, and what fsck found; only root may read the latter.
+        self._not_guests = {
+            layout.locks,
+            os.path.join(layout.instances, 'lost+found'),
+        }
         self._cache: tuple[int, int] | None = None
         self._directories: dict[str, _Stamp] = {}
         self._disks: dict[str, _Disk] = {}
@@ -206,7 +211,7 @@ class OverlayWitness:
         self._failures.pop(directory, None)
         found = []
         for entry in listed:
-            if self._is_directory(entry, directory):
+            if self._is_directory(entry):
                 if entry.path not in self._directories:
                     found.append(entry.path)
             elif stamp[:2] == self._cache:
@@ -215,10 +220,10 @@ class OverlayWitness:
                 self._read_disk(directory, entry)
         return found
 
-    def _is_directory(self, entry: os.DirEntry[str], parent: str) -> bool:
+    def _is_directory(self, entry: os.DirEntry[str]) -> bool:
         if entry.name == names.OWN_DIRECTORY or _is_no_disk(entry.name):
             return False
-        if entry.path == self._layout.locks:
+        if entry.path in self._not_guests:
             return False
         try:
             if not entry.is_dir():

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""How long a pass takes, beside one ``qemu-img info`` per guest.
+
+A node of real qcow2 overlays over sparse base files. Checksums are off: this
+is what a pass costs beyond reading checksummed data. Its peer is how stock
+Nova learns which base file a guest uses, without the prlimit that Nova adds.
+"""
+
+import argparse
+from collections.abc import Callable
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+
+from nova_imagecache.cache import images
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache import conf as confs
+from nova_imagecache import names
+from nova_imagecache import passes
+
+_BASE_SIZE = 1 << 30
+
+
+def build(layout: layouts.Layout, guests: int, base_files: int) -> list[str]:
+    """Build a node; give the paths of the guests' disks."""
+    os.makedirs(layout.base)
+    bases = []
+    for number in range(base_files):
+        path = layout.file(names.get_cache_fname(str(number)))
+        with open(path, 'xb') as file:
+            file.truncate(_BASE_SIZE)
+        bases.append(path)
+    disks = []
+    for number in range(guests):
+        directory = os.path.join(layout.instances, f'guest-{number}')
+        os.mkdir(directory)
+        disk = os.path.join(directory, 'disk')
+        image = images.Image('raw', _BASE_SIZE)
+        images.create_overlay(disk, bases[number % base_files], image, None)
+        disks.append(disk)
+    return disks
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time something once."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Build a node, measure, and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--guests', type=int, default=1000)
+    parser.add_argument('--base-files', type=int, default=200)
+    parser.add_argument('--rounds', type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as path:
+        settings = confs.Settings(instances_path=path)
+        layout = layouts.Layout.of(settings)
+        print(
+            f'{options.guests} guests, {options.base_files} base files, '
+            f'median of {options.rounds} rounds'
+        )
+        disks = build(layout, options.guests, options.base_files)
+
+        def make_pass() -> None:
+            report = passes.Pass(settings).run()
+            used = sum(len(file.users) for file in report.files)
+            assert used == options.guests, report
+
+        def ask_qemu_img() -> None:
+            for disk in disks:
+                subprocess.run(
+                    ['qemu-img', 'info', '-U', '--output=json', disk],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
+
+        ours = []
+        peers = []
+        for _round in range(options.rounds):
+            ours.append(seconds(make_pass))
+            peers.append(seconds(ask_qemu_img))
+    our, peer = statistics.median(ours), statistics.median(peers)
+    print(f'one pass:                    {our:8.3f} s')
+    print(f'one qemu-img info per guest: {peer:8.3f} s')
+    print(f'ratio:                       {peer / our:8.1f}')
+
+
+if __name__ == '__main__':
+    main()

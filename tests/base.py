@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the tests share: a node made of real files, and a clock to set."""
+
+from collections.abc import Iterator
+import contextlib
+import json
+import os
+import random
+import subprocess
+import time
+from typing import Any
+
+import fixtures
+from oslo_config import cfg
+import testtools
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache import clock as clocks
+from nova_imagecache import conf as confs
+from nova_imagecache import hook
+from nova_imagecache import names
+from nova_imagecache import passes
+from nova_imagecache import report as reports
+
+KIB = 1024
+MIB = 1024 * KIB
+HOUR = 3600
+DAY = 24 * HOUR
+
+NOBODY = 65534
+
+
+class FakeClock:
+    """A wall clock that tests set, beside the time since boot."""
+
+    def __init__(self) -> None:
+        self.wall = time.time()
+        self.boottime = 10.0 * DAY
+        self.boot_id = 'first-boot'
+
+    def __call__(self) -> clocks.Instant:
+        return clocks.Instant(self.wall, self.boottime, self.boot_id)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.wall += seconds
+        self.boottime += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock, without any time passing."""
+        self.wall += seconds
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Do something without root's right to ignore permissions."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+class Node:
+    """A compute node: an instances_path with real files in it."""
+
+    def __init__(self, path: str) -> None:
+        self.clock = FakeClock()
+        self.settings = confs.Settings(
+            instances_path=path, checksum_interval=0
+        )
+        self.layout = layouts.Layout.of(self.settings)
+        os.makedirs(self.layout.base)
+
+    def configure(self, **changes: Any) -> None:
+        """Change what the operator asks for."""
+        values = vars(self.settings) | changes
+        self.settings = confs.Settings(**values)
+
+    def base_path(self, name: str) -> str:
+        return self.layout.file(name)
+
+    def add_base(
+        self,
+        name: str,
+        data: bytes | None = None,
+        age: float = 0,
+        size: int | None = None,
+    ) -> str:
+        """Make a base file; give its path."""
+        path = self.base_path(name)
+        if data is None:
+            data = random.Random(os.fsencode(name)).randbytes(64 * KIB)
+        with open(path, 'wb') as file:
+            file.write(data)
+            if size is not None:
+                file.truncate(size)
+        self.set_age(name, age)
+        return path
+
+    def add_image(self, image_id: str, **kwargs: Any) -> str:
+        """Make the base file of an image; give its name."""
+        name = names.get_cache_fname(image_id)
+        self.add_base(name, **kwargs)
+        return name
+
+    def set_age(self, name: str, age: float) -> None:
+        """Let a file be last used so many seconds ago."""
+        used = self.clock.wall - age
+        os.utime(self.base_path(name), (used, used))
+
+    def add_directory(self, *parts: str) -> str:
+        path = os.path.join(self.layout.instances, *parts)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def add_file(self, *parts: str, data: bytes = b'') -> str:
+        """Make any file below instances_path; give its path."""
+        self.add_directory(*parts[:-1])
+        path = os.path.join(self.layout.instances, *parts)
+        with open(path, 'wb') as file:
+            file.write(data)
+        return path
+
+    def add_overlay(
+        self, guest: str, backing: str, disk: str = 'disk', form: str = 'raw'
+    ) -> str:
+        """Make a guest's qcow2 disk over a base file, or any other path."""
+        path = os.path.join(self.add_directory(guest), disk)
+        if not os.path.isabs(backing):
+            backing = self.base_path(backing)
+        qemu_img('create', '-f', 'qcow2', '-b', backing, '-F', form, path)
+        return path
+
+    def make_pass(self, *witnesses: Any) -> passes.Pass:
+        return passes.Pass(self.settings, witnesses, self.clock)
+
+    def run(self, *witnesses: Any) -> reports.Report:
+        """Make one pass."""
+        return self.make_pass(*witnesses).run()
+
+    def files(self) -> set[str]:
+        """Give what is in the cache, but for our own directory."""
+        return set(os.listdir(self.layout.base)) - {names.OWN_DIRECTORY}
+
+
+def qemu_img(*args: str) -> str:
+    """Run qemu-img; give what it prints."""
+    done = subprocess.run(
+        ['qemu-img', *args],
+        check=True,
+        capture_output=True,
+        text=True,
+        errors='surrogateescape',
+    )
+    return done.stdout
+
+
+def backing_chain(path: str) -> list[dict[str, Any]]:
+    """Ask qemu-img for the chain of a disk."""
+    output = qemu_img('info', '-U', '--backing-chain', '--output=json', path)
+    chain: list[dict[str, Any]] = json.loads(output)
+    return chain
+
+
+def flip_bit(path: str, offset: int = 1234, bit: int = 3) -> None:
+    """Flip one bit, as a disk would: times stay as they are."""
+    before = os.stat(path)
+    with open(path, 'r+b') as file:
+        file.seek(offset)
+        (value,) = file.read(1)
+        file.seek(offset)
+        file.write(bytes([value ^ (1 << bit)]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def make_conf(**values: Any) -> cfg.ConfigOpts:
+    """Make the options of a host, with values in [image_cache]."""
+    conf = cfg.ConfigOpts()
+    hook.register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    instances_path = values.pop('instances_path', None)
+    if instances_path is not None:
+        conf.set_override('instances_path', instances_path)
+    for name, value in values.items():
+        conf.set_override(name, value, group='image_cache')
+    return conf
+
+
+class TestCase(testtools.TestCase):
+    """A test that keeps what is logged, and shows it when it fails."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = self.useFixture(fixtures.FakeLogger(level=0))
+        self.temporary = self.useFixture(fixtures.TempDir()).path
+        # A temporary directory is its maker's alone.
+        os.chmod(self.temporary, 0o755)
+
+    def file_of(self, report: reports.Report, name: str) -> reports.FileReport:
+        """Pick one file from a report."""
+        (found,) = [file for file in report.files if file.name == name]
+        return found
+
+
+class NodeTestCase(TestCase):
+    """A test on a node."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.node = Node(os.path.join(self.temporary, 'instances'))

@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import ddt
+import fixtures
+import hypothesis
+from hypothesis import strategies as st
+
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import records
+from nova_imagecache.cache import scan
+from nova_imagecache.cache import state as states
+from nova_imagecache.cache import status as statuses
+from nova_imagecache import errors
+from tests import base
+
+SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
+
+_HOLD_LOCK = """
+import sys
+from oslo_concurrency import lockutils
+with lockutils.lock(
+    sys.argv[2], lock_file_prefix='nova-', external=True, lock_path=sys.argv[1]
+):
+    print('held', flush=True)
+    sys.stdin.read()
+"""
+
+
+class NovaProcess(fixtures.Fixture):
+    """Another process, which holds a lock as Nova does."""
+
+    def __init__(self, lock_path: str, name: str) -> None:
+        super().__init__()
+        self._arguments = [lock_path, name]
+
+    def _setUp(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, '-c', _HOLD_LOCK, *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(self.end)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == 'held\n'
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+
+class StatusTest(base.NodeTestCase):
+    def test_it_agrees_with_stat(self) -> None:
+        path = self.node.add_base(SHA, size=base.MIB)
+        status = statuses.status_of(path)
+        real = os.stat(path)
+        self.assertEqual(real.st_size, status.size)
+        self.assertEqual(real.st_blocks * 512, status.allocated)
+        self.assertEqual(real.st_mtime_ns, status.modified)
+        self.assertEqual(real.st_ctime_ns, status.changed)
+        self.assertEqual(real.st_mode, status.mode)
+        self.assertEqual(real.st_ino, status.incarnation.inode)
+        self.assertEqual(real.st_dev, status.incarnation.device)
+
+    def test_an_open_file_and_its_path_are_one_incarnation(self) -> None:
+        path = self.node.add_base(SHA)
+        fd = statuses.open_regular(path)
+        self.addCleanup(os.close, fd)
+        self.assertEqual(statuses.status_of(path), statuses.status_of_fd(fd))
+
+    def test_a_file_under_the_same_name_is_another_incarnation(self) -> None:
+        seen = set()
+        for _attempt in range(20):
+            path = self.node.add_base(SHA)
+            seen.add(statuses.status_of(path).incarnation)
+            os.unlink(path)
+        # ext4 hands out one inode number again and again.
+        self.assertEqual(20, len(seen))
+
+    def test_writing_and_renaming_keep_the_incarnation(self) -> None:
+        path = self.node.add_base(SHA)
+        before = statuses.status_of(path)
+        base.flip_bit(path)
+        os.rename(path, path + 'x')
+        after = statuses.status_of(path + 'x')
+        self.assertEqual(before.incarnation, after.incarnation)
+        self.assertFalse(before.same_content_as(after))
+
+    def test_without_birth_times_the_generation_tells(self) -> None:
+        # Mocked: the file systems without birth times are on the network.
+        self.patch(statuses, '_STATX_BTIME', 0)
+        path = self.node.add_base(SHA)
+        first = statuses.status_of(path).incarnation
+        self.assertIsNone(first.born)
+        if first.generation is None:
+            self.skipTest('no inode generations on this file system')
+        os.unlink(path)
+        second = statuses.status_of(self.node.add_base(SHA)).incarnation
+        self.assertNotEqual(first.key, second.key)
+
+    def test_only_regular_files_are_opened(self) -> None:
+        fifo = os.path.join(self.temporary, 'fifo')
+        os.mkfifo(fifo)
+        link = os.path.join(self.temporary, 'link')
+        os.symlink('/etc/passwd', link)
+        for path in (fifo, link, self.temporary, '/dev/null'):
+            error = self.assertRaises(OSError, statuses.open_regular, path)
+            self.assertEqual(errno.EINVAL, error.errno)
+
+    def test_a_missing_file_is_an_error(self) -> None:
+        self.assertRaises(FileNotFoundError, statuses.status_of, '/no/such')
+
+
+class LockTest(base.NodeTestCase):
+    def incarnation(self) -> statuses.Incarnation:
+        return statuses.status_of(self.node.base_path(SHA)).incarnation
+
+    def test_a_lock_that_nova_holds_is_not_waited_for(self) -> None:
+        self.useFixture(NovaProcess(self.node.layout.locks, SHA))
+        with self.assertRaisesRegex(errors.Locked, 'in use'):
+            with locks.nova_lock(self.node.layout, SHA, blocking=False):
+                self.fail('two hold the lock')
+
+    def test_leftovers_share_the_lock_of_their_base(self) -> None:
+        self.useFixture(NovaProcess(self.node.layout.locks, SHA))
+        name = SHA + '.part'
+        with self.assertRaisesRegex(errors.Locked, 'in use'):
+            with locks.nova_lock(self.node.layout, name, blocking=False):
+                self.fail('two hold the lock')
+
+    def test_a_lock_held_in_this_process_is_held(self) -> None:
+        with locks.nova_lock(self.node.layout, SHA, blocking=False):
+            with self.assertRaisesRegex(errors.Locked, 'in use'):
+                with locks.nova_lock(self.node.layout, SHA, blocking=False):
+                    self.fail('two hold the lock')
+
+    def test_a_killed_holder_frees_the_lock(self) -> None:
+        holder = self.useFixture(NovaProcess(self.node.layout.locks, SHA))
+        holder.end()
+        with locks.nova_lock(self.node.layout, SHA, blocking=False):
+            pass
+
+    def test_the_lock_file_is_novas_and_stays(self) -> None:
+        with locks.nova_lock(self.node.layout, SHA, blocking=False):
+            pass
+        self.assertEqual([f'nova-{SHA}'], os.listdir(self.node.layout.locks))
+
+    def test_a_lock_that_cannot_be_opened_says_so(self) -> None:
+        os.makedirs(self.node.layout.locks)
+        os.chmod(self.node.layout.locks, 0o555)
+        with base.unprivileged():
+            with self.assertRaisesRegex(errors.Locked, 'Permission denied'):
+                with locks.nova_lock(self.node.layout, SHA, blocking=False):
+                    self.fail('locked nothing')
+
+    def test_the_guard_lets_this_very_file_in(self) -> None:
+        self.node.add_base(SHA)
+        with locks.guard(self.node.layout, SHA, self.incarnation()) as status:
+            self.assertTrue(status.regular)
+
+    def test_the_guard_refuses_another_file_of_that_name(self) -> None:
+        path = self.node.add_base(SHA)
+        incarnation = self.incarnation()
+        os.rename(path, path + 'x')
+        self.node.add_base(SHA)
+        with self.assertRaisesRegex(errors.Changed, 'another file'):
+            with locks.guard(self.node.layout, SHA, incarnation):
+                self.fail('let another file in')
+
+    def test_the_guard_refuses_a_file_that_has_gone(self) -> None:
+        path = self.node.add_base(SHA)
+        incarnation = self.incarnation()
+        os.unlink(path)
+        with self.assertRaisesRegex(errors.Changed, 'gone'):
+            with locks.guard(self.node.layout, SHA, incarnation):
+                self.fail('let nothing in')
+
+
+@ddt.ddt
+class RecordTest(base.NodeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = os.path.join(self.node.layout.own, 'record')
+
+    def save(self, body: dict[str, Any]) -> None:
+        records.save(self.node.layout, self.path, 'test', 3, body)
+
+    def load(self) -> Any:
+        return records.load(self.path, 'test', 3)
+
+    def test_what_is_saved_is_loaded(self) -> None:
+        body = {'b': [1, None, 2.5], 'a': {'caf\udce9': 'x'}}
+        self.save(body)
+        self.assertEqual(body, self.load())
+
+    def test_no_record_is_none(self) -> None:
+        self.assertIsNone(self.load())
+
+    def test_every_truncation_is_noticed(self) -> None:
+        self.save({'a': 1})
+        with open(self.path, 'rb') as file:
+            data = file.read()
+        for length in range(len(data)):
+            os.truncate(self.path, length)
+            self.assertRaises(errors.Damaged, self.load)
+            with open(self.path, 'wb') as file:
+                file.write(data)
+
+    def test_every_flipped_bit_is_noticed_or_harmless(self) -> None:
+        body = {'when': 1234, 'what': 'text'}
+        self.save(body)
+        for offset in range(os.path.getsize(self.path)):
+            for bit in range(8):
+                base.flip_bit(self.path, offset, bit)
+                try:
+                    self.assertEqual(body, self.load())
+                except errors.Damaged:
+                    pass
+                base.flip_bit(self.path, offset, bit)
+
+    @ddt.data(b'', b'null', b'[]', b'{}', b'\xff', b'[' * 100000)
+    def test_garbage_is_damaged(self, data: bytes) -> None:
+        self.save({})
+        with open(self.path, 'wb') as file:
+            file.write(data)
+        self.assertRaises(errors.Damaged, self.load)
+
+    def test_a_record_of_the_future_or_of_another_kind_is_not_ours(
+        self,
+    ) -> None:
+        self.save({})
+        self.assertRaises(errors.Damaged, records.load, self.path, 'test', 4)
+        self.assertRaises(errors.Damaged, records.load, self.path, 'other', 3)
+
+    def test_a_damaged_record_is_set_aside_and_logged(self) -> None:
+        self.save({})
+        records.set_aside(self.path, errors.Damaged('because'))
+        self.assertFalse(os.path.exists(self.path))
+        self.assertTrue(os.path.exists(self.path + '.damaged'))
+        self.assertIn('because', self.log.output)
+
+    def test_publishing_never_leaves_half_a_file(self) -> None:
+        self.save({'old': 1})
+
+        # Mocked: a write that fails half way needs a disk that does.
+        def fsync(fd: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, 'fsync', fsync)
+        self.assertRaises(OSError, self.save, {'new': 2})
+        self.assertEqual({'old': 1}, self.load())
+        self.assertEqual([], os.listdir(self.node.layout.temporary))
+
+    @hypothesis.given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(),
+            lambda children: (
+                st.lists(children) | st.dictionaries(st.text(), children)
+            ),
+        )
+    )
+    def test_no_json_does_worse_than_damaged(self, value: Any) -> None:
+        os.makedirs(self.node.layout.own, exist_ok=True)
+        with open(self.path, 'w') as file:
+            json.dump({'kind': 'test', 'version': 3, 'body': value}, file)
+        self.assertRaises(errors.Damaged, self.load)
+
+
+@ddt.ddt
+class StateTest(base.NodeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.node.add_base(SHA, age=base.DAY)
+
+    def file(self) -> scan.CachedFile:
+        (file,) = scan.scan(self.node.layout).files
+        return file
+
+    def remember(self, used: bool = False, host: str = 'here') -> None:
+        states.remember(
+            self.node.layout,
+            host,
+            self.node.clock(),
+            [self.file()],
+            {SHA} if used else set(),
+        )
+
+    def last_use_ago(self) -> float:
+        state = states.load(self.node.layout)
+        now = self.node.clock.wall
+        file = self.file()
+        return now - states.last_use(file, state.sighting(file), now)
+
+    def test_a_first_pass_remembers_nothing(self) -> None:
+        self.assertEqual(states.State(), states.load(self.node.layout))
+
+    def test_a_use_is_remembered_where_mtime_cannot_move(self) -> None:
+        self.remember(used=True)
+        self.node.clock.advance(base.HOUR)
+        self.remember()
+        self.node.clock.advance(base.HOUR)
+        self.assertAlmostEqual(2 * base.HOUR, self.last_use_ago(), places=3)
+
+    def test_each_host_has_its_own_clock(self) -> None:
+        self.remember(host='here')
+        there = self.node.clock()
+        self.node.clock.advance(base.HOUR)
+        self.remember(host='there')
+        state = states.load(self.node.layout)
+        self.assertEqual({'here', 'there'}, state.clocks.keys())
+        self.assertEqual(there, state.clocks['here'])
+
+    def test_a_use_before_the_clock_was_set_back_ages_from_now_on(
+        self,
+    ) -> None:
+        self.node.clock.jump(365 * base.DAY)
+        self.remember(used=True)
+        self.node.clock.jump(-365 * base.DAY)
+        self.remember()
+        self.node.clock.advance(base.HOUR)
+        self.assertAlmostEqual(base.HOUR, self.last_use_ago(), places=3)
+
+    def test_a_touch_in_the_future_ages_from_when_it_was_seen(self) -> None:
+        self.node.set_age(SHA, -365 * base.DAY)
+        self.remember()
+        self.node.clock.advance(base.HOUR)
+        self.remember()
+        self.node.clock.advance(base.HOUR)
+        self.assertAlmostEqual(2 * base.HOUR, self.last_use_ago(), places=3)
+
+    def test_another_touch_in_the_future_is_another_use(self) -> None:
+        self.node.set_age(SHA, -365 * base.DAY)
+        self.remember()
+        self.node.clock.advance(base.HOUR)
+        self.node.set_age(SHA, -365 * base.DAY)
+        self.assertEqual(0, self.last_use_ago())
+
+    @ddt.data({}, {'clocks': {}, 'files': 3}, {'clocks': 1, 'files': {}})
+    def test_other_fields_are_damage(self, body: dict[str, Any]) -> None:
+        records.save(
+            self.node.layout, self.node.layout.state, 'state', 1, body
+        )
+        self.assertRaises(errors.Damaged, states.load, self.node.layout)
+
+
+class ScanTest(base.NodeTestCase):
+    def test_a_missing_cache_is_an_empty_one(self) -> None:
+        os.rmdir(self.node.layout.base)
+        self.assertEqual(scan.Scan(), scan.scan(self.node.layout))
+
+    def test_an_unreadable_cache_is_a_problem(self) -> None:
+        os.chmod(self.node.layout.base, 0)
+        with base.unprivileged():
+            (problem,) = scan.scan(self.node.layout).problems
+        self.assertIn('Permission denied', problem)
+
+    def test_a_file_that_vanishes_is_no_problem(self) -> None:
+        self.node.add_base(SHA)
+        real = os.listdir
+
+        def listdir(path: Any) -> list[str]:
+            found = real(path)
+            os.unlink(self.node.base_path(SHA))
+            return found
+
+        self.patch(os, 'listdir', listdir)
+        self.assertEqual(scan.Scan(), scan.scan(self.node.layout))
+
+    def test_a_file_that_cannot_be_looked_at_is_a_problem(self) -> None:
+        self.node.add_base(SHA)
+        self.node.add_base('swap_5')
+        # Mocked: ESTALE takes an NFS server.
+        real = statuses.status_of
+
+        def status_of(path: str) -> statuses.Status:
+            if path.endswith(SHA):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return real(path)
+
+        self.patch(statuses, 'status_of', status_of)
+        found = scan.scan(self.node.layout)
+        self.assertEqual(['swap_5'], [file.name for file in found.files])
+        self.assertIn('Stale', found.problems[0])
+
+    def test_a_checksum_is_listed_only_without_its_base_file(self) -> None:
+        self.node.add_base(SHA)
+        self.node.add_base(SHA + '.sha1')
+        self.node.add_base('f' * 40 + '.sha1')
+        self.node.add_base('readme.sha1')
+        listed = [file.name for file in scan.scan(self.node.layout).files]
+        self.assertEqual([SHA, 'f' * 40 + '.sha1', 'readme.sha1'], listed)
+
+    def test_disk_usage_is_what_is_allocated(self) -> None:
+        path = self.node.add_base(SHA, size=base.MIB)
+        os.symlink(path, self.node.base_path('link'))
+        self.assertEqual(
+            os.stat(path).st_blocks * 512, scan.disk_usage(self.node.layout)
+        )
+
+    def test_a_cache_on_another_disk_uses_none_of_this(self) -> None:
+        os.rmdir(self.node.layout.base)
+        os.symlink('/proc/self/fd', self.node.layout.base)
+        self.assertEqual(0, scan.disk_usage(self.node.layout))
+
+    def test_a_missing_cache_uses_nothing(self) -> None:
+        os.rmdir(self.node.layout.base)
+        self.assertEqual(0, scan.disk_usage(self.node.layout))

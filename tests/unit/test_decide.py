@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import stat
+from typing import Any
+
+import ddt
+import hypothesis
+from hypothesis import strategies as st
+
+from nova_imagecache.cache import scan
+from nova_imagecache.cache import state as states
+from nova_imagecache.cache import status as statuses
+from nova_imagecache import conf as confs
+from nova_imagecache import decide
+from nova_imagecache.integrity import ledger as ledgers
+from nova_imagecache.integrity import verify
+from nova_imagecache import names
+from nova_imagecache.witnesses import testimony as testimonies
+from tests import base
+
+SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
+NOW = 2e9
+NOBODY = testimonies.Testimony()
+
+
+def make_file(
+    name: str = SHA,
+    age: float = 0,
+    mode: int = stat.S_IFREG | 0o644,
+    inode: int = 7,
+) -> scan.CachedFile:
+    incarnation = statuses.Incarnation(1, inode, 100, None)
+    times = int((NOW - age) * 10**9)
+    status = statuses.Status(incarnation, mode, 10, 4096, times, times)
+    return scan.CachedFile(name, names.kind_of(name), status)
+
+
+def sighting(file: scan.CachedFile, **fields: Any) -> states.State:
+    values: dict[str, Any] = {
+        'key': file.status.incarnation.key,
+        'first_seen': NOW - base.DAY,
+        'last_used': None,
+        'modified': file.status.modified,
+    }
+    return states.State(
+        files={file.name: states.Sighting(**(values | fields))}
+    )
+
+
+def decide_one(
+    file: scan.CachedFile,
+    testimony: testimonies.Testimony = NOBODY,
+    state: states.State | None = None,
+    knowledge: verify.Knowledge | None = None,
+    vetoes: tuple[str, ...] = (),
+    **settings: Any,
+) -> decide.Decision:
+    (decision,) = decide.decide(
+        [file],
+        testimony,
+        state or states.State(),
+        {} if knowledge is None else {file.name: knowledge},
+        confs.Settings(instances_path='/i', **settings),
+        NOW,
+        vetoes,
+    )
+    return decision
+
+
+@ddt.ddt
+class RemovalTest(base.TestCase):
+    def assert_kept(self, decision: decide.Decision, *words: str) -> None:
+        self.assertEqual(decide.Action.KEEP, decision.action)
+        for word in words:
+            self.assertIn(word, decision.reason)
+
+    def assert_removed(self, decision: decide.Decision) -> None:
+        self.assertEqual(decide.Action.REMOVE, decision.action)
+
+    @ddt.data(SHA, 'swap_5', 'ephemeral_1_0706d66', SHA + '.part')
+    def test_an_original_stays_for_a_day(self, name: str) -> None:
+        self.assert_kept(decide_one(make_file(name, age=3601)))
+        self.assert_kept(decide_one(make_file(name, age=86399)))
+        self.assert_removed(decide_one(make_file(name, age=25 * 3600)))
+
+    @ddt.data(f'{SHA}_20', f'{SHA}_sm')
+    def test_a_resized_file_stays_for_an_hour(self, name: str) -> None:
+        self.assert_kept(decide_one(make_file(name, age=3599)))
+        self.assert_removed(decide_one(make_file(name, age=3601)))
+
+    @ddt.data(SHA, f'{SHA}_20')
+    def test_nothing_younger_than_ten_minutes_goes(self, name: str) -> None:
+        ages: dict[str, Any] = {
+            'original_minimum_age': 0,
+            'resized_minimum_age': 0,
+        }
+        self.assert_kept(decide_one(make_file(name, age=599), **ages))
+        self.assert_removed(decide_one(make_file(name, age=601), **ages))
+
+    def test_a_file_in_use_stays_however_old(self) -> None:
+        used = testimonies.Testimony(users={SHA: frozenset({'b', 'a'})})
+        decision = decide_one(make_file(age=1e9), used)
+        self.assert_kept(decision, 'used by 2 guests')
+        self.assertEqual(('a', 'b'), decision.users)
+
+    def test_nothing_goes_when_removal_is_off(self) -> None:
+        decision = decide_one(make_file(age=1e9), remove_unused=False)
+        self.assert_kept(decision, 'remove_unused_base_images')
+
+    def test_nothing_goes_when_a_witness_failed(self) -> None:
+        failed = testimonies.Testimony(failures=('disk x: unreadable', 'y'))
+        decision = decide_one(make_file(age=1e9), failed)
+        self.assert_kept(decision, 'disk x: unreadable', '1 more')
+
+    def test_nothing_goes_when_the_clock_jumped(self) -> None:
+        decision = decide_one(make_file(age=1e9), vetoes=('a jump',))
+        self.assert_kept(decision, 'a jump')
+
+    @ddt.data('readme', 'image.iso', 'ephemeral_1_default')
+    def test_a_name_of_no_pattern_is_left_alone(self, name: str) -> None:
+        decision = decide_one(make_file(name, age=1e9))
+        self.assertEqual(decide.Action.LEAVE, decision.action)
+
+    @ddt.data(
+        stat.S_IFDIR, stat.S_IFIFO, stat.S_IFLNK, stat.S_IFBLK, stat.S_IFSOCK
+    )
+    def test_what_is_no_regular_file_is_left_alone(self, mode: int) -> None:
+        known = verify.Knowledge()
+        decision = decide_one(make_file(age=1e9, mode=mode), knowledge=known)
+        self.assertEqual(decide.Action.LEAVE, decision.action)
+
+    def test_a_remembered_use_counts_where_mtime_does_not_move(self) -> None:
+        file = make_file(age=30 * base.DAY)
+        used = sighting(file, last_used=NOW - base.HOUR)
+        decision = decide_one(file, state=used)
+        self.assert_kept(decision)
+        self.assertEqual(base.HOUR, decision.age)
+
+    def test_the_use_of_another_file_of_that_name_does_not_count(
+        self,
+    ) -> None:
+        file = make_file(age=30 * base.DAY)
+        other = sighting(make_file(inode=8), last_used=NOW)
+        self.assert_removed(decide_one(file, state=other))
+
+    def test_an_mtime_in_the_future_means_used_now(self) -> None:
+        file = make_file(age=-base.DAY)
+        decision = decide_one(file)
+        self.assert_kept(decision)
+        self.assertEqual(0, decision.age)
+
+    def test_an_mtime_in_the_future_does_not_keep_a_file_for_ever(
+        self,
+    ) -> None:
+        file = make_file(age=-365 * base.DAY)
+        seen = sighting(file, last_used=NOW - 2 * base.DAY)
+        self.assert_removed(decide_one(file, state=seen))
+
+    def test_a_use_in_the_future_means_used_now(self) -> None:
+        file = make_file(age=30 * base.DAY)
+        decision = decide_one(
+            file, state=sighting(file, last_used=NOW + base.DAY)
+        )
+        self.assert_kept(decision)
+
+    @hypothesis.given(
+        name=st.sampled_from(
+            [SHA, f'{SHA}_20', f'{SHA}_sm', 'swap_1', f'{SHA}.part', 'other']
+        ),
+        age=st.floats(-1e9, 1e9),
+        users=st.frozensets(st.text(), max_size=2),
+        failures=st.lists(st.text(), max_size=1),
+        vetoes=st.lists(st.text(), max_size=1),
+        last_used=st.none() | st.floats(0, 4e9),
+        original=st.integers(0, 10**7),
+        resized=st.integers(0, 10**7),
+        remove=st.booleans(),
+    )
+    def test_a_file_goes_only_if_nothing_speaks_for_it(
+        self,
+        name: str,
+        age: float,
+        users: frozenset[str],
+        failures: list[str],
+        vetoes: list[str],
+        last_used: float | None,
+        original: int,
+        resized: int,
+        remove: bool,
+    ) -> None:
+        file = make_file(name, age=age)
+        decision = decide_one(
+            file,
+            testimonies.Testimony(
+                users={name: users} if users else {}, failures=tuple(failures)
+            ),
+            sighting(file, last_used=last_used),
+            vetoes=tuple(vetoes),
+            original_minimum_age=original,
+            resized_minimum_age=resized,
+            remove_unused=remove,
+        )
+        if decision.action is not decide.Action.REMOVE:
+            return
+        self.assertTrue(remove)
+        self.assertEqual((frozenset(), [], []), (users, failures, vetoes))
+        self.assertNotEqual('other', name)
+        least = resized if '_20' in name or '_sm' in name else original
+        self.assertGreaterEqual(decision.age, max(least, 600))
+        if last_used is not None and last_used <= NOW:
+            self.assertGreaterEqual(NOW - last_used, decision.age)
+        self.assertTrue(decision.reason)
+
+
+@ddt.ddt
+class VerificationTest(base.TestCase):
+    def ledger(self, verified: float | None) -> verify.Knowledge:
+        return verify.Knowledge(
+            'a' * 40, ledgers.Ledger((7, 100, None), 'a' * 40, verified)
+        )
+
+    def due(self, knowledge: verify.Knowledge | None, **settings: Any) -> bool:
+        file = make_file()
+        return decide_one(
+            file, state=sighting(file), knowledge=knowledge, **settings
+        ).verify
+
+    def test_with_checksums_off_nothing_is_verified(self) -> None:
+        self.assertFalse(self.due(None))
+
+    def test_what_was_never_verified_is_due(self) -> None:
+        self.assertTrue(self.due(verify.Knowledge()))
+        self.assertTrue(self.due(verify.Knowledge(stored='a' * 40)))
+        self.assertTrue(self.due(self.ledger(None)))
+
+    def test_a_file_is_verified_once_per_interval(self) -> None:
+        interval = {'checksum_interval': 1000}
+        self.assertFalse(self.due(self.ledger(NOW - 999), **interval))
+        self.assertTrue(self.due(self.ledger(NOW - 1000), **interval))
+
+    def test_an_interval_of_zero_means_every_pass(self) -> None:
+        self.assertTrue(self.due(self.ledger(NOW), checksum_interval=0))
+
+    def test_a_verification_in_the_future_does_not_count(self) -> None:
+        self.assertTrue(self.due(self.ledger(NOW + 1)))
+
+    def test_a_checksum_that_was_replaced_makes_a_file_due(self) -> None:
+        replaced = verify.Knowledge('b' * 40, self.ledger(NOW).ledger)
+        self.assertTrue(self.due(replaced))
+
+    def test_only_a_resized_file_seen_first_may_still_grow(self) -> None:
+        for name, settled in ((f'{SHA}_20', False), (SHA, True)):
+            file = make_file(name)
+            self.assertEqual(settled, decide.settled(file, None))
+            seen = sighting(file).sighting(file)
+            self.assertTrue(decide.settled(file, seen))
+
+    def test_a_file_that_goes_is_not_verified(self) -> None:
+        file = make_file(age=1e9)
+        self.assertFalse(decide_one(file, knowledge=verify.Knowledge()).verify)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import ddt
+import hypothesis
+from hypothesis import strategies as st
+
+from nova_imagecache import names
+from tests import base
+
+SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
+Kind = names.Kind
+
+
+@ddt.ddt
+class KindTest(base.TestCase):
+    @ddt.data(
+        (SHA, Kind.ORIGINAL),
+        (f'{SHA}_20', Kind.RESIZED),
+        (f'{SHA}_21474836480', Kind.RESIZED),
+        (f'{SHA}_sm', Kind.LEGACY),
+        ('swap_512', Kind.SWAP),
+        ('ephemeral_20_0706d66', Kind.EPHEMERAL),
+        (f'{SHA}.part', Kind.LEFTOVER),
+        (f'{SHA}.converted', Kind.LEFTOVER),
+        (f'{SHA}_20.part', Kind.LEFTOVER),
+        (f'.{SHA}.Ab3dEf', Kind.LEFTOVER),
+        (f'{SHA}.sha1', Kind.LEFTOVER),
+    )
+    @ddt.unpack
+    def test_a_name_of_the_cache_is_known(self, name: str, kind: Kind) -> None:
+        self.assertEqual(kind, names.kind_of(name))
+
+    @ddt.data(
+        SHA.upper(),
+        SHA[:-1],
+        f'{SHA}0',
+        f'{SHA}_',
+        f'{SHA}_2x',
+        f'{SHA}_\u0663',
+        f'{SHA}\n',
+        f'{SHA}.part.part',
+        f'{SHA}.sha1.sha1',
+        f'.{SHA}.toolong',
+        'swap_',
+        'swap_5_1',
+        'ephemeral_20_default',
+        'ephemeral_x_0706d66',
+        'image.part',
+        '.imagecache',
+        'caf\udce9',
+        '',
+    )
+    def test_any_other_name_is_not(self, name: str) -> None:
+        self.assertEqual(Kind.OTHER, names.kind_of(name))
+
+    def test_leftovers_and_checksums_share_the_lock_of_their_base(
+        self,
+    ) -> None:
+        for name in (f'{SHA}.part', f'.{SHA}.Ab3dEf', f'{SHA}.sha1', SHA):
+            self.assertEqual(SHA, names.lock_name(name))
+        self.assertEqual('other.part', names.lock_name('other.part'))
+
+    def test_the_base_file_of_an_image_has_the_name_that_nova_gives_it(
+        self,
+    ) -> None:
+        self.assertEqual(SHA, names.get_cache_fname(''))
+
+    @hypothesis.given(st.text(alphabet=st.characters(codec=None)))
+    def test_what_is_printable_prints(self, text: str) -> None:
+        try:
+            printed = names.printable(text)
+        except UnicodeEncodeError:
+            # No file name: a surrogate that os.fsdecode never gives.
+            return
+        printed.encode()
+        self.assertTrue(printed.isprintable())
+
+    def test_a_name_that_is_not_utf8_is_printed_with_escapes(self) -> None:
+        self.assertEqual(r'caf\xe9', names.printable('caf\udce9'))
+        self.assertEqual(r'a\nb\x1b[31m', names.printable('a\nb\x1b[31m'))

@@ -1,0 +1,642 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Collection
+import errno
+import os
+import subprocess
+import tempfile
+from typing import Any
+
+import ddt
+import fixtures
+
+from nova_imagecache.cache import removal
+from nova_imagecache import decide
+from nova_imagecache import hook
+from nova_imagecache.integrity import checksum
+from nova_imagecache.integrity import verify
+from nova_imagecache import names
+from nova_imagecache.witnesses import testimony as testimonies
+from tests import base
+from tests.unit import test_cache
+
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
+KEEP = decide.Action.KEEP
+REMOVE = decide.Action.REMOVE
+Verdict = verify.Verdict
+
+
+class SaysLater:
+    """A witness that sees nobody at first, and somebody at the last moment."""
+
+    def __init__(self, later: testimonies.Testimony) -> None:
+        self._later = later
+
+    def look(self, base_files: Collection[str]) -> testimonies.Testimony:
+        return testimonies.Testimony()
+
+    def look_again(self, name: str) -> testimonies.Testimony:
+        return self._later
+
+
+@ddt.ddt
+class RemovalTest(base.NodeTestCase):
+    """What passes remove, on real files."""
+
+    def assert_kept(self, name: str, *words: str) -> None:
+        file = self.file_of(self.node.run(), name)
+        self.assertEqual(KEEP, file.action)
+        for word in words:
+            self.assertIn(word, file.reason)
+        self.assertIn(name, self.node.files())
+
+    def test_an_unused_original_goes_after_a_day_with_its_checksum(
+        self,
+    ) -> None:
+        name = self.node.add_image('old', age=3601)
+        self.node.configure(checksum=True)
+        self.assert_kept(name)
+        self.assertEqual({name, f'{name}.sha1'}, self.node.files())
+        self.node.clock.advance(25 * base.HOUR - 3601)
+        report = self.node.run()
+        self.assertEqual([name], [file.name for file in report.removed])
+        self.assertEqual(set(), self.node.files())
+        self.assertEqual([], os.listdir(self.node.layout.ledgers))
+
+    def test_an_unused_resized_file_goes_after_an_hour(self) -> None:
+        name = names.get_cache_fname('x') + '_20'
+        self.node.add_base(name, age=3601)
+        self.node.run()
+        self.assertEqual(set(), self.node.files())
+
+    def test_swap_ephemeral_and_leftovers_go_after_a_day(self) -> None:
+        sha = names.get_cache_fname('x')
+        for name in (
+            'swap_64', 'ephemeral_1_0706d66', f'{sha}.part',
+            f'{sha}.converted', f'.{sha}.aB3dEf', f'{sha}.sha1',
+        ):  # fmt: skip
+            self.node.add_base(name, age=25 * base.HOUR)
+        report = self.node.run()
+        self.assertEqual(6, len(report.removed))
+        self.assertEqual(set(), self.node.files())
+
+    def test_names_of_no_pattern_and_no_files_are_left_alone(self) -> None:
+        for name in ('README', 'image.part', 'caf\udce9'):
+            self.node.add_base(name, age=365 * base.DAY)
+        sha = names.get_cache_fname('x')
+        os.mkdir(self.node.base_path(sha))
+        os.mkfifo(self.node.base_path('swap_64'))
+        os.symlink('/etc/passwd', self.node.base_path('f' * 40))
+        before = self.node.files()
+        self.node.configure(checksum=True)
+        self.node.clock.advance(365 * base.DAY)
+        self.node.run()
+        self.assertEqual(before, self.node.files())
+
+    def test_what_a_guest_uses_is_touched_and_stays(self) -> None:
+        name = self.node.add_image('used', age=365 * base.DAY)
+        self.node.add_overlay(GUEST, name)
+        self.assert_kept(name, 'used by 1 guest')
+        self.assertGreater(
+            os.stat(self.node.base_path(name)).st_mtime,
+            self.node.clock.wall - base.HOUR,
+        )
+
+    def test_what_nobody_uses_is_not_touched(self) -> None:
+        name = self.node.add_image('unused', age=base.HOUR)
+        before = os.stat(self.node.base_path(name)).st_mtime_ns
+        self.node.run()
+        self.assertEqual(
+            before, os.stat(self.node.base_path(name)).st_mtime_ns
+        )
+
+    def test_a_touch_that_is_refused_does_not_end_the_pass(self) -> None:
+        name = self.node.add_image('used', age=365 * base.DAY)
+        overlay = self.node.add_overlay(GUEST, name)
+        gone = self.node.add_image('gone', age=365 * base.DAY)
+
+        # Mocked: NFS with root squashed takes a server.
+        def utime(*args: Any, **kwargs: Any) -> None:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+        self.patch(os, 'utime', utime)
+        self.node.run()
+        self.assertNotIn(gone, self.node.files())
+        # The use is remembered all the same.
+        os.unlink(overlay)
+        self.node.clock.advance(23 * base.HOUR)
+        self.assert_kept(name, 'unused')
+        self.node.clock.advance(2 * base.HOUR)
+        self.node.run()
+        self.assertEqual(set(), self.node.files())
+
+    def test_nothing_goes_when_removal_is_off(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        self.node.configure(remove_unused=False)
+        self.assert_kept(name, 'remove_unused_base_images')
+
+    def test_nothing_goes_when_a_disk_cannot_be_read(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        self.node.add_file(GUEST, 'disk', data=b'QFI\xfb garbage')
+        self.assert_kept(name, GUEST)
+        self.assertIn(GUEST, self.node.run().vetoes[0])
+
+    def test_nothing_goes_when_the_clock_has_jumped(self) -> None:
+        name = self.node.add_image('old')
+        self.node.run()
+        self.node.clock.jump(365 * base.DAY)
+        self.assert_kept(name, 'clock')
+        # In the next pass it is believed again.
+        self.node.clock.advance(2400)
+        self.node.run()
+        self.assertEqual(set(), self.node.files())
+
+    def test_nothing_goes_when_the_state_is_damaged(self) -> None:
+        name = self.node.add_image('old', age=base.HOUR)
+        self.node.run()
+        with open(self.node.layout.state, 'w') as file:
+            file.write('garbage')
+        self.node.clock.advance(base.DAY)
+        self.assert_kept(name, 'damaged')
+        self.assertTrue(os.path.exists(self.node.layout.state + '.damaged'))
+        # When it was used last is not known, so it ages from here.
+        self.node.clock.advance(23 * base.HOUR)
+        self.assert_kept(name, 'unused for 82800 s')
+        self.node.clock.advance(2 * base.HOUR)
+        self.node.run()
+        self.assertEqual(set(), self.node.files())
+
+    def test_a_file_whose_lock_is_held_stays_and_nobody_waits(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        self.useFixture(test_cache.NovaProcess(self.node.layout.locks, name))
+        self.assert_kept(name, 'lock')
+
+    def test_a_file_that_gets_a_user_at_the_last_moment_stays(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        user = testimonies.Testimony(users={name: frozenset({GUEST})})
+        file = self.file_of(self.node.run(SaysLater(user)), name)
+        self.assertIn(GUEST, file.reason)
+        self.assertIn(name, self.node.files())
+
+    def test_a_file_stays_when_a_witness_fails_at_the_last_moment(
+        self,
+    ) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        failed = testimonies.Testimony(failures=('blind',))
+        file = self.file_of(self.node.run(SaysLater(failed)), name)
+        self.assertIn('blind', file.reason)
+        self.assertIn(name, self.node.files())
+
+    def test_an_overlay_made_during_the_pass_is_seen(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        real = removal.remove
+
+        def remove(*args: Any) -> None:
+            self.node.add_overlay(GUEST, name)
+            real(*args)
+
+        self.patch(removal, 'remove', remove)
+        self.assert_kept(name, 'begun to use it')
+
+    def test_a_file_touched_during_the_pass_stays(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        real = removal.remove
+
+        def remove(*args: Any) -> None:
+            os.utime(self.node.base_path(name))
+            real(*args)
+
+        self.patch(removal, 'remove', remove)
+        self.assert_kept(name, 'touched')
+
+    def test_a_file_fetched_anew_during_the_pass_stays(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        real = removal.remove
+
+        def remove(*args: Any) -> None:
+            os.unlink(self.node.base_path(name))
+            self.node.add_base(name, age=365 * base.DAY)
+            real(*args)
+
+        self.patch(removal, 'remove', remove)
+        self.assert_kept(name, 'another file')
+
+    def test_a_file_that_vanishes_is_no_error(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        other = self.node.add_image('other', age=365 * base.DAY)
+        real = removal.remove
+
+        def remove(layout: Any, file: Any, objection: Any) -> None:
+            if file.name == name:
+                os.unlink(self.node.base_path(name))
+            real(layout, file, objection)
+
+        self.patch(removal, 'remove', remove)
+        report = self.node.run()
+        self.assertEqual((), report.problems)
+        self.assertIn('gone', self.file_of(report, name).reason)
+        self.assertEqual([other], [file.name for file in report.removed])
+
+    def test_an_immutable_file_is_a_problem_and_the_others_go(self) -> None:
+        name = self.node.add_image('stuck', age=365 * base.DAY)
+        other = self.node.add_image('other', age=365 * base.DAY)
+        path = self.node.base_path(name)
+        if subprocess.call(['chattr', '+i', path], stderr=-3) != 0:
+            self.skipTest('needs root, and chattr +i on this file system')
+        self.addCleanup(subprocess.call, ['chattr', '-i', path])
+        report = self.node.run()
+        self.assertIn(name, report.problems[0])
+        self.assertEqual([other], [file.name for file in report.removed])
+
+    def test_a_checksum_whose_base_file_is_back_stays(self) -> None:
+        name = names.get_cache_fname('x')
+        self.node.add_base(f'{name}.sha1', age=365 * base.DAY)
+        real = removal.remove
+
+        def remove(*args: Any) -> None:
+            self.node.add_base(name)
+            real(*args)
+
+        self.patch(removal, 'remove', remove)
+        self.assert_kept(f'{name}.sha1', 'there again')
+
+    def test_a_crash_between_file_and_checksum_is_made_good(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        self.node.configure(checksum=True, remove_unused=False)
+        self.node.run()
+        self.node.configure(remove_unused=True)
+
+        def forget(*args: Any) -> None:
+            raise KeyboardInterrupt
+
+        with fixtures.MonkeyPatch(
+            'nova_imagecache.cache.removal._forget', forget
+        ):
+            self.assertRaises(KeyboardInterrupt, self.node.run)
+        self.assertEqual({f'{name}.sha1'}, self.node.files())
+        # Fetched anew meanwhile: what is left of the old one says nothing.
+        self.node.add_base(name, data=b'other bytes')
+        file = self.file_of(self.node.run(), name)
+        self.assertIs(Verdict.UNKNOWN, file.checksum)
+        os.unlink(self.node.base_path(name))
+        self.node.clock.advance(25 * base.HOUR)
+        self.node.add_base('swap_1')
+        self.node.run()
+        self.assertEqual({'swap_1', 'swap_1.sha1'}, self.node.files())
+        self.assertEqual(['swap_1'], os.listdir(self.node.layout.ledgers))
+
+    def test_no_cache_is_no_error(self) -> None:
+        os.rmdir(self.node.layout.base)
+        report = self.node.run()
+        self.assertEqual(((), ()), (report.files, report.problems))
+        self.assertFalse(os.path.exists(self.node.layout.base))
+
+    def test_a_read_only_cache_is_a_problem_and_no_traceback(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        os.chmod(self.node.layout.base, 0o555)
+        os.chmod(self.node.layout.instances, 0o777)
+        self.addCleanup(os.chmod, self.node.layout.base, 0o755)
+        self.node.configure(checksum=True)
+        with base.unprivileged():
+            report = self.node.run()
+        self.assertIn('Permission denied', report.problems[0])
+        self.assertIs(KEEP, self.file_of(report, name).action)
+
+    def test_a_preview_changes_nothing(self) -> None:
+        self.node.add_image('old', age=365 * base.DAY)
+        self.node.add_overlay(GUEST, self.node.add_image('used', age=base.DAY))
+        self.node.configure(checksum=True)
+        before = self.snapshot()
+        report = self.node.make_pass().preview()
+        self.assertEqual(1, len(report.removed))
+        self.assertTrue(report.dry_run)
+        self.assertEqual(before, self.snapshot())
+
+    def snapshot(self) -> dict[str, tuple[int, int]]:
+        found = {}
+        for directory, _directories, files in os.walk(self.temporary):
+            for name in [*files, '.']:
+                path = os.path.join(directory, name)
+                status = os.lstat(path)
+                found[path] = (status.st_ino, status.st_ctime_ns)
+        return found
+
+    def test_stale_scratch_files_of_ours_are_removed(self) -> None:
+        self.node.add_image('x')
+        os.makedirs(self.node.layout.temporary)
+        paths = []
+        for name, age in (('stale', base.DAY), ('fresh', 0)):
+            path = os.path.join(self.node.layout.temporary, name)
+            with open(path, 'w'):
+                pass
+            os.utime(path, (self.node.clock.wall - age,) * 2)
+            paths.append(path)
+        self.node.run()
+        self.assertEqual(
+            [False, True], [os.path.exists(path) for path in paths]
+        )
+
+
+@ddt.ddt
+class ChecksumTest(base.NodeTestCase):
+    """What passes find out about the content of files."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.node.configure(checksum=True)
+        self.name = self.node.add_image('image')
+        self.path = self.node.base_path(self.name)
+        self.sidecar = self.path + '.sha1'
+        self.node.add_overlay(GUEST, self.name)
+        self.reads: list[str] = []
+        real = checksum.digest_of_fd
+
+        def digest_of_fd(fd: int, *args: Any) -> str:
+            self.reads.append(
+                os.path.basename(os.readlink(f'/proc/self/fd/{fd}'))
+            )
+            return real(fd, *args)
+
+        self.patch(checksum, 'digest_of_fd', digest_of_fd)
+
+    def verdict(self) -> verify.Verdict:
+        return self.file_of(self.node.run(), self.name).checksum
+
+    def write_sidecar(self, text: str) -> None:
+        with open(self.sidecar, 'w') as file:
+            file.write(text)
+
+    def read_sidecar(self) -> str:
+        with open(self.sidecar) as file:
+            return file.read()
+
+    def test_the_first_pass_creates_and_the_second_verifies(self) -> None:
+        self.assertIs(Verdict.UNKNOWN, self.verdict())
+        self.assertEqual(40, len(self.read_sidecar()))
+        self.assertIs(Verdict.GOOD, self.verdict())
+
+    def test_with_the_option_off_nothing_is_read_or_written(self) -> None:
+        self.node.configure(checksum=False)
+        self.write_sidecar('f' * 40)
+        for _pass in range(2):
+            self.assertIs(Verdict.OFF, self.verdict())
+        self.assertEqual([], self.reads)
+        self.assertEqual('f' * 40, self.read_sidecar())
+        self.assertFalse(os.path.exists(self.node.layout.ledgers))
+
+    def test_a_flipped_bit_is_found_with_the_guests_it_hits(self) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        report = self.node.run()
+        (file,) = report.corrupt
+        self.assertEqual((self.name, (GUEST,)), (file.name, file.users))
+        self.assertIs(KEEP, file.action)
+
+    def test_corruption_is_logged_with_image_file_and_guests(self) -> None:
+        conf = base.make_conf(
+            instances_path=self.node.layout.instances,
+            checksum_base_images=True,
+            checksum_interval_seconds=0,
+        )
+        manager = hook.ImageCacheManager(conf)
+        manager.update(None, [])
+        base.flip_bit(self.path)
+        manager.update(None, [{'uuid': GUEST, 'image_ref': 'image'}])
+        for word in (self.path, '(image image)', GUEST, 'corrupt'):
+            self.assertIn(word, self.log.output)
+
+    def test_a_checksum_of_an_older_manager_is_honoured(self) -> None:
+        self.write_sidecar('f' * 40)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        self.assertEqual('f' * 40, self.read_sidecar())
+
+    @ddt.data('', 'banana', 'f' * 39)
+    def test_garbage_is_redone_and_hides_nothing(self, text: str) -> None:
+        self.write_sidecar(text)
+        self.assertIs(Verdict.UNKNOWN, self.verdict())
+        self.assertEqual(40, len(self.read_sidecar()))
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
+    def test_garbage_does_not_launder_what_is_known(self) -> None:
+        self.node.run()
+        known = self.read_sidecar()
+        self.write_sidecar('banana')
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        self.assertEqual(known, self.read_sidecar())
+
+    def test_a_file_is_read_once_per_interval_whatever_was_found(
+        self,
+    ) -> None:
+        self.node.configure(checksum_interval=1000)
+        self.node.run()
+        self.node.run()
+        self.assertEqual(2, len(self.reads))
+        for old, new in (
+            (Verdict.GOOD, Verdict.CORRUPT),
+            (Verdict.CORRUPT, Verdict.GOOD),
+        ):
+            base.flip_bit(self.path)
+            for _pass in range(3):
+                self.node.clock.advance(300)
+                self.assertIs(old, self.verdict())
+            self.node.clock.advance(100)
+            self.assertIs(new, self.verdict())
+        # Created, verified, and once per interval since.
+        self.assertEqual(4, len(self.reads))
+
+    def test_an_interval_of_zero_reads_in_every_pass(self) -> None:
+        for _pass in range(4):
+            self.node.run()
+        self.assertEqual([self.name] * 4, self.reads)
+
+    def test_a_file_read_good_again_is_good(self) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.GOOD, self.verdict())
+
+    def test_another_file_under_the_name_is_not_called_corrupt(self) -> None:
+        self.node.run()
+        self.node.run()
+        os.unlink(self.path)
+        # As stock Nova does it: other bytes, and the old checksum still here.
+        self.node.add_base(self.name, data=b'other bytes')
+        self.assertIs(Verdict.UNKNOWN, self.verdict())
+        self.assertIs(Verdict.GOOD, self.verdict())
+
+    def test_a_lost_checksum_comes_back_without_reading(self) -> None:
+        self.node.configure(checksum_interval=1000)
+        self.node.run()
+        self.node.run()
+        known = self.read_sidecar()
+        os.unlink(self.sidecar)
+        self.reads.clear()
+        self.assertIs(Verdict.GOOD, self.verdict())
+        self.assertEqual(known, self.read_sidecar())
+        self.assertEqual([], self.reads)
+
+    def test_a_damaged_ledger_is_never_taken_for_corruption(self) -> None:
+        self.node.run()
+        ledger = self.node.layout.ledger(self.name)
+        with open(ledger, 'w') as file:
+            file.write('garbage')
+        self.assertIs(Verdict.GOOD, self.verdict())
+        self.assertTrue(os.path.exists(ledger + '.damaged'))
+        self.assertIn('damaged', self.log.output)
+
+    def test_a_damaged_ledger_does_not_launder_corruption(self) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        os.truncate(self.node.layout.ledger(self.name), 10)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
+    def test_a_resized_file_gets_its_checksum_when_seen_again(self) -> None:
+        name = self.name + '_20'
+        self.node.add_base(name)
+        self.node.run()
+        self.assertNotIn(name + '.sha1', self.node.files())
+        self.node.run()
+        self.assertIn(name + '.sha1', self.node.files())
+
+    def test_a_file_that_is_being_fetched_is_not_read(self) -> None:
+        self.useFixture(
+            test_cache.NovaProcess(self.node.layout.locks, self.name)
+        )
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIs(Verdict.UNKNOWN, file.checksum)
+        self.assertIn('lock', file.reason)
+        self.assertEqual([], self.reads)
+
+    def test_what_is_corrupt_stays_so_while_its_lock_is_held(self) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        self.node.run()
+        self.reads.clear()
+        self.useFixture(
+            test_cache.NovaProcess(self.node.layout.locks, self.name)
+        )
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIs(Verdict.CORRUPT, file.checksum)
+        self.assertIn('not verified', file.reason)
+        self.assertEqual([], self.reads)
+
+    def test_a_file_written_while_it_is_read_gets_no_verdict(self) -> None:
+        self.node.run()
+        real = os.preadv
+
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            if offset == 0:
+                base.flip_bit(self.path)
+            return real(fd, buffers, offset)
+
+        self.patch(os, 'preadv', preadv)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIs(Verdict.UNKNOWN, file.checksum)
+        self.assertIn('while it was read', file.reason)
+
+    def test_a_file_touched_while_it_is_read_can_be_good(self) -> None:
+        self.node.run()
+        real = os.preadv
+
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            os.utime(self.path)
+            return real(fd, buffers, offset)
+
+        self.patch(os, 'preadv', preadv)
+        self.assertIs(Verdict.GOOD, self.verdict())
+
+    def test_a_verdict_never_crosses_over_to_another_file(self) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        real = checksum.read_unchanged
+
+        def read_unchanged(*args: Any) -> tuple[str, bool]:
+            digest = real(*args)
+            os.unlink(self.path)
+            self.node.add_base(self.name, data=b'other bytes')
+            return digest
+
+        self.patch(checksum, 'read_unchanged', read_unchanged)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIs(Verdict.UNKNOWN, file.checksum)
+        self.assertIn('another file', file.reason)
+
+    def test_an_unreadable_file_is_named_and_the_others_verified(
+        self,
+    ) -> None:
+        other = self.node.add_image('other')
+        self.node.run()
+        # Mocked: a disk that fails to order needs root and a block device.
+        real = os.preadv
+
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            if self.name in os.readlink(f'/proc/self/fd/{fd}'):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, buffers, offset)
+
+        self.patch(os, 'preadv', preadv)
+        report = self.node.run()
+        file = self.file_of(report, self.name)
+        self.assertIs(Verdict.UNREADABLE, file.checksum)
+        self.assertIn('Input/output error', file.reason)
+        self.assertEqual([file], list(report.unreadable))
+        self.assertIs(Verdict.GOOD, self.file_of(report, other).checksum)
+
+    def test_a_second_manager_verifies_nothing_meanwhile(self) -> None:
+        real = os.preadv
+        second: list[Any] = []
+
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            if not second:
+                second.append(None)
+                second[0] = self.node.run()
+            return real(fd, buffers, offset)
+
+        self.patch(os, 'preadv', preadv)
+        self.node.run()
+        self.assertEqual([self.name], self.reads)
+        self.assertIn('another manager', second[0].problems[0])
+
+    @ddt.data('directory', 'fifo', 'symlink')
+    def test_a_checksum_that_is_no_file_hides_nothing(self, kind: str) -> None:
+        if kind == 'directory':
+            os.mkdir(self.sidecar)
+        elif kind == 'fifo':
+            os.mkfifo(self.sidecar)
+        else:
+            os.symlink('/etc/passwd', self.sidecar)
+        self.node.run()
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
+    def test_a_full_disk_costs_the_records_and_not_the_verdict(self) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+
+        # Mocked: a full file system would need root to mount.
+        def mkstemp(*args: Any, **kwargs: Any) -> Any:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(tempfile, 'mkstemp', mkstemp)
+        report = self.node.run()
+        self.assertEqual(1, len(report.corrupt))
+        self.assertIn('No space left', report.problems[0])
+
+    def test_swap_and_ephemeral_files_are_verified_too(self) -> None:
+        for name in ('swap_64', 'ephemeral_1_0706d66'):
+            self.node.add_base(name)
+        self.node.run()
+        base.flip_bit(self.node.base_path('swap_64'))
+        report = self.node.run()
+        self.assertEqual(['swap_64'], [f.name for f in report.corrupt])
+
+    def test_verifying_now_removes_nothing_and_skips_the_rest(self) -> None:
+        old = self.node.add_image('old', age=365 * base.DAY)
+        report = self.node.make_pass().verify_now([self.name])
+        self.assertEqual([self.name], [file.name for file in report.files])
+        self.assertEqual([self.name], self.reads)
+        self.assertIn(old, self.node.files())
