@@ -13,7 +13,7 @@ import enum
 from nova_imagecache.cache import scan
 from nova_imagecache.cache import state as states
 from nova_imagecache import conf
-from nova_imagecache.integrity import verify
+from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import names
 from nova_imagecache.witnesses import testimony as testimonies
 
@@ -104,7 +104,7 @@ def decide(
     files: Sequence[scan.CachedFile],
     testimony: testimonies.Testimony,
     state: states.State,
-    knowledge: Mapping[str, verify.Knowledge],
+    knowledge: Mapping[str, knowledges.Knowledge],
     settings: conf.Settings,
     now: float,
     vetoes: Sequence[str] = (),

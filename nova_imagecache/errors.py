@@ -6,7 +6,8 @@
 
     Error                   the message is for an operator, one line
     |-- NotNow              this file, in this pass: skip it and say why
-    |   |-- Locked          somebody else holds its lock, or it has none
+    |   |-- Locked          somebody else holds its lock
+    |   |-- LockBroken      there is no way to take its lock
     |   |-- Changed         it is not the file that was looked at
     |   `-- Written         it was written to while it was read
     |-- Damaged             a record of ours is not what we wrote
@@ -28,6 +29,10 @@ class NotNow(Error):
 
 class Locked(NotNow):
     """The lock of the file cannot be had without waiting."""
+
+
+class LockBroken(NotNow):
+    """The lock cannot be taken by anybody like us; somebody has to act."""
 
 
 class Changed(NotNow):

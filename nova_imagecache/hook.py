@@ -18,6 +18,7 @@ from nova_imagecache.errors import Error
 from nova_imagecache.errors import FetchFailed
 from nova_imagecache.errors import ImageRefused
 from nova_imagecache.errors import InvalidOption
+from nova_imagecache.errors import LockBroken
 from nova_imagecache.errors import Locked
 from nova_imagecache.errors import Written
 from nova_imagecache.integrity.checksum import read_stored_checksum
@@ -36,6 +37,7 @@ __all__ = [
     'ImageCacheManager',
     'ImageRefused',
     'InvalidOption',
+    'LockBroken',
     'Locked',
     'Report',
     'Written',

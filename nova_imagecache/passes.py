@@ -17,12 +17,12 @@ from nova_imagecache.cache import locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scan as scans
 from nova_imagecache.cache import state as states
-from nova_imagecache.cache import status as statuses
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import decide
 from nova_imagecache import errors
 from nova_imagecache.integrity import checksum
+from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import verify
 from nova_imagecache import report as reports
 from nova_imagecache.witnesses import overlays
@@ -41,7 +41,7 @@ class View:
     scan: scans.Scan
     state: states.State
     testimony: testimonies.Testimony
-    knowledge: dict[str, verify.Knowledge]
+    knowledge: dict[str, knowledges.Knowledge]
     vetoes: tuple[str, ...]
     problems: tuple[str, ...]
 
@@ -95,13 +95,9 @@ class Pass:
         for file in scan.files if with_content else ():
             if not (file.kind.is_base and file.status.regular):
                 continue
-            try:
-                knowledge[file.name] = verify.recall(self._layout, file)
-            except OSError as error:
-                problems.append(
-                    f'the records of {file.name} cannot be read: '
-                    f'{error.strerror}'
-                )
+            known = knowledges.recall(self._layout, file)
+            knowledge[file.name] = known
+            problems += known.problems
         return View(
             now=now,
             scan=scan,
@@ -130,7 +126,7 @@ class Pass:
             return self._report(view, [])
         problems: list[str] = []
         decisions = [
-            self._act(decision, problems)
+            self._act(decision, view, problems)
             for decision in view.decide(self._settings)
         ]
         # Reading comes last, as it alone takes long.
@@ -169,13 +165,12 @@ class Pass:
         ]
         problems += self._remember(view, kept)
         findings = self._verify(view, kept, problems)
-        if strict:
-            problems += [
-                f'{name} is {finding.note}'
-                for name, finding in findings.items()
-                if finding.skipped
-            ]
-        off = verify.Finding(verify.Verdict.OFF)
+        problems += [
+            f'{name} is {finding.note}'
+            for name, finding in findings.items()
+            if finding.problem or (strict and finding.skipped)
+        ]
+        off = knowledges.Finding(knowledges.Verdict.OFF)
         rows = [
             self._row(decision, findings.get(decision.file.name, off))
             for decision in decisions
@@ -201,7 +196,7 @@ class Pass:
         return state, [jump] if jump else []
 
     def _act(
-        self, decision: decide.Decision, problems: list[str]
+        self, decision: decide.Decision, view: View, problems: list[str]
     ) -> decide.Decision:
         """Touch or remove a file; give what became of the decision."""
         if decision.users and decision.action is decide.Action.KEEP:
@@ -212,8 +207,11 @@ class Pass:
             removal.remove(
                 self._layout,
                 decision.file,
-                lambda status: self._objection(decision, status),
+                lambda: self._objection(decision.file, view),
             )
+        except errors.LockBroken as error:
+            reason = f'not removed: {error}'
+            problems.append(f'{decision.file.name} is {reason}')
         except errors.NotNow as error:
             reason = f'not removed: {error}'
         except OSError as error:
@@ -225,13 +223,11 @@ class Pass:
             decision, action=decide.Action.KEEP, reason=reason
         )
 
-    def _objection(
-        self, decision: decide.Decision, status: statuses.Status
-    ) -> str | None:
-        """Judge again, at the last moment, with the file's lock held."""
-        if status.modified != decision.file.status.modified:
-            return 'somebody has touched it meanwhile'
-        name = decision.file.name
+    def _objection(self, file: scans.CachedFile, view: View) -> str | None:
+        """Ask again, at the last moment, with the file's lock held."""
+        name = file.name
+        if states.used_since(self._layout, file, view.state, view.now.wall):
+            return 'somebody has noted its use meanwhile'
         for witness in self._witnesses:
             testimony = witness.look_again(name)
             if testimony.failures:
@@ -259,6 +255,8 @@ class Pass:
             )
         except errors.Locked:
             return []
+        except errors.LockBroken as error:
+            return [str(error)]
         except OSError as error:
             return [f'{self._layout.own} cannot be kept: {error.strerror}']
         return []
@@ -268,7 +266,7 @@ class Pass:
         view: View,
         decisions: Sequence[decide.Decision],
         problems: list[str],
-    ) -> dict[str, verify.Finding]:
+    ) -> dict[str, knowledges.Finding]:
         """Verify the files that are to be; give a finding for each known."""
         findings = {
             name: known.finding for name, known in view.knowledge.items()
@@ -283,9 +281,18 @@ class Pass:
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(locks.manager_lock(self._layout, 'verify'))
-            except (errors.Locked, OSError) as error:
-                problems.append(f'nothing is verified in this pass: {error}')
-                return findings
+            except errors.NotNow as error:
+                # The other one's findings are those of the next pass.
+                problem = isinstance(error, errors.LockBroken)
+                return {
+                    decision.file.name: findings[decision.file.name].postponed(
+                        str(error), problem
+                    )
+                    if decision.verify
+                    else findings[decision.file.name]
+                    for decision in decisions
+                    if decision.file.name in findings
+                }
             progress = stack.enter_context(self._progress_bar(total))
             for decision in decisions:
                 file = decision.file
@@ -300,8 +307,8 @@ class Pass:
                     findings[name] = verify.verify(
                         self._layout,
                         file,
+                        view.knowledge[name],
                         view.now.wall,
-                        findings[name],
                         progress,
                     )
                 elif name in findings:
@@ -325,16 +332,16 @@ class Pass:
 
     def _last_finding(
         self, decision: decide.Decision, view: View
-    ) -> verify.Finding:
+    ) -> knowledges.Finding:
         known = view.knowledge.get(decision.file.name)
         if known is None:
-            return verify.Finding(verify.Verdict.OFF)
-        if known.expected is None and not self._settings.checksum:
-            return verify.Finding(verify.Verdict.OFF)
+            return knowledges.Finding(knowledges.Verdict.OFF)
+        if not known.digests and not self._settings.checksum:
+            return knowledges.Finding(knowledges.Verdict.OFF)
         return known.finding
 
     def _row(
-        self, decision: decide.Decision, finding: verify.Finding
+        self, decision: decide.Decision, finding: knowledges.Finding
     ) -> reports.FileReport:
         status = decision.file.status
         reasons = [decision.reason, finding.note]

@@ -9,7 +9,7 @@ from oslo_log import log as logging
 from oslo_utils import units
 
 from nova_imagecache import decide
-from nova_imagecache.integrity import verify
+from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class FileReport:
     users: tuple[str, ...]
     image: str | None
     age_seconds: int
-    checksum: verify.Verdict
+    checksum: knowledges.Verdict
     action: decide.Action
     reason: str
 
@@ -67,12 +67,12 @@ class Report:
     @property
     def corrupt(self) -> tuple[FileReport, ...]:
         """The files that do not match their checksum."""
-        return self._with(verify.Verdict.CORRUPT)
+        return self._with(knowledges.Verdict.CORRUPT)
 
     @property
     def unreadable(self) -> tuple[FileReport, ...]:
         """The files that could not be read."""
-        return self._with(verify.Verdict.UNREADABLE)
+        return self._with(knowledges.Verdict.UNREADABLE)
 
     @property
     def removed(self) -> tuple[FileReport, ...]:
@@ -81,7 +81,7 @@ class Report:
             file for file in self.files if file.action is decide.Action.REMOVE
         )
 
-    def _with(self, verdict: verify.Verdict) -> tuple[FileReport, ...]:
+    def _with(self, verdict: knowledges.Verdict) -> tuple[FileReport, ...]:
         return tuple(file for file in self.files if file.checksum is verdict)
 
 

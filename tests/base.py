@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import fixtures
+import hypothesis
 from oslo_config import cfg
 import testtools
 
@@ -22,6 +23,12 @@ from nova_imagecache import hook
 from nova_imagecache import names
 from nova_imagecache import passes
 from nova_imagecache import report as reports
+
+# The same examples each time, however slow the machine.
+hypothesis.settings.register_profile(
+    'deterministic', deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile('deterministic')
 
 KIB = 1024
 MIB = 1024 * KIB

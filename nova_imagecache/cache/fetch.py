@@ -18,6 +18,8 @@ from nova_imagecache.cache import images
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
+from nova_imagecache.cache import state as states
+from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import errors
 from nova_imagecache import names
@@ -62,45 +64,54 @@ def _check_size(image: images.Image, size: int | None) -> None:
         )
 
 
-def _is_there(path: str) -> bool:
+def _is_there(layout: layouts.Layout, name: str) -> bool:
     """Whether the file is cached; if so it counts as used now.
 
     As Nova does, so that nobody takes it for unused meanwhile.
     """
+    path = layout.file(name)
     if not os.path.exists(path):
         return False
-    with contextlib.suppress(OSError):
+    try:
         os.utime(path)
+    except OSError:
+        states.note_use(layout, name, clocks.now().wall)
     return True
 
 
 def _ensure_fetched(
-    fetch: Fetch, path: str, kind: names.Kind, disk_format: str | None
+    layout: layouts.Layout, name: str, fetch: Fetch, disk_format: str | None
 ) -> None:
-    if _is_there(path):
+    if _is_there(layout, name):
         return
-    with _staged(path) as staged:
+    with _staged(layout.file(name)) as staged:
         fetch(staged)
         if not os.path.lexists(staged):
             raise errors.FetchFailed(f'fetch wrote no file at {staged}')
-        _inspect(staged, kind, disk_format)
+        _inspect(staged, names.kind_of(name), disk_format)
+        # It is used from now on, whatever times the fetch has copied.
+        os.utime(staged)
 
 
-def _ensure_resized(original: str, path: str, size: int) -> None:
-    if _is_there(path):
+def _ensure_resized(
+    layout: layouts.Layout, original: str, name: str, size: int
+) -> None:
+    if _is_there(layout, name):
         return
     image = images.inspect(original)
     _check_size(image, size)
-    with _staged(path) as staged:
+    with _staged(layout.file(name)) as staged:
         images.copy_resized(original, staged, image, size)
 
 
 def _ensure_overlay(
-    overlay: str, path: str, kind: names.Kind, size: int | None
+    layout: layouts.Layout, name: str, overlay: str, size: int | None
 ) -> None:
+    overlay = os.path.abspath(overlay)
     if os.path.lexists(overlay):
         return
-    image = _inspect(path, kind, None)
+    path = layout.file(name)
+    image = _inspect(path, names.kind_of(name), None)
     _check_size(image, size)
     try:
         images.create_overlay(overlay, path, image, size)
@@ -143,7 +154,7 @@ def cache_image(
         what it is said to be; it is not in the cache
     :raises nova_imagecache.errors.FetchFailed: the file or the disk could not
         be made; nothing of it is left
-    :raises nova_imagecache.errors.Locked: the lock file cannot be opened
+    :raises nova_imagecache.errors.LockBroken: the lock cannot be taken
     :raises OSError: a file or directory of the cache cannot be written
     :raises oslo_config.cfg.Error: a value of an option makes no sense
     """
@@ -156,16 +167,15 @@ def cache_image(
     confs.register_opts(conf)
     layout = layouts.Layout.of(confs.read_settings(conf))
     os.makedirs(layout.base, exist_ok=True)
-    path = layout.file(name)
     with locks.nova_lock(layout, name, blocking=True):
-        _ensure_fetched(fetch, path, kind, disk_format)
+        _ensure_fetched(layout, name, fetch, disk_format)
         if resize_to is None and overlay is not None:
-            _ensure_overlay(os.path.abspath(overlay), path, kind, size)
-    if resize_to is not None:
-        name = f'{name}_{resize_to}'
-        original, path = path, layout.file(name)
-        with locks.nova_lock(layout, name, blocking=True):
-            _ensure_resized(original, path, resize_to)
-            if overlay is not None:
-                _ensure_overlay(os.path.abspath(overlay), path, kind, size)
-    return path
+            _ensure_overlay(layout, name, overlay, size)
+    if resize_to is None:
+        return layout.file(name)
+    resized = f'{name}_{resize_to}'
+    with locks.nova_lock(layout, resized, blocking=True):
+        _ensure_resized(layout, layout.file(name), resized, resize_to)
+        if overlay is not None:
+            _ensure_overlay(layout, resized, overlay, size)
+    return layout.file(resized)

@@ -28,6 +28,16 @@ class Layout:
             instances, os.path.join(instances, settings.subdirectory_name)
         )
 
+    @classmethod
+    def around(cls, base_file: str) -> 'Layout':
+        """Give the layout of the cache that a base file is in.
+
+        The instances are taken to be in the directory above, which need not
+        be so: for our own files only.
+        """
+        base = os.path.dirname(os.path.abspath(base_file))
+        return cls(os.path.dirname(base), base)
+
     @property
     def locks(self) -> str:
         """Nova's directory of lock files, as nova/virt/libvirt has it."""

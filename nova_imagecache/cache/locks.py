@@ -4,6 +4,9 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
+import functools
+import os
 
 from oslo_concurrency import lockutils
 
@@ -17,9 +20,43 @@ _NOVA_PREFIX = 'nova-'
 
 
 @contextlib.contextmanager
+def _lock(
+    name: str,
+    path: str,
+    held: str,
+    prefix: str | None = None,
+    semaphores: lockutils.Semaphores | None = None,
+    blocking: bool = False,
+) -> Iterator[None]:
+    file = os.path.join(path, (prefix or '') + name)
+    with contextlib.ExitStack() as stack:
+        try:
+            # To open a FIFO would wait for somebody to read from it.
+            if os.path.lexists(file) and not os.path.isfile(file):
+                raise OSError(errno.EINVAL, 'Not a regular file')
+            stack.enter_context(
+                lockutils.lock(
+                    name,
+                    lock_file_prefix=prefix,
+                    external=True,
+                    lock_path=path,
+                    do_log=False,
+                    semaphores=semaphores,
+                    blocking=blocking,
+                )
+            )
+        except lockutils.AcquireLockFailedException:
+            raise errors.Locked(held) from None
+        except OSError as error:
+            raise errors.LockBroken(
+                f'the lock {file} cannot be taken: {error.strerror}'
+            ) from error
+        yield
+
+
 def nova_lock(
     layout: layouts.Layout, name: str, blocking: bool
-) -> Iterator[None]:
+) -> contextlib.AbstractContextManager[None]:
     """Hold the lock that Nova takes to fetch, copy or remove a file.
 
     Exactly Nova's, with the half of it that works within the process. The
@@ -29,48 +66,39 @@ def nova_lock(
     :param name: a file in the cache; leftovers share their base file's lock
     :param blocking: whether to wait. Nova holds the lock for a whole
         download, so a pass never does.
-    :raises nova_imagecache.errors.Locked: it is held, or cannot be opened
+    :raises nova_imagecache.errors.Locked: it is held
+    :raises nova_imagecache.errors.LockBroken: it cannot be had at all
     """
-    lock = lockutils.lock(
+    return _lock(
         names.lock_name(name),
-        lock_file_prefix=_NOVA_PREFIX,
-        external=True,
-        lock_path=layout.locks,
-        do_log=False,
+        layout.locks,
+        'its lock is held, so it is in use',
+        prefix=_NOVA_PREFIX,
         blocking=blocking,
     )
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(lock)
-        except lockutils.AcquireLockFailedException:
-            raise errors.Locked('its lock is held, so it is in use') from None
-        except OSError as error:
-            raise errors.Locked(
-                f'its lock cannot be taken: {error.strerror}'
-            ) from error
-        yield
 
 
-@contextlib.contextmanager
-def manager_lock(layout: layouts.Layout, name: str) -> Iterator[None]:
+@functools.cache
+def _semaphores(path: str) -> lockutils.Semaphores:
+    # Those that lockutils shares go by name alone: two caches in one process
+    # would exclude each other.
+    return lockutils.Semaphores()
+
+
+def manager_lock(
+    layout: layouts.Layout, name: str
+) -> contextlib.AbstractContextManager[None]:
     """Hold a lock that only managers of this cache know, without waiting.
 
     :raises nova_imagecache.errors.Locked: another manager holds it
-    :raises OSError: there can be no such lock
+    :raises nova_imagecache.errors.LockBroken: it cannot be had at all
     """
-    lock = lockutils.lock(
-        f'imagecache-{name}',
-        external=True,
-        lock_path=layout.own_locks,
-        do_log=False,
-        blocking=False,
+    return _lock(
+        name,
+        layout.own_locks,
+        'another manager is at it',
+        semaphores=_semaphores(layout.own),
     )
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(lock)
-        except lockutils.AcquireLockFailedException:
-            raise errors.Locked('another manager is at it') from None
-        yield
 
 
 def check_unreplaced(

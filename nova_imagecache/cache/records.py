@@ -29,6 +29,9 @@ LOG = logging.getLogger(__name__)
 # Far above any record of ours: 10,000 files make a state of 2 MiB.
 _SIZE_LIMIT = 64 * 1024 * 1024
 
+#: What :func:`set_aside` appends.
+DAMAGED_SUFFIX = '.damaged'
+
 Body = dict[str, Any]
 
 
@@ -97,7 +100,7 @@ def set_aside(path: str, error: errors.Damaged) -> None:
     There is one place for it per record: a node that damages records all
     the time does not fill its disk with them.
     """
-    aside = path + '.damaged'
+    aside = path + DAMAGED_SUFFIX
     LOG.warning(
         'The record %(path)s is damaged: %(error)s. It is now '
         '%(aside)s, and what it said has to be learnt again.',

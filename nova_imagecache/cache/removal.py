@@ -11,8 +11,8 @@ from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
+from nova_imagecache.cache import records
 from nova_imagecache.cache import scan
-from nova_imagecache.cache import status as statuses
 from nova_imagecache import errors
 from nova_imagecache import names
 
@@ -26,26 +26,34 @@ def _forget(layout: layouts.Layout, name: str) -> None:
     """Remove what belongs to a base file that is gone, under its lock."""
     path = layout.file(name)
     for trace in (names.sidecar_name(path), layout.ledger(name)):
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(trace)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            LOG.warning(
+                'Base file %(path)s is removed, but not %(trace)s: %(error)s',
+                {'path': path, 'trace': trace, 'error': error.strerror},
+            )
 
 
 def remove(
     layout: layouts.Layout,
     file: scan.CachedFile,
-    objection: Callable[[statuses.Status], str | None],
+    objection: Callable[[], str | None],
 ) -> None:
     """Remove one file, with its checksum, if nothing speaks against it now.
 
     The base file goes first: a crash in between leaves a checksum without a
     file, which is a leftover, and never the other way round.
 
-    :param objection: asked under the lock, with the file as it is now
+    :param objection: asked under the lock for a reason to keep the file
     :raises nova_imagecache.errors.NotNow: it stays, and why
     :raises OSError: it cannot be removed
     """
-    with locks.guard(layout, file.name, file.status.incarnation) as status:
-        reason = objection(status)
+    incarnation = file.status.incarnation
+    with locks.guard(layout, file.name, incarnation):
+        reason = objection()
         if reason is not None:
             raise errors.NotNow(reason)
         path = layout.file(file.name)
@@ -53,6 +61,10 @@ def remove(
             layout.file(names.lock_name(file.name))
         ):
             raise errors.Changed('its base file is there again')
+        # Asking takes time, in which Nova may have touched the file.
+        status = locks.check_unreplaced(layout, file.name, incarnation)
+        if status.modified != file.status.modified:
+            raise errors.NotNow('somebody has touched it meanwhile')
         os.unlink(path)
         if file.kind.is_base:
             _forget(layout, file.name)
@@ -80,18 +92,19 @@ def tidy(layout: layouts.Layout, present: Iterable[str], now: float) -> None:
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(layout.temporary):
             path = os.path.join(layout.temporary, name)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 age = now - os.lstat(path).st_mtime
                 if age > _STALE_SECONDS:
                     os.unlink(path)
 
 
 def _tidy_ledger(layout: layouts.Layout, name: str) -> None:
-    if not names.kind_of(name).is_base:
+    base = name.removesuffix(records.DAMAGED_SUFFIX)
+    if not names.kind_of(base).is_base:
         return
     try:
-        with locks.nova_lock(layout, name, blocking=False):
-            if not os.path.lexists(layout.file(name)):
+        with locks.nova_lock(layout, base, blocking=False):
+            if not os.path.lexists(layout.file(base)):
                 os.unlink(layout.ledger(name))
-    except (errors.Locked, FileNotFoundError):
+    except (errors.NotNow, FileNotFoundError):
         LOG.debug('The ledger of %s stays for now', name)

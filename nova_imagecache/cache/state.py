@@ -10,14 +10,20 @@ root squashed, is refused.
 from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
+import os
 from typing import Any
+
+from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
 from nova_imagecache.cache import scan
+from nova_imagecache.cache import status as statuses
 from nova_imagecache import clock
 from nova_imagecache import errors
+
+LOG = logging.getLogger(__name__)
 
 _KIND = 'state'
 _VERSION = 1
@@ -27,14 +33,12 @@ _VERSION = 1
 class Sighting:
     """What is remembered of one incarnation of a file.
 
-    :ivar first_seen: when a pass saw it first, seconds since the epoch
     :ivar last_used: when a pass last saw a user of it, or a touch whose time
-        was in the future; None if never
+        was in the future, in seconds since the epoch; None if never
     :ivar modified: its mtime in nanoseconds, as the last pass saw it
     """
 
-    key: tuple[int, int | None, int | None]
-    first_seen: float
+    key: statuses.Key
     last_used: float | None
     modified: int
 
@@ -45,12 +49,14 @@ class State:
 
     :ivar clocks: when each host that shares the cache made its last pass
     :ivar files: by name
+    :ivar version: of the file that this was read from
     """
 
     clocks: Mapping[str, clock.Instant] = dataclasses.field(
         default_factory=dict
     )
     files: Mapping[str, Sighting] = dataclasses.field(default_factory=dict)
+    version: statuses.Status | None = None
 
     def sighting(self, file: scan.CachedFile) -> Sighting | None:
         """Recall this very file, and not another of the same name."""
@@ -79,22 +85,41 @@ def last_use(
     return max(modified, remembered)
 
 
+def _decode_sighting(key: Any, last_used: Any, modified: Any) -> Sighting:
+    return Sighting(
+        statuses.decode_key(key),
+        None if last_used is None else float(last_used),
+        int(modified),
+    )
+
+
 def _decode(body: Mapping[str, Any]) -> State:
     try:
         return State(
             clocks={
-                host: clock.Instant(*instant)
-                for host, instant in body['clocks'].items()
+                host: clock.Instant(float(wall), float(boottime), str(boot))
+                for host, (wall, boottime, boot) in body['clocks'].items()
             },
             files={
-                name: Sighting(tuple(key), first_seen, last_used, modified)
-                for name, (key, first_seen, last_used, modified) in body[
-                    'files'
-                ].items()
+                name: _decode_sighting(*fields)
+                for name, fields in body['files'].items()
             },
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise errors.Damaged('its fields are not those of a state') from None
+
+
+def _encode(state: State) -> records.Body:
+    return {
+        'clocks': {
+            host: dataclasses.astuple(instant)
+            for host, instant in state.clocks.items()
+        },
+        'files': {
+            name: dataclasses.astuple(sighting)
+            for name, sighting in state.files.items()
+        },
+    }
 
 
 def load(layout: layouts.Layout) -> State:
@@ -103,8 +128,12 @@ def load(layout: layouts.Layout) -> State:
     :raises nova_imagecache.errors.Damaged: there is something else there
     :raises OSError: it cannot be read
     """
+    # Before reading: what is published meanwhile then counts as newer.
+    version = _version(layout)
     body = records.load(layout.state, _KIND, _VERSION)
-    return State() if body is None else _decode(body)
+    if body is None:
+        return State()
+    return dataclasses.replace(_decode(body), version=version)
 
 
 def _updated(
@@ -120,7 +149,6 @@ def _updated(
         last_used = None
     return Sighting(
         key=file.status.incarnation.key,
-        first_seen=old.first_seen if old else now,
         last_used=last_used,
         modified=file.status.modified,
     )
@@ -149,20 +177,62 @@ def remember(
             state = State()
             # Any of them may have been used a moment ago.
             used = {file.name for file in files}
+        # What could not be looked at in this pass may be there in the next.
         sightings = {
-            file.name: _updated(
+            name: sighting
+            for name, sighting in state.files.items()
+            if os.path.lexists(layout.file(name))
+        }
+        for file in files:
+            sightings[file.name] = _updated(
                 file, state.sighting(file), file.name in used, now.wall
             )
-            for file in files
-        }
-        body = {
-            'clocks': {
-                name: dataclasses.astuple(instant)
-                for name, instant in {**state.clocks, host: now}.items()
-            },
-            'files': {
-                name: dataclasses.astuple(sighting)
-                for name, sighting in sightings.items()
-            },
-        }
-        records.save(layout, layout.state, _KIND, _VERSION, body)
+        state = State({**state.clocks, host: now}, sightings)
+        records.save(layout, layout.state, _KIND, _VERSION, _encode(state))
+
+
+def _version(layout: layouts.Layout) -> statuses.Status | None:
+    try:
+        return statuses.status_of(layout.state)
+    except FileNotFoundError:
+        return None
+
+
+def used_since(
+    layout: layouts.Layout, file: scan.CachedFile, state: State, now: float
+) -> bool:
+    """Whether a use was noted after a state was read.
+
+    Cheap, as it is asked before each removal: usually nothing was written.
+
+    :param now: when the state was read
+    :raises OSError: this cannot be found out
+    """
+    if _version(layout) == state.version:
+        return False
+    try:
+        sighting = load(layout).sighting(file)
+    except errors.Damaged:
+        return True
+    last_used = sighting.last_used if sighting else None
+    return last_used is not None and last_used >= now
+
+
+def note_use(layout: layouts.Layout, name: str, now: float) -> None:
+    """Remember that a file is used now, where touching it is refused.
+
+    Best effort, as touching is: what cannot be written is not remembered.
+    """
+    try:
+        status = statuses.status_of(layout.file(name))
+        with locks.manager_lock(layout, 'state'):
+            state = load(layout)
+            sighting = Sighting(status.incarnation.key, now, status.modified)
+            state = State(state.clocks, {**state.files, name: sighting})
+            records.save(layout, layout.state, _KIND, _VERSION, _encode(state))
+    except (errors.Error, OSError) as error:
+        LOG.warning(
+            'The use of base file %(name)s can be noted neither in its '
+            'timestamp nor in %(state)s: %(error)s',
+            {'name': name, 'state': layout.state, 'error': error},
+        )

@@ -13,6 +13,7 @@ import fcntl
 import os
 import stat
 import struct
+from typing import Any
 
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -27,6 +28,24 @@ _STATX_FIELDS = struct.Struct('=I24xH2xQQQ8x' + 'qI4x' * 4 + '8xII')
 _FS_IOC_GETVERSION = 0x80087601
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+#: Inode, birth time and generation, see :attr:`Incarnation.key`.
+Key = tuple[int, int | None, int | None]
+
+
+def decode_key(value: Any) -> Key:
+    """Check a key that was read from a record.
+
+    :raises TypeError: it is none
+    :raises ValueError: it is none
+    """
+    inode, born, generation = value
+    return (
+        int(inode),
+        None if born is None else int(born),
+        None if generation is None else int(generation),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +70,7 @@ class Incarnation:
     generation: int | None
 
     @property
-    def key(self) -> tuple[int, int | None, int | None]:
+    def key(self) -> Key:
         """What identifies the file in records that outlive a mount.
 
         Without the device: its number changes over a reboot on NFS, btrfs

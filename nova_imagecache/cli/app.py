@@ -11,11 +11,19 @@ from cliff import app
 from cliff import command
 from cliff import commandmanager
 
+from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cli import config
 from nova_imagecache.cli import owner
 from nova_imagecache import conf as confs
 
 _USAGE = 2
+
+
+def _directory(text: str) -> str:
+    """Refuse an empty name, which would mean the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError('it must not be empty')
+    return text
 
 
 class Shell(app.App):
@@ -60,6 +68,7 @@ class Shell(app.App):
         parser.add_argument(
             '--instances-path',
             metavar='DIR',
+            type=_directory,
             help='look after the cache below this directory, whatever '
             'nova.conf says',
         )
@@ -92,7 +101,8 @@ class Shell(app.App):
         settings = config.load(
             self.options.config_file, self.options.instances_path
         )
-        owner.become_owner(settings.instances_path)
+        layout = layouts.Layout.of(settings)
+        owner.become_owner(layout.instances, layout.base)
         return settings
 
 

@@ -46,7 +46,9 @@ def load(
         default_config_files=_default_files(),
     )
     if instances_path is not None:
-        conf.set_override('instances_path', os.path.abspath(instances_path))
+        # A dollar sign in it is one, and no reference to another option.
+        path = os.path.abspath(instances_path).replace('$', '$$')
+        conf.set_override('instances_path', path)
     settings = confs.read_settings(conf)
     if not os.path.isdir(settings.instances_path):
         raise errors.Error(

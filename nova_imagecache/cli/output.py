@@ -75,7 +75,7 @@ def row(file: reports.FileReport) -> tuple[Any, ...]:
         file.age_seconds,
         str(file.checksum),
         str(file.action),
-        file.reason,
+        names.printable(file.reason),
     )
 
 

@@ -22,17 +22,24 @@ _LATE_IMPORTS = (
 )
 
 
-def become_owner(path: str) -> None:
-    """Give up root, for good, in favour of the owner of a directory.
+def become_owner(instances: str, base: str) -> None:
+    """Give up root, for good, in favour of the owner of ``instances_path``.
 
     One lock file that root owns below ``instances_path`` makes every later
     start of a guest fail, as the compute service cannot open it.
 
-    :raises OSError: the directory is not there, or the change is refused
+    :param base: the cache, whose owner counts where root owns the other
+    :raises OSError: the change is refused
     """
-    status = os.stat(path)
-    if os.geteuid() != 0 or status.st_uid == 0:
+    if os.geteuid() != 0:
         return
+    found = [
+        os.stat(path) for path in (instances, base) if os.path.isdir(path)
+    ]
+    owned = [status for status in found if status.st_uid != 0]
+    if not owned:
+        return
+    status = owned[0]
     for module in _LATE_IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)

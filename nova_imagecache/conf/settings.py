@@ -66,7 +66,7 @@ def _subdirectory_name(conf: cfg.ConfigOpts) -> str:
             name,
             'it must be the name of a directory below instances_path',
         )
-    return name
+    return os.path.normpath(name)
 
 
 def read_settings(conf: cfg.ConfigOpts) -> Settings:

@@ -7,6 +7,7 @@ column, and nothing else. Nova's first image cache manager wrote it so.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
 import contextlib
 import errno
@@ -14,9 +15,11 @@ import hashlib
 import os
 import re
 
+from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import errors
+from nova_imagecache.integrity import ledger as ledgers
 from nova_imagecache import names
 
 _CHUNK = 1024 * 1024
@@ -54,17 +57,29 @@ def digest_of_fd(fd: int, progress: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
-def read_unchanged(
-    fd: int, progress: Progress | None = None
-) -> tuple[str, bool]:
-    """Give the SHA-1 of an open file, and whether it held still meanwhile.
+def settled_digest(
+    fd: int,
+    expected: Collection[str] = (),
+    progress: Progress | None = None,
+) -> str:
+    """Give the SHA-1 of an open file, sure that it is not being written.
 
+    A digest that is expected is sure. Another one is if size and times held
+    still meanwhile, or if reading again gives the same: each start of a guest
+    touches its base file, and one that is started all the time must not
+    escape.
+
+    :raises nova_imagecache.errors.Written: it is being written
     :raises OSError: it cannot be read
     """
     before = statuses.status_of_fd(fd)
     digest = digest_of_fd(fd, progress)
-    after = statuses.status_of_fd(fd)
-    return digest, after.same_content_as(before)
+    if digest in expected:
+        return digest
+    if not statuses.status_of_fd(fd).same_content_as(before):
+        if digest_of_fd(fd) != digest:
+            raise errors.Written('it was written to while it was read')
+    return digest
 
 
 def _born_after(sidecar: statuses.Status, base: statuses.Status) -> bool:
@@ -74,6 +89,31 @@ def _born_after(sidecar: statuses.Status, base: statuses.Status) -> bool:
         # Nothing to compare; mtimes do not tell, as each pass renews them.
         return True
     return born >= base_born
+
+
+def _stored(base_file: str, base: statuses.Status) -> str | None:
+    try:
+        fd = statuses.open_regular(names.sidecar_name(base_file))
+    except OSError as error:
+        # Nothing there, or something that is no file.
+        if error.errno in (errno.ENOENT, errno.EINVAL):
+            return None
+        raise
+    with os.fdopen(fd, 'rb') as file:
+        sidecar = statuses.status_of_fd(fd)
+        data = file.read(_SIDECAR_LIMIT + 1)
+    text = data.decode('ascii', 'replace').strip().lower()
+    sound = len(data) <= _SIDECAR_LIMIT and _DIGEST.fullmatch(text)
+    return text if sound and _born_after(sidecar, base) else None
+
+
+def _check_unreplaced(base_file: str, opened: statuses.Status) -> None:
+    try:
+        now = statuses.status_of(base_file).incarnation
+    except FileNotFoundError:
+        now = None
+    if now != opened.incarnation:
+        raise errors.Changed(f'{base_file} was replaced while it was read')
 
 
 def read_stored_checksum(base_file: str) -> str | None:
@@ -86,19 +126,10 @@ def read_stored_checksum(base_file: str) -> str | None:
     :raises OSError: it, or the base file, cannot be read
     """
     try:
-        fd = statuses.open_regular(names.sidecar_name(base_file))
-        with os.fdopen(fd, 'rb') as file:
-            sidecar = statuses.status_of_fd(fd)
-            data = file.read(_SIDECAR_LIMIT + 1)
         base = statuses.status_of(base_file)
-    except OSError as error:
-        # Nothing there, or something that is no file.
-        if error.errno in (errno.ENOENT, errno.EINVAL):
-            return None
-        raise
-    text = data.decode('ascii', 'replace').strip().lower()
-    sound = len(data) <= _SIDECAR_LIMIT and _DIGEST.fullmatch(text)
-    return text if sound and _born_after(sidecar, base) else None
+    except FileNotFoundError:
+        return None
+    return _stored(base_file, base)
 
 
 def store_checksum(base_file: str, digest: str) -> None:
@@ -106,12 +137,22 @@ def store_checksum(base_file: str, digest: str) -> None:
 
     :raises OSError: it could not be written
     """
-    own = os.path.join(os.path.dirname(base_file), names.OWN_DIRECTORY)
+    layout = layouts.Layout.around(base_file)
     publish.publish(
-        names.sidecar_name(base_file),
-        digest.encode(),
-        os.path.join(own, 'tmp'),
+        names.sidecar_name(base_file), digest.encode(), layout.temporary
     )
+
+
+def _known(base_file: str, base: statuses.Status) -> str | None:
+    """Give the digest that the ledger of this very file has."""
+    layout = layouts.Layout.around(base_file)
+    try:
+        ledger = ledgers.load(
+            layout, os.path.basename(base_file), base.incarnation
+        )
+    except errors.Damaged:
+        return None
+    return ledger.sha1 if ledger else None
 
 
 def write_stored_checksum(
@@ -119,8 +160,9 @@ def write_stored_checksum(
 ) -> str:
     """Create the stored checksum of a base file if it has none.
 
-    Reads the whole file. Something that is not a checksum is replaced, a
-    checksum never is, be it right or wrong.
+    Something that is not a checksum is replaced, a checksum never is, be it
+    right or wrong. One that was lost comes back as it was, if the manager
+    remembers it; otherwise the whole file is read.
 
     :param base_file: path of the base file
     :returns: the stored checksum, 40 hex digits
@@ -130,20 +172,25 @@ def write_stored_checksum(
         read; nothing was stored
     :raises OSError: the file cannot be read, or the checksum not written
     """
-    stored = read_stored_checksum(base_file)
-    if stored is not None:
-        return stored
     fd = statuses.open_regular(base_file)
     try:
-        digest, unchanged = read_unchanged(fd, progress)
-        opened = statuses.status_of_fd(fd).incarnation
+        opened = statuses.status_of_fd(fd)
+        stored = _stored(base_file, opened)
+        if stored is not None:
+            return stored
+        digest = _known(base_file, opened) or settled_digest(
+            fd, progress=progress
+        )
+        _check_unreplaced(base_file, opened)
+        store_checksum(base_file, digest)
+        try:
+            _check_unreplaced(base_file, opened)
+        except errors.Changed:
+            # It would stand beside a file that it is not of.
+            os.unlink(names.sidecar_name(base_file))
+            raise
     finally:
         os.close(fd)
-    if statuses.status_of(base_file).incarnation != opened:
-        raise errors.Changed(f'{base_file} was replaced while it was read')
-    if not unchanged:
-        raise errors.Written(f'{base_file} was written while it was read')
-    store_checksum(base_file, digest)
     return digest
 
 
@@ -155,21 +202,23 @@ def verify_checksum(
     :param base_file: path of the base file
     :returns: whether they agree, or None where there is nothing to compare
         with: no checksum, or no base file. Nothing is read then.
-    :raises nova_imagecache.errors.Written: they differ, but the file was
-        written to while it was read, so this says nothing
+    :raises nova_imagecache.errors.Changed: the file was replaced while it was
+        read, so this says nothing
+    :raises nova_imagecache.errors.Written: it was written to while it was
+        read, so this says nothing
     :raises OSError: the file cannot be read
     """
-    stored = read_stored_checksum(base_file)
-    if stored is None:
-        return None
     try:
         fd = statuses.open_regular(base_file)
     except FileNotFoundError:
         return None
     try:
-        digest, unchanged = read_unchanged(fd, progress)
+        opened = statuses.status_of_fd(fd)
+        stored = _stored(base_file, opened)
+        if stored is None:
+            return None
+        digest = settled_digest(fd, [stored], progress)
+        _check_unreplaced(base_file, opened)
     finally:
         os.close(fd)
-    if digest != stored and not unchanged:
-        raise errors.Written(f'{base_file} was written while it was read')
     return digest == stored

@@ -3,6 +3,7 @@
 """What is known of the content of one base file."""
 
 import dataclasses
+from typing import Any
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import records
@@ -17,17 +18,51 @@ _VERSION = 1
 class Ledger:
     """The ledger of one incarnation of a base file.
 
-    :ivar sha1: SHA-1 of the whole file when it was first read
+    :ivar sha1: SHA-1 of the whole file when it was first read; it never
+        changes
+    :ivar stored: the stored checksum that it was last compared with
     :ivar verified: when the file was last read and compared, in seconds
         since the epoch; None if never
-    :ivar found: the other SHA-1 that the last comparison gave; None when it
-        agreed
+    :ivar found: the SHA-1 that the last comparison gave; None when it agreed
+        with both others
+    :ivar rebaselined: when this ledger was begun because all that was known
+        of the file before had been lost, in seconds since the epoch
     """
 
-    key: tuple[int, int | None, int | None]
+    key: status.Key
     sha1: str
+    stored: str
     verified: float | None = None
     found: str | None = None
+    rebaselined: float | None = None
+
+
+def _time(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _decode(body: records.Body) -> Ledger:
+    try:
+        return Ledger(
+            status.decode_key(body['key']),
+            str(body['sha1']),
+            str(body['stored']),
+            _time(body['verified']),
+            None if body['found'] is None else str(body['found']),
+            _time(body['rebaselined']),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise errors.Damaged('its fields are not those of a ledger') from None
+
+
+def load_any(layout: layouts.Layout, name: str) -> Ledger | None:
+    """Read the ledger of a file of that name, this one or an earlier one.
+
+    :raises nova_imagecache.errors.Damaged: there is something else there
+    :raises OSError: it cannot be read
+    """
+    body = records.load(layout.ledger(name), _KIND, _VERSION)
+    return None if body is None else _decode(body)
 
 
 def load(
@@ -40,16 +75,8 @@ def load(
     :raises nova_imagecache.errors.Damaged: there is something else there
     :raises OSError: it cannot be read
     """
-    body = records.load(layout.ledger(name), _KIND, _VERSION)
-    if body is None:
-        return None
-    try:
-        ledger = Ledger(
-            tuple(body['key']), body['sha1'], body['verified'], body['found']
-        )
-    except (KeyError, TypeError):
-        raise errors.Damaged('its fields are not those of a ledger') from None
-    return ledger if ledger.key == incarnation.key else None
+    ledger = load_any(layout, name)
+    return ledger if ledger and ledger.key == incarnation.key else None
 
 
 def save(layout: layouts.Layout, name: str, ledger: Ledger) -> None:

@@ -8,6 +8,7 @@ names found are whatever the header says: a guest can write a header to a raw
 disk, so they are for comparing, never for opening.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -40,6 +41,9 @@ _VMDK_DESCRIPTOR_MAGIC = b'# Disk DescriptorFile'
 _VMDK_PARENT = re.compile(rb'^parentFileNameHint="([^"]*)"', re.MULTILINE)
 _VMDK_DESCRIPTOR_LIMIT = 20 * 512
 _SECTOR = 512
+
+# Whatever a base file may be called.
+_WORD = re.compile(r'[0-9A-Za-z_.-]+')
 
 
 class MalformedHeader(Exception):
@@ -182,14 +186,14 @@ def file_names(reference: str) -> frozenset[str]:
 
     The last path component only: containers and other hosts see other paths.
     With a colon in it, what follows as well, as in ``file:name``. A ``json:``
-    reference may mean any string in it.
+    reference may mean any string in it, and any word: QEMU reads more than
+    JSON, strings in single quotes for one (qobject/json-lexer.c).
     """
     references = [reference]
     if reference.startswith('json:'):
-        try:
-            references = _strings(json.loads(reference.removeprefix('json:')))
-        except (ValueError, RecursionError):
-            references = [reference]
+        references = _WORD.findall(reference)
+        with contextlib.suppress(ValueError, RecursionError):
+            references += _strings(json.loads(reference.removeprefix('json:')))
     components = {text.rstrip('/').rpartition('/')[2] for text in references}
     bare = {component.rpartition(':')[2] for component in components}
     return frozenset(components | bare) - {''}

@@ -45,14 +45,14 @@ class Guest:
     """What is needed of an instance.
 
     :ivar name: of its directory, before directories had the UUID's name
-    :ivar images: of its disk, kernel and ramdisk
+    :ivar images: of its disk, kernel and ramdisk, by their fingerprints
     :ivar swap_mb: sizes of its swap devices in MiB
     :ivar ephemeral_gb: sizes of its ephemeral devices in GiB
     """
 
     uuid: str
     name: str | None
-    images: frozenset[str]
+    images: Mapping[str, str]
     swap_mb: frozenset[int] = frozenset()
     ephemeral_gb: frozenset[int] = frozenset()
 
@@ -89,10 +89,18 @@ def read_guest(instance: Any, mappings: Iterable[Any] = ()) -> Guest:
     images = [_field(instance, 'image_ref')]
     images += [_field(instance, name, None) for name in _IMAGE_FIELDS[1:]]
     swap, ephemeral = _local_devices(mappings)
+    uuid = _field(instance, 'uuid')
+    if not uuid:
+        raise ValueError('it has no UUID')
+    name = _field(instance, 'name', None)
     return Guest(
-        uuid=str(_field(instance, 'uuid')),
-        name=_field(instance, 'name', None),
-        images=frozenset(str(image) for image in images if image),
+        uuid=str(uuid),
+        name=name if isinstance(name, str) else None,
+        images={
+            names.get_cache_fname(str(image)): str(image)
+            for image in images
+            if image
+        },
         swap_mb=swap,
         ephemeral_gb=ephemeral,
     )
@@ -125,9 +133,8 @@ class InstanceWitness:
         by_device: dict[str, set[str]] = {}
         image_ids: dict[str, str] = {}
         for guest in guests:
-            for image in guest.images:
-                fingerprint = names.get_cache_fname(image)
-                image_ids[fingerprint] = image
+            image_ids |= guest.images
+            for fingerprint in guest.images:
                 by_image.setdefault(fingerprint, set()).add(guest.uuid)
             for size in guest.swap_mb:
                 by_device.setdefault(f'swap_{size}', set()).add(guest.uuid)

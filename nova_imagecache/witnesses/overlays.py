@@ -10,14 +10,19 @@ import errno
 import json
 import os
 import stat
+import time
 
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import status as statuses
 from nova_imagecache import names
 from nova_imagecache.witnesses import disk_header
 from nova_imagecache.witnesses import testimony as testimonies
 
 # How often what changed during the scan is scanned again before giving up.
 _ROUNDS = 10
+
+# A disk without a backing file that was written so lately may get one yet.
+_FRESH_SECONDS = 60
 
 _DISK_INFO = 'disk.info'
 _DISK_INFO_LIMIT = 1024 * 1024
@@ -40,6 +45,11 @@ class _Disk:
     name: str
     guest: str
     needs: frozenset[str]
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return os.path.join(self.directory, self.name)
 
 
 def _is_no_disk(name: str) -> bool:
@@ -69,7 +79,8 @@ def _declared_raw(directory: str, name: str) -> bool:
     guest owns every byte of such a disk, so a header in it is no promise.
     """
     try:
-        with open(os.path.join(directory, _DISK_INFO), 'rb') as file:
+        fd = statuses.open_regular(os.path.join(directory, _DISK_INFO))
+        with os.fdopen(fd, 'rb') as file:
             formats = json.loads(file.read(_DISK_INFO_LIMIT))
         return any(
             os.path.basename(path) == name and form == 'raw'
@@ -105,11 +116,13 @@ class OverlayWitness:
         self._not_guests = {
             layout.locks,
             os.path.join(layout.instances, 'lost+found'),
+            os.path.join(layout.base, 'lost+found'),
         }
         self._cache: tuple[int, int] | None = None
         self._directories: dict[str, _Stamp] = {}
         self._disks: dict[str, _Disk] = {}
         self._by_need: dict[str, set[str]] = {}
+        self._fresh: set[str] = set()
         self._failures: dict[str, str] = {}
         self._notes: dict[str, str] = {}
 
@@ -124,8 +137,12 @@ class OverlayWitness:
         return self._testify(base_files)
 
     def look_again(self, name: str) -> testimonies.Testimony:
-        """Scan the directories that have changed since."""
-        self._scan(self._changed())
+        """Scan the directories that have changed since.
+
+        And those in which a disk may just have been in the making: qemu-img
+        writes the name of the backing file last, and in place.
+        """
+        self._scan(list({*self._changed(), *self._fresh}))
         return self._testify([name])
 
     def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
@@ -151,7 +168,7 @@ class OverlayWitness:
                 continue
             seen.add(path)
             disk = self._disks[path]
-            if disk.name != base_file:
+            if path != self._layout.file(base_file):
                 guests.add(disk.guest)
             pending += self._above(disk)
         return frozenset(guests)
@@ -215,7 +232,7 @@ class OverlayWitness:
                 if entry.path not in self._directories:
                     found.append(entry.path)
             elif stamp[:2] == self._cache:
-                self._read_base_file(directory, entry.name)
+                self._read_cached(directory, entry)
             elif not _is_no_disk(entry.name):
                 self._read_disk(directory, entry)
         return found
@@ -243,69 +260,75 @@ class OverlayWitness:
     def _read_disk(self, directory: str, entry: os.DirEntry[str]) -> None:
         self._failures.pop(entry.path, None)
         try:
-            if not entry.is_file() and not entry.is_symlink():
-                return
-            header = self._header(entry.path)
+            if entry.is_file() or entry.is_symlink():
+                self._note_disk(directory, entry)
         except FileNotFoundError:
             # Gone, so the directory has changed; but what a dangling link
             # points to may be on a disk that is not mounted.
             if os.path.islink(entry.path):
                 self._fail(entry.path, 'it points to nothing')
-            return
         except OSError as error:
             self._fail(entry.path, error.strerror)
-            return
         except disk_header.MalformedHeader as error:
             if not _declared_raw(directory, entry.name):
                 self._fail(entry.path, f'its header is damaged: {error}')
-            return
-        self._note_disk(directory, entry.name, header)
 
-    def _read_base_file(self, directory: str, name: str) -> None:
+    def _read_cached(self, directory: str, entry: os.DirEntry[str]) -> None:
         """Read a file in the cache, which may be part of a chain itself.
 
-        Nova refuses images with a backing file, so none is expected, and one
-        that cannot be read is no reason to distrust the guests' disks.
+        Nova refuses images with a backing file, so none is expected of a
+        base file, and one that cannot be read is no reason to distrust the
+        guests' disks.
         """
-        if not names.kind_of(name).is_base:
+        kind = names.kind_of(entry.name)
+        if kind is names.Kind.OTHER:
+            self._read_disk(directory, entry)
+        if not kind.is_base:
             return
-        path = os.path.join(directory, name)
         try:
-            header = self._header(path)
+            self._note_disk(directory, entry)
         except FileNotFoundError:
             return
         except OSError as error:
-            self._note(path, f'cannot be read: {error.strerror}')
+            self._note(entry.path, f'cannot be read: {error.strerror}')
         except disk_header.MalformedHeader as error:
-            self._note(path, f'has a damaged header: {error}')
-        else:
-            self._note_disk(directory, name, header)
+            self._note(entry.path, f'has a damaged header: {error}')
 
-    def _header(self, path: str) -> disk_header.DiskHeader:
+    def _note_disk(self, directory: str, entry: os.DirEntry[str]) -> None:
+        """Note what a disk needs: what its header names, or it links to."""
+        needs = self._needs(directory, entry.path)
+        if entry.is_symlink():
+            for target in (
+                os.readlink(entry.path),
+                os.path.realpath(entry.path),
+            ):
+                needs |= disk_header.file_names(target)
+        if not needs:
+            return
+        in_cache = directory == self._layout.base
+        root = directory if in_cache else self._layout.instances
+        guest = _guest(root, directory, entry.name)
+        disk = _Disk(directory, entry.name, guest, needs)
+        self._disks[disk.path] = disk
+        for need in needs:
+            self._by_need.setdefault(need, set()).add(disk.path)
+
+    def _needs(self, directory: str, path: str) -> frozenset[str]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                return disk_header.read_header(fd)
-            return disk_header.DiskHeader()
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return frozenset()
+            header = disk_header.read_header(fd)
         finally:
             os.close(fd)
-
-    def _note_disk(
-        self, directory: str, name: str, header: disk_header.DiskHeader
-    ) -> None:
         needs: frozenset[str] = frozenset()
         for reference in (header.backing_file, header.data_file):
             if reference is not None:
                 needs |= disk_header.file_names(reference)
-        if not needs:
-            return
-        path = os.path.join(directory, name)
-        in_cache = directory == self._layout.base
-        root = directory if in_cache else self._layout.instances
-        guest = _guest(root, directory, name)
-        self._disks[path] = _Disk(directory, name, guest, needs)
-        for need in needs:
-            self._by_need.setdefault(need, set()).add(path)
+        if not needs and time.time() - status.st_mtime < _FRESH_SECONDS:
+            self._fresh.add(directory)
+        return needs
 
     def _fail(self, path: str, problem: object) -> None:
         self._failures[path] = f'{names.printable(path)}: {problem}'

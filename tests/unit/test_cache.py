@@ -157,9 +157,48 @@ class LockTest(base.NodeTestCase):
         os.makedirs(self.node.layout.locks)
         os.chmod(self.node.layout.locks, 0o555)
         with base.unprivileged():
-            with self.assertRaisesRegex(errors.Locked, 'Permission denied'):
+            with self.assertRaisesRegex(
+                errors.LockBroken, 'Permission denied'
+            ):
                 with locks.nova_lock(self.node.layout, SHA, blocking=False):
                     self.fail('locked nothing')
+
+    def test_a_fifo_for_a_lock_is_not_waited_for(self) -> None:
+        os.makedirs(self.node.layout.locks)
+        os.mkfifo(os.path.join(self.node.layout.locks, f'nova-{SHA}'))
+        with self.assertRaisesRegex(errors.LockBroken, 'Not a regular file'):
+            with locks.nova_lock(self.node.layout, SHA, blocking=False):
+                self.fail('locked nothing')
+
+    def test_two_caches_in_one_process_do_not_exclude_each_other(
+        self,
+    ) -> None:
+        other = base.Node(os.path.join(self.temporary, 'other'))
+        with locks.manager_lock(self.node.layout, 'state'):
+            with locks.manager_lock(other.layout, 'state'):
+                pass
+            with self.assertRaisesRegex(errors.Locked, 'another manager'):
+                with locks.manager_lock(self.node.layout, 'state'):
+                    self.fail('two hold the lock')
+
+    def test_asking_for_the_disk_usage_keeps_our_locks(self) -> None:
+        # Opening and closing a lock file anywhere in the process drops it.
+        self.patch(statuses, '_STATX_BTIME', 0)
+        with locks.manager_lock(self.node.layout, 'verify'):
+            scan.disk_usage(self.node.layout)
+            code = (
+                'import fcntl, sys\n'
+                'file = open(sys.argv[1], "a")\n'
+                'fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n'
+            )
+            path = os.path.join(self.node.layout.own_locks, 'verify')
+            self.assertEqual(
+                1,
+                subprocess.call(
+                    [sys.executable, '-c', code, path],
+                    stderr=subprocess.DEVNULL,
+                ),
+            )
 
     def test_the_guard_lets_this_very_file_in(self) -> None:
         self.node.add_base(SHA)
@@ -343,7 +382,34 @@ class StateTest(base.NodeTestCase):
         self.node.set_age(SHA, -365 * base.DAY)
         self.assertEqual(0, self.last_use_ago())
 
-    @ddt.data({}, {'clocks': {}, 'files': 3}, {'clocks': 1, 'files': {}})
+    def test_what_one_pass_cannot_look_at_is_not_forgotten(self) -> None:
+        self.remember(used=True)
+        states.remember(self.node.layout, 'here', self.node.clock(), [], set())
+        self.node.clock.advance(base.HOUR)
+        self.assertAlmostEqual(base.HOUR, self.last_use_ago(), places=3)
+        os.unlink(self.node.base_path(SHA))
+        states.remember(self.node.layout, 'here', self.node.clock(), [], set())
+        self.assertEqual({}, states.load(self.node.layout).files)
+
+    def test_a_use_noted_since_is_seen(self) -> None:
+        self.remember()
+        state = states.load(self.node.layout)
+        file = self.file()
+        now = self.node.clock.wall
+        self.assertFalse(states.used_since(self.node.layout, file, state, now))
+        states.note_use(self.node.layout, SHA, now + 1)
+        self.assertTrue(states.used_since(self.node.layout, file, state, now))
+
+    @ddt.data(
+        {},
+        {'clocks': {}, 'files': 3},
+        {'clocks': 1, 'files': {}},
+        {'clocks': {'h': ['a', 'b', 'c']}, 'files': {}},
+        {'clocks': {'h': [1]}, 'files': {}},
+        {'clocks': {}, 'files': {'f': [[1, 2, 'x'], None, 5]}},
+        {'clocks': {}, 'files': {'f': [[1, 2, 3], 'x', 5]}},
+        {'clocks': {}, 'files': {'f': [[1, 2, 3], None, None]}},
+    )
     def test_other_fields_are_damage(self, body: dict[str, Any]) -> None:
         records.save(
             self.node.layout, self.node.layout.state, 'state', 1, body

@@ -200,6 +200,36 @@ class ChecksumTest(base.NodeTestCase):
         )
         self.assertFalse(os.path.exists(self.sidecar))
 
+    def test_a_file_that_is_replaced_while_storing_gets_no_checksum(
+        self,
+    ) -> None:
+        real = checksum.store_checksum
+
+        def store_checksum(base_file: str, digest: str) -> None:
+            os.unlink(self.path)
+            self.node.add_base(OTHER, data=b'other bytes')
+            real(base_file, digest)
+
+        self.patch(checksum, 'store_checksum', store_checksum)
+        self.assertRaises(
+            errors.Changed, hook.write_stored_checksum, self.path
+        )
+        self.assertFalse(os.path.exists(self.sidecar))
+
+    def test_a_file_that_is_replaced_meanwhile_is_not_called_bad(
+        self,
+    ) -> None:
+        hook.write_stored_checksum(self.path)
+        real = checksum.digest_of_fd
+
+        def digest_of_fd(*args: Any) -> str:
+            os.unlink(self.path)
+            self.node.add_base(OTHER, data=b'other bytes')
+            return real(*args)[::-1]
+
+        self.patch(checksum, 'digest_of_fd', digest_of_fd)
+        self.assertRaises(errors.Changed, hook.verify_checksum, self.path)
+
     def test_a_full_disk_leaves_nothing_that_looks_valid(self) -> None:
         # Mocked: a full file system would need root to mount.
         def fsync(fd: int) -> None:

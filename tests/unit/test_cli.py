@@ -211,6 +211,15 @@ class CommandTest(ShellTestCase):
             ['swap_64'], [row['name'] for row in json.loads(stdout)]
         )
 
+    def test_a_dollar_sign_in_a_path_is_one(self) -> None:
+        node = base.Node(os.path.join(self.temporary, 'x$host'))
+        node.add_base('swap_64')
+        code, stdout, _stderr = self.run_command(
+            '--instances-path', node.layout.instances, 'list', '-f', 'value'
+        )
+        self.assertEqual(0, code)
+        self.assertIn('swap_64', stdout)
+
     def test_the_later_configuration_file_wins(self) -> None:
         second = os.path.join(self.temporary, 'second.conf')
         with open(second, 'w') as file:
@@ -228,7 +237,14 @@ class CommandTest(ShellTestCase):
 
 @ddt.ddt
 class UsageTest(ShellTestCase):
-    @ddt.data([], ['nosuch'], ['list', '--bogus'], ['show'], ['-f', 'json'])
+    @ddt.data(
+        [],
+        ['nosuch'],
+        ['list', '--bogus'],
+        ['show'],
+        ['-f', 'json'],
+        ['--instances-path', '', 'list'],
+    )
     def test_wrong_usage_is_2(self, argv: list[str]) -> None:
         code, _stdout, stderr = self.shell(*argv)
         self.assertEqual(2, code)
@@ -317,6 +333,28 @@ class ProcessTest(ShellTestCase):
         done = subprocess.run(command, check=True, capture_output=True)
         self.assertNotIn(b'Reading', done.stderr)
 
+    def test_root_becomes_the_owner_of_the_cache_below_its_own(
+        self,
+    ) -> None:
+        if os.geteuid() != 0:
+            self.skipTest('only root can give up being root')
+        self.node.add_image('old', age=365 * base.DAY)
+        os.chown(self.node.layout.base, base.NOBODY, base.NOBODY)
+        os.chmod(self.node.layout.instances, 0o777)
+        code = (
+            'import os, sys\n'
+            'from nova_imagecache.cli import owner\n'
+            'owner.become_owner(*sys.argv[1:])\n'
+            'print(os.getresuid(), os.getresgid(), os.getgroups())\n'
+        )
+        done = subprocess.run(
+            [sys.executable, '-c', code, self.node.layout.instances,
+             self.node.layout.base],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        three = (base.NOBODY,) * 3
+        self.assertEqual(f'{three} {three} [{base.NOBODY}]\n', done.stdout)
+
     def test_root_becomes_the_owner_before_it_creates_anything(self) -> None:
         if os.geteuid() != 0:
             self.skipTest('only root can give up being root')
@@ -341,13 +379,14 @@ class ProcessTest(ShellTestCase):
             )  # fmt: skip
             self.assertEqual((0, ''), (done.returncode, done.stderr))
         self.assertIn(f'{name}.sha1', self.node.files())
-        owners = set()
+        owners: set[tuple[int, int]] = set()
         for directory, directories, files in os.walk(
             self.node.layout.instances
         ):
             for entry in [*directories, *files]:
-                owners.add(os.lstat(os.path.join(directory, entry)).st_uid)
-        self.assertEqual({base.NOBODY}, owners)
+                status = os.lstat(os.path.join(directory, entry))
+                owners.add((status.st_uid, status.st_gid))
+        self.assertEqual({(base.NOBODY, base.NOBODY)}, owners)
 
 
 @ddt.ddt

@@ -171,7 +171,7 @@ class SettingsTest(base.TestCase):
         conf = base.make_conf(instances_path='/i/', subdirectory_name='a/b/')
         settings = confs.read_settings(conf)
         self.assertEqual('/i', settings.instances_path)
-        self.assertEqual('a/b/', settings.subdirectory_name)
+        self.assertEqual('a/b', settings.subdirectory_name)
 
 
 class LoadTest(base.TestCase):

@@ -12,8 +12,8 @@ from nova_imagecache.cache import state as states
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import conf as confs
 from nova_imagecache import decide
+from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import ledger as ledgers
-from nova_imagecache.integrity import verify
 from nova_imagecache import names
 from nova_imagecache.witnesses import testimony as testimonies
 from tests import base
@@ -38,7 +38,6 @@ def make_file(
 def sighting(file: scan.CachedFile, **fields: Any) -> states.State:
     values: dict[str, Any] = {
         'key': file.status.incarnation.key,
-        'first_seen': NOW - base.DAY,
         'last_used': None,
         'modified': file.status.modified,
     }
@@ -51,7 +50,7 @@ def decide_one(
     file: scan.CachedFile,
     testimony: testimonies.Testimony = NOBODY,
     state: states.State | None = None,
-    knowledge: verify.Knowledge | None = None,
+    knowledge: knowledges.Knowledge | None = None,
     vetoes: tuple[str, ...] = (),
     **settings: Any,
 ) -> decide.Decision:
@@ -125,7 +124,7 @@ class RemovalTest(base.TestCase):
         stat.S_IFDIR, stat.S_IFIFO, stat.S_IFLNK, stat.S_IFBLK, stat.S_IFSOCK
     )
     def test_what_is_no_regular_file_is_left_alone(self, mode: int) -> None:
-        known = verify.Knowledge()
+        known = knowledges.Knowledge()
         decision = decide_one(make_file(age=1e9, mode=mode), knowledge=known)
         self.assertEqual(decide.Action.LEAVE, decision.action)
 
@@ -214,12 +213,15 @@ class RemovalTest(base.TestCase):
 
 @ddt.ddt
 class VerificationTest(base.TestCase):
-    def ledger(self, verified: float | None) -> verify.Knowledge:
-        return verify.Knowledge(
-            'a' * 40, ledgers.Ledger((7, 100, None), 'a' * 40, verified)
+    def ledger(self, verified: float | None) -> knowledges.Knowledge:
+        return knowledges.Knowledge(
+            'a' * 40,
+            ledgers.Ledger((7, 100, None), 'a' * 40, 'a' * 40, verified),
         )
 
-    def due(self, knowledge: verify.Knowledge | None, **settings: Any) -> bool:
+    def due(
+        self, knowledge: knowledges.Knowledge | None, **settings: Any
+    ) -> bool:
         file = make_file()
         return decide_one(
             file, state=sighting(file), knowledge=knowledge, **settings
@@ -229,8 +231,8 @@ class VerificationTest(base.TestCase):
         self.assertFalse(self.due(None))
 
     def test_what_was_never_verified_is_due(self) -> None:
-        self.assertTrue(self.due(verify.Knowledge()))
-        self.assertTrue(self.due(verify.Knowledge(stored='a' * 40)))
+        self.assertTrue(self.due(knowledges.Knowledge()))
+        self.assertTrue(self.due(knowledges.Knowledge(stored='a' * 40)))
         self.assertTrue(self.due(self.ledger(None)))
 
     def test_a_file_is_verified_once_per_interval(self) -> None:
@@ -245,7 +247,7 @@ class VerificationTest(base.TestCase):
         self.assertTrue(self.due(self.ledger(NOW + 1)))
 
     def test_a_checksum_that_was_replaced_makes_a_file_due(self) -> None:
-        replaced = verify.Knowledge('b' * 40, self.ledger(NOW).ledger)
+        replaced = knowledges.Knowledge('b' * 40, self.ledger(NOW).ledger)
         self.assertTrue(self.due(replaced))
 
     def test_only_a_resized_file_seen_first_may_still_grow(self) -> None:
@@ -257,4 +259,6 @@ class VerificationTest(base.TestCase):
 
     def test_a_file_that_goes_is_not_verified(self) -> None:
         file = make_file(age=1e9)
-        self.assertFalse(decide_one(file, knowledge=verify.Knowledge()).verify)
+        self.assertFalse(
+            decide_one(file, knowledge=knowledges.Knowledge()).verify
+        )

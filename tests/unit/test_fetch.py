@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections.abc import Callable
+import errno
 import io
 import os
 import threading
@@ -142,6 +143,40 @@ class CacheImageTest(FetchTestCase):
         os.utime(self.base_file, (1, 1))
         self.cache()
         self.assertGreater(os.stat(self.base_file).st_mtime, 1)
+
+    def test_a_fetch_that_copies_old_times_is_used_now(self) -> None:
+        def fetch(path: str) -> None:
+            self.fetch(path)
+            os.utime(path, (1, 1))
+
+        self.cache(fetch)
+        self.assertGreater(os.stat(self.base_file).st_mtime, 1)
+
+    def test_a_use_is_noted_where_touching_is_refused(self) -> None:
+        self.cache()
+        os.utime(self.base_file, (1, 1))
+
+        # Mocked: a file of QEMU's user needs another user.
+        def utime(*args: Any, **kwargs: Any) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        self.patch(os, 'utime', utime)
+        self.cache()
+        report = hook.ImageCacheManager(self.conf).update(None, [])
+        self.assertEqual((), report.removed)
+        self.assertEqual(0, report.files[0].age_seconds)
+
+    def test_the_base_file_and_its_name_are_made_durable(self) -> None:
+        synced: list[str] = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            synced.append(os.readlink(f'/proc/self/fd/{fd}'))
+            real(fd)
+
+        self.patch(os, 'fsync', fsync)
+        self.cache()
+        self.assertEqual([self.base_file + '.part', self.cache_dir], synced)
 
     def test_nova_and_we_do_not_fetch_at_once(self) -> None:
         nova = self.useFixture(

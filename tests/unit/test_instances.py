@@ -17,7 +17,7 @@ IMAGE = '155d900f-4e14-4e4c-a73d-069cbf4541e6'
 SHA = names.get_cache_fname(IMAGE)
 
 
-def instance(uuid: str = GUEST, **fields: Any) -> dict[str, Any]:
+def instance(uuid: str | None = GUEST, **fields: Any) -> dict[str, Any]:
     return {'uuid': uuid, 'image_ref': IMAGE} | fields
 
 
@@ -158,6 +158,8 @@ class InstanceTest(base.TestCase):
         None,
         42,
         types.SimpleNamespace(uuid=GUEST),
+        instance(None),
+        instance(image_ref='\udcff'),
     )
     def test_an_instance_that_cannot_be_read_is_a_failure(
         self, given: Any
@@ -165,6 +167,12 @@ class InstanceTest(base.TestCase):
         testimony = self.look([given, instance(OTHER)])
         self.assertEqual(1, len(testimony.failures))
         self.assertEqual({SHA: {OTHER}}, testimony.users)
+
+    def test_a_name_that_is_none_does_no_harm(self) -> None:
+        for name in (None, ['x'], 7):
+            testimony = self.look([instance(name=name)])
+            self.assertEqual({SHA: {GUEST}}, testimony.users)
+            self.assertEqual((), testimony.failures)
 
     def test_a_mapping_that_cannot_be_read_is_a_failure(self) -> None:
         testimony = self.look([instance()], mappings={GUEST: [{'no': 1}]})

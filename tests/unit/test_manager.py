@@ -8,7 +8,7 @@ from oslo_config import cfg
 
 from nova_imagecache import decide
 from nova_imagecache import hook
-from nova_imagecache.integrity import verify
+from nova_imagecache.integrity import knowledge as knowledges
 from tests import base
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
@@ -112,7 +112,9 @@ class ManagerTest(base.NodeTestCase):
             'checksum_base_images', False, group='image_cache'
         )
         report = manager.update(None, [])
-        self.assertIs(verify.Verdict.OFF, self.file_of(report, name).checksum)
+        self.assertIs(
+            knowledges.Verdict.OFF, self.file_of(report, name).checksum
+        )
 
     def test_a_bad_option_is_refused_and_nothing_is_done(self) -> None:
         name = self.node.add_image('old', age=365 * base.DAY)

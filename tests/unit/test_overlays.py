@@ -156,6 +156,51 @@ class UsersTest(OverlaysTestCase):
         self.assertTrue(os.path.exists(path))
         self.assert_users()
 
+    def test_a_reference_in_qemus_own_json_counts(self) -> None:
+        base_file = self.node.base_path(SHA)
+        name = (
+            "json:{'driver':'raw','file':{'driver':'file','filename':'"
+            f"{base_file}'}}}}"
+        )
+        path = os.path.join(self.node.add_directory(GUEST), 'disk')
+        base.qemu_img('create', '-f', 'qcow2', '-b', name, '-F', 'raw', path)
+        self.assertEqual(2, len(base.backing_chain(path)))
+        self.assert_users(GUEST)
+
+    @ddt.data('golden', f'{SHA}.qcow2')
+    def test_a_chain_through_a_file_of_no_pattern_counts(
+        self, name: str
+    ) -> None:
+        base.qemu_img(
+            'create', '-f', 'qcow2', '-b', SHA, '-F', 'raw',
+            self.node.base_path(name),
+        )  # fmt: skip
+        self.node.add_overlay(GUEST, name, form='qcow2')
+        self.assert_users(GUEST, name)
+
+    def test_an_overlay_with_the_name_of_its_base_counts(self) -> None:
+        self.node.add_overlay(GUEST, SHA, disk=SHA)
+        self.assert_users(GUEST)
+
+    def test_a_link_to_a_base_file_in_a_chain_counts(self) -> None:
+        link = os.path.join(self.node.add_directory(GUEST), 'parent')
+        os.symlink(f'../_base/{SHA}', link)
+        self.node.add_overlay(GUEST, link)
+        self.assert_users(GUEST)
+
+    def test_a_link_in_the_cache_counts(self) -> None:
+        other = 'f' * 40
+        os.symlink(SHA, self.node.base_path(other))
+        self.node.add_overlay(GUEST, other)
+        self.assert_users(GUEST, other)
+
+    def test_locks_are_not_even_opened(self) -> None:
+        # Closing one would drop it for the whole process.
+        self.node.add_file('locks', f'nova-{SHA}')
+        opened = self.spy_on_opens()
+        self.assert_users()
+        self.assertEqual([], [path for path in opened if 'locks' in path])
+
     def test_a_missing_base_file_is_noted(self) -> None:
         self.node.add_overlay(GUEST, SHA)
         os.unlink(self.node.base_path(SHA))
@@ -285,6 +330,12 @@ class FailureTest(OverlaysTestCase):
         self.node.add_file(GUEST, 'disk.info', data=data)
         self.assert_failure(GUEST, 'damaged')
 
+    def test_a_disk_info_that_is_a_fifo_is_not_waited_for(self) -> None:
+        self.node.add_file(GUEST, 'disk', data=b'QFI\xfb' + b'\xff' * 100)
+        directory = self.node.add_directory(GUEST)
+        os.mkfifo(os.path.join(directory, 'disk.info'))
+        self.assert_failure(GUEST, 'damaged')
+
     def test_a_link_to_nothing_is_named(self) -> None:
         directory = self.node.add_directory(GUEST)
         os.symlink('/no/such/disk', os.path.join(directory, 'disk'))
@@ -395,6 +446,18 @@ class ChangingTest(OverlaysTestCase):
         self.assertEqual({}, witness.look([SHA]).users)
         self.node.add_overlay(GUEST, SHA)
         self.assertEqual({GUEST}, witness.look_again(SHA).users[SHA])
+
+    def test_looking_again_sees_a_header_written_in_place(self) -> None:
+        finished = self.node.add_overlay(GUEST, SHA)
+        with open(finished, 'rb') as file:
+            data = file.read()
+        os.unlink(finished)
+        path = self.node.add_file(OTHER, 'disk')
+        witness = overlays.OverlayWitness(self.node.layout)
+        self.assertEqual({}, witness.look([SHA]).users)
+        with open(path, 'r+b') as file:
+            file.write(data)
+        self.assertEqual({OTHER}, witness.look_again(SHA).users[SHA])
 
     def test_looking_again_reads_only_what_has_changed(self) -> None:
         self.node.add_overlay(OTHER, SHA)

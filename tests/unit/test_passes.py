@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 import errno
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -11,10 +12,12 @@ import ddt
 import fixtures
 
 from nova_imagecache.cache import removal
+from nova_imagecache.cache import state as states
+from nova_imagecache.cache import status as statuses
 from nova_imagecache import decide
 from nova_imagecache import hook
 from nova_imagecache.integrity import checksum
-from nova_imagecache.integrity import verify
+from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import names
 from nova_imagecache.witnesses import testimony as testimonies
 from tests import base
@@ -23,7 +26,7 @@ from tests.unit import test_cache
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 KEEP = decide.Action.KEEP
 REMOVE = decide.Action.REMOVE
-Verdict = verify.Verdict
+Verdict = knowledges.Verdict
 
 
 class SaysLater:
@@ -209,6 +212,50 @@ class RemovalTest(base.NodeTestCase):
         self.patch(removal, 'remove', remove)
         self.assert_kept(name, 'touched')
 
+    def test_a_file_touched_while_the_witnesses_look_again_stays(
+        self,
+    ) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+
+        class Touches(SaysLater):
+            def look_again(self, name: str) -> testimonies.Testimony:
+                os.utime(path)
+                return testimonies.Testimony()
+
+        path = self.node.base_path(name)
+        witness = Touches(testimonies.Testimony())
+        file = self.file_of(self.node.run(witness), name)
+        self.assertIn('touched', file.reason)
+        self.assertIn(name, self.node.files())
+
+    def test_a_file_whose_use_is_noted_during_the_pass_stays(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        real = removal.remove
+
+        def remove(*args: Any) -> None:
+            now = self.node.clock.wall
+            states.note_use(self.node.layout, name, now)
+            real(*args)
+
+        self.patch(removal, 'remove', remove)
+        self.assert_kept(name, 'noted')
+
+    def test_locks_that_cannot_be_taken_are_a_problem(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        self.node.add_file('locks')
+        report = self.node.run()
+        self.assertIn('lock', report.problems[0])
+        self.assertIn(name, self.node.files())
+
+    def test_a_trace_that_cannot_be_removed_does_not_hide_the_removal(
+        self,
+    ) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        os.mkdir(self.node.base_path(f'{name}.sha1'))
+        report = self.node.run()
+        self.assertEqual([name], [file.name for file in report.removed])
+        self.assertIn(f'{name}.sha1', self.log.output)
+
     def test_a_file_fetched_anew_during_the_pass_stays(self) -> None:
         name = self.node.add_image('old', age=365 * base.DAY)
         real = removal.remove
@@ -359,7 +406,7 @@ class ChecksumTest(base.NodeTestCase):
 
         self.patch(checksum, 'digest_of_fd', digest_of_fd)
 
-    def verdict(self) -> verify.Verdict:
+    def verdict(self) -> knowledges.Verdict:
         return self.file_of(self.node.run(), self.name).checksum
 
     def write_sidecar(self, text: str) -> None:
@@ -425,6 +472,105 @@ class ChecksumTest(base.NodeTestCase):
         base.flip_bit(self.path)
         self.assertIs(Verdict.CORRUPT, self.verdict())
         self.assertEqual(known, self.read_sidecar())
+
+    def test_what_is_corrupt_is_not_laundered_by_a_new_checksum(
+        self,
+    ) -> None:
+        self.node.run()
+        known = self.read_sidecar()
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        os.unlink(self.sidecar)
+        self.assertEqual(known, hook.write_stored_checksum(self.path))
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        # Not even by one that somebody has computed of the bad bytes.
+        self.write_sidecar(
+            hashlib.sha1(open(self.path, 'rb').read()).hexdigest()
+        )
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
+    def test_a_wrong_checksum_does_not_replace_what_is_known(self) -> None:
+        self.node.run()
+        known = self.read_sidecar()
+        self.write_sidecar('f' * 40)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIs(Verdict.CORRUPT, file.checksum)
+        self.assertIn('may be what is wrong', file.reason)
+        self.write_sidecar(known)
+        self.assertIs(Verdict.GOOD, self.verdict())
+
+    def test_a_replaced_checksum_is_compared_once_per_interval(self) -> None:
+        self.node.configure(checksum_interval=1000)
+        self.node.run()
+        self.node.run()
+        self.reads.clear()
+        self.write_sidecar('f' * 40)
+        for _pass in range(3):
+            self.assertIs(Verdict.CORRUPT, self.verdict())
+        self.assertEqual([self.name], self.reads)
+
+    def test_a_baseline_made_after_all_was_lost_is_marked_for_ever(
+        self,
+    ) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        os.unlink(self.sidecar)
+        os.truncate(self.node.layout.ledger(self.name), 10)
+        for verdict in (Verdict.UNKNOWN, Verdict.GOOD, Verdict.GOOD):
+            file = self.file_of(self.node.run(), self.name)
+            self.assertIs(verdict, file.checksum)
+            self.assertIn('rebaselined on 20', file.reason)
+
+    def test_a_corrupt_file_that_is_touched_all_the_time_is_found(
+        self,
+    ) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        real = os.preadv
+
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            os.utime(self.path)
+            return real(fd, buffers, offset)
+
+        self.patch(os, 'preadv', preadv)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
+    @ddt.data('sidecar', 'ledger')
+    def test_a_record_that_cannot_be_read_hides_nothing(
+        self, which: str
+    ) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        ledger = self.node.layout.ledger(self.name)
+        hidden = self.sidecar if which == 'sidecar' else ledger
+        real = os.open
+
+        # Mocked: as when another user has made it, with umask 077.
+        def open_other(path: Any, *args: Any, **kwargs: Any) -> int:
+            if path == hidden:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(path, *args, **kwargs)
+
+        self.patch(os, 'open', open_other)
+        report = self.node.run()
+        self.assertIs(
+            Verdict.CORRUPT, self.file_of(report, self.name).checksum
+        )
+        self.assertIn(self.name, report.problems[0])
+
+    def test_without_birth_times_an_old_checksum_is_known_as_such(
+        self,
+    ) -> None:
+        # Mocked: the file systems without birth times are on the network.
+        self.patch(statuses, '_STATX_BTIME', 0)
+        self.node.run()
+        self.node.run()
+        os.rename(self.path, self.path + 'x')
+        self.node.add_base(self.name, data=b'other bytes')
+        self.assertIs(Verdict.UNKNOWN, self.verdict())
+        self.assertIs(Verdict.GOOD, self.verdict())
 
     def test_a_file_is_read_once_per_interval_whatever_was_found(
         self,
@@ -552,15 +698,15 @@ class ChecksumTest(base.NodeTestCase):
     def test_a_verdict_never_crosses_over_to_another_file(self) -> None:
         self.node.run()
         base.flip_bit(self.path)
-        real = checksum.read_unchanged
+        real = checksum.settled_digest
 
-        def read_unchanged(*args: Any) -> tuple[str, bool]:
+        def settled_digest(*args: Any) -> str:
             digest = real(*args)
             os.unlink(self.path)
             self.node.add_base(self.name, data=b'other bytes')
             return digest
 
-        self.patch(checksum, 'read_unchanged', read_unchanged)
+        self.patch(checksum, 'settled_digest', settled_digest)
         file = self.file_of(self.node.run(), self.name)
         self.assertIs(Verdict.UNKNOWN, file.checksum)
         self.assertIn('another file', file.reason)
@@ -598,8 +744,10 @@ class ChecksumTest(base.NodeTestCase):
 
         self.patch(os, 'preadv', preadv)
         self.node.run()
-        self.assertEqual([self.name], self.reads)
-        self.assertIn('another manager', second[0].problems[0])
+        file = self.file_of(second[0], self.name)
+        self.assertIs(Verdict.UNKNOWN, file.checksum)
+        self.assertIn('another manager', file.reason)
+        self.assertEqual((), second[0].problems)
 
     @ddt.data('directory', 'fifo', 'symlink')
     def test_a_checksum_that_is_no_file_hides_nothing(self, kind: str) -> None:
