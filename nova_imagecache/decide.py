@@ -79,7 +79,7 @@ def _fate(
     unused = 'left behind' if file.kind is names.Kind.LEFTOVER else 'unused'
     least = minimum_age(file.kind, settings)
     if not settings.remove_unused:
-        return Action.KEEP, f'{unused}; remove_unused_base_images is off'
+        return Action.KEEP, f'{unused}; removal is off'
     if age < least:
         return Action.KEEP, f'{unused} for {int(age)} s of {least} s'
     if vetoes:

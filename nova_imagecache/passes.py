@@ -132,19 +132,28 @@ class Pass:
         # Reading comes last, as it alone takes long.
         return self._finish(view, decisions, problems)
 
-    def verify_now(self, chosen: Collection[str]) -> reports.Report:
-        """Verify some files, due or not, and remove nothing."""
+    def verify_now(
+        self, chosen: Collection[str], strict: bool = False
+    ) -> reports.Report:
+        """Verify some files, due or not, and remove nothing.
+
+        :param strict: whether a file that cannot be verified just now, as
+            its lock is held or as it may still grow, is a problem
+        """
         view = self.look(with_content=True)
+        if not view.scan.files:
+            return self._report(view, [])
+        # As if removal were off, which is what is happening.
+        settings = dataclasses.replace(self._settings, remove_unused=False)
         decisions = [
             dataclasses.replace(
                 decision,
-                action=decide.Action.KEEP,
                 verify=decision.file.name in chosen
                 and decision.file.name in view.knowledge,
             )
-            for decision in view.decide(self._settings)
+            for decision in view.decide(settings)
         ]
-        return self._finish(view, decisions, [], strict=True).only(chosen)
+        return self._finish(view, decisions, [], strict).only(chosen)
 
     def _finish(
         self,
@@ -153,11 +162,7 @@ class Pass:
         problems: list[str],
         strict: bool = False,
     ) -> reports.Report:
-        """Remember what was seen, verify what is to be, and report.
-
-        :param strict: whether a file that cannot be verified just now, as
-            its lock is held, is a problem
-        """
+        """Remember what was seen, verify what is to be, and report."""
         kept = [
             decision
             for decision in decisions

@@ -207,6 +207,14 @@ class TestCase(testtools.TestCase):
         self.temporary = self.useFixture(fixtures.TempDir()).path
         # A temporary directory is its maker's alone.
         os.chmod(self.temporary, 0o755)
+        self.addCleanup(self._make_removable)
+
+    def _make_removable(self) -> None:
+        for directory, directories, _files in os.walk(self.temporary):
+            for name in directories:
+                path = os.path.join(directory, name)
+                if not os.path.islink(path):
+                    os.chmod(path, 0o755)
 
     def file_of(self, report: reports.Report, name: str) -> reports.FileReport:
         """Pick one file from a report."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from cliff import lister
 from cliff import show
+from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import scan
@@ -19,6 +20,8 @@ from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache import passes
 from nova_imagecache import report as reports
+
+LOG = logging.getLogger(__name__)
 
 
 class _Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
@@ -37,6 +40,8 @@ class _Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         """Give the lines, and remember how it went."""
         report = self.make_report(parsed_args)
+        if not os.path.isdir(report.cache_dir):
+            LOG.warning('There is no cache at %s', report.cache_dir)
         reports.log_findings(report)
         self.exit_code = self.judge(report)
         return output.COLUMNS, [output.row(file) for file in report.files]
@@ -129,7 +134,8 @@ class Verify(_Listing):
 
     Reads each file and compares it with its stored checksum; one that has
     none gets it. Works whether checksum_base_images is on or off. Nothing is
-    removed.
+    removed. A file that is named, and cannot be verified just now, makes the
+    exit code 1.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -160,4 +166,4 @@ class Verify(_Listing):
                 if file.kind.is_base
             ]
         one_pass = passes.Pass(self.settings, progress_bar=output.progress_bar)
-        return one_pass.verify_now(chosen)
+        return one_pass.verify_now(chosen, strict=bool(parsed_args.names))

@@ -39,21 +39,26 @@ def load(
     conf = cfg.ConfigOpts()
     confs.register_opts(conf)
     args = [f'--config-file={path}' for path in config_files]
-    conf(
-        args,
-        project=_PROJECT,
-        prog=_PROGRAM,
-        default_config_files=_default_files(),
-    )
+    default_files = _default_files()
+    try:
+        conf(
+            args,
+            project=_PROJECT,
+            prog=_PROGRAM,
+            default_config_files=default_files,
+        )
+    except OSError as error:
+        raise errors.Error(f'{error.filename}: {error.strerror}') from error
     if instances_path is not None:
         # A dollar sign in it is one, and no reference to another option.
         path = os.path.abspath(instances_path).replace('$', '$$')
         conf.set_override('instances_path', path)
     settings = confs.read_settings(conf)
     if not os.path.isdir(settings.instances_path):
+        found = '' if config_files or default_files else 'no nova.conf found; '
         raise errors.Error(
-            f'instances_path {settings.instances_path} is not a directory; '
-            'name another with --instances-path, or the file that does with '
-            '--config-file'
+            f'{found}instances_path {settings.instances_path} is not a '
+            'directory; name another with --instances-path, or the file that '
+            'does with --config-file'
         )
     return settings

@@ -132,7 +132,9 @@ class Demo(command.Command):
             '2. The first pass, with checksum_base_images on. Fetching an '
             'image computes no checksum, so that guests start fast; this '
             'pass makes them, and cannot say yet whether a file is good '
-            '("unknown"). For now removal is switched off.'
+            '("unknown"). A resized image gets its checksum a pass later: it '
+            'is written without a lock, and could still be growing. For now '
+            'removal is switched off.'
         )
         self._table(passes.Pass(node).run())
 

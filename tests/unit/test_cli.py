@@ -173,6 +173,9 @@ class CommandTest(ShellTestCase):
         self.assertIn('first time', stderr)
         self.assertEqual('unknown', self.rows('verify', name)[0]['checksum'])
         self.assertEqual('good', self.rows('verify', name)[0]['checksum'])
+        # Where no file was named, it is no failure.
+        self.node.add_base(name + '1')
+        self.assertEqual(0, self.run_command('verify')[0])
 
     def test_a_blind_witness_is_no_matter_to_verify(self) -> None:
         self.node.add_image('x')
@@ -230,9 +233,15 @@ class CommandTest(ShellTestCase):
         )
         self.assertEqual((0, '[]'), (code, stdout.strip()))
 
-    def test_an_empty_node_is_fine(self) -> None:
+    @ddt.data('pass', 'list', 'verify')
+    def test_a_node_without_a_cache_is_fine_and_stays_so(
+        self, command: str
+    ) -> None:
         os.rmdir(self.node.layout.base)
-        self.assertEqual([], self.rows('pass'))
+        code, stdout, stderr = self.run_command(command, '-f', 'json')
+        self.assertEqual((0, '[]'), (code, stdout.strip()))
+        self.assertIn('There is no cache', stderr)
+        self.assertFalse(os.path.exists(self.node.layout.base))
 
 
 @ddt.ddt
@@ -272,6 +281,12 @@ class UsageTest(ShellTestCase):
         self.assertIn(
             '/no/such',
             self.assert_one_line('--config-file', '/no/such', 'list'),
+        )
+
+    def test_a_directory_for_a_configuration_file_is_one_line(self) -> None:
+        self.assertIn(
+            f'{self.temporary}: Is a directory',
+            self.assert_one_line('--config-file', self.temporary, 'list'),
         )
 
     @ddt.data(

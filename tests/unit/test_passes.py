@@ -136,7 +136,7 @@ class RemovalTest(base.NodeTestCase):
     def test_nothing_goes_when_removal_is_off(self) -> None:
         name = self.node.add_image('old', age=365 * base.DAY)
         self.node.configure(remove_unused=False)
-        self.assert_kept(name, 'remove_unused_base_images')
+        self.assert_kept(name, 'removal is off')
 
     def test_nothing_goes_when_a_disk_cannot_be_read(self) -> None:
         name = self.node.add_image('old', age=365 * base.DAY)
@@ -484,9 +484,8 @@ class ChecksumTest(base.NodeTestCase):
         self.assertEqual(known, hook.write_stored_checksum(self.path))
         self.assertIs(Verdict.CORRUPT, self.verdict())
         # Not even by one that somebody has computed of the bad bytes.
-        self.write_sidecar(
-            hashlib.sha1(open(self.path, 'rb').read()).hexdigest()
-        )
+        with open(self.path, 'rb') as file:
+            self.write_sidecar(hashlib.sha1(file.read()).hexdigest())
         self.assertIs(Verdict.CORRUPT, self.verdict())
 
     def test_a_wrong_checksum_does_not_replace_what_is_known(self) -> None:
