@@ -2,7 +2,8 @@
 
 """How long a pass takes, beside one ``qemu-img info`` per guest.
 
-A node of real qcow2 overlays over sparse base files. Checksums are off: this
+A node of real qcow2 overlays over sparse base files, each guest with a raw
+disk beside its overlay that has just been written. Checksums are off: this
 is what a pass costs beyond reading checksummed data. Its peer is how stock
 Nova learns which base file a guest uses, without the prlimit that Nova adds.
 """
@@ -41,6 +42,8 @@ def build(layout: layouts.Layout, guests: int, base_files: int) -> list[str]:
         image = images.Image('raw', _BASE_SIZE)
         images.create_overlay(disk, bases[number % base_files], image, None)
         disks.append(disk)
+        with open(os.path.join(directory, 'disk.local'), 'xb') as file:
+            file.write(b'a guest' * 1024)
     return disks
 
 

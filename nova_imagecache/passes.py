@@ -253,17 +253,15 @@ class Pass:
                 [decision.file for decision in kept],
                 {decision.file.name for decision in kept if decision.users},
             )
-            removal.tidy(
-                self._layout,
-                [decision.file.name for decision in kept],
-                view.now.wall,
-            )
-        except errors.Locked:
-            return []
-        except errors.LockBroken as error:
-            return [str(error)]
+        except errors.NotNow as error:
+            return [f'{self._layout.state} cannot be kept: {error}']
         except OSError as error:
-            return [f'{self._layout.own} cannot be kept: {error.strerror}']
+            return [f'{self._layout.state} cannot be kept: {error.strerror}']
+        removal.tidy(
+            self._layout,
+            [decision.file.name for decision in kept],
+            view.now.wall,
+        )
         return []
 
     def _verify(

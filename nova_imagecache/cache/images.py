@@ -112,9 +112,10 @@ def _execute(
             env_variables={**os.environ, 'LC_ALL': 'C'},
         )
     except processutils.ProcessExecutionError as error:
-        output = (error.stderr or error.stdout or str(error)).strip()
+        said = f'{error.stdout or ""}\n{error.stderr or ""}'.split('\n')
+        lines = [line for line in said if line.strip()] or [str(error)]
         raise errors.FetchFailed(
-            f'{command[0]} {command[1]}: {output.splitlines()[-1]}'
+            f'{command[0]} {command[1]}: {lines[-1]}'
         ) from error
     except OSError as error:
         raise errors.FetchFailed(

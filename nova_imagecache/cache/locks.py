@@ -7,13 +7,19 @@ import contextlib
 import errno
 import functools
 import os
+import time
 
 from oslo_concurrency import lockutils
+from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import errors
 from nova_imagecache import names
+
+LOG = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.01
 
 #: As ``synchronized`` in nova/utils.py.
 _NOVA_PREFIX = 'nova-'
@@ -29,29 +35,40 @@ def _lock(
     blocking: bool = False,
 ) -> Iterator[None]:
     file = os.path.join(path, (prefix or '') + name)
-    with contextlib.ExitStack() as stack:
-        try:
-            # To open a FIFO would wait for somebody to read from it.
-            if os.path.lexists(file) and not os.path.isfile(file):
-                raise OSError(errno.EINVAL, 'Not a regular file')
-            stack.enter_context(
-                lockutils.lock(
-                    name,
-                    lock_file_prefix=prefix,
-                    external=True,
-                    lock_path=path,
-                    do_log=False,
-                    semaphores=semaphores,
-                    blocking=blocking,
-                )
-            )
-        except lockutils.AcquireLockFailedException:
-            raise errors.Locked(held) from None
-        except OSError as error:
-            raise errors.LockBroken(
-                f'the lock {file} cannot be taken: {error.strerror}'
-            ) from error
+    lock = lockutils.lock(
+        name,
+        lock_file_prefix=prefix,
+        external=True,
+        lock_path=path,
+        do_log=False,
+        semaphores=semaphores,
+        blocking=blocking,
+    )
+    try:
+        # To open a FIFO would wait for somebody to read from it.
+        if os.path.lexists(file) and not os.path.isfile(file):
+            raise OSError(errno.EINVAL, 'Not a regular file')
+        lock.__enter__()
+    except lockutils.AcquireLockFailedException:
+        raise errors.Locked(held) from None
+    except (OSError, RuntimeError) as error:
+        # fasteners makes a RuntimeError of what fcntl(2) answers, such as
+        # ENOLCK from an NFS server without lock daemon.
+        reason = getattr(error, 'strerror', None) or error
+        raise errors.LockBroken(
+            f'the lock {file} cannot be taken: {reason}'
+        ) from error
+    try:
         yield
+    finally:
+        try:
+            lock.__exit__(None, None, None)
+        except (OSError, RuntimeError) as error:
+            # The file is closed all the same, and that drops the lock.
+            LOG.warning(
+                'The lock %(file)s cannot be released: %(error)s',
+                {'file': file, 'error': error},
+            )
 
 
 def nova_lock(
@@ -85,20 +102,35 @@ def _semaphores(path: str) -> lockutils.Semaphores:
     return lockutils.Semaphores()
 
 
+@contextlib.contextmanager
 def manager_lock(
-    layout: layouts.Layout, name: str
-) -> contextlib.AbstractContextManager[None]:
-    """Hold a lock that only managers of this cache know, without waiting.
+    layout: layouts.Layout, name: str, patience: float = 0
+) -> Iterator[None]:
+    """Hold a lock that only managers of this cache know.
 
+    :param patience: for how many seconds to wait for it. Some are held for
+        milliseconds only, and then giving up at once loses more.
     :raises nova_imagecache.errors.Locked: another manager holds it
     :raises nova_imagecache.errors.LockBroken: it cannot be had at all
     """
-    return _lock(
-        name,
-        layout.own_locks,
-        'another manager is at it',
-        semaphores=_semaphores(layout.own),
-    )
+    deadline = time.monotonic() + patience
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(
+                    _lock(
+                        name,
+                        layout.own_locks,
+                        'another manager is at it',
+                        semaphores=_semaphores(layout.own),
+                    )
+                )
+                break
+            except errors.Locked:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+        yield
 
 
 def check_unreplaced(

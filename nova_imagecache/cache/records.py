@@ -12,6 +12,7 @@ protection against anybody.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -70,6 +71,10 @@ def load(path: str, kind: str, version: int) -> Body | None:
         fd = status.open_regular(path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise errors.Damaged('it is not a regular file') from None
+        raise
     with os.fdopen(fd, 'rb') as file:
         data = file.read(_SIZE_LIMIT + 1)
     if len(data) > _SIZE_LIMIT:

@@ -13,6 +13,7 @@ from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
 from nova_imagecache.cache import scan
+from nova_imagecache.cache import status as statuses
 from nova_imagecache import errors
 from nova_imagecache import names
 
@@ -57,7 +58,7 @@ def remove(
         if reason is not None:
             raise errors.NotNow(reason)
         path = layout.file(file.name)
-        if names.sidecar_of(file.name) and os.path.lexists(
+        if names.sidecar_of(file.name) and not statuses.gone(
             layout.file(names.lock_name(file.name))
         ):
             raise errors.Changed('its base file is there again')
@@ -86,16 +87,15 @@ def tidy(layout: layouts.Layout, present: Iterable[str], now: float) -> None:
     :param present: names of the files in the cache
     :param now: seconds since the epoch
     """
-    with contextlib.suppress(FileNotFoundError):
-        for name in set(os.listdir(layout.ledgers)) - set(present):
-            _tidy_ledger(layout, name)
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(layout.temporary):
-            path = os.path.join(layout.temporary, name)
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                age = now - os.lstat(path).st_mtime
-                if age > _STALE_SECONDS:
-                    os.unlink(path)
+    for name in set(_list(layout.ledgers)) - set(present):
+        _tidy_ledger(layout, name)
+    for name in _list(layout.temporary):
+        path = os.path.join(layout.temporary, name)
+        try:
+            if now - os.lstat(path).st_mtime > _STALE_SECONDS:
+                os.unlink(path)
+        except OSError as error:
+            LOG.debug('%s stays: %s', path, error)
 
 
 def _tidy_ledger(layout: layouts.Layout, name: str) -> None:
@@ -104,7 +104,14 @@ def _tidy_ledger(layout: layouts.Layout, name: str) -> None:
         return
     try:
         with locks.nova_lock(layout, base, blocking=False):
-            if not os.path.lexists(layout.file(base)):
+            if statuses.gone(layout.file(base)):
                 os.unlink(layout.ledger(name))
-    except (errors.NotNow, FileNotFoundError):
-        LOG.debug('The ledger of %s stays for now', name)
+    except (errors.NotNow, OSError) as error:
+        LOG.debug('%s stays: %s', layout.ledger(name), error)
+
+
+def _list(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []

@@ -10,7 +10,6 @@ root squashed, is refused.
 from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
-import os
 from typing import Any
 
 from oslo_log import log as logging
@@ -27,6 +26,9 @@ LOG = logging.getLogger(__name__)
 
 _KIND = 'state'
 _VERSION = 1
+
+# Nobody holds the state's lock for longer than it takes to write a file.
+_PATIENCE_SECONDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,11 +167,10 @@ def remember(
 
     :param files: what the pass found and left in place
     :param used: names of those that have a user
-    :raises nova_imagecache.errors.Locked: another manager is writing; it
-        sees the same users
+    :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
-    with locks.manager_lock(layout, 'state'):
+    with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
         try:
             state = load(layout)
         except errors.Damaged as error:
@@ -181,7 +182,7 @@ def remember(
         sightings = {
             name: sighting
             for name, sighting in state.files.items()
-            if os.path.lexists(layout.file(name))
+            if not statuses.gone(layout.file(name))
         }
         for file in files:
             sightings[file.name] = _updated(
@@ -225,7 +226,7 @@ def note_use(layout: layouts.Layout, name: str, now: float) -> None:
     """
     try:
         status = statuses.status_of(layout.file(name))
-        with locks.manager_lock(layout, 'state'):
+        with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
             state = load(layout)
             sighting = Sighting(status.incarnation.key, now, status.modified)
             state = State(state.clocks, {**state.files, name: sighting})

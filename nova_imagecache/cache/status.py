@@ -184,6 +184,17 @@ def status_of(path: str) -> Status:
         os.close(fd)
 
 
+def gone(path: str) -> bool:
+    """Whether there is no such file: not, whether it cannot be looked at."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def open_regular(path: str) -> int:
     """Open a regular file for reading, and nothing else.
 

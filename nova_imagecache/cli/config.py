@@ -49,6 +49,9 @@ def load(
         )
     except OSError as error:
         raise errors.Error(f'{error.filename}: {error.strerror}') from error
+    except UnicodeDecodeError as error:
+        read = ', '.join(config_files or default_files)
+        raise errors.Error(f'{read}: not UTF-8: {error}') from error
     if instances_path is not None:
         # A dollar sign in it is one, and no reference to another option.
         path = os.path.abspath(instances_path).replace('$', '$$')

@@ -13,6 +13,10 @@ from nova_imagecache.integrity import checksum
 from nova_imagecache.integrity import ledger as ledgers
 
 
+# After which a file that could not be read is tried again, at the latest.
+_RETRY_SECONDS = 24 * 3600
+
+
 class Verdict(enum.StrEnum):
     """What is known of the content of a file."""
 
@@ -61,13 +65,18 @@ def judge(ledger: ledgers.Ledger) -> Finding:
     verdict = Verdict.UNKNOWN if ledger.verified is None else Verdict.GOOD
     if ledger.found is not None:
         verdict = Verdict.CORRUPT
-        others = sorted({ledger.sha1, ledger.stored} - {ledger.found, None})
-        notes.append(f'its SHA-1 is {ledger.found} and not {others[0]}')
+        known = (ledger.sha1, ledger.stored)
+        other = next(digest for digest in known if digest != ledger.found)
+        notes.append(f'its SHA-1 is {ledger.found} and not {other}')
         if ledger.found == ledger.sha1:
             notes.append(
                 'it has not changed since it was first read, so the stored '
                 'checksum may be what is wrong'
             )
+    if ledger.unreadable is not None:
+        notes.append(f'it cannot be read: {ledger.unreadable}')
+        if verdict is not Verdict.CORRUPT:
+            verdict = Verdict.UNREADABLE
     if ledger.rebaselined is not None:
         day = datetime.datetime.fromtimestamp(
             ledger.rebaselined, datetime.UTC
@@ -85,12 +94,15 @@ class Knowledge:
     :ivar stored: its stored checksum, if it has a valid one
     :ivar ledger: its ledger, if it has one
     :ivar lost: whether it had a ledger that can no longer be made out
+    :ivar blind: whether some of this could not be read just now: what is not
+        seen may be there
     :ivar problems: what cannot be read, a sentence each
     """
 
     stored: str | None = None
     ledger: ledgers.Ledger | None = None
     lost: bool = False
+    blind: bool = False
     problems: tuple[str, ...] = ()
 
     @property
@@ -110,7 +122,13 @@ class Knowledge:
         :param interval: seconds between two verifications
         :param now: seconds since the epoch
         """
-        if self.ledger is None or self.ledger.verified is None:
+        if self.ledger is None:
+            return True
+        if self.ledger.unreadable is not None:
+            # A disk that fails is spared, but not forgotten.
+            retry = min(interval, _RETRY_SECONDS)
+            return not 0 <= now - (self.ledger.attempted or 0) < retry
+        if self.ledger.verified is None:
             return True
         if self.stored not in (None, self.ledger.stored):
             # Somebody has stored another checksum since.
@@ -122,27 +140,32 @@ class Knowledge:
 def recall(layout: layouts.Layout, file: scan.CachedFile) -> Knowledge:
     """Read what is known of a file; the file itself is not read.
 
-    A ledger that is damaged, or a checksum that cannot be read, says nothing
-    of the file, good or bad; the next verification replaces it.
+    A ledger that is damaged says nothing of the file, good or bad; the next
+    verification replaces it. What merely cannot be read is never replaced.
     """
     problems = []
     lost = False
-    any_ledger = None
+    blind = False
+    ledger = None
+    stored = None
     try:
-        any_ledger = ledgers.load_any(layout, file.name)
-    except (errors.Damaged, OSError) as error:
+        ledger = ledgers.load_any(layout, file.name)
+    except errors.Damaged as error:
         lost = True
         problems.append(f'the ledger of {file.name} says nothing: {error}')
-    stored = None
+    except OSError as error:
+        blind = True
+        problems.append(f'the ledger of {file.name} cannot be read: {error}')
     try:
         stored = checksum.read_stored_checksum(layout.file(file.name))
     except OSError as error:
+        blind = True
         problems.append(f'the checksum of {file.name} cannot be read: {error}')
     incarnation = file.status.incarnation
-    if any_ledger is None or any_ledger.key == incarnation.key:
-        return Knowledge(stored, any_ledger, lost, tuple(problems))
-    # Where birth times do not tell, this does: the checksum is that of the
-    # file which was here before.
-    if incarnation.born is None and any_ledger.sha1 == stored:
-        stored = None
-    return Knowledge(stored, None, lost, tuple(problems))
+    if ledger is not None and ledger.key != incarnation.key:
+        # Where birth times do not tell, this does: the checksum is that of
+        # the file which was here before.
+        if incarnation.born is None and ledger.sha1 == stored:
+            stored = None
+        ledger = None
+    return Knowledge(stored, ledger, lost, blind, tuple(problems))

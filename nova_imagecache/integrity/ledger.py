@@ -18,23 +18,31 @@ _VERSION = 1
 class Ledger:
     """The ledger of one incarnation of a base file.
 
-    :ivar sha1: SHA-1 of the whole file when it was first read; it never
-        changes
+    :ivar sha1: SHA-1 of the whole file when it was first read, after which it
+        never changes; None if it could not be read yet
     :ivar stored: the stored checksum that it was last compared with
     :ivar verified: when the file was last read and compared, in seconds
         since the epoch; None if never
     :ivar found: the SHA-1 that the last comparison gave; None when it agreed
         with both others
+    :ivar unreadable: why the last reading failed; None when it did not
+    :ivar attempted: when it failed, in seconds since the epoch
     :ivar rebaselined: when this ledger was begun because all that was known
         of the file before had been lost, in seconds since the epoch
     """
 
     key: status.Key
-    sha1: str
-    stored: str
+    sha1: str | None = None
+    stored: str | None = None
     verified: float | None = None
     found: str | None = None
+    unreadable: str | None = None
+    attempted: float | None = None
     rebaselined: float | None = None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _time(value: Any) -> float | None:
@@ -45,10 +53,12 @@ def _decode(body: records.Body) -> Ledger:
     try:
         return Ledger(
             status.decode_key(body['key']),
-            str(body['sha1']),
-            str(body['stored']),
+            _text(body['sha1']),
+            _text(body['stored']),
             _time(body['verified']),
-            None if body['found'] is None else str(body['found']),
+            _text(body['found']),
+            _text(body['unreadable']),
+            _time(body['attempted']),
             _time(body['rebaselined']),
         )
     except (KeyError, TypeError, ValueError, OverflowError):

@@ -8,6 +8,8 @@ for a moment, because whoever still writes the file holds it, and afterwards to
 publish, if the file is still the one that was read.
 """
 
+import contextlib
+import dataclasses
 import os
 
 from oslo_log import log as logging
@@ -56,13 +58,14 @@ def _updated(
     """Give the ledger after a reading."""
     old = known.ledger
     compared = bool(known.digests)
+    first = (old.sha1 if old else None) or known.stored or found
     rebaselined = old.rebaselined if old else None
     if known.lost and not compared:
         rebaselined = now
     return ledgers.Ledger(
         key=file.status.incarnation.key,
-        sha1=old.sha1 if old else known.stored or found,
-        stored=known.stored or (old.sha1 if old else found),
+        sha1=first,
+        stored=known.stored or first,
         verified=now if compared else None,
         found=None if known.digests <= {found} else found,
         rebaselined=rebaselined,
@@ -75,12 +78,22 @@ def _publish(
     known: knowledges.Knowledge,
     ledger: ledgers.Ledger,
 ) -> None:
-    try:
-        ledgers.load_any(layout, file.name)
-    except errors.Damaged as error:
-        records.set_aside(layout.ledger(file.name), error)
+    """Publish what was learnt, with the file's guard held.
+
+    :raises nova_imagecache.errors.NotNow: it is known better by now
+    :raises OSError: it was not published
+    """
+    if knowledges.recall(layout, file) != known:
+        raise errors.NotNow('its records have changed meanwhile')
+    if known.blind and known.ledger is None:
+        # There may be a ledger that says something else.
+        return
+    if known.lost:
+        records.set_aside(
+            layout.ledger(file.name), errors.Damaged('it says nothing')
+        )
     ledgers.save(layout, file.name, ledger)
-    if known.stored is None:
+    if known.stored is None and not known.blind and ledger.sha1 is not None:
         checksum.store_checksum(layout.file(file.name), ledger.sha1)
 
 
@@ -97,9 +110,10 @@ def restore_checksum(
     :raises nova_imagecache.errors.NotNow: not in this pass
     :raises OSError: it was not written
     """
-    if known.stored is None and known.ledger is not None:
+    digest = known.ledger.sha1 if known.ledger else None
+    if known.stored is None and not known.blind and digest is not None:
         with locks.guard(layout, file.name, file.status.incarnation):
-            checksum.store_checksum(layout.file(file.name), known.ledger.sha1)
+            checksum.store_checksum(layout.file(file.name), digest)
 
 
 def _compare(
@@ -145,17 +159,38 @@ def verify(
     :param now: seconds since the epoch, to be noted as the time of reading
     :returns: the verdict; an error is a finding too
     """
+    if known.blind and not known.digests:
+        # To make a checksum now could make damage the baseline.
+        return known.finding.postponed(
+            'what is known of it cannot be read', problem=True
+        )
     try:
         return _compare(layout, file, known, now, progress)
     except errors.Changed as error:
         # What was known is of a file that is gone.
         return knowledges.Finding().postponed(str(error))
     except errors.NotNow as error:
-        return known.finding.postponed(
-            str(error), problem=not isinstance(error, errors.Locked)
-        )
+        broken = isinstance(error, errors.LockBroken | errors.Written)
+        return known.finding.postponed(str(error), problem=broken)
     except OSError as error:
-        return knowledges.Finding(
-            knowledges.Verdict.UNREADABLE,
-            f'it cannot be read: {error.strerror}',
-        )
+        return _note_failure(layout, file, known, now, error)
+
+
+def _note_failure(
+    layout: layouts.Layout,
+    file: scan.CachedFile,
+    known: knowledges.Knowledge,
+    now: float,
+    error: OSError,
+) -> knowledges.Finding:
+    """Remember that a file cannot be read; what is known of it stays."""
+    ledger = dataclasses.replace(
+        known.ledger or ledgers.Ledger(file.status.incarnation.key),
+        unreadable=error.strerror or str(error),
+        attempted=now,
+    )
+    with contextlib.suppress(errors.NotNow, OSError):
+        with locks.guard(layout, file.name, file.status.incarnation):
+            if not (known.blind or known.lost):
+                ledgers.save(layout, file.name, ledger)
+    return knowledges.judge(ledger)

@@ -79,6 +79,11 @@ def _read(fd: int, offset: int, length: int) -> bytes:
     return data
 
 
+def _name(data: bytes) -> str | None:
+    """Decode a name as QEMU does, to which a NUL is its end."""
+    return os.fsdecode(data.partition(b'\0')[0]) or None
+
+
 def _unpack(layout: struct.Struct, block: bytes) -> tuple[Any, ...]:
     if len(block) < layout.size:
         raise MalformedHeader('it is cut short')
@@ -115,11 +120,11 @@ def _read_qcow(fd: int, block: bytes) -> DiskHeader:
     if offset:
         if length > _QCOW_NAME_LIMIT:
             raise MalformedHeader('the name of its backing file is too long')
-        backing = os.fsdecode(_read(fd, offset, length)) or None
+        backing = _name(_read(fd, offset, length))
     if version == 1:
         return DiskHeader('qcow', backing)
     extensions = _qcow2_extensions(fd, block, version)
-    named = {kind: os.fsdecode(data) for kind, data in extensions.items()}
+    named = {kind: _name(data) for kind, data in extensions.items()}
     return DiskHeader(
         'qcow2',
         backing,
@@ -134,7 +139,7 @@ def _read_qed(fd: int, block: bytes) -> DiskHeader:
         return DiskHeader('qed')
     if length > _QCOW_NAME_LIMIT:
         raise MalformedHeader('the name of its backing file is too long')
-    return DiskHeader('qed', os.fsdecode(_read(fd, offset, length)))
+    return DiskHeader('qed', _name(_read(fd, offset, length)))
 
 
 def _read_vmdk(fd: int, block: bytes) -> DiskHeader:
@@ -146,7 +151,7 @@ def _read_vmdk(fd: int, block: bytes) -> DiskHeader:
         length = min(length * _SECTOR, _VMDK_DESCRIPTOR_LIMIT)
         descriptor = _read(fd, offset * _SECTOR, length)
     match = _VMDK_PARENT.search(descriptor)
-    return DiskHeader('vmdk', os.fsdecode(match[1]) if match else None)
+    return DiskHeader('vmdk', _name(match[1]) if match else None)
 
 
 def read_header(fd: int) -> DiskHeader:

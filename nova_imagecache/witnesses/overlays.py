@@ -23,6 +23,7 @@ _ROUNDS = 10
 
 # A disk without a backing file that was written so lately may get one yet.
 _FRESH_SECONDS = 60
+_HEADER_SIZE = 4096
 
 _DISK_INFO = 'disk.info'
 _DISK_INFO_LIMIT = 1024 * 1024
@@ -112,9 +113,10 @@ class OverlayWitness:
     def __init__(self, layout: layouts.Layout) -> None:
         """Look at nothing yet."""
         self._layout = layout
-        # Locks, and what fsck found; only root may read the latter.
+        # Locks, our own files, and what fsck found, which is root's alone.
         self._not_guests = {
             layout.locks,
+            layout.own,
             os.path.join(layout.instances, 'lost+found'),
             os.path.join(layout.base, 'lost+found'),
         }
@@ -139,10 +141,11 @@ class OverlayWitness:
     def look_again(self, name: str) -> testimonies.Testimony:
         """Scan the directories that have changed since.
 
-        And those in which a disk may just have been in the making: qemu-img
-        writes the name of the backing file last, and in place.
+        And the disks that may just have been in the making: qemu-img writes
+        the name of the backing file last, and in place.
         """
-        self._scan(list({*self._changed(), *self._fresh}))
+        fresh, self._fresh = self._fresh, set()
+        self._scan(list({*self._changed(), *map(os.path.dirname, fresh)}))
         return self._testify([name])
 
     def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
@@ -228,37 +231,43 @@ class OverlayWitness:
         self._failures.pop(directory, None)
         found = []
         for entry in listed:
-            if self._is_directory(entry):
-                if entry.path not in self._directories:
+            self._failures.pop(entry.path, None)
+            if entry.path in self._not_guests or _is_no_disk(entry.name):
+                continue
+            try:
+                is_directory = entry.is_dir()
+            except OSError as error:
+                self._fail(entry.path, error.strerror)
+                continue
+            if is_directory:
+                if entry.path not in self._directories and (
+                    not entry.is_symlink() or self._may_follow(entry.path)
+                ):
                     found.append(entry.path)
             elif stamp[:2] == self._cache:
                 self._read_cached(directory, entry)
-            elif not _is_no_disk(entry.name):
+            else:
                 self._read_disk(directory, entry)
         return found
 
-    def _is_directory(self, entry: os.DirEntry[str]) -> bool:
-        if entry.name == names.OWN_DIRECTORY or _is_no_disk(entry.name):
+    def _may_follow(self, link: str) -> bool:
+        """Judge a link to a directory.
+
+        A guest's directory may be on another disk. A link to somewhere in
+        here leads to nothing new; any other may lead to all the files there
+        are.
+        """
+        root = os.path.realpath(self._layout.instances)
+        target = os.path.realpath(link)
+        if os.path.commonpath([root, target]) == root:
             return False
-        if entry.path in self._not_guests:
+        below_root = os.path.dirname(link) == self._layout.instances
+        if not below_root or os.path.commonpath([root, target]) == target:
+            self._fail(link, f'it links to {target}, which is not looked into')
             return False
-        try:
-            if not entry.is_dir():
-                return False
-            if not entry.is_symlink():
-                return True
-            # A link back up would have us walk in circles.
-            status = entry.stat()
-        except OSError as error:
-            self._fail(entry.path, error.strerror)
-            return False
-        identity = (status.st_dev, status.st_ino)
-        return identity not in {
-            stamp[:2] for stamp in self._directories.values()
-        }
+        return True
 
     def _read_disk(self, directory: str, entry: os.DirEntry[str]) -> None:
-        self._failures.pop(entry.path, None)
         try:
             if entry.is_file() or entry.is_symlink():
                 self._note_disk(directory, entry)
@@ -296,8 +305,12 @@ class OverlayWitness:
 
     def _note_disk(self, directory: str, entry: os.DirEntry[str]) -> None:
         """Note what a disk needs: what its header names, or it links to."""
-        needs = self._needs(directory, entry.path)
+        needs: frozenset[str] = frozenset()
+        if entry.is_file():
+            needs = self._needs(entry.path)
         if entry.is_symlink():
+            # What a link leads to may be a device: not even opened.
+            os.stat(entry.path)
             for target in (
                 os.readlink(entry.path),
                 os.path.realpath(entry.path),
@@ -313,7 +326,7 @@ class OverlayWitness:
         for need in needs:
             self._by_need.setdefault(need, set()).add(disk.path)
 
-    def _needs(self, directory: str, path: str) -> frozenset[str]:
+    def _needs(self, path: str) -> frozenset[str]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
@@ -326,8 +339,11 @@ class OverlayWitness:
         for reference in (header.backing_file, header.data_file):
             if reference is not None:
                 needs |= disk_header.file_names(reference)
-        if not needs and time.time() - status.st_mtime < _FRESH_SECONDS:
-            self._fresh.add(directory)
+        # A guest's raw disk has a header no more than it had a moment ago.
+        unfinished = header.format != 'raw' or status.st_size < _HEADER_SIZE
+        age = time.time() - status.st_mtime
+        if not needs and unfinished and age < _FRESH_SECONDS:
+            self._fresh.add(path)
         return needs
 
     def _fail(self, path: str, problem: object) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -162,6 +163,32 @@ class LockTest(base.NodeTestCase):
             ):
                 with locks.nova_lock(self.node.layout, SHA, blocking=False):
                     self.fail('locked nothing')
+
+    def test_a_server_without_locks_says_so(self) -> None:
+        # Mocked: NFS without a lock daemon takes a server.
+        def lockf(*args: Any) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        with fixtures.MonkeyPatch('fcntl.lockf', lockf):
+            with self.assertRaisesRegex(errors.LockBroken, 'No locks'):
+                with locks.nova_lock(self.node.layout, SHA, blocking=False):
+                    self.fail('locked nothing')
+
+    def test_a_lock_that_cannot_be_released_is_logged(self) -> None:
+        real = fcntl.lockf
+
+        # Mocked: NFS that loses its lock daemon takes a server.
+        def lockf(fd: Any, operation: int) -> None:
+            if operation == fcntl.LOCK_UN:
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+            real(fd, operation)
+
+        with fixtures.MonkeyPatch('fcntl.lockf', lockf):
+            with locks.nova_lock(self.node.layout, SHA, blocking=False):
+                pass
+        self.assertIn('cannot be released', self.log.output)
+        with locks.nova_lock(self.node.layout, SHA, blocking=False):
+            pass
 
     def test_a_fifo_for_a_lock_is_not_waited_for(self) -> None:
         os.makedirs(self.node.layout.locks)

@@ -158,6 +158,22 @@ class AgreementTest(HeaderTestCase):
         self.assertEqual(self.path('base.raw'), self.read(top).backing_file)
         self.assert_agreement(top)
 
+    def test_a_name_with_a_nul_in_it_ends_there(self) -> None:
+        top = self.path('top')
+        base.qemu_img(
+            'create', '-f', 'qcow2', '-b', self.make_base(), '-F', 'raw', top
+        )
+        with open(top, 'r+b') as file:
+            _magic, _version, offset, length = struct.unpack(
+                '>4sIQI', file.read(20)
+            )
+            file.seek(16)
+            file.write(struct.pack('>I', length + 5))
+            file.seek(offset + length)
+            file.write(b'\0more')
+        self.assertEqual(self.path('base.raw'), self.read(top).backing_file)
+        self.assert_agreement(top)
+
     def test_an_image_whose_end_is_cut_off(self) -> None:
         top = self.path('top')
         base.qemu_img(

@@ -166,6 +166,28 @@ class CacheImageTest(FetchTestCase):
         self.assertEqual((), report.removed)
         self.assertEqual(0, report.files[0].age_seconds)
 
+    def test_no_use_is_lost_when_many_are_noted_at_once(self) -> None:
+        names = [hook.get_cache_fname(str(number)) for number in range(16)]
+        for name in names:
+            self.cache(name=name)
+            os.utime(os.path.join(self.cache_dir, name), (1, 1))
+
+        # Mocked: a file of QEMU's user needs another user.
+        def utime(*args: Any, **kwargs: Any) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        self.patch(os, 'utime', utime)
+        threads = [
+            threading.Thread(target=self.cache, kwargs={'name': name})
+            for name in names
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        report = hook.ImageCacheManager(self.conf).update(None, [])
+        self.assertEqual((), report.removed)
+
     def test_the_base_file_and_its_name_are_made_durable(self) -> None:
         synced: list[str] = []
         real = os.fsync

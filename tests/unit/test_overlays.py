@@ -139,6 +139,20 @@ class UsersTest(OverlaysTestCase):
         os.symlink(elsewhere, directory)
         self.assert_users(GUEST)
 
+    def test_a_link_out_of_the_instances_is_not_walked_but_named(
+        self,
+    ) -> None:
+        directory = self.node.add_directory(GUEST)
+        os.symlink('/', os.path.join(directory, 'everything'))
+        os.symlink('/', os.path.join(self.node.layout.instances, 'root'))
+        opened = self.spy_on_opens()
+        failures = self.look().failures
+        self.assertEqual(2, len(failures))
+        self.assertIn('everything', ' '.join(failures))
+        self.assertEqual(
+            [], [path for path in opened if self.temporary not in path]
+        )
+
     def test_links_in_a_circle_end(self) -> None:
         self.node.add_overlay(GUEST, SHA)
         directory = os.path.join(self.node.layout.instances, GUEST)
@@ -345,7 +359,10 @@ class FailureTest(OverlaysTestCase):
         directory = self.node.add_directory(GUEST)
         os.mkfifo(os.path.join(directory, 'fifo'))
         os.symlink('/dev/null', os.path.join(directory, 'device'))
+        opened = self.spy_on_opens()
         self.assert_users(OTHER)
+        for name in ('fifo', 'device'):
+            self.assertNotIn(os.path.join(directory, name), opened)
 
     def test_an_unreadable_base_file_is_noted_and_no_failure(self) -> None:
         os.chmod(self.node.add_base(RESIZED), 0)

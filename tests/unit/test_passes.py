@@ -535,6 +535,101 @@ class ChecksumTest(base.NodeTestCase):
         self.patch(os, 'preadv', preadv)
         self.assertIs(Verdict.CORRUPT, self.verdict())
 
+    def unreadable_for(self, *paths: str) -> None:
+        """Let some files be those of another user, with umask 077."""
+        real = os.open
+
+        # Mocked: another user takes root.
+        def open_other(path: Any, *args: Any, **kwargs: Any) -> int:
+            if path in paths:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(path, *args, **kwargs)
+
+        self.useFixture(fixtures.MonkeyPatch('os.open', open_other))
+
+    def test_what_cannot_be_read_is_not_replaced(self) -> None:
+        self.write_sidecar('f' * 40)
+        self.unreadable_for(self.sidecar)
+        report = self.node.run()
+        file = self.file_of(report, self.name)
+        self.assertIs(Verdict.UNKNOWN, file.checksum)
+        self.assertEqual(2, len(report.problems))
+        self.assertEqual([], self.reads)
+        self.assertEqual(40, os.path.getsize(self.sidecar), 'it was replaced')
+        self.assertFalse(os.path.exists(self.node.layout.ledger(self.name)))
+
+    def test_a_moment_without_records_launders_nothing(self) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        real = os.open
+        self.unreadable_for(self.sidecar, self.node.layout.ledger(self.name))
+        self.assertIs(Verdict.UNKNOWN, self.verdict())
+        self.patch(os, 'open', real)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
+    def test_a_file_that_cannot_be_looked_at_keeps_its_ledger(self) -> None:
+        self.node.run()
+        other = self.node.add_image('other')
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+        os.unlink(self.sidecar)
+        real = os.lstat
+
+        # Mocked: ESTALE takes an NFS server.
+        def fail(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if path == self.path:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return real(path, *args, **kwargs)
+
+        real_status = statuses.status_of
+
+        def status_of(path: str) -> statuses.Status:
+            fail(path)
+            return real_status(path)
+
+        with (
+            fixtures.MonkeyPatch('os.lstat', fail),
+            fixtures.MonkeyPatch(
+                'nova_imagecache.cache.status.status_of', status_of
+            ),
+        ):
+            report = self.node.run()
+        self.assertEqual([other], [file.name for file in report.files])
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
+    def test_an_unreadable_file_is_tried_once_per_interval(self) -> None:
+        self.node.configure(checksum_interval=7 * base.DAY)
+        real = os.preadv
+
+        # Mocked: a disk that fails to order needs root and a block device.
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, 'preadv', preadv)
+        for _pass in range(3):
+            self.assertIs(Verdict.UNREADABLE, self.verdict())
+            self.node.clock.advance(base.HOUR)
+        self.assertEqual([self.name], self.reads)
+        self.patch(os, 'preadv', real)
+        self.node.clock.advance(base.DAY)
+        self.assertIs(Verdict.UNKNOWN, self.verdict())
+        self.assertIs(Verdict.GOOD, self.verdict())
+
+    def test_what_is_corrupt_stays_so_when_it_cannot_be_read(self) -> None:
+        self.node.run()
+        base.flip_bit(self.path)
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
+        # Mocked: a disk that fails to order needs root and a block device.
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, 'preadv', preadv)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIs(Verdict.CORRUPT, file.checksum)
+        self.assertIn('Input/output error', file.reason)
+
     @ddt.data('sidecar', 'ledger')
     def test_a_record_that_cannot_be_read_hides_nothing(
         self, which: str
@@ -543,16 +638,7 @@ class ChecksumTest(base.NodeTestCase):
         base.flip_bit(self.path)
         self.assertIs(Verdict.CORRUPT, self.verdict())
         ledger = self.node.layout.ledger(self.name)
-        hidden = self.sidecar if which == 'sidecar' else ledger
-        real = os.open
-
-        # Mocked: as when another user has made it, with umask 077.
-        def open_other(path: Any, *args: Any, **kwargs: Any) -> int:
-            if path == hidden:
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return real(path, *args, **kwargs)
-
-        self.patch(os, 'open', open_other)
+        self.unreadable_for(self.sidecar if which == 'sidecar' else ledger)
         report = self.node.run()
         self.assertIs(
             Verdict.CORRUPT, self.file_of(report, self.name).checksum
