@@ -124,6 +124,7 @@ class OverlayWitness:
         self._directories: dict[str, _Stamp] = {}
         self._disks: dict[str, _Disk] = {}
         self._by_need: dict[str, set[str]] = {}
+        self._cached: dict[str, tuple[int, int, int]] = {}
         self._fresh: set[str] = set()
         self._failures: dict[str, str] = {}
         self._notes: dict[str, str] = {}
@@ -145,7 +146,9 @@ class OverlayWitness:
         the name of the backing file last, and in place.
         """
         fresh, self._fresh = self._fresh, set()
-        self._scan(list({*self._changed(), *map(os.path.dirname, fresh)}))
+        pending = {*self._changed(), *map(os.path.dirname, fresh)}
+        if pending:
+            self._scan(list(pending))
         return self._testify([name])
 
     def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
@@ -295,7 +298,13 @@ class OverlayWitness:
         if not kind.is_base:
             return
         try:
+            # Each removal changes the directory, and not what is still in it.
+            status = entry.stat(follow_symlinks=False)
+            version = (status.st_ino, status.st_ctime_ns, status.st_mtime_ns)
+            if self._cached.get(entry.name) == version:
+                return
             self._note_disk(directory, entry)
+            self._cached[entry.name] = version
         except FileNotFoundError:
             return
         except OSError as error:
