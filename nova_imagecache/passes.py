@@ -287,15 +287,13 @@ class Pass:
             except errors.NotNow as error:
                 # The other one's findings are those of the next pass.
                 problem = isinstance(error, errors.LockBroken)
-                return {
-                    decision.file.name: findings[decision.file.name].postponed(
-                        str(error), problem
-                    )
-                    if decision.verify
-                    else findings[decision.file.name]
-                    for decision in decisions
-                    if decision.file.name in findings
-                }
+                for decision in decisions:
+                    if decision.verify:
+                        name = decision.file.name
+                        findings[name] = findings[name].postponed(
+                            str(error), problem
+                        )
+                return findings
             progress = stack.enter_context(self._progress_bar(total))
             for decision in decisions:
                 file = decision.file
@@ -314,7 +312,7 @@ class Pass:
                         view.now.wall,
                         progress,
                     )
-                elif name in findings:
+                elif self._settings.checksum and name in findings:
                     self._restore(view, file, problems)
         return findings
 

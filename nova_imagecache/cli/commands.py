@@ -31,6 +31,10 @@ class _Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
         """Do the command's work."""
 
+    def make_pass(self) -> passes.Pass:
+        """Prepare a pass that shows how far its reading has got."""
+        return passes.Pass(self.settings, progress_bar=output.progress_bar)
+
     def judge(self, report: reports.Report) -> int:
         """Give the exit code."""
         return output.exit_code(report)
@@ -86,7 +90,7 @@ class Pass(_Listing):
 
     def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
         """Make the pass."""
-        one_pass = passes.Pass(self.settings, progress_bar=output.progress_bar)
+        one_pass = self.make_pass()
         return one_pass.preview() if parsed_args.dry_run else one_pass.run()
 
     def judge(self, report: reports.Report) -> int:
@@ -103,7 +107,7 @@ class List(_Listing):
 
     def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
         """Look."""
-        return passes.Pass(self.settings).preview()
+        return self.make_pass().preview()
 
 
 class Show(app.NodeCommand, show.ShowOne):
@@ -165,5 +169,5 @@ class Verify(_Listing):
                 for file in scan.scan(layout).files
                 if file.kind.is_base
             ]
-        one_pass = passes.Pass(self.settings, progress_bar=output.progress_bar)
-        return one_pass.verify_now(chosen, strict=bool(parsed_args.names))
+        strict = bool(parsed_args.names)
+        return self.make_pass().verify_now(chosen, strict)

@@ -145,6 +145,14 @@ class CommandTest(ShellTestCase):
         base.flip_bit(self.node.base_path(name))
         self.assertEqual('corrupt', self.rows('verify', code=3)[0]['checksum'])
 
+    def test_verify_with_checksums_off_writes_for_no_other_file(self) -> None:
+        names = [self.node.add_image('x'), self.node.add_image('y')]
+        self.rows('verify')
+        self.write_conf()
+        os.unlink(self.node.base_path(names[1] + '.sha1'))
+        self.rows('verify', names[0])
+        self.assertNotIn(names[1] + '.sha1', self.node.files())
+
     def test_verify_removes_nothing(self) -> None:
         name = self.node.add_image('old', age=365 * base.DAY)
         (row,) = self.rows('verify')

@@ -476,6 +476,17 @@ class ChangingTest(OverlaysTestCase):
             file.write(data)
         self.assertEqual({OTHER}, witness.look_again(SHA).users[SHA])
 
+    def test_looking_again_sees_a_header_written_to_a_base_file(self) -> None:
+        path = self.node.add_base(RESIZED)
+        witness = overlays.OverlayWitness(self.node.layout)
+        self.assertEqual({}, witness.look([SHA]).users)
+        overlay = self.node.add_overlay(GUEST, SHA)
+        with open(overlay, 'rb') as source, open(path, 'r+b') as file:
+            file.write(source.read(4096))
+        os.unlink(overlay)
+        self.node.add_base('f' * 40)
+        self.assertEqual({RESIZED}, witness.look_again(SHA).users[SHA])
+
     def test_looking_again_reads_only_what_has_changed(self) -> None:
         self.node.add_overlay(OTHER, SHA)
         witness = overlays.OverlayWitness(self.node.layout)

@@ -558,6 +558,22 @@ class ChecksumTest(base.NodeTestCase):
         self.assertEqual(40, os.path.getsize(self.sidecar), 'it was replaced')
         self.assertFalse(os.path.exists(self.node.layout.ledger(self.name)))
 
+    def test_a_checksum_stored_while_a_file_is_read_is_not_overtaken(
+        self,
+    ) -> None:
+        real = os.preadv
+
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            self.write_sidecar('f' * 40)
+            return real(fd, buffers, offset)
+
+        with fixtures.MonkeyPatch('os.preadv', preadv):
+            file = self.file_of(self.node.run(), self.name)
+        self.assertIs(Verdict.UNKNOWN, file.checksum)
+        self.assertIn('changed meanwhile', file.reason)
+        self.assertEqual('f' * 40, self.read_sidecar())
+        self.assertIs(Verdict.CORRUPT, self.verdict())
+
     def test_a_moment_without_records_launders_nothing(self) -> None:
         self.node.run()
         base.flip_bit(self.path)
@@ -638,12 +654,15 @@ class ChecksumTest(base.NodeTestCase):
         base.flip_bit(self.path)
         self.assertIs(Verdict.CORRUPT, self.verdict())
         ledger = self.node.layout.ledger(self.name)
-        self.unreadable_for(self.sidecar if which == 'sidecar' else ledger)
+        hidden = self.sidecar if which == 'sidecar' else ledger
+        before = os.stat(hidden)
+        self.unreadable_for(hidden)
         report = self.node.run()
         self.assertIs(
             Verdict.CORRUPT, self.file_of(report, self.name).checksum
         )
         self.assertIn(self.name, report.problems[0])
+        self.assertEqual(before.st_ino, os.stat(hidden).st_ino, 'replaced')
 
     def test_without_birth_times_an_old_checksum_is_known_as_such(
         self,
