@@ -6,6 +6,7 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import time
+from typing import Any
 
 # A clock that is only being slewed stays far below both (adjtimex(2) allows
 # 500 parts per million).
@@ -44,6 +45,29 @@ def now() -> Instant:
         boottime=time.clock_gettime(time.CLOCK_BOOTTIME),
         boot_id=_boot_id(),
     )
+
+
+def decode_instant(value: Any) -> Instant:
+    """Check a moment that was read from a record.
+
+    :raises KeyError: it is none
+    :raises TypeError: it is none
+    :raises ValueError: it is none
+    """
+    return Instant(
+        float(value['wall']), float(value['boottime']), str(value['boot_id'])
+    )
+
+
+def elapsed(before: Instant, after: Instant) -> float:
+    """Give the seconds between two moments.
+
+    Within a boot nobody can set the clock that counts. Over a reboot the wall
+    clock is all there is, so what comes out may be wrong, and negative.
+    """
+    if before.boot_id == after.boot_id:
+        return after.boottime - before.boottime
+    return after.wall - before.wall
 
 
 def jump(before: Instant, after: Instant) -> str | None:

@@ -12,8 +12,9 @@ import enum
 
 from nova_imagecache.cache import scan
 from nova_imagecache.cache import state as states
+from nova_imagecache import clock as clocks
 from nova_imagecache import conf
-from nova_imagecache.integrity import knowledge as knowledges
+from nova_imagecache.integrity import schedule
 from nova_imagecache import names
 from nova_imagecache.witnesses import testimony as testimonies
 
@@ -39,7 +40,8 @@ class Decision:
     :ivar users: who uses it, sorted
     :ivar image: the image it was made from, where it is known
     :ivar age: seconds since it was last used
-    :ivar verify: whether to read it and compare it with its checksum
+    :ivar verify: whether it may be read and compared with what is known of
+        it. Where a process of its own does that, it comes to it in its time.
     """
 
     file: scan.CachedFile
@@ -104,18 +106,17 @@ def decide(
     files: Sequence[scan.CachedFile],
     testimony: testimonies.Testimony,
     state: states.State,
-    knowledge: Mapping[str, knowledges.Knowledge],
+    entries: Mapping[str, schedule.Entry],
     settings: conf.Settings,
-    now: float,
+    now: clocks.Instant,
     vetoes: Sequence[str] = (),
 ) -> list[Decision]:
     """Decide on each file.
 
     :param testimony: what all witnesses say together
     :param state: what earlier passes remember
-    :param knowledge: what is known of the content of files, by name; a file
+    :param entries: what is known of the content of files, by name; a file
         that is not in it is not verified
-    :param now: seconds since the epoch
     :param vetoes: reasons to remove nothing, beside witnesses that failed
     """
     vetoes = [*vetoes, *testimony.failures]
@@ -123,7 +124,7 @@ def decide(
     for file in files:
         users = sorted(testimony.users.get(file.name, ()))
         sighting = state.sighting(file)
-        age = now - states.last_use(file, sighting, now)
+        age = now.wall - states.last_use(file, sighting, now.wall)
         action, reason = _fate(file, users, settings, age, vetoes)
         decisions.append(
             Decision(
@@ -134,8 +135,11 @@ def decide(
                 image=testimony.images.get(file.name),
                 age=age,
                 verify=action is not Action.REMOVE
-                and file.name in knowledge
-                and knowledge[file.name].due(settings.checksum_interval, now),
+                and file.name in entries
+                and schedule.due_in(
+                    entries[file.name], settings.checksum_interval, now
+                ).due
+                <= 0,
             )
         )
     return decisions

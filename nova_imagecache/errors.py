@@ -9,7 +9,8 @@
     |   |-- Locked          somebody else holds its lock
     |   |-- LockBroken      there is no way to take its lock
     |   |-- Changed         it is not the file that was looked at
-    |   `-- Written         it was written to while it was read
+    |   |-- Written         it was written to while it was read
+    |   `-- Stopped         we were told to stop reading
     |-- Damaged             a record of ours is not what we wrote
     |-- ImageRefused        an image that must not get into the cache
     `-- FetchFailed         the image could not be put into the cache
@@ -41,6 +42,10 @@ class Changed(NotNow):
 
 class Written(NotNow):
     """The file was touched or written to while it was read."""
+
+
+class Stopped(NotNow):
+    """We were told to stop, so no further read was started."""
 
 
 class Damaged(Error):

@@ -5,10 +5,12 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+import dataclasses
 from typing import Any
 
 from oslo_config import cfg
 
+from nova_imagecache import background
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import scan
 from nova_imagecache import clock as clocks
@@ -24,8 +26,9 @@ GetInstances = Callable[[Any], Iterable[Any]]
 class ImageCacheManager:
     """Looks after the base files of one compute host.
 
-    Has what drivers ask of ``nova.virt.libvirt.imagecache.ImageCacheManager``
-    and keeps nothing between two passes but what is on the disk.
+    Has what drivers ask of ``nova.virt.libvirt.imagecache.ImageCacheManager``.
+    Between two passes it keeps nothing but what is on the disk, and the
+    process that reads base files.
     """
 
     def __init__(
@@ -33,18 +36,23 @@ class ImageCacheManager:
         conf: cfg.ConfigOpts | None = None,
         get_instances: GetInstances | None = None,
         clock: clocks.Clock = clocks.now,
+        inline: bool = False,
     ) -> None:
         """Make a manager; the options are read anew in each pass.
 
         :param conf: the host's options, by default the global ones. Options
             that the host has not registered are registered here.
         :param get_instances: needed only by :meth:`verify_base_images`
+        :param inline: whether passes themselves read the base files that are
+            due, however long that takes, and start no process for it
         :param clock: gives the present moment
         """
         self._conf = cfg.CONF if conf is None else conf
         confs.register_opts(self._conf)
         self._get_instances = get_instances
         self._clock = clock
+        self._inline = inline
+        self._scrub = background.Scrub(clock)
 
     @property
     def cache_dir(self) -> str:
@@ -64,7 +72,11 @@ class ImageCacheManager:
         all_instances: Iterable[Any] | None,
         block_device_mappings: instances.BlockDeviceMappings | None = None,
     ) -> reports.Report:
-        """Make one pass.
+        """Make one pass, and see to it that base files get read.
+
+        Returns when the bookkeeping is done. What is to be read is read by a
+        process of its own, which is started here where there is none; what it
+        has found is in the report of a later pass.
 
         :param context: the host's, and not used here
         :param all_instances: those of every host that shares the cache, as
@@ -76,17 +88,41 @@ class ImageCacheManager:
         :raises oslo_config.cfg.Error: a value of an option makes no sense;
             nothing was done
         """
-        one_pass = passes.Pass(
-            confs.read_settings(self._conf),
-            [instances.InstanceWitness(all_instances, block_device_mappings)],
-            self._clock,
+        settings = confs.read_settings(self._conf)
+        report = self._pass(
+            settings, all_instances, block_device_mappings, self._inline
         )
-        report = one_pass.run()
+        if not self._inline:
+            problems = self._scrub.keep(settings, report.coverage)
+            report = dataclasses.replace(
+                report, problems=(*report.problems, *problems)
+            )
         reports.log_report(report)
         return report
 
+    def stop(self) -> None:
+        """End the scrub that a pass has started, if it is still at work.
+
+        Waits for nothing: it saves how far it has got, and ends by itself.
+        It also does so when this process ends, however it ends.
+        """
+        self._scrub.stop()
+
+    def _pass(
+        self,
+        settings: confs.Settings,
+        all_instances: Iterable[Any] | None,
+        mappings: instances.BlockDeviceMappings | None,
+        inline: bool,
+    ) -> reports.Report:
+        witness = instances.InstanceWitness(all_instances, mappings)
+        return passes.Pass(settings, [witness], self._clock, inline).run()
+
     def verify_base_images(self, context: Any) -> reports.Report:
         """Make one pass, with the instances fetched here: the 2012 name.
+
+        As it was in 2012, it also reads the base files that are due, and
+        returns when that is done.
 
         :raises RuntimeError: the manager was made without ``get_instances``
         :raises oslo_config.cfg.Error: as :meth:`update`
@@ -96,7 +132,14 @@ class ImageCacheManager:
                 'verify_base_images needs an ImageCacheManager made with '
                 'get_instances; or call update with the instances'
             )
-        return self.update(context, self._fetch(self._get_instances, context))
+        report = self._pass(
+            confs.read_settings(self._conf),
+            self._fetch(self._get_instances, context),
+            None,
+            inline=True,
+        )
+        reports.log_report(report)
+        return report
 
     @staticmethod
     def _fetch(get_instances: GetInstances, context: Any) -> Iterator[Any]:

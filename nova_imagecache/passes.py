@@ -2,18 +2,17 @@
 
 """One pass over an image cache, from top to bottom.
 
-A pass looks (scan, witnesses), decides (:mod:`nova_imagecache.decide`), acts
-on each file under its lock, and reports.
+A pass looks (:mod:`nova_imagecache.look`), decides
+(:mod:`nova_imagecache.decide`), acts on each file under its lock, and reports.
 """
 
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import dataclasses
 
 from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scan as scans
 from nova_imagecache.cache import state as states
@@ -23,39 +22,15 @@ from nova_imagecache import decide
 from nova_imagecache import errors
 from nova_imagecache.integrity import checksum
 from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import verify
+from nova_imagecache.integrity import ledger as ledgers
+from nova_imagecache.integrity import schedule
+from nova_imagecache.integrity import scrub
+from nova_imagecache import look
 from nova_imagecache import report as reports
+from nova_imagecache import verification
+from nova_imagecache.witnesses import exposure
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import testimony as testimonies
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """What a pass has seen, before it decides.
-
-    :ivar knowledge: of the content of base files, by name; empty when
-        checksums are off
-    """
-
-    now: clocks.Instant
-    scan: scans.Scan
-    state: states.State
-    testimony: testimonies.Testimony
-    knowledge: dict[str, knowledges.Knowledge]
-    vetoes: tuple[str, ...]
-    problems: tuple[str, ...]
-
-    def decide(self, settings: confs.Settings) -> list[decide.Decision]:
-        """Decide on each file seen."""
-        return decide.decide(
-            self.scan.files,
-            self.testimony,
-            self.state,
-            self.knowledge,
-            settings,
-            self.now.wall,
-            self.vetoes,
-        )
 
 
 class Pass:
@@ -66,11 +41,14 @@ class Pass:
         settings: confs.Settings,
         witnesses: Sequence[testimonies.Witness] = (),
         clock: clocks.Clock = clocks.now,
+        inline: bool = False,
         progress_bar: checksum.ProgressBar = checksum.no_progress_bar,
     ) -> None:
         """Prepare a pass; nothing is looked at yet.
 
         :param witnesses: those beside the overlays, which are always asked
+        :param inline: whether the pass itself reads the base files that are
+            due, and does not leave that to a scrub
         :param progress_bar: shows how far the reading of files has got
         """
         self._settings = settings
@@ -78,58 +56,39 @@ class Pass:
         self._overlays = overlays.OverlayWitness(self._layout)
         self._witnesses = (*witnesses, self._overlays)
         self._clock = clock
+        self._inline = inline
         self._progress_bar = progress_bar
 
-    def look(self, with_content: bool) -> View:
-        """See what is there, without changing anything.
-
-        :param with_content: whether to read what is known of the content of
-            base files
-        """
-        now = self._clock()
-        problems: list[str] = []
-        scan = scans.scan(self._layout)
-        state, vetoes = self._recall_state(now)
-        found = [file.name for file in scan.files]
-        knowledge = {}
-        for file in scan.files if with_content else ():
-            if not (file.kind.is_base and file.status.regular):
-                continue
-            known = knowledges.recall(self._layout, file)
-            knowledge[file.name] = known
-            problems += known.problems
-        return View(
-            now=now,
-            scan=scan,
-            state=state,
-            testimony=testimonies.combine(
-                [witness.look(found) for witness in self._witnesses]
-            ),
-            knowledge=knowledge,
-            vetoes=tuple(vetoes),
-            problems=(*scan.problems, *problems),
+    def _look(self, with_content: bool) -> look.View:
+        return look.look(
+            self._settings, self._witnesses, self._clock(), with_content
         )
 
     def preview(self) -> reports.Report:
         """Say what a pass would do; change nothing, read no base file."""
-        view = self.look(with_content=True)
-        rows = [
-            self._row(decision, self._last_finding(decision, view))
-            for decision in view.decide(self._settings)
-        ]
-        return self._report(view, rows, dry_run=True)
+        view = self._look(with_content=True)
+        decisions = view.decide(self._settings)
+        findings = {
+            name: entry.known.finding
+            for name, entry in view.entries.items()
+            if entry.known.digests
+            or entry.known.ledger
+            or self._settings.checksum
+        }
+        return self._report(
+            view, decisions, view.entries, findings, dry_run=True
+        )
 
     def run(self) -> reports.Report:
         """Make the pass."""
-        view = self.look(with_content=self._settings.checksum)
+        view = self._look(with_content=self._settings.checksum)
         if not view.scan.files:
-            return self._report(view, [])
+            return self._report(view)
         problems: list[str] = []
         decisions = [
             self._act(decision, view, problems)
             for decision in view.decide(self._settings)
         ]
-        # Reading comes last, as it alone takes long.
         return self._finish(view, decisions, problems)
 
     def verify_now(
@@ -140,26 +99,28 @@ class Pass:
         :param strict: whether a file that cannot be verified just now, as
             its lock is held or as it may still grow, is a problem
         """
-        view = self.look(with_content=True)
+        view = self._look(with_content=True)
         if not view.scan.files:
-            return self._report(view, [])
+            return self._report(view)
         # As if removal were off, which is what is happening.
         settings = dataclasses.replace(self._settings, remove_unused=False)
         decisions = [
             dataclasses.replace(
                 decision,
                 verify=decision.file.name in chosen
-                and decision.file.name in view.knowledge,
+                and decision.file.name in view.entries,
             )
             for decision in view.decide(settings)
         ]
-        return self._finish(view, decisions, [], strict).only(chosen)
+        report = self._finish(view, decisions, [], urgent=True, strict=strict)
+        return report.only(chosen)
 
     def _finish(
         self,
-        view: View,
+        view: look.View,
         decisions: Sequence[decide.Decision],
         problems: list[str],
+        urgent: bool = False,
         strict: bool = False,
     ) -> reports.Report:
         """Remember what was seen, verify what is to be, and report."""
@@ -169,39 +130,36 @@ class Pass:
             if decision.action is not decide.Action.REMOVE
         ]
         problems += self._remember(view, kept)
-        findings = self._verify(view, kept, problems)
+        if self._settings.checksum:
+            self._restore(view, kept, problems)
+        entries = dict(view.entries)
+        findings = {
+            name: entry.known.finding for name, entry in entries.items()
+        }
+        if urgent or self._inline:
+            # Reading comes last, as it alone takes long.
+            findings |= verification.verify(
+                self._settings,
+                view,
+                kept,
+                self._clock,
+                self._progress_bar,
+                urgent,
+            )
+            for decision in kept:
+                if decision.verify:
+                    entries[decision.file.name] = look.entry_of(
+                        self._layout, decision.file, view.state
+                    )
         problems += [
             f'{name} is {finding.note}'
             for name, finding in findings.items()
             if finding.problem or (strict and finding.skipped)
         ]
-        off = knowledges.Finding(knowledges.Verdict.OFF)
-        rows = [
-            self._row(decision, findings.get(decision.file.name, off))
-            for decision in decisions
-        ]
-        return self._report(view, rows, problems)
-
-    def _recall_state(
-        self, now: clocks.Instant
-    ) -> tuple[states.State, list[str]]:
-        try:
-            state = states.load(self._layout)
-        except errors.Damaged as error:
-            return states.State(), [
-                f'{self._layout.state} is damaged ({error}), so when files '
-                'were used last is not known'
-            ]
-        except OSError as error:
-            return states.State(), [
-                f'{self._layout.state} cannot be read: {error.strerror}'
-            ]
-        before = state.clocks.get(self._settings.host)
-        jump = clocks.jump(before, now) if before else None
-        return state, [jump] if jump else []
+        return self._report(view, decisions, entries, findings, problems)
 
     def _act(
-        self, decision: decide.Decision, view: View, problems: list[str]
+        self, decision: decide.Decision, view: look.View, problems: list[str]
     ) -> decide.Decision:
         """Touch or remove a file; give what became of the decision."""
         if decision.users and decision.action is decide.Action.KEEP:
@@ -228,7 +186,7 @@ class Pass:
             decision, action=decide.Action.KEEP, reason=reason
         )
 
-    def _objection(self, file: scans.CachedFile, view: View) -> str | None:
+    def _objection(self, file: scans.CachedFile, view: look.View) -> str | None:
         """Ask again, at the last moment, with the file's lock held."""
         name = file.name
         if states.used_since(self._layout, file, view.state, view.now.wall):
@@ -243,7 +201,7 @@ class Pass:
         return None
 
     def _remember(
-        self, view: View, kept: Sequence[decide.Decision]
+        self, view: look.View, kept: Sequence[decide.Decision]
     ) -> list[str]:
         try:
             states.remember(
@@ -252,6 +210,7 @@ class Pass:
                 view.now,
                 [decision.file for decision in kept],
                 {decision.file.name for decision in kept if decision.users},
+                view.testimony.images,
             )
         except errors.NotNow as error:
             return [f'{self._layout.state} cannot be kept: {error}']
@@ -264,108 +223,106 @@ class Pass:
         )
         return []
 
-    def _verify(
-        self,
-        view: View,
-        decisions: Sequence[decide.Decision],
-        problems: list[str],
-    ) -> dict[str, knowledges.Finding]:
-        """Verify the files that are to be; give a finding for each known."""
-        findings = {
-            name: known.finding for name, known in view.knowledge.items()
-        }
-        if not findings:
-            return findings
-        total = sum(
-            decision.file.status.size
-            for decision in decisions
-            if decision.verify
-        )
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(locks.manager_lock(self._layout, 'verify'))
-            except errors.NotNow as error:
-                # The other one's findings are those of the next pass.
-                problem = isinstance(error, errors.LockBroken)
-                for decision in decisions:
-                    if decision.verify:
-                        name = decision.file.name
-                        findings[name] = findings[name].postponed(
-                            str(error), problem
-                        )
-                return findings
-            progress = stack.enter_context(self._progress_bar(total))
-            for decision in decisions:
-                file = decision.file
-                name = file.name
-                if decision.verify and not decide.settled(
-                    file, view.state.sighting(file)
-                ):
-                    findings[name] = findings[name].postponed(
-                        'it is seen for the first time, and may still grow'
-                    )
-                elif decision.verify:
-                    findings[name] = verify.verify(
-                        self._layout,
-                        file,
-                        view.knowledge[name],
-                        view.now.wall,
-                        progress,
-                    )
-                elif self._settings.checksum and name in findings:
-                    self._restore(view, file, problems)
-        return findings
-
     def _restore(
-        self, view: View, file: scans.CachedFile, problems: list[str]
+        self,
+        view: look.View,
+        kept: Sequence[decide.Decision],
+        problems: list[str],
     ) -> None:
-        try:
-            verify.restore_checksum(
-                self._layout, file, view.knowledge[file.name]
-            )
-        except errors.NotNow:
-            return
-        except OSError as error:
-            problems.append(
-                f'the checksum of {file.name} cannot be written: '
-                f'{error.strerror}'
-            )
-
-    def _last_finding(
-        self, decision: decide.Decision, view: View
-    ) -> knowledges.Finding:
-        known = view.knowledge.get(decision.file.name)
-        if known is None:
-            return knowledges.Finding(knowledges.Verdict.OFF)
-        if not known.digests and not self._settings.checksum:
-            return knowledges.Finding(knowledges.Verdict.OFF)
-        return known.finding
+        """Bring back stored checksums that were lost."""
+        for decision in kept:
+            file = decision.file
+            entry = view.entries.get(file.name)
+            if entry is None:
+                continue
+            try:
+                scrub.restore_checksum(self._layout, file, entry.known)
+            except errors.NotNow:
+                continue
+            except OSError as error:
+                problems.append(
+                    f'the checksum of {file.name} cannot be written: '
+                    f'{error.strerror}'
+                )
 
     def _row(
-        self, decision: decide.Decision, finding: knowledges.Finding
+        self,
+        decision: decide.Decision,
+        finding: knowledges.Finding,
+        entry: schedule.Entry | None,
+        testimony: testimonies.Testimony,
     ) -> reports.FileReport:
-        status = decision.file.status
+        file = decision.file
+        ledger = entry.known.ledger if entry else None
+        bad = ledger.bad_ranges if ledger else ()
         reasons = [decision.reason, finding.note]
         return reports.FileReport(
-            name=decision.file.name,
-            kind=decision.file.kind,
-            size=status.size,
-            allocated=status.allocated,
+            name=file.name,
+            kind=file.kind,
+            size=file.status.size,
+            allocated=file.status.allocated,
             users=decision.users,
-            image=decision.image,
+            image=decision.image or (ledger.image if ledger else None),
             age_seconds=int(decision.age),
             checksum=finding.verdict,
             action=decision.action,
             reason='; '.join(filter(None, reasons)),
+            bad=bad,
+            exposures=self._expose(file.name, bad, testimony) if bad else (),
+            suspect=bool(ledger and ledger.suspect),
+        )
+
+    def _expose(
+        self,
+        name: str,
+        bad: Sequence[ledgers.BadRange],
+        testimony: testimonies.Testimony,
+    ) -> tuple[exposure.Exposure, ...]:
+        found = exposure.expose(
+            self._layout,
+            name,
+            [(each.start, each.end) for each in bad],
+            self._overlays.chains(name),
+        )
+        return tuple(
+            dataclasses.replace(
+                each, guest=testimony.aliases.get(each.guest, each.guest)
+            )
+            for each in found
         )
 
     def _report(
         self,
-        view: View,
-        rows: Iterable[reports.FileReport],
+        view: look.View,
+        decisions: Iterable[decide.Decision] = (),
+        entries: Mapping[str, schedule.Entry] | None = None,
+        findings: Mapping[str, knowledges.Finding] | None = None,
         problems: Iterable[str] = (),
         dry_run: bool = False,
     ) -> reports.Report:
+        entries, findings = entries or {}, findings or {}
+        off = knowledges.Finding(knowledges.Verdict.OFF)
+        rows = [
+            self._row(
+                decision,
+                findings.get(decision.file.name, off),
+                entries.get(decision.file.name),
+                view.testimony,
+            )
+            for decision in decisions
+        ]
+        gone = {
+            row.name
+            for row in rows
+            if row.action is decide.Action.REMOVE and not dry_run
+        }
+        coverage = schedule.coverage(
+            [entry for name, entry in entries.items() if name not in gone],
+            self._settings.checksum_interval,
+            self._settings.scrub_bandwidth,
+            self._clock(),
+            self._settings.host,
+        )
         return reports.Report(
             cache_dir=self._layout.base,
             files=tuple(rows),
@@ -373,4 +330,5 @@ class Pass:
             problems=(*view.problems, *problems),
             notes=view.testimony.notes,
             dry_run=dry_run,
+            coverage=coverage if self._settings.checksum else None,
         )

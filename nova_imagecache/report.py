@@ -10,7 +10,10 @@ from oslo_utils import units
 
 from nova_imagecache import decide
 from nova_imagecache.integrity import knowledge as knowledges
+from nova_imagecache.integrity import ledger as ledgers
+from nova_imagecache.integrity import schedule
 from nova_imagecache import names
+from nova_imagecache.witnesses import exposure
 
 LOG = logging.getLogger(__name__)
 
@@ -26,6 +29,10 @@ class FileReport:
     :ivar image: the image it was made from, where it is known
     :ivar age_seconds: since its last use
     :ivar action: what was done, or would be in a dry run
+    :ivar bad: the bytes of it that are bad
+    :ivar exposures: how its guests fare with these, where it is a raw image
+    :ivar suspect: whether a crash may have damaged it before it was first
+        read
     """
 
     name: str
@@ -38,6 +45,9 @@ class FileReport:
     checksum: knowledges.Verdict
     action: decide.Action
     reason: str
+    bad: tuple[ledgers.BadRange, ...] = ()
+    exposures: tuple[exposure.Exposure, ...] = ()
+    suspect: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +60,8 @@ class Report:
     :ivar problems: what could not be done, a sentence each
     :ivar notes: what somebody may want to look into, a sentence each
     :ivar dry_run: whether nothing was changed
+    :ivar coverage: how much of the cache is verified; None while checksums
+        are off
     """
 
     cache_dir: str
@@ -58,6 +70,7 @@ class Report:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     dry_run: bool = False
+    coverage: schedule.Coverage | None = None
 
     def only(self, chosen: Collection[str]) -> 'Report':
         """Give the same report, on some of the files."""
@@ -85,12 +98,44 @@ class Report:
         return tuple(file for file in self.files if file.checksum is verdict)
 
 
+def shortfall(coverage: schedule.Coverage | None) -> str | None:
+    """Say why a cache cannot be verified in time, if it cannot."""
+    if coverage is None or coverage.sufficient:
+        return None
+    return (
+        f'to read {coverage.size / units.Gi:.1f} GiB once in '
+        'checksum_interval_seconds takes '
+        f'{coverage.needed / units.Mi:.1f} MiB/s, and '
+        'scrub_bandwidth_mib_per_second allows '
+        f'{coverage.limit / units.Mi:.1f}; raise one of them'
+    )
+
+
+def _fare(file: FileReport) -> str:
+    """Name the guests of a file, and how each fares with its damage."""
+    effects: dict[str, dict[str, int]] = {}
+    for each in file.exposures:
+        totals = effects.setdefault(each.guest, {})
+        for extent in each.extents:
+            length = extent.end - extent.start
+            totals[extent.effect] = totals.get(extent.effect, 0) + length
+    texts = []
+    for user in file.users:
+        totals = effects.get(user, {})
+        parts = ', '.join(f'{effect} {n} B' for effect, n in totals.items())
+        texts.append(names.printable(user) + (f' ({parts})' if parts else ''))
+    return ', '.join(texts) or 'none'
+
+
 def log_findings(report: Report) -> None:
     """Tell the log what somebody has to look into."""
     for veto in report.vetoes:
         LOG.warning('Nothing is removed from the image cache: %s', veto)
     for text in report.problems + report.notes:
         LOG.warning('Image cache: %s', text)
+    late = shortfall(report.coverage)
+    if late is not None:
+        LOG.warning('Image cache: %s', late)
     for file in report.corrupt + report.unreadable:
         LOG.error(
             'Base file %(path)s (image %(image)s) is %(verdict)s: '
@@ -100,8 +145,7 @@ def log_findings(report: Report) -> None:
                 'image': file.image or 'unknown',
                 'verdict': file.checksum,
                 'reason': file.reason,
-                'guests': ', '.join(map(names.printable, file.users))
-                or 'none',
+                'guests': _fare(file),
             },
         )
 
@@ -148,3 +192,17 @@ def log_report(report: Report) -> None:
             'corrupt': len(report.corrupt),
         },
     )
+    if report.coverage is not None:
+        LOG.info(
+            'Image cache %(path)s: %(verified).1f of %(size).1f GiB verified, '
+            '%(digested).1f GiB digested; %(queue)d files (%(queued).1f GiB) '
+            'to be read now',
+            {
+                'path': report.cache_dir,
+                'verified': report.coverage.verified / units.Gi,
+                'size': report.coverage.size / units.Gi,
+                'digested': report.coverage.digested / units.Gi,
+                'queue': report.coverage.queue,
+                'queued': report.coverage.queue_size / units.Gi,
+            },
+        )

@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 import contextlib
 import json
+import logging
 import os
 import random
 import subprocess
@@ -78,7 +79,7 @@ class Node:
     def __init__(self, path: str) -> None:
         self.clock = FakeClock()
         self.settings = confs.Settings(
-            instances_path=path, checksum_interval=0
+            instances_path=path, checksum_interval=0, scrub_bandwidth=0
         )
         self.layout = layouts.Layout.of(self.settings)
         os.makedirs(self.layout.base)
@@ -143,8 +144,8 @@ class Node:
         qemu_img('create', '-f', 'qcow2', '-b', backing, '-F', form, path)
         return path
 
-    def make_pass(self, *witnesses: Any) -> passes.Pass:
-        return passes.Pass(self.settings, witnesses, self.clock)
+    def make_pass(self, *witnesses: Any, inline: bool = True) -> passes.Pass:
+        return passes.Pass(self.settings, witnesses, self.clock, inline)
 
     def run(self, *witnesses: Any) -> reports.Report:
         """Make one pass."""
@@ -203,7 +204,7 @@ class TestCase(testtools.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.log = self.useFixture(fixtures.FakeLogger(level=0))
+        self.log = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
         self.temporary = self.useFixture(fixtures.TempDir()).path
         # A temporary directory is its maker's alone.
         os.chmod(self.temporary, 0o755)

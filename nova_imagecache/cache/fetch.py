@@ -75,7 +75,7 @@ def _is_there(layout: layouts.Layout, name: str) -> bool:
     try:
         os.utime(path)
     except OSError:
-        states.note_use(layout, name, clocks.now().wall)
+        states.note_use(layout, name, clocks.now())
     return True
 
 

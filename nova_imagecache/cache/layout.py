@@ -64,6 +64,11 @@ class Layout:
         return os.path.join(self.own, 'state')
 
     @property
+    def scrub(self) -> str:
+        """The record of the last scrub: who, when, how far."""
+        return os.path.join(self.own, 'scrub')
+
+    @property
     def temporary(self) -> str:
         """Where files are written before they are published."""
         return os.path.join(self.own, 'tmp')

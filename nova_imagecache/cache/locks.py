@@ -5,8 +5,10 @@
 from collections.abc import Iterator
 import contextlib
 import errno
+import fcntl
 import functools
 import os
+import struct
 import time
 
 from oslo_concurrency import lockutils
@@ -131,6 +133,70 @@ def manager_lock(
                     raise
                 time.sleep(_POLL_SECONDS)
         yield
+
+
+# Held by whoever reads base files: one at a time in a cache, on whatever host.
+_SCRUB = 'scrub'
+# Held by whoever waits for that, so that a long reading gives way.
+_SCRUB_WANTED = 'scrub-wanted'
+
+# include/uapi/asm-generic/fcntl.h: type, whence, start, length and process.
+_FLOCK = struct.Struct('@hhqqi')
+
+
+def scrub_lock(
+    layout: layouts.Layout,
+) -> contextlib.AbstractContextManager[None]:
+    """Be the only one who reads the base files of a cache.
+
+    :raises nova_imagecache.errors.Locked: somebody else is
+    :raises nova_imagecache.errors.LockBroken: it cannot be had at all
+    """
+    return manager_lock(layout, _SCRUB)
+
+
+@contextlib.contextmanager
+def wanted_scrub_lock(
+    layout: layouts.Layout, patience: float
+) -> Iterator[None]:
+    """Likewise, but have whoever is at it give way if it can.
+
+    :param patience: for how many seconds to wait for that
+    """
+    with contextlib.ExitStack() as stack:
+        with manager_lock(layout, _SCRUB_WANTED, patience):
+            stack.enter_context(manager_lock(layout, _SCRUB, patience))
+        yield
+
+
+def scrub_wanted(layout: layouts.Layout) -> bool:
+    """Whether somebody waits for the scrub lock."""
+    return _held(layout, _SCRUB_WANTED)
+
+
+def scrub_held(layout: layouts.Layout) -> bool:
+    """Whether somebody reads base files, in another process."""
+    return _held(layout, _SCRUB)
+
+
+def _held(layout: layouts.Layout, name: str) -> bool:
+    """Ask for a lock without taking it, for a process that does not hold it.
+
+    To take it for a moment would make somebody fail who tries meanwhile; and
+    to close the file would give up a lock that this process holds.
+    """
+    try:
+        fd = statuses.open_regular(os.path.join(layout.own_locks, name))
+    except OSError:
+        return False
+    try:
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(fd, fcntl.F_GETLK, question)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 def check_unreplaced(

@@ -21,11 +21,12 @@ from nova_imagecache.cache import scan
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import clock
 from nova_imagecache import errors
+from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
 
 _KIND = 'state'
-_VERSION = 1
+_VERSION = 2
 
 # Nobody holds the state's lock for longer than it takes to write a file.
 _PATIENCE_SECONDS = 5
@@ -38,11 +39,15 @@ class Sighting:
     :ivar last_used: when a pass last saw a user of it, or a touch whose time
         was in the future, in seconds since the epoch; None if never
     :ivar modified: its mtime in nanoseconds, as the last pass saw it
+    :ivar seen: when it was first seen
+    :ivar image: the image it was made from, where a host has said so
     """
 
     key: statuses.Key
     last_used: float | None
     modified: int
+    seen: clock.Instant
+    image: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +92,31 @@ def last_use(
     return max(modified, remembered)
 
 
-def _decode_sighting(key: Any, last_used: Any, modified: Any) -> Sighting:
+def outlived(
+    file: scan.CachedFile, sighting: Sighting, state: State, now: clock.Instant
+) -> bool:
+    """Whether a file has been through a reboot of the host that made it.
+
+    What was not on the disk by then is lost, and nothing tells. The sighting
+    knows the boot, where the birth time of the file may be of a clock that
+    was wrong, or unknown. On shared storage any host may have made it.
+    """
+    seen = sighting.seen
+    born = file.status.incarnation.born
+    if born is not None and born / 10**9 < seen.wall - seen.boottime:
+        return True
+    boots = {instant.boot_id for instant in state.clocks.values()}
+    return seen.boot_id not in boots | {now.boot_id}
+
+
+def _decode_sighting(value: Any) -> Sighting:
+    last_used, image = value['last_used'], value['image']
     return Sighting(
-        statuses.decode_key(key),
+        statuses.decode_key(value['key']),
         None if last_used is None else float(last_used),
-        int(modified),
+        int(value['modified']),
+        clock.decode_instant(value['seen']),
+        None if image is None else str(image),
     )
 
 
@@ -99,12 +124,12 @@ def _decode(body: Mapping[str, Any]) -> State:
     try:
         return State(
             clocks={
-                host: clock.Instant(float(wall), float(boottime), str(boot))
-                for host, (wall, boottime, boot) in body['clocks'].items()
+                host: clock.decode_instant(instant)
+                for host, instant in body['clocks'].items()
             },
             files={
-                name: _decode_sighting(*fields)
-                for name, fields in body['files'].items()
+                name: _decode_sighting(sighting)
+                for name, sighting in body['files'].items()
             },
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
@@ -114,11 +139,11 @@ def _decode(body: Mapping[str, Any]) -> State:
 def _encode(state: State) -> records.Body:
     return {
         'clocks': {
-            host: dataclasses.astuple(instant)
+            host: dataclasses.asdict(instant)
             for host, instant in state.clocks.items()
         },
         'files': {
-            name: dataclasses.astuple(sighting)
+            name: dataclasses.asdict(sighting)
             for name, sighting in state.files.items()
         },
     }
@@ -139,8 +164,13 @@ def load(layout: layouts.Layout) -> State:
 
 
 def _updated(
-    file: scan.CachedFile, old: Sighting | None, used: bool, now: float
+    file: scan.CachedFile,
+    old: Sighting | None,
+    used: bool,
+    image: str | None,
+    instant: clock.Instant,
 ) -> Sighting:
+    now = instant.wall
     in_future = file.status.modified / 10**9 > now
     touched = old is None or old.modified != file.status.modified
     if used or (in_future and touched):
@@ -153,6 +183,8 @@ def _updated(
         key=file.status.incarnation.key,
         last_used=last_used,
         modified=file.status.modified,
+        seen=old.seen if old else instant,
+        image=image or (old.image if old else None),
     )
 
 
@@ -162,11 +194,13 @@ def remember(
     now: clock.Instant,
     files: Collection[scan.CachedFile],
     used: Collection[str],
+    images: Mapping[str, str],
 ) -> None:
     """Add this pass to what is remembered.
 
     :param files: what the pass found and left in place
     :param used: names of those that have a user
+    :param images: what they were made from, where that is known
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
@@ -186,10 +220,43 @@ def remember(
         }
         for file in files:
             sightings[file.name] = _updated(
-                file, state.sighting(file), file.name in used, now.wall
+                file,
+                state.sighting(file),
+                file.name in used,
+                images.get(file.name),
+                now,
             )
         state = State({**state.clocks, host: now}, sightings)
         records.save(layout, layout.state, _KIND, _VERSION, _encode(state))
+
+
+def sight(
+    layout: layouts.Layout,
+    now: clock.Instant,
+    files: Collection[scan.CachedFile],
+) -> State:
+    """Remember files that were never seen before, and nothing else.
+
+    For a scrub where no pass has been.
+
+    :returns: the state as it was before: a file seen for the first time is
+        not in it
+    :raises nova_imagecache.errors.Error: it cannot be read, or not now
+    :raises OSError: it was not saved
+    """
+    state = load(layout)
+    new = [file for file in files if state.sighting(file) is None]
+    if new:
+        with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
+            state = load(layout)
+            sightings = {
+                file.name: _updated(file, None, False, None, now)
+                for file in new
+                if state.sighting(file) is None
+            }
+            after = State(state.clocks, {**state.files, **sightings})
+            records.save(layout, layout.state, _KIND, _VERSION, _encode(after))
+    return state
 
 
 def _version(layout: layouts.Layout) -> statuses.Status | None:
@@ -219,7 +286,7 @@ def used_since(
     return last_used is not None and last_used >= now
 
 
-def note_use(layout: layouts.Layout, name: str, now: float) -> None:
+def note_use(layout: layouts.Layout, name: str, now: clock.Instant) -> None:
     """Remember that a file is used now, where touching it is refused.
 
     Best effort, as touching is: what cannot be written is not remembered.
@@ -228,7 +295,9 @@ def note_use(layout: layouts.Layout, name: str, now: float) -> None:
         status = statuses.status_of(layout.file(name))
         with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
             state = load(layout)
-            sighting = Sighting(status.incarnation.key, now, status.modified)
+            file = scan.CachedFile(name, names.kind_of(name), status)
+            old = state.sighting(file)
+            sighting = _updated(file, old, True, None, now)
             state = State(state.clocks, {**state.files, name: sighting})
             records.save(layout, layout.state, _KIND, _VERSION, _encode(state))
     except (errors.Error, OSError) as error:

@@ -101,9 +101,17 @@ class Shell(app.App):
         settings = config.load(
             self.options.config_file, self.options.instances_path
         )
-        layout = layouts.Layout.of(settings)
-        owner.become_owner(layout.instances, layout.base)
+        become_owner(settings)
         return settings
+
+
+def become_owner(settings: confs.Settings) -> None:
+    """Become who may act on a cache.
+
+    :raises OSError: the change is refused
+    """
+    layout = layouts.Layout.of(settings)
+    owner.become_owner(layout.instances, layout.base)
 
 
 class NodeCommand(command.Command):
@@ -119,10 +127,18 @@ class NodeCommand(command.Command):
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command on the node that is configured."""
-        assert isinstance(self.app, Shell)  # noqa: S101 for mypy
-        self.settings = self.app.load_settings()
+        self.settings = self.load_settings(parsed_args)
         super().run(parsed_args)
         return self.exit_code
+
+    def load_settings(self, parsed_args: argparse.Namespace) -> confs.Settings:
+        """Find out which node, and become who may act on it.
+
+        :raises oslo_config.cfg.Error: a value makes no sense
+        :raises nova_imagecache.errors.Error: there is no such directory
+        """
+        assert isinstance(self.app, Shell)  # noqa: S101 for mypy
+        return self.app.load_settings()
 
 
 def main(argv: list[str] | None = None) -> int:

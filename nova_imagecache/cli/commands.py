@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The commands about a node: pass, list, show and verify."""
+"""The commands about a node: pass, list and show."""
 
 import abc
 import argparse
@@ -33,7 +33,9 @@ class _Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
 
     def make_pass(self) -> passes.Pass:
         """Prepare a pass that shows how far its reading has got."""
-        return passes.Pass(self.settings, progress_bar=output.progress_bar)
+        return passes.Pass(
+            self.settings, inline=True, progress_bar=output.progress_bar
+        )
 
     def judge(self, report: reports.Report) -> int:
         """Give the exit code."""
@@ -44,14 +46,19 @@ class _Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         """Give the lines, and remember how it went."""
         report = self.make_report(parsed_args)
-        if not os.path.isdir(report.cache_dir):
-            LOG.warning('There is no cache at %s', report.cache_dir)
-        reports.log_findings(report)
+        show_findings(report)
         self.exit_code = self.judge(report)
         return output.COLUMNS, [output.row(file) for file in report.files]
 
 
-def _find(settings: Any, wanted: Iterable[str]) -> list[str]:
+def show_findings(report: reports.Report) -> None:
+    """Tell the operator what is to be looked into."""
+    if not os.path.isdir(report.cache_dir):
+        LOG.warning('There is no cache at %s', report.cache_dir)
+    reports.log_findings(report)
+
+
+def find(settings: Any, wanted: Iterable[str]) -> list[str]:
     """Check that files are in the cache; a path will do for a name."""
     layout = layouts.Layout.of(settings)
     known = {
@@ -123,7 +130,7 @@ class Show(app.NodeCommand, show.ShowOne):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], Any]:
         """Give the file's values."""
-        (name,) = _find(self.settings, [parsed_args.name])
+        (name,) = find(self.settings, [parsed_args.name])
         report = passes.Pass(self.settings).preview()
         report = report.only([name])
         if not report.files:
@@ -131,43 +138,3 @@ class Show(app.NodeCommand, show.ShowOne):
         reports.log_findings(report)
         self.exit_code = output.exit_code(report)
         return output.COLUMNS, output.row(report.files[0])
-
-
-class Verify(_Listing):
-    """Verify base files now, whether due or not.
-
-    Reads each file and compares it with its stored checksum; one that has
-    none gets it. Works whether checksum_base_images is on or off. Nothing is
-    removed. A file that is named, and cannot be verified just now, makes the
-    exit code 1.
-    """
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the arguments."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            'names',
-            metavar='NAME',
-            nargs='*',
-            help='names of base files; by default all',
-        )
-        return parser
-
-    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
-        """Verify."""
-        chosen = _find(self.settings, parsed_args.names)
-        for name in chosen:
-            if not names.kind_of(name).is_base:
-                raise errors.Error(
-                    f'{names.printable(name)} is no base file, so there is '
-                    'nothing to verify'
-                )
-        if not chosen:
-            layout = layouts.Layout.of(self.settings)
-            chosen = [
-                file.name
-                for file in scan.scan(layout).files
-                if file.kind.is_base
-            ]
-        strict = bool(parsed_args.names)
-        return self.make_pass().verify_now(chosen, strict)

@@ -111,6 +111,7 @@ class Demo(command.Command):
                 remove_unused=False,
                 checksum=True,
                 checksum_interval=0,
+                scrub_bandwidth=0,
             )
             as_promised = self._show(node, damage)
         self._say('The node is gone again.')
@@ -136,10 +137,10 @@ class Demo(command.Command):
             'is written without a lock, and could still be growing. For now '
             'removal is switched off.'
         )
-        self._table(passes.Pass(node).run())
+        self._table(passes.Pass(node, inline=True).run())
 
         self._say('3. The second pass reads the files again and compares.')
-        second = passes.Pass(node).run()
+        second = passes.Pass(node, inline=True).run()
         self._table(second)
 
         if damage:
@@ -153,7 +154,7 @@ class Demo(command.Command):
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         else:
             self._say('4. No bit is flipped (--no-damage).')
-        third = passes.Pass(node).run()
+        third = passes.Pass(node, inline=True).run()
         self._table(third)
         for file in third.corrupt:
             self._say(
@@ -175,7 +176,7 @@ class Demo(command.Command):
         self._table(preview)
         self._say('6. The pass takes it, with the checksums.')
         before_removal = set(os.listdir(layout.base))
-        fourth = passes.Pass(removing).run()
+        fourth = passes.Pass(removing, inline=True).run()
         gone = before_removal - set(os.listdir(layout.base))
         for name in sorted(gone):
             self._print(f'  removed {name}')

@@ -3,11 +3,15 @@
 """How reports come out: the columns, and the exit code."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
+import json
 import sys
+import time
 from typing import Any
+from typing import IO
 
-from cliff import columns
+from cliff import columns as cliff_columns
 from oslo_utils import units
 import tqdm
 
@@ -39,11 +43,15 @@ _UNITS = (
     (units.Ki, 'KiB'),
 )
 
+_JSON_PROGRESS_SECONDS = 1.0
+
+ProgressBar = checksum.ProgressBar
+
 # A table with a hundred UUIDs in a cell is none.
 _USERS_SHOWN = 3
 
 
-class Bytes(columns.FormattableColumn[int]):
+class Bytes(cliff_columns.FormattableColumn[int]):
     """A number of bytes."""
 
     def human_readable(self) -> str:
@@ -54,7 +62,20 @@ class Bytes(columns.FormattableColumn[int]):
         return f'{self._value} B'
 
 
-class Users(columns.FormattableColumn[list[str]]):
+class Seconds(cliff_columns.FormattableColumn[float | None]):
+    """A span of time; None for never."""
+
+    def human_readable(self) -> str:
+        """Give it in the unit that fits."""
+        if self._value is None:
+            return 'never'
+        for factor, unit in ((86400, 'days'), (3600, 'hours'), (60, 'min')):
+            if self._value >= factor:
+                return f'{self._value / factor:.1f} {unit}'
+        return f'{self._value:.0f} s'
+
+
+class Users(cliff_columns.FormattableColumn[list[str]]):
     """Guests."""
 
     def human_readable(self) -> str:
@@ -89,6 +110,53 @@ def exit_code(report: reports.Report) -> int:
     if report.problems or report.unreadable:
         return COULD_NOT
     return FINE
+
+
+def machine_readable(
+    columns: Sequence[str], line: Sequence[Any]
+) -> dict[str, Any]:
+    """Give a line as JSON has it."""
+    return {
+        name: value.machine_readable()
+        if isinstance(value, cliff_columns.FormattableColumn)
+        else value
+        for name, value in zip(columns, line, strict=True)
+    }
+
+
+def print_json(stream: IO[str], value: Any) -> None:
+    """Print one line of JSON, at once."""
+    stream.write(json.dumps(value) + '\n')
+    stream.flush()
+
+
+def json_progress(stream: IO[str]) -> ProgressBar:
+    """Show how far reading has got as a line of JSON a second."""
+
+    @contextlib.contextmanager
+    def bar(total: int) -> Iterator[checksum.Progress]:
+        began = last = time.monotonic()
+        done = 0
+
+        def progress(length: int) -> None:
+            nonlocal done, last
+            done += length
+            now = time.monotonic()
+            if now - last < _JSON_PROGRESS_SECONDS:
+                return
+            last = now
+            rate = done / (now - began)
+            value = {
+                'done': done,
+                'total': total,
+                'rate': round(rate),
+                'seconds_left': round(max(0, total - done) / rate),
+            }
+            print_json(stream, {'progress': value})
+
+        yield progress
+
+    return bar
 
 
 @contextlib.contextmanager

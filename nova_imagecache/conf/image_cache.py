@@ -10,6 +10,9 @@ from oslo_config import cfg
 
 GROUP = 'image_cache'
 
+#: For the digests of blocks, the default first.
+CHECKSUM_ALGORITHMS = ('xxh3_128', 'blake2b', 'sha256')
+
 
 def make_group() -> cfg.OptGroup:
     """Make the group anew for each ConfigOpts.
@@ -128,14 +131,16 @@ OWN_OPTS = [
         default=False,
         deprecated_opts=_former_homes('checksum_base_images'),
         help="""
-Keep a checksum of each base file and verify it from time to time.
+Keep checksums of each base file and verify it from time to time.
 
 One flipped bit in a base file is wrong data in every guest that reads it. With
-this option on, the manager writes ``<base file>.sha1`` in its first pass
-over a file (in its second over a resized one), and reads the file again once
-in ``checksum_interval_seconds``. A file that no longer matches is an error in
-the log, with the image and the guests that read it. Checksums find
-corruption; they do not defend against a malicious administrator.
+this option on, a process of its own (a *scrub*) reads each base file once it
+is there, slowly and past the page cache. It keeps the digest of each block of
+4 MiB, and the SHA-1 of the whole file in ``<base file>.sha1``. Once in
+``checksum_interval_seconds`` it reads the file again. Bytes that no longer
+match are an error in the log, with the image and the guests that read them.
+Checksums find corruption; they do not defend against a malicious
+administrator.
 
 Fetching an image computes nothing, so that guests start as fast as without
 checksums.
@@ -143,6 +148,8 @@ checksums.
 Related options:
 
 * ``checksum_interval_seconds``
+* ``checksum_algorithm``
+* ``scrub_bandwidth_mib_per_second``
 """,
     ),
     cfg.IntOpt(
@@ -155,17 +162,71 @@ Seconds after which a base file is read and verified again.
 The default is a week. Corruption at rest is rare, and verifying reads the
 whole file from the disk that the guests are using: the hourly interval that
 Nova once had kept the disks of a node busy for nothing, whereas a month would
-let many backups of a damaged guest replace the good ones. Every verification
-counts, whether it found the file good or not.
+let many backups of a damaged guest replace the good ones. Every reading
+counts, the first one and those that found damage too.
+
+No file is read earlier. Files become due up to a tenth of the interval later,
+each at its own time on each host, so that a fleet does not read in step, and
+are then read within another tenth. First readings are put off by up to a tenth
+of the interval as well, but by no more than an hour.
 
 Possible values:
 
-* 0: verify every file in every pass
+* 0: read every file again as soon as possible
 * any other number of seconds; negative values are refused
 
 Related options:
 
 * ``checksum_base_images``
+* ``scrub_bandwidth_mib_per_second``
+""",
+    ),
+    cfg.StrOpt(
+        'checksum_algorithm',
+        default=CHECKSUM_ALGORITHMS[0],
+        choices=[
+            ('xxh3_128', 'fastest, and enough to find any decay'),
+            ('blake2b', 'cryptographic, 256 bits, where policy asks for it'),
+            ('sha256', 'cryptographic, where policy asks for it'),
+        ],
+        help="""
+Algorithm for the digests of the blocks of base files.
+
+After a change each file gets its new digests when it is next due. The same
+reading compares it with the old ones, and those stay until all of them match.
+
+The cryptographic ones take about twenty times the processor time, and are no
+defence against a malicious administrator either.
+
+Related options:
+
+* ``checksum_base_images``
+""",
+    ),
+    cfg.IntOpt(
+        'scrub_bandwidth_mib_per_second',
+        default=8,
+        help="""
+MiB per second at which base files are read at most to verify them.
+
+The limit holds for scrubs, for passes that verify, and for ``nova-imagecache
+verify``. Reading is done in pieces of 256 KiB. A scrub reads no faster than it
+takes to get through what is due in time, but at 1 MiB/s at least, and slows
+down further while reads take long because the disk is busy. If the limit does
+not let the whole cache be read once in ``checksum_interval_seconds``, each
+pass says so.
+
+The default reads about 4.6 TiB a week.
+
+Possible values:
+
+* 0: no limit, in pieces of 4 MiB
+* any other number of MiB per second; negative values are refused
+
+Related options:
+
+* ``checksum_base_images``
+* ``checksum_interval_seconds``
 """,
     ),
 ]

@@ -7,10 +7,13 @@ its definitions are the ones in force.
 """
 
 import dataclasses
+import json
 import os
 
 from oslo_config import cfg
+from oslo_utils import units
 
+from nova_imagecache.conf import image_cache
 from nova_imagecache import errors
 
 
@@ -26,6 +29,8 @@ class Settings:
     :ivar resized_minimum_age: in seconds, see the option
     :ivar checksum: whether base files are checksummed and verified
     :ivar checksum_interval: seconds between two verifications of a file
+    :ivar checksum_algorithm: of the digests of blocks
+    :ivar scrub_bandwidth: bytes per second to read at most, 0 for no limit
     """
 
     instances_path: str
@@ -36,6 +41,25 @@ class Settings:
     resized_minimum_age: int = 3600
     checksum: bool = False
     checksum_interval: int = 7 * 24 * 3600
+    checksum_algorithm: str = image_cache.CHECKSUM_ALGORITHMS[0]
+    scrub_bandwidth: int = 8 * units.Mi
+
+
+def encode(settings: Settings) -> str:
+    """Write settings on one line, for a process that has no CONF."""
+    return json.dumps(dataclasses.asdict(settings))
+
+
+def decode(line: str) -> Settings:
+    """Read what :func:`encode` has written.
+
+    :raises ValueError: it is not that
+    """
+    values = json.loads(line)
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    if not isinstance(values, dict) or values.keys() != fields:
+        raise ValueError('these are no settings')
+    return Settings(**values)
 
 
 def _not_negative(conf: cfg.ConfigOpts, name: str) -> int:
@@ -96,4 +120,7 @@ def read_settings(conf: cfg.ConfigOpts) -> Settings:
         ),
         checksum=group.checksum_base_images,
         checksum_interval=_not_negative(conf, 'checksum_interval_seconds'),
+        checksum_algorithm=group.checksum_algorithm,
+        scrub_bandwidth=units.Mi
+        * _not_negative(conf, 'scrub_bandwidth_mib_per_second'),
     )

@@ -11,7 +11,6 @@ from collections.abc import Collection
 from collections.abc import Iterator
 import contextlib
 import errno
-import hashlib
 import os
 import re
 
@@ -19,16 +18,17 @@ from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import errors
+from nova_imagecache.integrity import hashing
 from nova_imagecache.integrity import ledger as ledgers
+from nova_imagecache.integrity import limiter
+from nova_imagecache.integrity import reader
 from nova_imagecache import names
 
-_CHUNK = 1024 * 1024
 _DIGEST = re.compile(r'[0-9a-f]{40}')
 # A digest and some white space; whatever is longer is no checksum.
 _SIDECAR_LIMIT = 64
 
-#: Called with the number of bytes that were read since the last call.
-Progress = Callable[[int], object]
+Progress = reader.Progress
 
 #: Given the number of bytes to read in all, shows how far it has got.
 ProgressBar = Callable[[int], contextlib.AbstractContextManager[Progress]]
@@ -43,18 +43,22 @@ def no_progress_bar(total: int) -> Iterator[Progress]:
 def digest_of_fd(fd: int, progress: Progress | None = None) -> str:
     """Read an open file from its start, and give its SHA-1 in hex.
 
+    :param progress: called with the size of holes too
     :raises OSError: it cannot be read
     """
-    digest = hashlib.sha1(usedforsecurity=False)
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
-    offset = 0
-    while length := os.preadv(fd, [buffer], offset):
-        digest.update(view[:length])
-        offset += length
+    whole = hashing.WholeFile()
+    pieces = reader.Reader(fd, reader.Means()).read(
+        0, os.fstat(fd).st_size, limiter.LARGE_PIECE
+    )
+    for piece in pieces:
+        if piece.error is not None:
+            raise piece.error
+        whole.add(piece)
         if progress is not None:
-            progress(length)
-    return digest.hexdigest()
+            progress(piece.length)
+    digest = whole.hexdigest()
+    assert digest is not None  # noqa: S101 for mypy: no piece had an error
+    return digest
 
 
 def settled_digest(
@@ -74,8 +78,12 @@ def settled_digest(
     """
     before = statuses.status_of_fd(fd)
     digest = digest_of_fd(fd, progress)
-    still = statuses.status_of_fd(fd).same_content_as(before)
-    if digest in expected or still or digest_of_fd(fd) == digest:
+    after = statuses.status_of_fd(fd)
+    if after.size == before.size and (
+        digest in expected
+        or after.same_content_as(before)
+        or digest_of_fd(fd) == digest
+    ):
         return digest
     raise errors.Written('it was written to while it was read')
 

@@ -2,6 +2,7 @@
 
 """What is known of the content of a base file before it is read again."""
 
+from collections.abc import Sequence
 import dataclasses
 import datetime
 import enum
@@ -12,9 +13,8 @@ from nova_imagecache import errors
 from nova_imagecache.integrity import checksum
 from nova_imagecache.integrity import ledger as ledgers
 
-
-# After which a file that could not be read is tried again, at the latest.
-_RETRY_SECONDS = 24 * 3600
+# Bad ranges named in a sentence; status has them all.
+_RANGES_SHOWN = 4
 
 
 class Verdict(enum.StrEnum):
@@ -54,29 +54,68 @@ class Finding:
         )
 
 
-def judge(ledger: ledgers.Ledger) -> Finding:
+def _ranges(ranges: Sequence[ledgers.BadRange]) -> str:
+    """Name bad ranges as dd and hexdump count bytes: from 0."""
+    shown = [
+        f'bytes {each.start}-{each.end - 1} are {each.damage}'
+        for each in ranges[:_RANGES_SHOWN]
+    ]
+    more = len(ranges) - len(shown)
+    return ', '.join(shown) + (f', and {more} more ranges' if more else '')
+
+
+def _differs(ledger: ledgers.Ledger, stored: str | None) -> str | None:
+    """Say how the file as a whole differs from what is known of it."""
+    found = ledger.found
+    known = (ledger.sha1, stored or ledger.stored)
+    if found is None and None not in known and known[0] != known[1]:
+        # It was read, and is what it was; but not what the checksum says.
+        found = ledger.sha1
+    wrong = [digest for digest in known if digest not in (None, found)]
+    if found is None or not wrong:
+        return None
+    text = f'its SHA-1 is {found} and not {wrong[0]}'
+    if found == ledger.sha1:
+        return (
+            f'{text}; it has not changed since it was first read, so the '
+            'stored checksum may be what is wrong'
+        )
+    return text
+
+
+def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
     """Say what the last comparison means.
 
     The file must have every digest that is known of it. What it had at first
     counts, although somebody may have stored another checksum since; and a
     stored checksum counts, although the file may be as it was.
+
+    :param stored: its stored checksum, if it has a valid one
     """
     notes = []
     verdict = Verdict.UNKNOWN if ledger.verified is None else Verdict.GOOD
-    if ledger.found is not None:
+    bad = {run.damage for run in ledger.bad}
+    differs = _differs(ledger, stored) if ledger.settled else None
+    if ledgers.Damage.UNREADABLE in bad or ledger.unreadable is not None:
+        verdict = Verdict.UNREADABLE
+    if ledgers.Damage.CORRUPT in bad or differs:
         verdict = Verdict.CORRUPT
-        known = (ledger.sha1, ledger.stored)
-        other = next(digest for digest in known if digest != ledger.found)
-        notes.append(f'its SHA-1 is {ledger.found} and not {other}')
-        if ledger.found == ledger.sha1:
-            notes.append(
-                'it has not changed since it was first read, so the stored '
-                'checksum may be what is wrong'
-            )
+    if bad:
+        notes.append(_ranges(ledger.bad_ranges))
+    if differs:
+        notes.append(differs)
     if ledger.unreadable is not None:
         notes.append(f'it cannot be read: {ledger.unreadable}')
-        if verdict is not Verdict.CORRUPT:
-            verdict = Verdict.UNREADABLE
+    if ledger.read is not None and not ledger.settled:
+        notes.append(
+            'it was touched or written to while it was first read, so it is '
+            'to be read again'
+        )
+    if ledger.suspect:
+        notes.append(
+            'suspect: it was made in an earlier boot and never digested in '
+            'it, so it may have been damaged since without a trace'
+        )
     if ledger.rebaselined is not None:
         day = datetime.datetime.fromtimestamp(
             ledger.rebaselined, datetime.UTC
@@ -107,34 +146,16 @@ class Knowledge:
 
     @property
     def digests(self) -> frozenset[str]:
-        """The digests that the file must have: none, one, or both."""
+        """The SHA-1s that the file must have: none, one, or both."""
         known = {self.stored, self.ledger.sha1 if self.ledger else None}
         return frozenset(digest for digest in known if digest is not None)
 
     @property
     def finding(self) -> Finding:
         """The last verdict."""
-        return judge(self.ledger) if self.ledger else Finding()
-
-    def due(self, interval: int, now: float) -> bool:
-        """Whether the file is to be read again.
-
-        :param interval: seconds between two verifications
-        :param now: seconds since the epoch
-        """
         if self.ledger is None:
-            return True
-        if self.ledger.unreadable is not None:
-            # A disk that fails is spared, but not forgotten.
-            retry = min(interval, _RETRY_SECONDS)
-            return not 0 <= now - (self.ledger.attempted or 0) < retry
-        if self.ledger.verified is None:
-            return True
-        if self.stored not in (None, self.ledger.stored):
-            # Somebody has stored another checksum since.
-            return True
-        # A verification in the future was noted before a clock was set back.
-        return not 0 <= now - self.ledger.verified < interval
+            return Finding(note='it has not been read yet')
+        return judge(self.ledger, self.stored)
 
 
 def recall(layout: layouts.Layout, file: scan.CachedFile) -> Knowledge:

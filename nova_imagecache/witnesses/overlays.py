@@ -53,6 +53,18 @@ class _Disk:
         return os.path.join(self.directory, self.name)
 
 
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """One disk of a guest over a base file.
+
+    :ivar paths: of the disk and of those between it and the base file, the
+        top one first
+    """
+
+    guest: str
+    paths: tuple[str, ...]
+
+
 def _is_no_disk(name: str) -> bool:
     # Logs and vTPM state are not even readable for the compute service.
     return name.startswith('console.log') or name in (_DISK_INFO, 'swtpm')
@@ -178,6 +190,29 @@ class OverlayWitness:
                 guests.add(disk.guest)
             pending += self._above(disk)
         return frozenset(guests)
+
+    def chains(self, base_file: str) -> list[Chain]:
+        """Give the disks from which a chain leads to a base file.
+
+        As :meth:`look` has found them: a disk that is the backing file of
+        another one is part of that one's chain.
+        """
+        found = []
+        pending: list[tuple[str, ...]] = [
+            (path,) for path in sorted(self._by_need.get(base_file, ()))
+        ]
+        # Each disk once: forged headers could name each other in any number
+        # of ways.
+        seen = {path for (path,) in pending}
+        while pending:
+            paths = pending.pop()
+            disk = self._disks[paths[0]]
+            above = sorted(set(self._above(disk)) - seen)
+            seen.update(above)
+            pending += [(path, *paths) for path in above]
+            if not above:
+                found.append(Chain(disk.guest, paths))
+        return sorted(found, key=lambda chain: chain.paths)
 
     def _above(self, disk: _Disk) -> Iterator[str]:
         """Find the disks that may have this one as their backing file.

@@ -340,6 +340,16 @@ class RecordTest(base.NodeTestCase):
         self.assertRaises(errors.Damaged, self.load)
 
 
+NOW = {'wall': 1.0, 'boottime': 1.0, 'boot_id': 'boot'}
+SIGHTING: dict[str, Any] = {
+    'key': [1, 2, None],
+    'last_used': None,
+    'modified': 5,
+    'seen': NOW,
+    'image': None,
+}
+
+
 @ddt.ddt
 class StateTest(base.NodeTestCase):
     def setUp(self) -> None:
@@ -357,6 +367,7 @@ class StateTest(base.NodeTestCase):
             self.node.clock(),
             [self.file()],
             {SHA} if used else set(),
+            {},
         )
 
     def last_use_ago(self) -> float:
@@ -411,11 +422,13 @@ class StateTest(base.NodeTestCase):
 
     def test_what_one_pass_cannot_look_at_is_not_forgotten(self) -> None:
         self.remember(used=True)
-        states.remember(self.node.layout, 'here', self.node.clock(), [], set())
+        now = self.node.clock()
+        states.remember(self.node.layout, 'here', now, [], set(), {})
         self.node.clock.advance(base.HOUR)
         self.assertAlmostEqual(base.HOUR, self.last_use_ago(), places=3)
         os.unlink(self.node.base_path(SHA))
-        states.remember(self.node.layout, 'here', self.node.clock(), [], set())
+        now = self.node.clock()
+        states.remember(self.node.layout, 'here', now, [], set(), {})
         self.assertEqual({}, states.load(self.node.layout).files)
 
     def test_a_use_noted_since_is_seen(self) -> None:
@@ -424,18 +437,20 @@ class StateTest(base.NodeTestCase):
         file = self.file()
         now = self.node.clock.wall
         self.assertFalse(states.used_since(self.node.layout, file, state, now))
-        states.note_use(self.node.layout, SHA, now + 1)
+        self.node.clock.advance(1)
+        states.note_use(self.node.layout, SHA, self.node.clock())
         self.assertTrue(states.used_since(self.node.layout, file, state, now))
 
     @ddt.data(
         {},
         {'clocks': {}, 'files': 3},
         {'clocks': 1, 'files': {}},
-        {'clocks': {'h': ['a', 'b', 'c']}, 'files': {}},
-        {'clocks': {'h': [1]}, 'files': {}},
-        {'clocks': {}, 'files': {'f': [[1, 2, 'x'], None, 5]}},
-        {'clocks': {}, 'files': {'f': [[1, 2, 3], 'x', 5]}},
-        {'clocks': {}, 'files': {'f': [[1, 2, 3], None, None]}},
+        {'clocks': {'h': NOW | {'wall': 'a'}}, 'files': {}},
+        {'clocks': {'h': {'wall': 1}}, 'files': {}},
+        {'clocks': {}, 'files': {'f': SIGHTING | {'key': [1, 2, 'x']}}},
+        {'clocks': {}, 'files': {'f': SIGHTING | {'last_used': 'x'}}},
+        {'clocks': {}, 'files': {'f': SIGHTING | {'modified': None}}},
+        {'clocks': {}, 'files': {'f': SIGHTING | {'seen': 5}}},
     )
     def test_other_fields_are_damage(self, body: dict[str, Any]) -> None:
         records.save(

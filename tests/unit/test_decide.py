@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
 import stat
 from typing import Any
 
@@ -10,16 +11,19 @@ from hypothesis import strategies as st
 from nova_imagecache.cache import scan
 from nova_imagecache.cache import state as states
 from nova_imagecache.cache import status as statuses
+from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import decide
 from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import ledger as ledgers
+from nova_imagecache.integrity import schedule
 from nova_imagecache import names
 from nova_imagecache.witnesses import testimony as testimonies
 from tests import base
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 NOW = 2e9
+INSTANT = clocks.Instant(NOW, 1e6, 'boot')
 NOBODY = testimonies.Testimony()
 
 
@@ -40,6 +44,7 @@ def sighting(file: scan.CachedFile, **fields: Any) -> states.State:
         'key': file.status.incarnation.key,
         'last_used': None,
         'modified': file.status.modified,
+        'seen': INSTANT,
     }
     return states.State(
         files={file.name: states.Sighting(**(values | fields))}
@@ -58,9 +63,11 @@ def decide_one(
         [file],
         testimony,
         state or states.State(),
-        {} if knowledge is None else {file.name: knowledge},
+        {}
+        if knowledge is None
+        else {file.name: schedule.Entry(file.name, 4096, knowledge, None)},
         confs.Settings(instances_path='/i', **settings),
-        NOW,
+        INSTANT,
         vetoes,
     )
     return decision
@@ -213,10 +220,19 @@ class RemovalTest(base.TestCase):
 
 @ddt.ddt
 class VerificationTest(base.TestCase):
-    def ledger(self, verified: float | None) -> knowledges.Knowledge:
+    def ledger(self, read: float | None) -> knowledges.Knowledge:
+        """Give what is known of a file that was read so many seconds ago."""
+        then = None
+        if read is not None:
+            then = dataclasses.replace(
+                INSTANT, boottime=INSTANT.boottime - read
+            )
+        ledger = ledgers.begin((7, 100, None), 4096, 'xxh3_128')
         return knowledges.Knowledge(
             'a' * 40,
-            ledgers.Ledger((7, 100, None), 'a' * 40, 'a' * 40, verified),
+            dataclasses.replace(
+                ledger, settled=True, sha1='a' * 40, stored='a' * 40, read=then
+            ),
         )
 
     def due(
@@ -237,17 +253,17 @@ class VerificationTest(base.TestCase):
 
     def test_a_file_is_verified_once_per_interval(self) -> None:
         interval = {'checksum_interval': 1000}
-        self.assertFalse(self.due(self.ledger(NOW - 999), **interval))
-        self.assertTrue(self.due(self.ledger(NOW - 1000), **interval))
+        self.assertFalse(self.due(self.ledger(999), **interval))
+        self.assertTrue(self.due(self.ledger(1000), **interval))
 
     def test_an_interval_of_zero_means_every_pass(self) -> None:
-        self.assertTrue(self.due(self.ledger(NOW), checksum_interval=0))
+        self.assertTrue(self.due(self.ledger(0), checksum_interval=0))
 
     def test_a_verification_in_the_future_does_not_count(self) -> None:
-        self.assertTrue(self.due(self.ledger(NOW + 1)))
+        self.assertTrue(self.due(self.ledger(-1)))
 
     def test_a_checksum_that_was_replaced_makes_a_file_due(self) -> None:
-        replaced = knowledges.Knowledge('b' * 40, self.ledger(NOW).ledger)
+        replaced = knowledges.Knowledge('b' * 40, self.ledger(0).ledger)
         self.assertTrue(self.due(replaced))
 
     def test_only_a_resized_file_seen_first_may_still_grow(self) -> None:

@@ -14,8 +14,8 @@ PACKAGE = os.path.dirname(nova_imagecache.__file__)
 LEVELS = (
     ('cli', '__main__'),
     ('hook',),
-    ('manager',),
-    ('passes',),
+    ('manager', 'background'),
+    ('passes', 'scrubber', 'verification', 'look'),
     ('report',),
     ('decide',),
     ('witnesses', 'integrity'),

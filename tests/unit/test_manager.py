@@ -24,9 +24,8 @@ class ManagerTest(base.NodeTestCase):
         )
 
     def manager(self, **kwargs: Any) -> hook.ImageCacheManager:
-        return hook.ImageCacheManager(
-            self.conf, clock=self.node.clock, **kwargs
-        )
+        values: dict[str, Any] = {'clock': self.node.clock, 'inline': True}
+        return hook.ImageCacheManager(self.conf, **(values | kwargs))
 
     def test_it_has_what_drivers_ask_of_novas(self) -> None:
         path = self.node.add_base('f' * 40)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command status: how much of the cache is verified, and what is bad."""
+
+import argparse
+from typing import Any
+
+from cliff import columns
+from cliff import show
+from oslo_utils import units
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cli import app
+from nova_imagecache.cli import commands
+from nova_imagecache.cli import output
+from nova_imagecache import clock as clocks
+from nova_imagecache.integrity import activity as activities
+from nova_imagecache.integrity import schedule
+from nova_imagecache import names
+from nova_imagecache import passes
+from nova_imagecache import report as reports
+
+
+class Rate(columns.FormattableColumn[float]):
+    """Bytes per second; 0 for no limit."""
+
+    def human_readable(self) -> str:
+        """Give it in MiB/s."""
+        if not self._value:
+            return 'no limit'
+        return f'{self._value / units.Mi:.1f} MiB/s'
+
+
+class Scrub(columns.FormattableColumn[dict[str, Any] | None]):
+    """What the scrub does, or the last one has done."""
+
+    def human_readable(self) -> str:
+        """Give it as a sentence."""
+        last = self._value
+        if last is None:
+            return 'none yet'
+        read = output.Bytes(last['bytes']).human_readable()
+        text = f'{read} read, {last["files"]} files done, on {last["host"]}'
+        if last['running']:
+            at = f'; at {last["current"]}' if last['current'] else ''
+            return f'at work: {text}{at}; {last["queue"]} more to come'
+        reason = last['reason'] or 'it was killed'
+        return f'ended ({reason}): {text}'
+
+
+class Damage(columns.FormattableColumn[list[dict[str, Any]]]):
+    """The files that are damaged, with ranges and guests."""
+
+    def human_readable(self) -> str:
+        """Give a line for each range, and for each guest."""
+        lines = []
+        for file in self._value:
+            image = f' (image {file["image"]})' if file['image'] else ''
+            lines.append(f'{file["name"]}{image} is {file["checksum"]}')
+            if not file['ranges']:
+                lines.append(f'  {file["reason"]}')
+            lines += [
+                f'  bytes {each["start"]}-{each["end"] - 1}: {each["damage"]}'
+                for each in file['ranges']
+            ]
+            lines += [f'  guest {user}' for user in file['users']]
+            lines += [
+                f'  guest {each["guest"]}, {each["disk"]}, bytes '
+                f'{each["start"]}-{each["end"] - 1}: {each["effect"]}'
+                for each in file['exposures']
+            ]
+        return '\n'.join(lines) or 'none'
+
+
+def _damage(file: reports.FileReport) -> dict[str, Any]:
+    return {
+        'name': names.printable(file.name),
+        'image': file.image,
+        'checksum': str(file.checksum),
+        'reason': names.printable(file.reason),
+        'users': [names.printable(user) for user in file.users],
+        'ranges': [
+            {
+                'start': each.start,
+                'end': each.end,
+                'damage': str(each.damage),
+            }
+            for each in file.bad
+        ],
+        'exposures': [
+            {
+                'guest': names.printable(each.guest),
+                'disk': names.printable(each.disk),
+                'start': extent.start,
+                'end': extent.end,
+                'effect': str(extent.effect),
+            }
+            for each in file.exposures
+            for extent in each.extents
+        ],
+    }
+
+
+def _scrub(
+    layout: layouts.Layout, now: clocks.Instant
+) -> dict[str, Any] | None:
+    last = activities.load(layout)
+    if last is None:
+        return None
+    return {
+        'running': last.ended is None and locks.scrub_held(layout),
+        'host': last.host,
+        'started_seconds_ago': round(clocks.elapsed(last.started, now)),
+        'bytes': last.read,
+        'files': last.files,
+        'queue': last.queue,
+        'rate': last.rate,
+        'current': last.current and names.printable(last.current),
+        'reason': last.reason,
+    }
+
+
+class Status(app.NodeCommand, show.ShowOne):
+    """Show how much of the cache is verified, and what is damaged.
+
+    For damaged bytes of raw base files it says how each guest fares: it
+    "reads through" to them; its disk has "copied" that part, and may carry
+    the damage also after a repair; or it is "zeroed" in its disk. That is
+    what is on the disk: a running guest may have written more. Nothing is
+    changed, and no base file is read.
+    """
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        """Look, and give the figures."""
+        report = passes.Pass(self.settings).preview()
+        commands.show_findings(report)
+        self.exit_code = output.exit_code(report)
+        coverage = report.coverage or schedule.Coverage()
+        damaged = [*report.corrupt, *report.unreadable]
+        suspect = [
+            names.printable(file.name) for file in report.files if file.suspect
+        ]
+        verified = coverage.verified / (coverage.size or 1)
+        values = {
+            'cache_dir': report.cache_dir,
+            'checksums': 'on' if self.settings.checksum else 'off',
+            'files': coverage.files,
+            'bytes': output.Bytes(coverage.size),
+            'bytes_digested': output.Bytes(coverage.digested),
+            'bytes_verified': output.Bytes(coverage.verified),
+            'percent_verified': round(100 * verified, 1),
+            'oldest_verification': output.Seconds(coverage.oldest),
+            'interval': output.Seconds(self.settings.checksum_interval),
+            'queue_files': coverage.queue,
+            'queue_bytes': output.Bytes(coverage.queue_size),
+            'rate_needed': Rate(coverage.needed),
+            'rate_limit': Rate(coverage.limit),
+            'rate_sufficient': coverage.sufficient,
+            'scrub': Scrub(
+                _scrub(layouts.Layout.of(self.settings), clocks.now())
+            ),
+            'suspect': suspect,
+            'damaged': Damage([_damage(file) for file in damaged]),
+        }
+        return tuple(values), tuple(values.values())

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Reading a base file without disturbing anybody.
+
+Holes are not read. What is read comes from the disk itself, past the page
+cache, where the file system can do that; elsewhere through the page cache, but
+without leaving anything in it where the kernel can do that; and else plainly.
+What guests have in the page cache is never thrown out of it: posix_fadvise(2)
+would do that, so it is not used.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
+import enum
+import errno
+import fcntl
+import mmap
+import os
+import queue
+import threading
+import time
+
+from nova_imagecache import errors
+from nova_imagecache.integrity import limiter as limiters
+
+# Enough for every disk that there is (statx(2), stx_dio_offset_align).
+_ALIGNMENT = 4096
+
+# A hole is reported in parts, so that we can be told to stop in between.
+_HOLE_PIECE = 256 * 1024 * 1024
+
+# include/uapi/linux/fs.h; Linux 6.14. Pages that this read alone has brought
+# into the page cache leave it again.
+_RWF_DONTCACHE = 0x80
+
+# What says that a part of the medium is bad, and not the file as a whole.
+_MEDIUM_ERRORS = frozenset(
+    {errno.EIO, errno.EILSEQ, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA,
+     errno.EREMOTEIO}
+)  # fmt: skip
+
+# How often the reader that reads ahead looks whether it is still wanted, and
+# how long a read may hang before we stop without it.
+_POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 1.0
+
+#: Called with the number of bytes that were read since the last call.
+Progress = Callable[[int], object]
+
+
+class _Mode(enum.Enum):
+    """Ways to read, the best first."""
+
+    DIRECT = enum.auto()
+    UNCACHED = enum.auto()
+    PLAIN = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a file.
+
+    :ivar data: valid until the next piece is asked for; None for a hole, and
+        for what cannot be read
+    :ivar error: why it cannot be read
+    """
+
+    start: int
+    length: int
+    data: memoryview | None = None
+    error: OSError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Means:
+    """How files are read.
+
+    :ivar stop: when set, no further read is started
+    :ivar ahead: whether the next piece is read, by a thread, while one is
+        being used
+    :ivar progress: called for what is read, and not for holes
+    """
+
+    limiter: limiters.Limiter = dataclasses.field(
+        default_factory=limiters.Limiter
+    )
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    ahead: bool = False
+    progress: Progress = lambda length: None
+
+
+class Reader:
+    """Reads one open file."""
+
+    def __init__(self, fd: int, means: Means) -> None:
+        """Prepare to read; nothing is read yet.
+
+        :param fd: open for reading; its flags are changed
+        """
+        self._fd = fd
+        self._means = means
+        self._mode = _Mode.DIRECT
+        self._set_direct(True)
+        count = 3 if means.ahead else 1
+        # Mapped memory begins at a page, as direct reads demand.
+        self._buffers = [
+            mmap.mmap(-1, means.limiter.piece) for _buffer in range(count)
+        ]
+        self._turn = 0
+
+    def read(self, start: int, end: int, block_size: int) -> Iterator[Piece]:
+        """Read a range, in pieces that are all within one block, but holes.
+
+        What lies past the end of the file is not there: the pieces then end
+        early.
+
+        :param start: multiple of the block size
+        :raises nova_imagecache.errors.Stopped: we were told to stop
+        :raises OSError: the file as a whole cannot be read
+        """
+        pieces = self._pieces(start, end, block_size)
+        if self._means.ahead:
+            return _ahead(pieces, self._means.stop)
+        return pieces
+
+    def _pieces(self, start: int, end: int, block_size: int) -> Iterator[Piece]:
+        end = min(end, os.fstat(self._fd).st_size)
+        size = min(len(self._buffers[0]), block_size)
+        position = start
+        while position < end:
+            data = min(self._seek_data(position), end)
+            if data < position:
+                # It has become shorter.
+                return
+            # Direct reads are aligned, and so are blocks.
+            start = data if data == end else data - data % _ALIGNMENT
+            while position < start:
+                self._check_stop()
+                length = min(start - position, _HOLE_PIECE)
+                yield Piece(position, length)
+                position += length
+            if position == end:
+                return
+            hole = self._seek_hole(data, end)
+            hole = min(hole + -hole % _ALIGNMENT, end)
+            while position < hole:
+                length = size - position % size
+                piece = self._read_piece(position, min(length, end - position))
+                if not piece.length:
+                    return
+                if piece.error is not None:
+                    # Each such read can hold up guests for minutes, and one
+                    # is enough to call the block bad.
+                    length = block_size - position % block_size
+                    length = min(length, end - position)
+                    piece = dataclasses.replace(piece, length=length)
+                yield piece
+                position += piece.length
+
+    def _seek_data(self, position: int) -> int:
+        try:
+            return os.lseek(self._fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                # Nothing but a hole to the end.
+                return os.fstat(self._fd).st_size
+            if error.errno == errno.EINVAL:
+                return position
+            raise
+
+    def _seek_hole(self, position: int, end: int) -> int:
+        try:
+            return os.lseek(self._fd, position, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno in (errno.ENXIO, errno.EINVAL):
+                return end
+            raise
+
+    def _read_piece(self, start: int, wanted: int) -> Piece:
+        """Read one piece; it is shorter only where the file ends."""
+        room = -(-wanted // _ALIGNMENT) * _ALIGNMENT
+        buffer = memoryview(self._buffers[self._turn])[:room]
+        self._turn = (self._turn + 1) % len(self._buffers)
+        self._means.limiter.before(wanted)
+        self._check_stop()
+        began = time.monotonic()
+        length = 0
+        try:
+            while length < wanted:
+                got = self._read_into(buffer[length:], start + length)
+                if not got:
+                    break
+                length += got
+        except OSError as error:
+            if error.errno not in _MEDIUM_ERRORS:
+                raise
+            return Piece(start, wanted, error=error)
+        finally:
+            self._means.limiter.after(time.monotonic() - began)
+        length = min(length, wanted)
+        self._means.progress(length)
+        return Piece(start, length, buffer[:length])
+
+    def _read_into(self, buffer: memoryview, offset: int) -> int:
+        """Read in the best way that this file allows."""
+        if self._mode is _Mode.DIRECT:
+            try:
+                if offset % _ALIGNMENT == 0:
+                    return os.preadv(self._fd, [buffer], offset)
+                # The rest of a short read, mostly at the end of the file.
+                if offset >= os.fstat(self._fd).st_size:
+                    return 0
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            self._set_direct(False)
+        if self._mode is _Mode.UNCACHED:
+            try:
+                return os.preadv(self._fd, [buffer], offset, _RWF_DONTCACHE)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+            self._mode = _Mode.PLAIN
+        return os.preadv(self._fd, [buffer], offset)
+
+    def _set_direct(self, direct: bool) -> None:
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        try:
+            if direct:
+                fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_DIRECT)
+            else:
+                self._mode = _Mode.UNCACHED
+                fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._mode = _Mode.UNCACHED
+
+    def _check_stop(self) -> None:
+        if self._means.stop.is_set():
+            raise errors.Stopped('it was stopped')
+
+
+def _ahead(pieces: Iterator[Piece], stop: threading.Event) -> Iterator[Piece]:
+    """Let a thread take the pieces, one ahead of whoever uses them.
+
+    With three buffers: one is being used, one waits, one is being filled. A
+    read that hangs on a dying disk holds up the thread alone.
+    """
+    handed: queue.Queue[Piece | BaseException | None] = queue.Queue(1)
+    unwanted = threading.Event()
+
+    def hand(item: Piece | BaseException | None) -> None:
+        while not unwanted.is_set():
+            try:
+                return handed.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+        raise errors.Stopped('nobody wants it')
+
+    def produce() -> None:
+        try:
+            for piece in pieces:
+                hand(piece)
+            hand(None)
+        except errors.Stopped as error:
+            if not unwanted.is_set():
+                hand(error)
+        except BaseException as error:
+            hand(error)
+
+    thread = threading.Thread(target=produce, daemon=True, name='read-ahead')
+    thread.start()
+    patience = _PATIENCE_SECONDS
+    try:
+        while True:
+            try:
+                item = handed.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if stop.is_set():
+                    patience -= _POLL_SECONDS
+                if patience > 0:
+                    continue
+                raise errors.Stopped('it was stopped while a read hung') from None
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        unwanted.set()
+        thread.join(_PATIENCE_SECONDS)

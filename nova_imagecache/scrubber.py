@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scrubbing a whole cache: what the scrub process does from start to end."""
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
+import dataclasses
+import time
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import scan as scans
+from nova_imagecache.cache import state as states
+from nova_imagecache import clock as clocks
+from nova_imagecache import conf as confs
+from nova_imagecache import decide
+from nova_imagecache import errors
+from nova_imagecache.integrity import activity as activities
+from nova_imagecache.integrity import checksum
+from nova_imagecache.integrity import knowledge as knowledges
+from nova_imagecache.integrity import reader
+from nova_imagecache.integrity import schedule
+from nova_imagecache.integrity import scrub
+from nova_imagecache import look
+
+LOG = logging.getLogger(__name__)
+
+# To publish what a long reading gave is worth some waiting for a lock.
+_PATIENCE_SECONDS = 5
+
+# How often to look whether somebody else wants to read, and to tell status.
+_PULSE_SECONDS = 1.0
+_REPORT_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One file that was read.
+
+    :ivar bytes: that were read of it
+    :ivar seconds: that it took
+    """
+
+    name: str
+    finding: knowledges.Finding
+    bytes: int
+    seconds: float
+
+
+class Scrubber:
+    """One scrub: reads what is due, the most urgent first, and ends.
+
+    :ivar activity: what it does, or has done
+    """
+
+    def __init__(
+        self,
+        settings: confs.Settings,
+        means: reader.Means,
+        clock: clocks.Clock = clocks.now,
+        monotonic: Callable[[], float] = time.monotonic,
+        progress_bar: checksum.ProgressBar = checksum.no_progress_bar,
+    ) -> None:
+        """Prepare a scrub.
+
+        :param means: how to read; its limiter and progress are set here
+        """
+        self._settings = settings
+        self._layout = layouts.Layout.of(settings)
+        self._means = means
+        self._clock = clock
+        self._monotonic = monotonic
+        self._progress_bar = progress_bar
+        self._pulse = self._report = monotonic()
+        self._read = 0
+        #: The file that is due next, where none is due now.
+        self.next: schedule.Item | None = None
+        now = clock()
+        self.activity = activities.Activity(settings.host, now, now)
+
+    def run(self) -> Iterator[Result]:
+        """Read what is due, and give what was found file by file.
+
+        :raises nova_imagecache.errors.Error: it cannot be done, or not now
+        :raises OSError: the cache cannot be worked on
+        """
+        with locks.scrub_lock(self._layout):
+            self._save()
+            try:
+                yield from self._scrub()
+            except BaseException as error:
+                self._update(ended=self._clock(), reason=str(error) or 'killed')
+                self._save()
+                raise
+            reason = self.activity.reason or 'nothing more is due'
+            self._update(ended=self._clock(), reason=reason)
+            self._save()
+
+    def _scrub(self) -> Iterator[Result]:
+        files = {
+            file.name: file
+            for file in scans.scan(self._layout).files
+            if file.kind.is_base and file.status.regular
+        }
+        state = self._sight(files.values())
+        queue = self._queue(files.values(), state)
+        total = sum(item.size for item in queue)
+        with self._progress_bar(total) as progress:
+
+            def count(length: int) -> None:
+                # In the thread that reads ahead, and in no other.
+                self._read += length
+                progress(length)
+
+            means = dataclasses.replace(self._means, progress=count)
+            method = scrub.Method(
+                self._settings.checksum_algorithm,
+                means,
+                self._clock,
+                _PATIENCE_SECONDS,
+                monotonic=self._monotonic,
+                pulse=self._look_around,
+            )
+            while queue and not means.stop.is_set():
+                rate = schedule.rate(queue, self._settings.scrub_bandwidth)
+                means.limiter.rate = rate
+                item = queue.pop(0)
+                self._update(current=item.name, rate=rate, queue=len(queue))
+                result = self._scrub_file(files[item.name], state, method)
+                if result is not None:
+                    self._update(files=self.activity.files + 1, current=None)
+                    yield result
+        if means.stop.is_set() and self.activity.reason is None:
+            self._update(reason='it was told to stop')
+
+    def _sight(self, files: Collection[scans.CachedFile]) -> states.State:
+        try:
+            return states.sight(self._layout, self._clock(), files)
+        except (errors.Error, OSError) as error:
+            # A pass makes it good; what has a ledger is read all the same.
+            LOG.warning('%s: %s', self._layout.state, error)
+            return states.State()
+
+    def _queue(
+        self, files: Iterable[scans.CachedFile], state: states.State
+    ) -> list[schedule.Item]:
+        now = self._clock()
+        items = [
+            self._item(look.entry_of(self._layout, file, state), now)
+            for file in files
+            # What is seen for the first time has its turn in a later scrub.
+            if decide.settled(file, state.sighting(file))
+        ]
+        later = [item for item in items if item.due > 0]
+        self.next = min(later, key=lambda item: item.due, default=None)
+        return schedule.queue(items)
+
+    def _item(
+        self, entry: schedule.Entry, now: clocks.Instant
+    ) -> schedule.Item:
+        interval = self._settings.checksum_interval
+        return schedule.due_in(entry, interval, now, self._settings.host)
+
+    def _scrub_file(
+        self,
+        file: scans.CachedFile,
+        state: states.State,
+        method: scrub.Method,
+    ) -> Result | None:
+        """Scrub a file, unless somebody else has done so meanwhile."""
+        began, before = self._monotonic(), self._read
+        now = self._clock()
+        entry = look.entry_of(self._layout, file, state)
+        if self._item(entry, now).due > 0:
+            return None
+        job = look.job_of(file, entry.known, state, now)
+        finding = scrub.scrub(self._layout, job, method)
+        return Result(
+            file.name,
+            finding,
+            self._read - before,
+            self._monotonic() - began,
+        )
+
+    def _look_around(self) -> None:
+        """Called all the time: give way, and say how far it has got."""
+        now = self._monotonic()
+        if now - self._pulse < _PULSE_SECONDS:
+            return
+        self._pulse = now
+        if locks.scrub_wanted(self._layout):
+            self._update(reason='it gave way to a verification')
+            self._means.stop.set()
+        if now - self._report >= _REPORT_SECONDS:
+            self._report = now
+            self._save()
+
+    def _update(self, **changes: Any) -> None:
+        self.activity = dataclasses.replace(
+            self.activity, updated=self._clock(), read=self._read, **changes
+        )
+
+    def _save(self) -> None:
+        activities.save(self._layout, self.activity)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which parts of a qcow2 disk are its own, and which are its backing file's.
+
+Read from the tables in the file, as docs/interop/qcow2.txt in QEMU has them.
+qemu-img map would open every file that a header names.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import enum
+import os
+import struct
+
+_MAGIC = b'QFI\xfb'
+_HEADER = struct.Struct('>4sI12xIQIIQ')
+_FEATURES = struct.Struct('>72xQ')
+_EXTENDED_L2 = 1 << 4
+
+_ENTRY = struct.Struct('>Q')
+_OFFSET = 0x00FFFFFFFFFFFE00
+_COPIED = 1 << 63
+_COMPRESSED = 1 << 62
+_ZERO = 1 << 0
+
+_SUBCLUSTERS = 32
+
+
+class Effect(enum.StrEnum):
+    """What becomes of a part of a base file in a guest.
+
+    READS_THROUGH: the guest reads it there.
+
+    COPIED: the guest's disk has its own copy. A write elsewhere in the same
+    cluster copies what the base file held at that moment, so it may carry the
+    damage, also after a repair.
+
+    ZEROED: the guest reads zeros instead.
+
+    UNKNOWN: it cannot be told.
+    """
+
+    READS_THROUGH = 'reads through'
+    COPIED = 'copied'
+    ZEROED = 'zeroed'
+    UNKNOWN = 'unknown'
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """Bytes of a disk that fare alike.
+
+    :ivar start: offset of the first
+    :ivar end: offset after the last
+    """
+
+    start: int
+    end: int
+    effect: Effect
+
+
+class NoMap(Exception):
+    """The file is no qcow2 disk whose tables can be read."""
+
+
+def _number(fd: int, offset: int) -> int:
+    data = os.pread(fd, _ENTRY.size, offset)
+    if len(data) < _ENTRY.size:
+        raise NoMap('a table is cut short')
+    (value,) = _ENTRY.unpack(data)
+    return int(value)
+
+
+class Map:
+    """The tables of one open qcow2 disk."""
+
+    def __init__(self, fd: int) -> None:
+        """Read the header.
+
+        :raises NoMap: there is none
+        :raises OSError: it cannot be read
+        """
+        block = os.pread(fd, 512, 0)
+        if len(block) < _HEADER.size or not block.startswith(_MAGIC):
+            raise NoMap('it is no qcow2 disk')
+        _magic, version, bits, size, _crypt, l1_size, l1 = _HEADER.unpack_from(
+            block
+        )
+        if version not in (2, 3) or not 9 <= bits <= 21:
+            raise NoMap('its version or cluster size is unknown')
+        features = 0
+        if version == 3 and len(block) >= _FEATURES.size:
+            (features,) = _FEATURES.unpack_from(block)
+        self._fd = fd
+        self._size = size
+        self._cluster = 1 << bits
+        self._l1, self._l1_size = l1, l1_size
+        self._extended = bool(features & _EXTENDED_L2)
+        self._width = 16 if self._extended else 8
+        self._table: tuple[int, int] = (-1, 0)
+
+    def extents(self, start: int, end: int) -> Iterator[Extent]:
+        """Say what becomes of a range; what the guest cannot see is left out.
+
+        :raises NoMap: the tables contradict themselves
+        :raises OSError: they cannot be read
+        """
+        end = min(end, self._size)
+        step = self._cluster
+        if self._extended:
+            step //= _SUBCLUSTERS
+        position = start
+        while position < end:
+            after = min(end, (position // step + 1) * step)
+            yield Extent(position, after, self._effect(position))
+            position = after
+
+    def _effect(self, position: int) -> Effect:
+        index = position // self._cluster
+        per_table = self._cluster // self._width
+        table = self._l2_table(index // per_table)
+        if not table:
+            return Effect.READS_THROUGH
+        offset = table + index % per_table * self._width
+        entry = _number(self._fd, offset)
+        if entry & _COMPRESSED:
+            return Effect.COPIED
+        if self._extended:
+            bitmap = _number(self._fd, offset + 8)
+            within = position % self._cluster
+            bit = within * _SUBCLUSTERS // self._cluster
+            if bitmap >> (32 + bit) & 1:
+                return Effect.ZEROED
+            copied = bitmap >> bit & 1
+            return Effect.COPIED if copied else Effect.READS_THROUGH
+        if entry & _ZERO:
+            return Effect.ZEROED
+        # With an external data file, the first cluster may be at 0.
+        if entry & (_OFFSET | _COPIED):
+            return Effect.COPIED
+        return Effect.READS_THROUGH
+
+    def _l2_table(self, index: int) -> int:
+        """Give the offset of a table, or 0 where there is none."""
+        if self._table[0] != index:
+            table = 0
+            if index < self._l1_size:
+                entry = _number(self._fd, self._l1 + index * _ENTRY.size)
+                table = entry & _OFFSET
+            self._table = (index, table)
+        return self._table[1]
