@@ -186,7 +186,9 @@ class Pass:
             decision, action=decide.Action.KEEP, reason=reason
         )
 
-    def _objection(self, file: scans.CachedFile, view: look.View) -> str | None:
+    def _objection(
+        self, file: scans.CachedFile, view: look.View
+    ) -> str | None:
         """Ask again, at the last moment, with the file's lock held."""
         name = file.name
         if states.used_since(self._layout, file, view.state, view.now.wall):

@@ -76,7 +76,8 @@ class Scrubber:
         self._clock = clock
         self._monotonic = monotonic
         self._progress_bar = progress_bar
-        self._pulse = self._report = monotonic()
+        self._pulse = monotonic()
+        self._report = -_REPORT_SECONDS
         self._read = 0
         #: The file that is due next, where none is due now.
         self.next: schedule.Item | None = None
@@ -94,7 +95,9 @@ class Scrubber:
             try:
                 yield from self._scrub()
             except BaseException as error:
-                self._update(ended=self._clock(), reason=str(error) or 'killed')
+                self._update(
+                    ended=self._clock(), reason=str(error) or 'killed'
+                )
                 self._save()
                 raise
             reason = self.activity.reason or 'nothing more is due'

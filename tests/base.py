@@ -73,6 +73,17 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(0)
 
 
+@contextlib.contextmanager
+def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Put something else in the place of an attribute for a while."""
+    real = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, real)
+
+
 class Node:
     """A compute node: an instances_path with real files in it."""
 
@@ -147,9 +158,9 @@ class Node:
     def make_pass(self, *witnesses: Any, inline: bool = True) -> passes.Pass:
         return passes.Pass(self.settings, witnesses, self.clock, inline)
 
-    def run(self, *witnesses: Any) -> reports.Report:
+    def run(self, *witnesses: Any, inline: bool = True) -> reports.Report:
         """Make one pass."""
-        return self.make_pass(*witnesses).run()
+        return self.make_pass(*witnesses, inline=inline).run()
 
     def files(self) -> set[str]:
         """Give what is in the cache, but for our own directory."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -151,7 +150,9 @@ class Verify(_Reading):
         ).verify_now(chosen, strict=bool(parsed_args.names))
         commands.show_findings(self._report)
         self.exit_code = output.exit_code(self._report)
-        return output.COLUMNS, [output.row(each) for each in self._report.files]
+        return output.COLUMNS, [
+            output.row(each) for each in self._report.files
+        ]
 
     def summary(self) -> dict[str, Any]:
         """Count the verdicts."""

@@ -8,7 +8,7 @@ from nova_imagecache.integrity import digests
 #: repair it alone, large enough that reading it is sequential for any disk.
 BLOCK_SIZE = 4 * 1024 * 1024
 
-#: So that what is kept in memory stays below a few MiB, however large the file.
+#: So that what is kept in memory stays below a few MiB, whatever the file.
 MOST_BLOCKS = 65536
 
 _UNKNOWN = ord('?')
@@ -63,10 +63,9 @@ class Blocks:
             return self
         kinds = data[: self.count]
         hashed = [index for index, kind in enumerate(kinds) if kind == _DATA]
-        if (
-            len(data) != self.count + len(hashed) * self._width
-            or set(kinds) - {_UNKNOWN, _ZEROS, _DATA}
-        ):
+        if len(data) != self.count + len(hashed) * self._width or set(
+            kinds
+        ) - {_UNKNOWN, _ZEROS, _DATA}:
             raise ValueError('these are not the digests of its blocks')
         self._kinds[:] = kinds
         start = self.count

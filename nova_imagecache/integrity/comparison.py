@@ -154,15 +154,19 @@ class Comparison:
             return
         for index in range(self.next, self.blocks.count):
             self.bad[index] = ledgers.Damage.CORRUPT
+        # What once came after the end, and has gone, is bad no longer.
+        end = max(self.next, self.blocks.count)
+        self.bad = {
+            index: damage for index, damage in self.bad.items() if index < end
+        }
 
     def _expected(self, index: int) -> bytes | None:
         return self.blocks.get(index) if index < self.blocks.count else None
 
     def _matches(self, reading: hashing.BlockReading) -> bool:
-        return (
-            reading.length == self.blocks.length(reading.index)
-            and reading.digests[0] == self._expected(reading.index)
-        )
+        return reading.length == self.blocks.length(
+            reading.index
+        ) and reading.digests[0] == self._expected(reading.index)
 
     def _fail(self, index: int, error: OSError) -> None:
         self.bad.setdefault(index, ledgers.Damage.UNREADABLE)

@@ -20,7 +20,10 @@ _ZEROS = memoryview(bytes(1024 * 1024))
 class Hash(Protocol):
     """What the hashes of hashlib and of xxhash have in common."""
 
-    digest_size: int
+    @property
+    def digest_size(self) -> int:
+        """Bytes in the digest."""
+        ...
 
     def update(self, data: memoryview, /) -> None:
         """Add some bytes."""

@@ -2,8 +2,8 @@
 
 """From pieces of a file to the digests of its blocks."""
 
+from collections.abc import Generator
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import hashlib
@@ -106,7 +106,7 @@ def read_blocks(
     block_size: int,
     algorithms: Sequence[str],
     whole: WholeFile | None = None,
-) -> Iterator[BlockReading]:
+) -> Generator[BlockReading]:
     """Put pieces together to blocks.
 
     :param pieces: those of a range that begins with a block; a hole may be

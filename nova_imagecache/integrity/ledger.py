@@ -130,9 +130,7 @@ def begin(
     key: status.Key, size: int, algorithm: str, image: str | None = None
 ) -> Ledger:
     """Give the ledger of a file of which nothing is known."""
-    return Ledger(
-        key, size, algorithm, block_maps.block_size_for(size), image
-    )
+    return Ledger(key, size, algorithm, block_maps.block_size_for(size), image)
 
 
 def spread(bad: Iterable[BadBlocks]) -> dict[int, Damage]:

@@ -11,6 +11,8 @@ would do that, so it is not used.
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
+import ctypes
 import dataclasses
 import enum
 import errno
@@ -26,6 +28,8 @@ from nova_imagecache.integrity import limiter as limiters
 
 # Enough for every disk that there is (statx(2), stx_dio_offset_align).
 _ALIGNMENT = 4096
+
+_HUGE_PAGE = 2 * 1024 * 1024
 
 # A hole is reported in parts, so that we can be told to stop in between.
 _HOLE_PIECE = 256 * 1024 * 1024
@@ -102,11 +106,7 @@ class Reader:
         self._means = means
         self._mode = _Mode.DIRECT
         self._set_direct(True)
-        count = 3 if means.ahead else 1
-        # Mapped memory begins at a page, as direct reads demand.
-        self._buffers = [
-            mmap.mmap(-1, means.limiter.piece) for _buffer in range(count)
-        ]
+        self._buffers = _buffers(3 if means.ahead else 1, means.limiter.piece)
         self._turn = 0
 
     def read(self, start: int, end: int, block_size: int) -> Iterator[Piece]:
@@ -121,12 +121,14 @@ class Reader:
         """
         pieces = self._pieces(start, end, block_size)
         if self._means.ahead:
-            return _ahead(pieces, self._means.stop)
+            return _ReadAhead(pieces, self._means.stop).pieces()
         return pieces
 
-    def _pieces(self, start: int, end: int, block_size: int) -> Iterator[Piece]:
+    def _pieces(
+        self, start: int, end: int, block_size: int
+    ) -> Iterator[Piece]:
         end = min(end, os.fstat(self._fd).st_size)
-        size = min(len(self._buffers[0]), block_size)
+        size = min(self._buffers[0].nbytes, block_size)
         position = start
         while position < end:
             data = min(self._seek_data(position), end)
@@ -180,7 +182,7 @@ class Reader:
     def _read_piece(self, start: int, wanted: int) -> Piece:
         """Read one piece; it is shorter only where the file ends."""
         room = -(-wanted // _ALIGNMENT) * _ALIGNMENT
-        buffer = memoryview(self._buffers[self._turn])[:room]
+        buffer = self._buffers[self._turn][:room]
         self._turn = (self._turn + 1) % len(self._buffers)
         self._means.limiter.before(wanted)
         self._check_stop()
@@ -242,52 +244,82 @@ class Reader:
             raise errors.Stopped('it was stopped')
 
 
-def _ahead(pieces: Iterator[Piece], stop: threading.Event) -> Iterator[Piece]:
-    """Let a thread take the pieces, one ahead of whoever uses them.
+def _buffers(count: int, size: int) -> list[memoryview]:
+    """Make buffers for direct reads, which have to begin at a page.
+
+    Of huge pages, where there are any: a read into scattered small ones takes
+    a descriptor for each. On a virtio disk that made 0.9 GiB/s of 3.3.
+    """
+    region = mmap.mmap(
+        -1,
+        count * size + _HUGE_PAGE,
+        flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+    )
+    with contextlib.suppress(OSError):
+        region.madvise(mmap.MADV_HUGEPAGE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(region))
+    first = -address % _HUGE_PAGE
+    view = memoryview(region)
+    return [
+        view[start : start + size]
+        for start in range(first, first + count * size, size)
+    ]
+
+
+class _ReadAhead:
+    """A thread that takes pieces, one ahead of whoever uses them.
 
     With three buffers: one is being used, one waits, one is being filled. A
     read that hangs on a dying disk holds up the thread alone.
     """
-    handed: queue.Queue[Piece | BaseException | None] = queue.Queue(1)
-    unwanted = threading.Event()
 
-    def hand(item: Piece | BaseException | None) -> None:
-        while not unwanted.is_set():
-            try:
-                return handed.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-        raise errors.Stopped('nobody wants it')
+    def __init__(self, pieces: Iterator[Piece], stop: threading.Event) -> None:
+        self._pieces = pieces
+        self._stop = stop
+        self._handed: queue.Queue[Piece | BaseException | None]
+        self._handed = queue.Queue(1)
+        self._unwanted = threading.Event()
 
-    def produce() -> None:
+    def pieces(self) -> Iterator[Piece]:
+        thread = threading.Thread(
+            target=self._produce, daemon=True, name='read-ahead'
+        )
+        thread.start()
         try:
-            for piece in pieces:
-                hand(piece)
-            hand(None)
-        except errors.Stopped as error:
-            if not unwanted.is_set():
-                hand(error)
-        except BaseException as error:
-            hand(error)
+            while (item := self._take()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            self._unwanted.set()
+            thread.join(_PATIENCE_SECONDS)
 
-    thread = threading.Thread(target=produce, daemon=True, name='read-ahead')
-    thread.start()
-    patience = _PATIENCE_SECONDS
-    try:
+    def _take(self) -> Piece | BaseException | None:
+        patience = _PATIENCE_SECONDS
         while True:
             try:
-                item = handed.get(timeout=_POLL_SECONDS)
+                return self._handed.get(timeout=_POLL_SECONDS)
             except queue.Empty:
-                if stop.is_set():
+                if self._stop.is_set():
                     patience -= _POLL_SECONDS
-                if patience > 0:
-                    continue
-                raise errors.Stopped('it was stopped while a read hung') from None
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        unwanted.set()
-        thread.join(_PATIENCE_SECONDS)
+                if patience <= 0:
+                    return errors.Stopped('it was stopped while a read hung')
+
+    def _produce(self) -> None:
+        try:
+            for piece in self._pieces:
+                if not self._hand(piece):
+                    return
+            self._hand(None)
+        except BaseException as error:
+            self._hand(error)
+
+    def _hand(self, item: Piece | BaseException | None) -> bool:
+        """Hand an item over, unless nobody wants it any more."""
+        while not self._unwanted.is_set():
+            try:
+                self._handed.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -31,7 +31,8 @@ _GRACE = 0.1
 _FIRST_SPREAD_SECONDS = 3600
 _FIRST_GRACE_SECONDS = 3600
 
-# After which a file that could not be read, or not all of it, is tried again, at the latest.
+# After which a file that could not be read, or not all of it, is tried again
+# at the latest.
 _RETRY_SECONDS = 24 * 3600
 
 _UNREADABLE = ledgers.Damage.UNREADABLE
@@ -79,7 +80,8 @@ class Coverage:
     :ivar size: bytes that they take on the disk
     :ivar digested: bytes of files whose blocks have digests
     :ivar verified: bytes of files that were verified within the interval,
-        or whose next verification is not overdue yet
+        or whose next verification is not overdue yet; with an interval of 0,
+        of those that were ever verified
     :ivar oldest: seconds since the oldest verification; None if there is none
     :ivar queue: files that are due
     :ivar queue_size: bytes of these
@@ -236,7 +238,7 @@ def coverage(
             item.size
             for item in items
             if item.age is not None
-            and (item.age <= interval or item.deadline > 0)
+            and (not interval or item.age <= interval or item.deadline > 0)
         ),
         oldest=max(ages, default=None),
         queue=len(due),

@@ -78,9 +78,9 @@ class Method:
     monotonic: Callable[[], float] = time.monotonic
 
 
-def scrub(layout: layouts.Layout, job: Job, method: Method) -> (
-    knowledges.Finding
-):
+def scrub(
+    layout: layouts.Layout, job: Job, method: Method
+) -> knowledges.Finding:
     """Read a base file; compare it with its ledger, or begin one.
 
     Goes on where an earlier call was interrupted.
@@ -225,9 +225,7 @@ class _Scrub:
         if ledger is None:
             return None, None
         try:
-            blocks = ledgers.load_blocks(
-                self._layout, self._file.name, ledger
-            )
+            blocks = ledgers.load_blocks(self._layout, self._file.name, ledger)
         except errors.Damaged:
             self._known = dataclasses.replace(self._known, lost=True)
             return ledger, None

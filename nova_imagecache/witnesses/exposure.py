@@ -25,7 +25,7 @@ Extent = qcow2_map.Extent
 
 @dataclasses.dataclass(frozen=True)
 class Exposure:
-    """One disk of a guest, and how it fares with the bad bytes of its base file.
+    """One disk of a guest, and how it fares with bad bytes of its base file.
 
     :ivar disk: name of the disk that does
     :ivar extents: the bad bytes that the guest can see, in order
@@ -84,7 +84,9 @@ def _expose(
                 if seen < end:
                     found.append(Extent(seen, end, Effect.UNKNOWN))
         except (OSError, qcow2_map.NoMap):
-            found = [Extent(start, end, Effect.UNKNOWN) for start, end in ranges]
+            found = [
+                Extent(start, end, Effect.UNKNOWN) for start, end in ranges
+            ]
     return _merged(found)
 
 

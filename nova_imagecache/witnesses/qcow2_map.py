@@ -64,7 +64,10 @@ class NoMap(Exception):
 
 
 def _number(fd: int, offset: int) -> int:
-    data = os.pread(fd, _ENTRY.size, offset)
+    try:
+        data = os.pread(fd, _ENTRY.size, offset)
+    except OverflowError:
+        data = b''
     if len(data) < _ENTRY.size:
         raise NoMap('a table is cut short')
     (value,) = _ENTRY.unpack(data)

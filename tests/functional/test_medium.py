@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scrubbing on file systems and disks that are real ones, and bad ones."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import threading
+from typing import Any
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache.integrity import ledger as ledgers
+from nova_imagecache.integrity import limiter as limiters
+from nova_imagecache.integrity import reader as readers
+from nova_imagecache import passes
+from nova_imagecache import scrubber
+from tests import base
+from tests import scrubbing
+
+Verdict = scrubbing.Verdict
+
+BLOCK = 4 * base.MIB
+SIZE = 6 * BLOCK - 12345
+
+_PATH = os.environ['PATH'] + ':/usr/sbin:/sbin'
+_SECTOR = 512
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={'PATH': _PATH}
+    )
+    if done.returncode:
+        raise RuntimeError(f'{command}: {done.stderr}')
+    return done.stdout.strip()
+
+
+class MediumTestCase(base.TestCase):
+    """A cache on a file system of its own. Takes root, and loop devices."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if os.geteuid() != 0:
+            self.skipTest('only root can mount file systems')
+        self.disk = os.path.join(self.temporary, 'disk')
+        self.point = os.path.join(self.temporary, 'mnt')
+        os.mkdir(self.point)
+        self.stack = contextlib.ExitStack()
+        self.addCleanup(self.stack.close)
+        self.data = random.Random(3).randbytes(SIZE)
+
+    def need(self, *programs: str) -> None:
+        for program in programs:
+            if shutil.which(program, path=_PATH) is None:
+                self.skipTest(f'{program} is not installed')
+
+    def make(self, *command: str, size: int = 320 * base.MIB) -> None:
+        """Make a file system in a file."""
+        with open(self.disk, 'wb') as file:
+            file.truncate(size)
+        run(*command, self.disk)
+
+    def loop(self, path: str, stack: contextlib.ExitStack) -> str:
+        try:
+            device = run('losetup', '--find', '--show', path)
+        except RuntimeError as error:
+            self.skipTest(f'there are no loop devices: {error}')
+        stack.callback(run, 'losetup', '--detach', device)
+        return device
+
+    def mount(
+        self, stack: contextlib.ExitStack, device: str, *options: str
+    ) -> None:
+        try:
+            run('mount', *options, device, self.point)
+        except RuntimeError as error:
+            self.skipTest(f'it cannot be mounted here: {error}')
+        stack.callback(run, 'umount', self.point)
+
+    def node(self) -> base.Node:
+        node = base.Node(os.path.join(self.point, 'instances'))
+        node.configure(checksum=True)
+        return node
+
+    def scrub(self, node: base.Node) -> dict[str, Any]:
+        """Scrub as the process does; give the findings by name."""
+        stop = threading.Event()
+        means = readers.Means(
+            limiters.Limiter(wait=stop.wait), stop=stop, ahead=True
+        )
+        one = scrubber.Scrubber(node.settings, means, node.clock)
+        return {result.name: result.finding for result in one.run()}
+
+    def check(self) -> None:
+        """Make a cache here, and see that it is scrubbed as anywhere."""
+        node = self.node()
+        name = node.add_image('x', data=self.data, size=40 * BLOCK)
+        path = node.base_path(name)
+        self.assertIs(Verdict.UNKNOWN, self.scrub(node)[name].verdict)
+        printed = subprocess.check_output(['sha1sum', path], text=True)
+        with open(path + '.sha1') as file:
+            self.assertEqual(printed.split()[0], file.read())
+        self.assertIs(Verdict.GOOD, self.scrub(node)[name].verdict)
+        base.flip_bit(path, 3 * BLOCK + 5)
+        self.assertIs(Verdict.CORRUPT, self.scrub(node)[name].verdict)
+        ledger = ledgers.load_any(node.layout, name)
+        assert ledger is not None
+        self.assertEqual({3: scrubbing.CORRUPT}, ledgers.spread(ledger.bad))
+        base.flip_bit(path, 3 * BLOCK + 5)
+        self.assertIs(Verdict.GOOD, self.scrub(node)[name].verdict)
+
+
+class FileSystemTest(MediumTestCase):
+    def test_ext4(self) -> None:
+        self.need('mkfs.ext4')
+        self.make('mkfs.ext4', '-q', '-F')
+        self.mount(self.stack, self.loop(self.disk, self.stack))
+        self.check()
+
+    def test_ext2_which_has_no_birth_times(self) -> None:
+        self.need('mkfs.ext2')
+        # Inodes of 128 bytes have no room for them.
+        self.make('mkfs.ext2', '-q', '-F', '-I', '128')
+        self.mount(self.stack, self.loop(self.disk, self.stack))
+        self.check()
+
+    def test_xfs(self) -> None:
+        self.need('mkfs.xfs')
+        self.make('mkfs.xfs', '-q', '-f')
+        self.mount(self.stack, self.loop(self.disk, self.stack))
+        self.check()
+
+    def test_tmpfs(self) -> None:
+        self.mount(self.stack, 'tmpfs', '-t', 'tmpfs')
+        self.check()
+
+    def test_overlayfs(self) -> None:
+        for name in ('lower', 'upper', 'work'):
+            os.mkdir(os.path.join(self.temporary, name))
+        where = self.temporary
+        self.mount(
+            self.stack, 'overlay', '-t', 'overlay', '-o',
+            f'lowerdir={where}/lower,upperdir={where}/upper,'
+            f'workdir={where}/work',
+        )  # fmt: skip
+        self.check()
+
+    def test_fuse_which_knows_no_holes(self) -> None:
+        self.need('bindfs')
+        source = os.path.join(self.temporary, 'source')
+        os.mkdir(source)
+        try:
+            run('bindfs', source, self.point)
+        except RuntimeError as error:
+            self.skipTest(f'there is no FUSE here: {error}')
+        self.stack.callback(run, 'umount', self.point)
+        self.check()
+
+    def test_squashfs_which_knows_no_direct_reads(self) -> None:
+        """It cannot be written to, so a file is read and that is all."""
+        self.need('mksquashfs')
+        source = os.path.join(self.temporary, 'source')
+        os.mkdir(source)
+        with open(os.path.join(source, 'file'), 'wb') as file:
+            file.write(self.data)
+        run('mksquashfs', source, self.disk, '-noappend', '-quiet')
+        self.mount(self.stack, self.loop(self.disk, self.stack))
+        path = os.path.join(self.point, 'file')
+        self.assertRaises(OSError, os.open, path, os.O_RDONLY | os.O_DIRECT)
+        fd = os.open(path, os.O_RDONLY)
+        self.stack.callback(os.close, fd)
+        pieces = readers.Reader(fd, readers.Means()).read(0, SIZE, BLOCK)
+        content = b''.join(bytes(piece.data or b'') for piece in pieces)
+        self.assertTrue(self.data == content, 'it holds something else')
+
+    def test_a_full_file_system_costs_the_ledger_and_no_verdict(self) -> None:
+        self.mount(self.stack, 'tmpfs', '-t', 'tmpfs', '-o', 'size=40m')
+        node = self.node()
+        name = node.add_image('x', data=self.data)
+        self.scrub(node)
+        base.flip_bit(node.base_path(name), 3 * BLOCK)
+        filler = os.path.join(self.point, 'filler')
+        with contextlib.suppress(OSError), open(filler, 'wb') as file:
+            while True:
+                file.write(bytes(4096))
+        self.assertIs(Verdict.CORRUPT, self.scrub(node)[name].verdict)
+        os.unlink(filler)
+        self.assertIs(Verdict.CORRUPT, self.scrub(node)[name].verdict)
+
+
+class FailingDiskTest(MediumTestCase):
+    """A disk with sectors that cannot be read, made by QEMU."""
+
+    def offset_on_disk(self, path: str, offset: int) -> int:
+        """Find where a byte of a file is on the disk."""
+        number = offset // 4096
+        for line in run('filefrag', '-b4096', '-v', path).splitlines():
+            fields = line.replace('.', ' ').replace(':', ' ').split()
+            if not fields or not fields[0].isdigit():
+                continue
+            first, last, physical = (int(fields[i]) for i in (1, 2, 3))
+            if first <= number <= last:
+                return (physical + number - first) * 4096
+        raise RuntimeError(f'{path} has no extent with block {number}')
+
+    def break_sector(self, offset: int) -> str:
+        """Give the disk as a file in which reading one sector fails."""
+        self.need('qemu-storage-daemon')
+        broken = os.path.join(self.temporary, 'broken')
+        pid = os.path.join(self.temporary, 'pid')
+        with open(broken, 'wb'):
+            pass
+        rule = {
+            'event': 'none',
+            'errno': 5,
+            'sector': offset // _SECTOR,
+        }
+        blkdebug = {
+            'driver': 'blkdebug',
+            'node-name': 'broken',
+            'image': 'disk',
+            'inject-error': [rule],
+        }
+        try:
+            run(
+                'qemu-storage-daemon', '--daemonize', '--pidfile', pid,
+                '--blockdev',
+                f'driver=file,node-name=disk,filename={self.disk}',
+                '--blockdev', json.dumps(blkdebug),
+                '--export',
+                f'type=fuse,id=e,node-name=broken,mountpoint={broken},'
+                'writable=on',
+            )  # fmt: skip
+        except RuntimeError as error:
+            self.skipTest(f'there is no FUSE here: {error}')
+        with open(pid) as file:
+            number = int(file.read())
+        self.stack.callback(os.kill, number, 15)
+        return broken
+
+    def test_a_read_error_is_reported_with_its_range_and_the_rest_scrubbed(
+        self,
+    ) -> None:
+        self.need('mkfs.ext4', 'filefrag', 'qemu-storage-daemon')
+        self.make('mkfs.ext4', '-q', '-F')
+        with contextlib.ExitStack() as stack:
+            self.mount(stack, self.loop(self.disk, stack))
+            node = self.node()
+            name = node.add_image('x', data=self.data)
+            other = node.add_image('y', data=self.data)
+            guest = '11111111-aaaa-4aaa-8aaa-000000000001'
+            node.add_overlay(guest, name)
+            self.scrub(node)
+            path = node.base_path(name)
+            base.flip_bit(path, 4 * BLOCK)
+            bad = self.offset_on_disk(path, 2 * BLOCK + 8192)
+        broken = self.break_sector(bad)
+        self.mount(self.stack, self.loop(broken, self.stack))
+        sha1sum = subprocess.run(['sha1sum', path], capture_output=True)
+        self.assertIn(b'Input/output error', sha1sum.stderr)
+        findings = self.scrub(node)
+        self.assertIs(Verdict.GOOD, findings[other].verdict)
+        layout = layouts.Layout.of(node.settings)
+        ledger = ledgers.load_any(layout, name)
+        assert ledger is not None
+        self.assertEqual(
+            {2: scrubbing.UNREADABLE, 4: scrubbing.CORRUPT},
+            ledgers.spread(ledger.bad),
+        )
+        self.assertIn(
+            f'bytes {2 * BLOCK}-{3 * BLOCK - 1} are unreadable',
+            findings[name].note,
+        )
+        report = passes.Pass(node.settings, clock=node.clock).preview()
+        file_report = self.file_of(report, name)
+        self.assertEqual((guest,), file_report.users)
+        self.assertIs(Verdict.CORRUPT, file_report.checksum)

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import dataclasses
+from typing import Any
+
+import ddt
+
+from nova_imagecache import clock as clocks
+from nova_imagecache.integrity import knowledge as knowledges
+from nova_imagecache.integrity import ledger as ledgers
+from nova_imagecache.integrity import schedule
+from tests import base
+
+WEEK = 7 * base.DAY
+GIB = 1024 * base.MIB
+NOW = clocks.Instant(2e9, 1e8, 'this boot')
+
+
+def ago(seconds: float, boot: str = 'this boot') -> clocks.Instant:
+    return clocks.Instant(NOW.wall - seconds, NOW.boottime - seconds, boot)
+
+
+def entry(
+    name: str = 'f',
+    size: int = GIB,
+    seen: clocks.Instant | None = None,
+    **fields: Any,
+) -> schedule.Entry:
+    """Make an entry; without fields of a ledger, it has none."""
+    ledger = None
+    if fields:
+        ledger = dataclasses.replace(
+            ledgers.begin((1, 2, None), size, 'xxh3_128'),
+            **({'settled': True} | fields),
+        )
+    known = knowledges.Knowledge(ledger=ledger)
+    return schedule.Entry(name, size, known, seen)
+
+
+def item(
+    name: str = 'f',
+    size: int = GIB,
+    due: float = 0,
+    deadline: float = base.DAY,
+    age: float | None = None,
+) -> schedule.Item:
+    return schedule.Item(name, size, due, deadline, age)
+
+
+@ddt.ddt
+class DueTest(base.TestCase):
+    def due(self, host: str | None = None, **fields: Any) -> float:
+        return schedule.due_in(entry(**fields), WEEK, NOW, host).due
+
+    def test_a_file_is_due_once_in_an_interval(self) -> None:
+        self.assertEqual(1, self.due(read=ago(WEEK - 1)))
+        self.assertEqual(0, self.due(read=ago(WEEK)))
+
+    def test_no_host_reads_a_file_again_within_the_interval(self) -> None:
+        for number in range(100):
+            due = self.due(host=f'host{number}', read=ago(WEEK - 1))
+            self.assertGreaterEqual(due, 1)
+            self.assertLessEqual(due, 1 + WEEK / 10)
+
+    def test_a_fleet_does_not_read_in_step(self) -> None:
+        for fields in ({'read': ago(0)}, {'seen': ago(0)}):
+            dues = sorted(
+                self.due(host=f'host{number}', **fields)
+                for number in range(100)
+            )
+            width = (
+                min(WEEK / 10, base.HOUR) if 'seen' in fields else WEEK / 10
+            )
+            self.assertGreater(dues[-1] - dues[0], 0.9 * width)
+            # No tenth of the hosts within a fiftieth of the time.
+            for first, last in zip(dues, dues[10:], strict=False):
+                self.assertGreater(last - first, width / 50)
+
+    def test_the_lot_is_the_same_each_time(self) -> None:
+        self.assertEqual(
+            self.due(host='h', read=ago(5)), self.due(host='h', read=ago(5))
+        )
+
+    def test_a_first_reading_is_put_off_for_an_hour_at_most(self) -> None:
+        for number in range(100):
+            host = f'host{number}'
+            self.assertLessEqual(self.due(host, seen=ago(base.HOUR)), 0)
+        self.assertEqual(0, self.due(seen=ago(0)))
+
+    def test_with_an_interval_of_zero_all_is_due(self) -> None:
+        for fields in ({'seen': None}, {'read': ago(0), 'verified': ago(0)}):
+            due = schedule.due_in(entry(**fields), 0, NOW, 'h').due
+            self.assertLessEqual(due, 0)
+
+    @ddt.data(
+        {'read': ago(5), 'started': ago(1), 'position': 7},
+        {'started': ago(1), 'position': 7},
+        {'read': ago(5), 'settled': False},
+    )
+    def test_what_is_unfinished_is_due_at_once(
+        self, fields: dict[str, Any]
+    ) -> None:
+        self.assertEqual(0, self.due('h', seen=ago(6), **fields))
+
+    def test_a_checksum_never_compared_makes_a_file_due(self) -> None:
+        known = entry(read=ago(5), sha1='a' * 40, stored='a' * 40)
+        other = dataclasses.replace(known.known, stored='b' * 40)
+        changed = dataclasses.replace(known, known=other)
+        self.assertEqual(0, schedule.due_in(changed, WEEK, NOW).due)
+
+    def test_a_file_that_failed_is_tried_again_in_a_day(self) -> None:
+        fields: dict[str, Any] = {'read': ago(WEEK), 'unreadable': 'EIO'}
+        self.assertEqual(1, self.due(attempted=ago(base.DAY - 1), **fields))
+        self.assertEqual(0, self.due(attempted=ago(base.DAY), **fields))
+
+    def test_a_file_with_an_unreadable_block_is_tried_again_in_a_day(
+        self,
+    ) -> None:
+        bad = (ledgers.BadBlocks(3, 1, ledgers.Damage.UNREADABLE),)
+        self.assertEqual(1, self.due(read=ago(base.DAY - 1), bad=bad))
+        bad = (ledgers.BadBlocks(3, 1, ledgers.Damage.CORRUPT),)
+        self.assertLess(base.DAY, self.due(read=ago(base.DAY), bad=bad))
+
+
+class ClockTest(base.TestCase):
+    """The clock is set; nothing stalls, and nothing stampedes."""
+
+    def items(self, now: clocks.Instant) -> list[schedule.Item]:
+        """A hundred files, read evenly over the last interval."""
+        entries = [
+            entry(f'f{number}', read=ago(number * WEEK / 100),
+                  verified=ago(number * WEEK / 100))
+            for number in range(100)
+        ]  # fmt: skip
+        return [schedule.due_in(each, WEEK, now, 'h') for each in entries]
+
+    def test_setting_the_clock_within_a_boot_changes_nothing(self) -> None:
+        before = self.items(NOW)
+        for year in (-365 * base.DAY, 365 * base.DAY):
+            after = dataclasses.replace(NOW, wall=NOW.wall + year)
+            self.assertEqual(before, self.items(after))
+
+    def test_a_clock_that_is_back_a_year_after_a_reboot_does_not_stall(
+        self,
+    ) -> None:
+        now = clocks.Instant(NOW.wall - 365 * base.DAY, 60, 'next boot')
+        queue = schedule.queue(self.items(now))
+        self.assertEqual(100, len(queue))
+        # As much as in any week: all of it within the interval.
+        rate = schedule.rate(queue, 100 * base.MIB)
+        self.assertAlmostEqual(max(100 * GIB / WEEK, base.MIB), rate)
+
+    def test_a_clock_that_is_on_a_year_after_a_reboot_keeps_the_limit(
+        self,
+    ) -> None:
+        now = clocks.Instant(NOW.wall + 365 * base.DAY, 60, 'next boot')
+        queue = schedule.queue(self.items(now))
+        self.assertEqual(100, len(queue))
+        self.assertEqual(8 * base.MIB, schedule.rate(queue, 8 * base.MIB))
+
+
+class QueueTest(base.TestCase):
+    def test_never_verified_comes_first_then_the_oldest(self) -> None:
+        queue = schedule.queue(
+            [
+                item('young', age=5), item('old', age=9),
+                item('never'), item('later', due=1, age=99),
+            ]
+        )  # fmt: skip
+        self.assertEqual(
+            ['never', 'old', 'young'], [each.name for each in queue]
+        )
+
+
+class RateTest(base.TestCase):
+    def test_it_is_what_is_due_divided_by_the_time_left(self) -> None:
+        due = [item(size=20 * GIB, deadline=4096)]
+        self.assertEqual(5 * base.MIB, schedule.rate(due, 8 * base.MIB))
+
+    def test_the_worst_deadline_counts(self) -> None:
+        due = [
+            item(size=20 * GIB, deadline=8192),
+            item(size=20 * GIB, deadline=4096),
+            item(size=1, deadline=1e9),
+        ]
+        self.assertEqual(5 * base.MIB, schedule.rate(due, 8 * base.MIB))
+
+    def test_it_is_never_more_than_the_limit(self) -> None:
+        for deadline in (-5, 0, 1e-9, 10):
+            due = [item(deadline=deadline)]
+            self.assertEqual(8 * base.MIB, schedule.rate(due, 8 * base.MIB))
+
+    def test_it_is_never_so_slow_that_a_reading_does_not_end(self) -> None:
+        due = [item(size=1)]
+        self.assertEqual(base.MIB, schedule.rate(due, 8 * base.MIB))
+        self.assertEqual(1000, schedule.rate(due, 1000))
+
+    def test_no_limit_is_none(self) -> None:
+        self.assertEqual(0, schedule.rate([item()], 0))
+
+
+class CoverageTest(base.TestCase):
+    def coverage(
+        self, *entries: schedule.Entry, limit: float = 8 * base.MIB
+    ) -> schedule.Coverage:
+        return schedule.coverage(entries, WEEK, limit, NOW, 'h')
+
+    def test_it_counts_bytes(self) -> None:
+        coverage = self.coverage(
+            entry('good', read=ago(5), verified=ago(5)),
+            entry('first', read=ago(3)),
+            entry('overdue', read=ago(2 * WEEK), verified=ago(2 * WEEK)),
+            entry('new', seen=ago(2 * base.HOUR)),
+        )
+        self.assertEqual(4, coverage.files)
+        self.assertEqual(4 * GIB, coverage.size)
+        self.assertEqual(3 * GIB, coverage.digested)
+        self.assertEqual(GIB, coverage.verified)
+        self.assertEqual(2 * WEEK, coverage.oldest)
+        self.assertEqual((2, 2 * GIB), (coverage.queue, coverage.queue_size))
+
+    def test_a_file_that_is_due_but_not_overdue_is_still_covered(self) -> None:
+        then = ago(WEEK * 1.05)
+        coverage = self.coverage(entry(read=then, verified=then))
+        self.assertEqual(GIB, coverage.verified)
+
+    def test_nothing_is_covered_at_first(self) -> None:
+        self.assertEqual(0, self.coverage(entry()).verified)
+        self.assertIsNone(self.coverage(entry()).oldest)
+        self.assertEqual(0, self.coverage().size)
+
+    def test_a_limit_that_is_too_low_is_not_sufficient(self) -> None:
+        cache = entry(size=int(WEEK * base.MIB))
+        self.assertTrue(self.coverage(cache, limit=base.MIB).sufficient)
+        self.assertFalse(self.coverage(cache, limit=base.MIB - 1).sufficient)
+        self.assertTrue(self.coverage(cache, limit=0).sufficient)
