@@ -42,7 +42,7 @@ class StatusTest(test_cli.ShellTestCase):
     def test_it_counts_what_is_verified_and_what_is_to_be_read(self) -> None:
         self.write_conf(checksum_base_images='true', checksum_interval_seconds=
                         7 * base.DAY)  # fmt: skip
-        name = self.node.add_image('x')
+        self.node.add_image('x')
         for _verify in range(2):
             self.run_command('verify')
         values = self.status()
