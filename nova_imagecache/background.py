@@ -67,11 +67,11 @@ class Scrub:
         if coverage is None or settings != self._settings:
             # One with other settings comes in the next pass at the latest.
             self.stop()
-        if coverage is None or not coverage.queue:
-            return []
-        if locks.scrub_held(layout):
+        if coverage is None:
             return []
         problems = self._explain(layout)
+        if not coverage.queue or locks.scrub_held(layout):
+            return problems
         return problems + self._start(settings)
 
     def stop(self) -> None:
@@ -86,10 +86,11 @@ class Scrub:
             return []
         since = clocks.elapsed(self._started, self._clock())
         last = activity.load(layout)
-        if since < _STARTUP_SECONDS or (
-            last is not None
-            and clocks.elapsed(self._started, last.started) >= 0
+        if last is not None and (
+            clocks.elapsed(self._started, last.started) >= 0
         ):
+            return list(last.problems)
+        if since < _STARTUP_SECONDS or locks.scrub_held(layout):
             return []
         return [
             'the scrub that the last pass started has not come up; what it '

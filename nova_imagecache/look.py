@@ -68,6 +68,8 @@ def job_of(
 ) -> scrub.Job:
     """Put together what the scrub of a base file needs to know."""
     sighting = state.sighting(file)
+    if sighting and sighting.digested and known.ledger is None:
+        known = dataclasses.replace(known, lost=True)
     return scrub.Job(
         file,
         known,

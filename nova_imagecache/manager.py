@@ -93,7 +93,8 @@ class ImageCacheManager:
             settings, all_instances, block_device_mappings, self._inline
         )
         if not self._inline:
-            problems = self._scrub.keep(settings, report.coverage)
+            coverage = report.coverage if settings.checksum else None
+            problems = self._scrub.keep(settings, coverage)
             report = dataclasses.replace(
                 report, problems=(*report.problems, *problems)
             )

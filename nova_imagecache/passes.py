@@ -213,6 +213,11 @@ class Pass:
                 [decision.file for decision in kept],
                 {decision.file.name for decision in kept if decision.users},
                 view.testimony.images,
+                {
+                    name
+                    for name, entry in view.entries.items()
+                    if entry.known.ledger is not None
+                },
             )
         except errors.NotNow as error:
             return [f'{self._layout.state} cannot be kept: {error}']
@@ -332,5 +337,6 @@ class Pass:
             problems=(*view.problems, *problems),
             notes=view.testimony.notes,
             dry_run=dry_run,
-            coverage=coverage if self._settings.checksum else None,
+            checksums=self._settings.checksum,
+            coverage=coverage,
         )

@@ -60,8 +60,9 @@ class Report:
     :ivar problems: what could not be done, a sentence each
     :ivar notes: what somebody may want to look into, a sentence each
     :ivar dry_run: whether nothing was changed
-    :ivar coverage: how much of the cache is verified; None while checksums
-        are off
+    :ivar checksums: whether base files are to be verified
+    :ivar coverage: how much of the cache is verified, as far as that was
+        looked at
     """
 
     cache_dir: str
@@ -70,7 +71,10 @@ class Report:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     dry_run: bool = False
-    coverage: schedule.Coverage | None = None
+    checksums: bool = False
+    coverage: schedule.Coverage = dataclasses.field(
+        default_factory=schedule.Coverage
+    )
 
     def only(self, chosen: Collection[str]) -> 'Report':
         """Give the same report, on some of the files."""
@@ -98,9 +102,9 @@ class Report:
         return tuple(file for file in self.files if file.checksum is verdict)
 
 
-def shortfall(coverage: schedule.Coverage | None) -> str | None:
+def shortfall(coverage: schedule.Coverage) -> str | None:
     """Say why a cache cannot be verified in time, if it cannot."""
-    if coverage is None or coverage.sufficient:
+    if coverage.sufficient:
         return None
     return (
         f'to read {coverage.size / units.Gi:.1f} GiB once in '
@@ -134,8 +138,13 @@ def log_findings(report: Report) -> None:
     for text in report.problems + report.notes:
         LOG.warning('Image cache: %s', text)
     late = shortfall(report.coverage)
-    if late is not None:
+    if report.checksums and late is not None:
         LOG.warning('Image cache: %s', late)
+    log_damage(report)
+
+
+def log_damage(report: Report) -> None:
+    """Tell the log which files are bad, and whom that hits."""
     for file in report.corrupt + report.unreadable:
         LOG.error(
             'Base file %(path)s (image %(image)s) is %(verdict)s: '
@@ -192,7 +201,7 @@ def log_report(report: Report) -> None:
             'corrupt': len(report.corrupt),
         },
     )
-    if report.coverage is not None:
+    if report.checksums:
         LOG.info(
             'Image cache %(path)s: %(verified).1f of %(size).1f GiB verified, '
             '%(digested).1f GiB digested; %(queue)d files (%(queued).1f GiB) '

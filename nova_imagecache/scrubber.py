@@ -37,6 +37,9 @@ _PATIENCE_SECONDS = 5
 _PULSE_SECONDS = 1.0
 _REPORT_SECONDS = 10.0
 
+# Enough to see what is wrong.
+_MOST_PROBLEMS = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -78,7 +81,9 @@ class Scrubber:
         self._progress_bar = progress_bar
         self._pulse = monotonic()
         self._report = -_REPORT_SECONDS
-        self._read = 0
+        self._read = self._before = 0
+        self._left: list[schedule.Item] = []
+        self._reckoned = 0.0
         #: The file that is due next, where none is due now.
         self.next: schedule.Item | None = None
         now = clock()
@@ -111,8 +116,9 @@ class Scrubber:
             if file.kind.is_base and file.status.regular
         }
         state = self._sight(files.values())
-        queue = self._queue(files.values(), state)
-        total = sum(item.size for item in queue)
+        self._left = self._queue(files.values(), state)
+        self._reckoned = self._monotonic()
+        total = sum(item.size for item in self._left)
         with self._progress_bar(total) as progress:
 
             def count(length: int) -> None:
@@ -129,17 +135,39 @@ class Scrubber:
                 monotonic=self._monotonic,
                 pulse=self._look_around,
             )
-            while queue and not means.stop.is_set():
-                rate = schedule.rate(queue, self._settings.scrub_bandwidth)
-                means.limiter.rate = rate
-                item = queue.pop(0)
-                self._update(current=item.name, rate=rate, queue=len(queue))
+            while self._left and not means.stop.is_set():
+                item = self._left[0]
+                self._set_rate()
+                self._update(current=item.name, queue=len(self._left) - 1)
                 result = self._scrub_file(files[item.name], state, method)
+                self._left.pop(0)
+                self._update(current=None)
                 if result is not None:
-                    self._update(files=self.activity.files + 1, current=None)
+                    self._note(result)
                     yield result
         if means.stop.is_set() and self.activity.reason is None:
             self._update(reason='it was told to stop')
+
+    def _set_rate(self) -> None:
+        """Read as fast as it takes now to be through in time."""
+        item = self._left[0]
+        rest = max(0, item.size - (self._read - self._before))
+        rate = schedule.rate(
+            [dataclasses.replace(item, size=rest), *self._left[1:]],
+            self._settings.scrub_bandwidth,
+            self._monotonic() - self._reckoned,
+        )
+        self._means.limiter.rate = rate
+        self._update(rate=rate)
+
+    def _note(self, result: Result) -> None:
+        """Remember what the manager has to tell, as nobody else hears it."""
+        finding = result.finding
+        if not finding.skipped:
+            self._update(files=self.activity.files + 1)
+        if finding.problem and len(self.activity.problems) < _MOST_PROBLEMS:
+            problem = f'{result.name} is {finding.note}'
+            self._update(problems=(*self.activity.problems, problem))
 
     def _sight(self, files: Collection[scans.CachedFile]) -> states.State:
         try:
@@ -176,7 +204,8 @@ class Scrubber:
         method: scrub.Method,
     ) -> Result | None:
         """Scrub a file, unless somebody else has done so meanwhile."""
-        began, before = self._monotonic(), self._read
+        began = self._monotonic()
+        self._before = self._read
         now = self._clock()
         entry = look.entry_of(self._layout, file, state)
         if self._item(entry, now).due > 0:
@@ -186,7 +215,7 @@ class Scrubber:
         return Result(
             file.name,
             finding,
-            self._read - before,
+            self._read - self._before,
             self._monotonic() - began,
         )
 
@@ -199,6 +228,7 @@ class Scrubber:
         if locks.scrub_wanted(self._layout):
             self._update(reason='it gave way to a verification')
             self._means.stop.set()
+        self._set_rate()
         if now - self._report >= _REPORT_SECONDS:
             self._report = now
             self._save()

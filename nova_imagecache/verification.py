@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 import contextlib
+import dataclasses
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
@@ -75,5 +76,7 @@ def verify(
                 )
                 continue
             job = look.job_of(file, known, view.state, view.now)
+            # Whoever asks for it wants to know of all of the file.
+            job = dataclasses.replace(job, afresh=urgent)
             findings[file.name] = scrub.scrub(layout, job, method)
     return findings

@@ -41,6 +41,8 @@ class Sighting:
     :ivar modified: its mtime in nanoseconds, as the last pass saw it
     :ivar seen: when it was first seen
     :ivar image: the image it was made from, where a host has said so
+    :ivar digested: whether it had a ledger once: if it has none now, that
+        was lost
     """
 
     key: statuses.Key
@@ -48,6 +50,7 @@ class Sighting:
     modified: int
     seen: clock.Instant
     image: str | None = None
+    digested: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,7 @@ def _decode_sighting(value: Any) -> Sighting:
         int(value['modified']),
         clock.decode_instant(value['seen']),
         None if image is None else str(image),
+        bool(value['digested']),
     )
 
 
@@ -166,9 +170,10 @@ def load(layout: layouts.Layout) -> State:
 def _updated(
     file: scan.CachedFile,
     old: Sighting | None,
-    used: bool,
-    image: str | None,
     instant: clock.Instant,
+    used: bool = False,
+    image: str | None = None,
+    digested: bool = False,
 ) -> Sighting:
     now = instant.wall
     in_future = file.status.modified / 10**9 > now
@@ -185,6 +190,7 @@ def _updated(
         modified=file.status.modified,
         seen=old.seen if old else instant,
         image=image or (old.image if old else None),
+        digested=digested or bool(old and old.digested),
     )
 
 
@@ -195,12 +201,14 @@ def remember(
     files: Collection[scan.CachedFile],
     used: Collection[str],
     images: Mapping[str, str],
+    digested: Collection[str],
 ) -> None:
     """Add this pass to what is remembered.
 
     :param files: what the pass found and left in place
     :param used: names of those that have a user
     :param images: what they were made from, where that is known
+    :param digested: names of those that have a ledger
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
@@ -222,9 +230,10 @@ def remember(
             sightings[file.name] = _updated(
                 file,
                 state.sighting(file),
+                now,
                 file.name in used,
                 images.get(file.name),
-                now,
+                file.name in digested,
             )
         state = State({**state.clocks, host: now}, sightings)
         records.save(layout, layout.state, _KIND, _VERSION, _encode(state))
@@ -250,7 +259,7 @@ def sight(
         with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
             state = load(layout)
             sightings = {
-                file.name: _updated(file, None, False, None, now)
+                file.name: _updated(file, None, now)
                 for file in new
                 if state.sighting(file) is None
             }
@@ -297,7 +306,7 @@ def note_use(layout: layouts.Layout, name: str, now: clock.Instant) -> None:
             state = load(layout)
             file = scan.CachedFile(name, names.kind_of(name), status)
             old = state.sighting(file)
-            sighting = _updated(file, old, True, None, now)
+            sighting = _updated(file, old, now, used=True)
             state = State(state.clocks, {**state.files, name: sighting})
             records.save(layout, layout.state, _KIND, _VERSION, _encode(state))
     except (errors.Error, OSError) as error:

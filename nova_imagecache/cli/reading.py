@@ -49,8 +49,8 @@ def _bandwidth(text: str) -> int:
 class _Reading(app.NodeCommand, lister.Lister):
     """A command that reads base files, and takes its time.
 
-    With JSON it prints an object per line, as they come: a file that was read,
-    ``{"progress": {...}}`` once a second, ``{"summary": {...}}`` at the end.
+    With JSON it prints an object per line: ``{"progress": {...}}`` once a
+    second, a file that was read, and ``{"summary": {...}}`` at the end.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -248,7 +248,7 @@ class Scrub(_Reading):
         if damaged:
             # Whoever reads the log wants to know the guests too.
             report = passes.Pass(self.settings).preview().only(damaged)
-            reports.log_findings(report)
+            reports.log_damage(report)
         if knowledges.Verdict.CORRUPT in verdicts:
             self.exit_code = output.CORRUPTION
         elif knowledges.Verdict.UNREADABLE in verdicts:

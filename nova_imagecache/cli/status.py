@@ -16,20 +16,25 @@ from nova_imagecache.cli import commands
 from nova_imagecache.cli import output
 from nova_imagecache import clock as clocks
 from nova_imagecache.integrity import activity as activities
-from nova_imagecache.integrity import schedule
 from nova_imagecache import names
 from nova_imagecache import passes
 from nova_imagecache import report as reports
 
 
 class Rate(columns.FormattableColumn[float]):
-    """Bytes per second; 0 for no limit."""
+    """Bytes per second."""
 
     def human_readable(self) -> str:
         """Give it in MiB/s."""
-        if not self._value:
-            return 'no limit'
         return f'{self._value / units.Mi:.1f} MiB/s'
+
+
+class Limit(Rate):
+    """A rate that may not be exceeded; 0 for none."""
+
+    def human_readable(self) -> str:
+        """Say so where there is none."""
+        return super().human_readable() if self._value else 'no limit'
 
 
 class Scrub(columns.FormattableColumn[dict[str, Any] | None]):
@@ -138,7 +143,7 @@ class Status(app.NodeCommand, show.ShowOne):
         report = passes.Pass(self.settings).preview()
         commands.show_findings(report)
         self.exit_code = output.exit_code(report)
-        coverage = report.coverage or schedule.Coverage()
+        coverage = report.coverage
         damaged = [*report.corrupt, *report.unreadable]
         suspect = [
             names.printable(file.name) for file in report.files if file.suspect
@@ -157,7 +162,7 @@ class Status(app.NodeCommand, show.ShowOne):
             'queue_files': coverage.queue,
             'queue_bytes': output.Bytes(coverage.queue_size),
             'rate_needed': Rate(coverage.needed),
-            'rate_limit': Rate(coverage.limit),
+            'rate_limit': Limit(coverage.limit),
             'rate_sufficient': coverage.sufficient,
             'scrub': Scrub(
                 _scrub(layouts.Layout.of(self.settings), clocks.now())

@@ -165,10 +165,10 @@ Nova once had kept the disks of a node busy for nothing, whereas a month would
 let many backups of a damaged guest replace the good ones. Every reading
 counts, the first one and those that found damage too.
 
-No file is read earlier. Files become due up to a tenth of the interval later,
-each at its own time on each host, so that a fleet does not read in step, and
-are then read within another tenth. First readings are put off by up to a tenth
-of the interval as well, but by no more than an hour.
+No file that could be read is read earlier. Files become due up to a tenth of
+the interval later, each at its own time on each host, so that a fleet does not
+read in step, and are then read within another tenth. First readings are put
+off by up to a tenth of the interval as well, but by no more than an hour.
 
 Possible values:
 

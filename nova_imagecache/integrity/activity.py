@@ -30,6 +30,7 @@ class Activity:
     :ivar files: that it is through with
     :ivar queue: files that come after the current one
     :ivar current: the file that it is at
+    :ivar problems: what somebody has to look into, a sentence each
     """
 
     host: str
@@ -42,6 +43,7 @@ class Activity:
     files: int = 0
     queue: int = 0
     current: str | None = None
+    problems: tuple[str, ...] = ()
 
 
 def load(layout: layouts.Layout) -> Activity | None:
@@ -66,6 +68,7 @@ def load(layout: layouts.Layout) -> Activity | None:
             files=int(body['files']),
             queue=int(body['queue']),
             current=None if current is None else str(current),
+            problems=tuple(map(str, body['problems'])),
         )
     except (errors.Damaged, OSError, KeyError, TypeError, ValueError):
         return None

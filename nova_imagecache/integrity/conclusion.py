@@ -114,6 +114,9 @@ def _checked(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
         return ledger
     # Every block is what it was, so the whole is.
     sha1 = ledger.sha1 or compared.sha1
+    if ledger.sha1 is None and sha1 is not None and sha1 == reading.stored:
+        # The first reading was interrupted, so this vouches only now.
+        ledger = dataclasses.replace(ledger, suspect=False)
     if sha1 is not None:
         ledger = _compared(ledger, reading, sha1)
     fresh = compared.fresh

@@ -113,15 +113,15 @@ class Ledger:
     def bad_ranges(self) -> tuple[BadRange, ...]:
         """The bytes that are bad, in order.
 
-        Past the end of the file, where there should be nothing, to the end of
-        the block.
+        Where the file goes on past its end, to the end of the block.
         """
         ranges = []
+        last = -(-self.size // self.block_size)
         for run in self.bad:
             start = run.first * self.block_size
             end = start + run.count * self.block_size
-            if start < self.size:
-                end = min(end, self.size)
+            if run.first + run.count == last:
+                end = self.size
             ranges.append(BadRange(start, end, run.damage))
         return tuple(ranges)
 

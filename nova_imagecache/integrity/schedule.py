@@ -194,13 +194,14 @@ def queue(items: Iterable[Item]) -> list[Item]:
     )
 
 
-def rate(due: Sequence[Item], limit: float) -> float:
+def rate(due: Sequence[Item], limit: float, elapsed: float = 0) -> float:
     """Say how fast to read what is due, in bytes per second.
 
     What is due divided by the time left, for whatever deadline comes out
     worst; at least :data:`LEAST_RATE`, at most the limit.
 
     :param limit: bytes per second; 0 for no limit, and then there is none
+    :param elapsed: seconds since the deadlines were reckoned
     """
     if not limit:
         return 0
@@ -208,9 +209,10 @@ def rate(due: Sequence[Item], limit: float) -> float:
     size = 0
     for item in sorted(due, key=lambda item: item.deadline):
         size += item.size
-        if item.deadline <= 0:
+        left = item.deadline - elapsed
+        if left <= 0:
             return limit
-        needed = max(needed, size / item.deadline)
+        needed = max(needed, size / left)
     return min(needed, limit)
 
 

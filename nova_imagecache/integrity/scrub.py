@@ -49,12 +49,15 @@ class Job:
     :ivar image: the image it was made from, where that is known
     :ivar outlived: whether it was there in an earlier boot, see
         :func:`nova_imagecache.cache.state.outlived`
+    :ivar afresh: whether to read it from its start, although an earlier
+        reading was interrupted
     """
 
     file: scan.CachedFile
     known: knowledges.Knowledge
     image: str | None = None
     outlived: bool = False
+    afresh: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +196,9 @@ class _Scrub:
         untrusted = ledger.found not in (None, ledger.sha1)
         if ledger is old and (blocks is None or untrusted):
             aim = Aim.PROVE
-        first = ledger.position if ledger.started and aim != Aim.PROVE else 0
+        first = ledger.position if ledger.started else 0
+        if aim is Aim.PROVE or self._job.afresh:
+            first = 0
         if not first:
             ledger = dataclasses.replace(ledger, started=method.clock())
         if aim is Aim.LEARN and ledger.times is None:
@@ -354,8 +359,13 @@ class _Scrub:
         image = after.image or self._job.image
         after = dataclasses.replace(after, image=image)
         finding = knowledges.judge(after, known.stored)
-        if comparison.aim is Aim.LEARN and not known.digests:
-            finding = finding.noting('its checksum has been created')
+        if comparison.aim is Aim.LEARN and not known.digests and after.settled:
+            finding = finding.noting(
+                'its checksum has been created'
+                if after.sha1
+                else 'its blocks have been digested; its SHA-1 takes a '
+                'reading that is not interrupted'
+            )
         try:
             self._publish(after, blocks, self._method.patience)
         except (errors.Locked, errors.LockBroken, OSError) as error:
@@ -407,7 +417,7 @@ class _Scrub:
             if known.blind and known.ledger is None:
                 # There may be a ledger that says something else.
                 return
-            if known.lost:
+            if known.lost and not statuses.gone(self._layout.ledger(name)):
                 records.set_aside(
                     self._layout.ledger(name),
                     errors.Damaged('it says nothing'),

@@ -300,6 +300,18 @@ class StartTest(base.NodeTestCase):
         self.node.clock.advance(2400)
         self.assertEqual([], self.keep())
 
+    def test_what_it_could_not_do_is_in_the_report_of_the_next_pass(
+        self,
+    ) -> None:
+        self.patch(background, '_PROGRAM', ('-c', 'pass'))
+        self.keep()
+        now = self.node.clock()
+        activities.save(
+            self.node.layout,
+            activities.Activity('h', now, now, now, problems=('a lock',)),
+        )
+        self.assertEqual(['a lock'], self.keep())
+
     def test_the_settings_survive_the_pipe(self) -> None:
         settings = self.node.settings
         self.assertEqual(settings, confs.decode(confs.encode(settings)))

@@ -347,6 +347,7 @@ SIGHTING: dict[str, Any] = {
     'modified': 5,
     'seen': NOW,
     'image': None,
+    'digested': False,
 }
 
 
@@ -368,6 +369,7 @@ class StateTest(base.NodeTestCase):
             [self.file()],
             {SHA} if used else set(),
             {},
+            set(),
         )
 
     def last_use_ago(self) -> float:
@@ -423,12 +425,12 @@ class StateTest(base.NodeTestCase):
     def test_what_one_pass_cannot_look_at_is_not_forgotten(self) -> None:
         self.remember(used=True)
         now = self.node.clock()
-        states.remember(self.node.layout, 'here', now, [], set(), {})
+        states.remember(self.node.layout, 'here', now, [], set(), {}, set())
         self.node.clock.advance(base.HOUR)
         self.assertAlmostEqual(base.HOUR, self.last_use_ago(), places=3)
         os.unlink(self.node.base_path(SHA))
         now = self.node.clock()
-        states.remember(self.node.layout, 'here', now, [], set(), {})
+        states.remember(self.node.layout, 'here', now, [], set(), {}, set())
         self.assertEqual({}, states.load(self.node.layout).files)
 
     def test_a_use_noted_since_is_seen(self) -> None:

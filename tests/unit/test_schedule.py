@@ -195,6 +195,23 @@ class RateTest(base.TestCase):
         self.assertEqual(base.MIB, schedule.rate(due, 8 * base.MIB))
         self.assertEqual(1000, schedule.rate(due, 1000))
 
+    def test_time_that_passes_makes_it_faster(self) -> None:
+        due = [item(size=20 * GIB, deadline=8192)]
+        self.assertEqual(
+            5 * base.MIB, schedule.rate(due, 8 * base.MIB, elapsed=4096)
+        )
+        self.assertEqual(
+            8 * base.MIB, schedule.rate(due, 8 * base.MIB, elapsed=8192)
+        )
+
+    def test_a_queue_is_through_when_its_deadline_comes(self) -> None:
+        left = [item(str(number), deadline=1e4) for number in range(20)]
+        now = 0.0
+        while left:
+            now += GIB / schedule.rate(left, 1e12, now)
+            left.pop()
+        self.assertAlmostEqual(1e4, now, delta=1)
+
     def test_no_limit_is_none(self) -> None:
         self.assertEqual(0, schedule.rate([item()], 0))
 

@@ -207,6 +207,25 @@ class FirstReadingTest(OneFileTestCase):
         self.write_sidecar(self.sha1())
         self.assertEqual('', self.scrub(self.name, outlived=True).note)
 
+    def test_an_older_checksum_vouches_for_an_interrupted_one_later(
+        self,
+    ) -> None:
+        self.write_sidecar(self.sha1())
+        self.scrub(self.name, outlived=True, **self.stop_after(4))
+        self.go_on()
+        self.assertIn('suspect', self.scrub(self.name, outlived=True).note)
+        self.assertNotIn('suspect', self.scrub(self.name).note)
+
+    def test_a_reading_asked_for_begins_at_the_start(self) -> None:
+        self.scrub_file(**self.stop_after(4))
+        self.go_on()
+        job = scrub.Job(
+            self.file(self.name), self.known(self.name), afresh=True
+        )
+        method = scrub.Method('xxh3_128', self.means, self.node.clock)
+        scrub.scrub(self.node.layout, job, method)
+        self.assertEqual(self.sha1(), self.read_sidecar())
+
     def test_a_lost_ledger_and_checksum_are_told_for_ever(self) -> None:
         self.scrub_file()
         os.unlink(self.sidecar)
@@ -919,10 +938,18 @@ class LedgerTest(base.TestCase):
     def test_ranges_end_where_the_file_does(self) -> None:
         ledger = dataclasses.replace(
             ledgers.begin((1, None, None), 9 * base.MIB, 'xxh3_128'),
-            bad=ledgers.gather({0: CORRUPT, 2: CORRUPT, 3: CORRUPT}),
+            bad=ledgers.gather({0: CORRUPT, 2: CORRUPT}),
         )
         mib = base.MIB
         self.assertEqual(
             [(0, 4 * mib), (8 * mib, 9 * mib)],
             [(each.start, each.end) for each in ledger.bad_ranges],
+        )
+        # It goes on where it should have ended.
+        grown = dataclasses.replace(
+            ledger, bad=ledgers.gather({2: CORRUPT, 3: CORRUPT})
+        )
+        self.assertEqual(
+            [(8 * mib, 16 * mib)],
+            [(each.start, each.end) for each in grown.bad_ranges],
         )

@@ -160,7 +160,7 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         self.stop.wait = lambda timeout=None: self.stop.set()  # type: ignore
         one = self.scrubber()
         list(one.run())
-        self.assertEqual(655.36, one.activity.rate)
+        self.assertAlmostEqual(655.36, one.activity.rate, places=1)
 
     def test_a_reboot_before_the_first_reading_makes_a_file_suspect(
         self,
@@ -199,6 +199,31 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         self.node.clock.advance(base.HOUR)
         self.names()
         self.assertTrue(self.ledger(name).suspect)
+
+    def test_a_ledger_and_a_checksum_that_are_gone_were_lost(self) -> None:
+        self.node.configure(checksum_interval=0)
+        name = self.node.add_image('x')
+        self.names()
+        self.node.run(inline=False)
+        os.unlink(self.node.base_path(name) + '.sha1')
+        os.unlink(self.node.layout.ledger(name))
+        base.flip_bit(self.node.base_path(name))
+        (result,) = self.scrubber().run()
+        self.assertIn('rebaselined on', result.finding.note)
+        self.assertFalse(
+            os.path.exists(self.node.layout.ledger(name) + '.damaged')
+        )
+
+    def test_what_cannot_be_read_for_want_of_a_lock_is_noted(self) -> None:
+        self.node.configure(checksum_interval=0)
+        name = self.node.add_image('x')
+        self.node.add_file('locks')
+        list(self.scrubber().run())
+        last = activities.load(self.node.layout)
+        assert last is not None
+        self.assertEqual(0, last.files)
+        self.assertIn(name, last.problems[0])
+        self.assertIn('lock', last.problems[0])
 
     def test_a_sighting_is_not_lost_when_a_scrub_adds_others(self) -> None:
         first = self.node.add_image('x')

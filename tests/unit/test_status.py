@@ -146,7 +146,7 @@ class StatusTest(test_cli.ShellTestCase):
         self.run_command('verify')
         self.write_conf()
         values = self.status(3)
-        self.assertEqual('off', values['checksums'])
+        self.assertEqual(('off', 1), (values['checksums'], values['files']))
         self.assertEqual(name, values['damaged'][0]['name'])
 
     def test_a_file_older_than_the_boot_is_named_as_suspect(self) -> None:
@@ -199,9 +199,8 @@ class ColumnTest(base.TestCase):
             self.assertEqual(shown, output.Seconds(value).human_readable())
 
     def test_no_limit_is_said(self) -> None:
-        self.assertEqual('no limit', status.Rate(0).human_readable())
-        self.assertEqual('2.5 MiB/s', status.Rate(2621440).human_readable())
+        self.assertEqual('no limit', status.Limit(0).human_readable())
+        self.assertEqual('2.5 MiB/s', status.Limit(2621440).human_readable())
 
     def test_a_sufficient_rate_is_no_news(self) -> None:
-        self.assertIsNone(reports.shortfall(None))
         self.assertIsNone(reports.shortfall(schedule.Coverage()))
