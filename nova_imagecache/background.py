@@ -6,9 +6,11 @@ All periodic tasks of a compute service share one thread, and under eventlet
 everything does, so nothing here waits for anything.
 """
 
+import ctypes
 import os
 import subprocess
 import sys
+import weakref
 
 from oslo_log import log as logging
 
@@ -35,6 +37,33 @@ _SERVICES_OWN = ('NOTIFY_SOCKET', 'WATCHDOG_PID', 'WATCHDOG_USEC',
                  'LISTEN_FDS', 'LISTEN_FDNAMES', 'LISTEN_PID')  # fmt: skip
 
 
+_PR_GET_CHILD_SUBREAPER = 37  # include/uapi/linux/prctl.h
+
+_scrubs: 'weakref.WeakSet[Scrub]' = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """Close the pipes in a process that the host has forked.
+
+    They would keep a scrub at work when the host itself has ended.
+    """
+    for scrub in list(_scrubs):
+        scrub.stop()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _adopts_orphans() -> bool:
+    """Whether this process gets the children of its children to reap.
+
+    The first process of a container does; then there is no point in setsid.
+    """
+    answer = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
+    return os.getpid() == 1 or bool(answer.value)
+
+
 class Scrub:
     """At most one scrub, which ends when this process does.
 
@@ -50,6 +79,8 @@ class Scrub:
         self._pipe: int | None = None
         self._settings: confs.Settings | None = None
         self._started: clocks.Instant | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+        _scrubs.add(self)
 
     def __del__(self) -> None:
         """End it with the manager that it belongs to."""
@@ -64,10 +95,15 @@ class Scrub:
         :returns: what somebody has to look into, a sentence each
         """
         layout = layouts.Layout.of(settings)
+        self._children = [
+            child for child in self._children if child.poll() is None
+        ]
         if coverage is None or settings != self._settings:
             # One with other settings comes in the next pass at the latest.
             self.stop()
         if coverage is None:
+            return []
+        if self._is_coming_up(layout):
             return []
         problems = self._explain(layout)
         if not coverage.queue or locks.scrub_held(layout):
@@ -80,18 +116,28 @@ class Scrub:
             os.close(self._pipe)
         self._pipe = self._settings = self._started = None
 
+    def _is_coming_up(self, layout: layouts.Layout) -> bool:
+        """Whether one was started a moment ago, and has not begun yet."""
+        if self._started is None:
+            return False
+        since = clocks.elapsed(self._started, self._clock())
+        return since < _STARTUP_SECONDS and not self._has_begun(layout)
+
+    def _has_begun(self, layout: layouts.Layout) -> bool:
+        last = activity.load(layout)
+        return (
+            self._started is not None
+            and last is not None
+            and clocks.elapsed(self._started, last.started) >= 0
+        )
+
     def _explain(self, layout: layouts.Layout) -> list[str]:
         """Say what became of one that we started before."""
-        if self._started is None:
+        if self._started is None or locks.scrub_held(layout):
             return []
-        since = clocks.elapsed(self._started, self._clock())
-        last = activity.load(layout)
-        if last is not None and (
-            clocks.elapsed(self._started, last.started) >= 0
-        ):
-            return list(last.problems)
-        if since < _STARTUP_SECONDS or locks.scrub_held(layout):
-            return []
+        if self._has_begun(layout):
+            last = activity.load(layout)
+            return list(last.problems) if last else []
         return [
             'the scrub that the last pass started has not come up; what it '
             'says is in the standard error output of this service'
@@ -110,14 +156,7 @@ class Scrub:
                 for name, value in os.environ.items()
                 if name not in _SERVICES_OWN
             }
-            subprocess.run(
-                [*_COMMAND, sys.executable, *_PROGRAM],
-                stdin=end,
-                stdout=subprocess.DEVNULL,
-                env=environment,
-                cwd='/',
-                check=True,
-            )
+            self._run([sys.executable, *_PROGRAM], end, environment)
         except (OSError, subprocess.SubprocessError) as error:
             os.close(pipe)
             return [f'no scrub can be started: {error}']
@@ -127,3 +166,21 @@ class Scrub:
         self._started = self._clock()
         LOG.info('A scrub of the image cache is started')
         return []
+
+    def _run(
+        self, command: list[str], stdin: int, environment: dict[str, str]
+    ) -> None:
+        adopts = _adopts_orphans()
+        child = subprocess.Popen(
+            command if adopts else [*_COMMAND, *command],
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+            cwd='/',
+            start_new_session=adopts,
+        )
+        if adopts:
+            # To be reaped in the next pass.
+            self._children.append(child)
+        elif child.wait():
+            raise subprocess.CalledProcessError(child.returncode, _COMMAND)

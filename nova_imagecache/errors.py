@@ -10,7 +10,9 @@
     |   |-- LockBroken      there is no way to take its lock
     |   |-- Changed         it is not the file that was looked at
     |   |-- Written         it was written to while it was read
-    |   `-- Stopped         we were told to stop reading
+    |   |-- Stopped         we were told to stop reading
+    |   `-- Blind           what is known of it cannot be read
+    |-- KnownDamage         no checksum is made of what is damaged
     |-- Damaged             a record of ours is not what we wrote
     |-- ImageRefused        an image that must not get into the cache
     `-- FetchFailed         the image could not be put into the cache
@@ -46,6 +48,14 @@ class Written(NotNow):
 
 class Stopped(NotNow):
     """We were told to stop, so no further read was started."""
+
+
+class Blind(NotNow):
+    """What is known of the file cannot be read, so nothing is compared."""
+
+
+class KnownDamage(Error):
+    """The file is known to be damaged, so its checksum would be wrong."""
 
 
 class Damaged(Error):

@@ -214,7 +214,7 @@ class Pass:
                 {decision.file.name for decision in kept if decision.users},
                 view.testimony.images,
                 {
-                    name
+                    name: entry.known.ledger.rebaselined
                     for name, entry in view.entries.items()
                     if entry.known.ledger is not None
                 },

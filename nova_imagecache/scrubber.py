@@ -7,6 +7,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 import dataclasses
+import os
 import time
 from typing import Any
 
@@ -36,6 +37,9 @@ _PATIENCE_SECONDS = 5
 # How often to look whether somebody else wants to read, and to tell status.
 _PULSE_SECONDS = 1.0
 _REPORT_SECONDS = 10.0
+
+# After which files that have come meanwhile get their turn.
+_REQUEUE_SECONDS = 60.0
 
 # Enough to see what is wrong.
 _MOST_PROBLEMS = 5
@@ -84,6 +88,8 @@ class Scrubber:
         self._read = self._before = 0
         self._left: list[schedule.Item] = []
         self._reckoned = 0.0
+        # Each file once: with an interval of 0, all are due all the time.
+        self._done: set[str] = set()
         #: The file that is due next, where none is due now.
         self.next: schedule.Item | None = None
         now = clock()
@@ -95,8 +101,11 @@ class Scrubber:
         :raises nova_imagecache.errors.Error: it cannot be done, or not now
         :raises OSError: the cache cannot be worked on
         """
+        if not os.path.isdir(self._layout.base):
+            raise errors.Error(f'there is no cache at {self._layout.base}')
         with locks.scrub_lock(self._layout):
-            self._save()
+            # What is read and cannot be kept is read for nothing.
+            activities.save(self._layout, self.activity)
             try:
                 yield from self._scrub()
             except BaseException as error:
@@ -110,14 +119,7 @@ class Scrubber:
             self._save()
 
     def _scrub(self) -> Iterator[Result]:
-        files = {
-            file.name: file
-            for file in scans.scan(self._layout).files
-            if file.kind.is_base and file.status.regular
-        }
-        state = self._sight(files.values())
-        self._left = self._queue(files.values(), state)
-        self._reckoned = self._monotonic()
+        files, state = self._look()
         total = sum(item.size for item in self._left)
         with self._progress_bar(total) as progress:
 
@@ -141,12 +143,33 @@ class Scrubber:
                 self._update(current=item.name, queue=len(self._left) - 1)
                 result = self._scrub_file(files[item.name], state, method)
                 self._left.pop(0)
+                self._done.add(item.name)
                 self._update(current=None)
                 if result is not None:
                     self._note(result)
                     yield result
+                if self._monotonic() - self._reckoned > _REQUEUE_SECONDS:
+                    files, state = self._look()
         if means.stop.is_set() and self.activity.reason is None:
             self._update(reason='it was told to stop')
+
+    def _look(
+        self,
+    ) -> tuple[dict[str, scans.CachedFile], states.State]:
+        """See which files there are, and queue those that are due."""
+        files = {
+            file.name: file
+            for file in scans.scan(self._layout).files
+            if file.kind.is_base and file.status.regular
+        }
+        state = self._sight(files.values())
+        self._left = [
+            item
+            for item in self._queue(files.values(), state)
+            if item.name not in self._done
+        ]
+        self._reckoned = self._monotonic()
+        return files, state
 
     def _set_rate(self) -> None:
         """Read as fast as it takes now to be through in time."""
@@ -239,4 +262,8 @@ class Scrubber:
         )
 
     def _save(self) -> None:
-        activities.save(self._layout, self.activity)
+        """Note what it does. That this fails is no reason to stop."""
+        try:
+            activities.save(self._layout, self.activity)
+        except OSError as error:
+            LOG.warning('%s: %s', self._layout.scrub, error.strerror)

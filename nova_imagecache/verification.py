@@ -51,7 +51,7 @@ def verify(
             )
         except errors.NotNow as error:
             # The other one's findings are those of the next pass.
-            problem = isinstance(error, errors.LockBroken)
+            problem = urgent or isinstance(error, errors.LockBroken)
             return {
                 file.name: view.entries[file.name].known.finding.postponed(
                     str(error), problem

@@ -175,18 +175,28 @@ def scrub_wanted(layout: layouts.Layout) -> bool:
 
 
 def scrub_held(layout: layouts.Layout) -> bool:
-    """Whether somebody reads base files, in another process."""
+    """Whether somebody reads base files."""
     return _held(layout, _SCRUB)
 
 
 def _held(layout: layouts.Layout, name: str) -> bool:
-    """Ask for a lock without taking it, for a process that does not hold it.
+    """Ask for a lock without taking it.
 
     To take it for a moment would make somebody fail who tries meanwhile; and
     to close the file would give up a lock that this process holds.
     """
+    with contextlib.ExitStack() as stack:
+        # In this process somebody may hold it. Then it is not to be opened.
+        semaphore = _semaphores(layout.own).get(name)
+        if not semaphore.acquire(blocking=False):
+            return True
+        stack.callback(semaphore.release)
+        return _held_elsewhere(os.path.join(layout.own_locks, name))
+
+
+def _held_elsewhere(path: str) -> bool:
     try:
-        fd = statuses.open_regular(os.path.join(layout.own_locks, name))
+        fd = statuses.open_regular(path)
     except OSError:
         return False
     try:

@@ -43,6 +43,8 @@ class Sighting:
     :ivar image: the image it was made from, where a host has said so
     :ivar digested: whether it had a ledger once: if it has none now, that
         was lost
+    :ivar rebaselined: when all that was known of its content had been lost,
+        in seconds since the epoch
     """
 
     key: statuses.Key
@@ -51,6 +53,7 @@ class Sighting:
     seen: clock.Instant
     image: str | None = None
     digested: bool = False
+    rebaselined: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,7 @@ def outlived(
 
 def _decode_sighting(value: Any) -> Sighting:
     last_used, image = value['last_used'], value['image']
+    rebaselined = value['rebaselined']
     return Sighting(
         statuses.decode_key(value['key']),
         None if last_used is None else float(last_used),
@@ -121,6 +125,7 @@ def _decode_sighting(value: Any) -> Sighting:
         clock.decode_instant(value['seen']),
         None if image is None else str(image),
         bool(value['digested']),
+        None if rebaselined is None else float(rebaselined),
     )
 
 
@@ -174,6 +179,7 @@ def _updated(
     used: bool = False,
     image: str | None = None,
     digested: bool = False,
+    rebaselined: float | None = None,
 ) -> Sighting:
     now = instant.wall
     in_future = file.status.modified / 10**9 > now
@@ -191,6 +197,7 @@ def _updated(
         seen=old.seen if old else instant,
         image=image or (old.image if old else None),
         digested=digested or bool(old and old.digested),
+        rebaselined=rebaselined or (old.rebaselined if old else None),
     )
 
 
@@ -201,14 +208,15 @@ def remember(
     files: Collection[scan.CachedFile],
     used: Collection[str],
     images: Mapping[str, str],
-    digested: Collection[str],
+    digested: Mapping[str, float | None],
 ) -> None:
     """Add this pass to what is remembered.
 
     :param files: what the pass found and left in place
     :param used: names of those that have a user
     :param images: what they were made from, where that is known
-    :param digested: names of those that have a ledger
+    :param digested: when they were rebaselined, if ever, by the names of
+        those that have a ledger
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
@@ -234,6 +242,7 @@ def remember(
                 file.name in used,
                 images.get(file.name),
                 file.name in digested,
+                digested.get(file.name),
             )
         state = State({**state.clocks, host: now}, sightings)
         records.save(layout, layout.state, _KIND, _VERSION, _encode(state))

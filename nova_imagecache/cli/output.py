@@ -146,11 +146,12 @@ def json_progress(stream: IO[str]) -> ProgressBar:
                 return
             last = now
             rate = done / (now - began)
+            left = max(0, total - done) / rate if rate else None
             value = {
                 'done': done,
                 'total': total,
                 'rate': round(rate),
-                'seconds_left': round(max(0, total - done) / rate),
+                'seconds_left': None if left is None else round(left),
             }
             print_json(stream, {'progress': value})
 

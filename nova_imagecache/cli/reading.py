@@ -2,6 +2,7 @@
 
 """The commands that read base files: verify and scrub."""
 
+import abc
 import argparse
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -38,20 +39,24 @@ LOG = logging.getLogger(__name__)
 # Longer than any settings.
 _LINE_LIMIT = 65536
 
+_MOST_MIB = 10**9
+
 
 def _bandwidth(text: str) -> int:
     value = float(text)
-    if not 0 <= value < float('inf'):
+    if not 0 <= value <= _MOST_MIB:
         raise ValueError(text)
     return int(value * units.Mi)
 
 
-class _Reading(app.NodeCommand, lister.Lister):
+class _Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     """A command that reads base files, and takes its time.
 
     With JSON it prints an object per line: ``{"progress": {...}}`` once a
     second, a file that was read, and ``{"summary": {...}}`` at the end.
     """
+
+    columns: tuple[str, ...]
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options."""
@@ -66,7 +71,17 @@ class _Reading(app.NodeCommand, lister.Lister):
         return parser
 
     def adjust(self, parsed_args: argparse.Namespace) -> None:
-        """Let the options of the command override the configuration."""
+        """Let the options of the command override the configuration.
+
+        :raises nova_imagecache.errors.Error: there is no such column; better
+            said before reading for hours
+        """
+        unknown = set(parsed_args.columns) - set(self.columns)
+        if unknown:
+            raise errors.Error(
+                f'there is no column {min(unknown)}; there are '
+                f'{", ".join(self.columns)}'
+            )
         if parsed_args.bandwidth is not None:
             self.settings = dataclasses.replace(
                 self.settings, scrub_bandwidth=parsed_args.bandwidth
@@ -100,9 +115,9 @@ class _Reading(app.NodeCommand, lister.Lister):
         output.print_json(self.app.stdout, {'summary': self.summary()})
         return 0
 
+    @abc.abstractmethod
     def summary(self) -> dict[str, Any]:
         """Say in a few numbers how it went."""
-        raise NotImplementedError
 
 
 class Verify(_Reading):
@@ -114,6 +129,8 @@ class Verify(_Reading):
     otherwise. A scrub that is at work gives way. Nothing is removed. A file
     that is named, and cannot be verified just now, makes the exit code 1.
     """
+
+    columns = output.COLUMNS
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the arguments."""
@@ -150,9 +167,7 @@ class Verify(_Reading):
         ).verify_now(chosen, strict=bool(parsed_args.names))
         commands.show_findings(self._report)
         self.exit_code = output.exit_code(self._report)
-        return output.COLUMNS, [
-            output.row(each) for each in self._report.files
-        ]
+        return self.columns, [output.row(each) for each in self._report.files]
 
     def summary(self) -> dict[str, Any]:
         """Count the verdicts."""
@@ -187,7 +202,7 @@ class Scrub(_Reading):
         """Take the settings from the parent, where there is one."""
         if not parsed_args.parent:
             return super().load_settings(parsed_args)
-        line = sys.stdin.buffer.readline(_LINE_LIMIT)
+        line = sys.stdin.buffer.readline(_LINE_LIMIT) if sys.stdin else b''
         try:
             settings = confs.decode(line.decode())
         except (ValueError, TypeError) as error:
@@ -226,6 +241,9 @@ class Scrub(_Reading):
         for result in self._scrubber.run():
             finding = result.finding
             verdicts.append(finding.verdict)
+            if finding.problem:
+                LOG.warning('%s is %s', result.name, finding.note)
+                self.exit_code = output.COULD_NOT
             if finding.verdict in _DAMAGED:
                 damaged.append(result.name)
             yield (

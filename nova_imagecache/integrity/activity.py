@@ -4,14 +4,10 @@
 
 import dataclasses
 
-from oslo_log import log as logging
-
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import records
 from nova_imagecache import clock as clocks
 from nova_imagecache import errors
-
-LOG = logging.getLogger(__name__)
 
 _KIND = 'scrub'
 _VERSION = 1
@@ -75,14 +71,10 @@ def load(layout: layouts.Layout) -> Activity | None:
 
 
 def save(layout: layouts.Layout, activity: Activity) -> None:
-    """Note what a scrub does. That this fails is no reason to stop it."""
-    try:
-        records.save(
-            layout,
-            layout.scrub,
-            _KIND,
-            _VERSION,
-            dataclasses.asdict(activity),
-        )
-    except OSError as error:
-        LOG.warning('%s cannot be written: %s', layout.scrub, error.strerror)
+    """Note what a scrub does.
+
+    :raises OSError: it was not noted
+    """
+    records.save(
+        layout, layout.scrub, _KIND, _VERSION, dataclasses.asdict(activity)
+    )

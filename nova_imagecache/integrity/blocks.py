@@ -83,6 +83,11 @@ class Blocks:
         )
         return b''.join([self._kinds, *hashed])
 
+    @property
+    def unknown(self) -> int:
+        """The number of blocks whose digest is not known."""
+        return self._kinds.count(_UNKNOWN)
+
     def length(self, index: int) -> int:
         """Give the number of bytes in a block: 0 past the end of the file."""
         start = index * self.block_size

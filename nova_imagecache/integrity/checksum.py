@@ -158,6 +158,8 @@ def _known(base_file: str, base: statuses.Status) -> str | None:
         )
     except errors.Damaged:
         return None
+    if ledger and ledger.sha1 is None and ledger.bad:
+        raise errors.KnownDamage(f'{base_file} has damage that is known')
     return ledger.sha1 if ledger else None
 
 
@@ -176,6 +178,8 @@ def write_stored_checksum(
         read; nothing was stored
     :raises nova_imagecache.errors.Written: it was written to while it was
         read; nothing was stored
+    :raises nova_imagecache.errors.KnownDamage: a scrub has found damage in
+        it; nothing was stored
     :raises OSError: the file cannot be read, or the checksum not written
     """
     fd = statuses.open_regular(base_file)

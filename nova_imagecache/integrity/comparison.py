@@ -49,7 +49,8 @@ class Comparison:
         the digest that they had
     :ivar next: the block that is to be read next
     :ivar learnt: whether there was a block whose digest was not known
-    :ivar rewritten: whether a block of a file that is not settled differs
+    :ivar changed: whether a file that is not settled is other than it was
+        when it was read before
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Comparison:
         self.suspects: dict[int, bytes] = {}
         self.next = first
         self.learnt = False
-        self.rewritten = False
+        self.changed = ledger.changed
         self._settled = ledger.settled
         self._unreadable = 0
 
@@ -110,10 +111,16 @@ class Comparison:
         if self.fresh is not None:
             self.fresh.put(index, reading.digests[-1])
         if self.aim is Aim.PROVE:
+            if self.bad.get(index) is ledgers.Damage.UNREADABLE:
+                del self.bad[index]
             return
         if self._expected(index) is None and index < self.blocks.count:
-            self.blocks.put(index, reading.digests[0])
             self.learnt = True
+            if self.bad.get(index) is ledgers.Damage.CORRUPT:
+                # Its digest is lost, and what it holds now is not the one.
+                return
+            self.blocks.put(index, reading.digests[0])
+            self.changed |= self.aim is Aim.CHECK
         elif not self._matches(reading):
             self.suspects[index] = reading.digests[0]
             return
@@ -134,16 +141,16 @@ class Comparison:
             self._fail(index, reading.error)
             return False
         second = reading.digests[0]
+        if self.fresh is not None:
+            self.fresh.put(index, reading.digests[-1])
+        if self.whole is not None and second != first:
+            # What was read first is in it.
+            self.whole.spoil()
         if self._matches(reading):
-            # What was read first is in neither of these.
             self.bad.pop(index, None)
-            if self.fresh is not None:
-                self.fresh.put(index, reading.digests[-1])
-            if self.whole is not None:
-                self.whole.spoil()
         elif not self._settled and index < self.blocks.count:
             self.blocks.put(index, second)
-            self.rewritten = True
+            self.changed = True
         else:
             self.bad[index] = ledgers.Damage.CORRUPT
         return second != first

@@ -6,8 +6,11 @@ import dataclasses
 
 from nova_imagecache import clock as clocks
 from nova_imagecache import errors
+from nova_imagecache.integrity import blocks as block_maps
 from nova_imagecache.integrity import comparison as comparisons
 from nova_imagecache.integrity import ledger as ledgers
+
+Aim = comparisons.Aim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,53 +32,55 @@ class Reading:
     stored: str | None
     outlived: bool = False
 
+    @property
+    def vouched(self) -> bool:
+        """Whether the file is what its stored checksum says."""
+        sha1 = self.comparison.sha1
+        return sha1 is not None and sha1 == self.stored
 
-def conclude(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """The ledger after a reading, and the digests that belong to it."""
+
+    ledger: ledgers.Ledger
+    blocks: block_maps.Blocks
+
+
+def conclude(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     """Give the ledger after a reading.
 
     :raises nova_imagecache.errors.Written: the reading says nothing, as the
         file was written to
     """
-    aim = reading.comparison.aim
-    if aim is comparisons.Aim.PROVE:
-        ledger = _proved(ledger, reading)
-    elif ledger.settled:
-        ledger = _checked(ledger, reading)
-    else:
-        ledger = _learnt(ledger, reading)
-    return dataclasses.replace(
+    compared = reading.comparison
+    if not ledger.settled:
+        ledger = _settle(ledger, reading)
+    ledger = dataclasses.replace(
         ledger,
+        bad=ledgers.gather(compared.bad),
         started=None,
         position=0,
         times=None,
+        changed=False,
         read=reading.started,
         unreadable=None,
         attempted=None,
     )
+    if not ledger.settled:
+        return Conclusion(ledger, compared.blocks)
+    expected = ledger.sha1 or reading.stored
+    conclusion = _judge_whole(ledger, reading)
+    if _was_compared(expected, conclusion.ledger, reading):
+        verified = dataclasses.replace(
+            conclusion.ledger, verified=reading.started
+        )
+        return dataclasses.replace(conclusion, ledger=verified)
+    return conclusion
 
 
-def _damage(reading: Reading) -> tuple[ledgers.BadBlocks, ...]:
-    return ledgers.gather(reading.comparison.bad)
-
-
-def _compared(
-    ledger: ledgers.Ledger, reading: Reading, sha1: str
-) -> ledgers.Ledger:
-    """Compare the SHA-1 of the file with all that it should be."""
-    stored = reading.stored
-    known = {digest for digest in (ledger.sha1, stored) if digest is not None}
-    first = ledger.sha1 or stored or sha1
-    return dataclasses.replace(
-        ledger,
-        sha1=first,
-        stored=stored or first,
-        found=None if known <= {sha1} else sha1,
-        verified=reading.started if known else ledger.verified,
-    )
-
-
-def _learnt(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
-    """Conclude from a first reading, or from one that makes it sure.
+def _settle(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
+    """Find out whether it is sure that nobody writes to the file.
 
     Each start of a guest touches its base file, so times that moved are no
     proof of a write. Reading again gives one: the same twice is sure.
@@ -83,77 +88,91 @@ def _learnt(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
     compared = reading.comparison
     if ledger.size != reading.size:
         raise errors.Written('it was written to while it was read')
+    first = ledger.read is None
+    if first:
+        still = not (reading.moved or compared.changed)
+        settled = still or reading.vouched
+        doubtful = reading.outlived or compared.changed
+    else:
+        settled = not compared.changed or reading.vouched
+        # By somebody who wrote to it, or by itself: nobody can tell.
+        doubtful = compared.changed
+    suspect = ledger.suspect or (doubtful and not reading.vouched)
+    return dataclasses.replace(ledger, settled=settled, suspect=suspect)
+
+
+def _judge_whole(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
+    """Compare the file as a whole with all that it should be."""
+    compared = reading.comparison
     sha1 = compared.sha1
-    again = ledger.read is not None
-    settled = (
-        not reading.moved
-        or (again and not (compared.rewritten or compared.learnt))
-        or (sha1 is not None and sha1 == reading.stored)
-    )
-    vouched = settled and sha1 is not None and sha1 == reading.stored
+    damaged = ledgers.Damage.CORRUPT in compared.bad.values()
+    if sha1 is not None and compared.fresh is not None:
+        expected = ledger.sha1
+        if expected is None and not damaged:
+            # Of bytes that are known to be bad, anybody may have made one.
+            expected = reading.stored or sha1
+        if sha1 == expected:
+            return _prove(ledger, reading, sha1)
+        return Conclusion(
+            dataclasses.replace(
+                ledger,
+                sha1=expected,
+                stored=reading.stored or expected,
+                found=sha1 if expected is not None else None,
+            ),
+            compared.blocks,
+        )
+    if not ledger.proven:
+        return Conclusion(ledger, compared.blocks)
+    # Every block that is good is what it was, so the whole is, if all are.
+    differs = reading.stored not in (None, ledger.sha1)
     ledger = dataclasses.replace(
         ledger,
-        settled=settled,
-        bad=_damage(reading),
-        suspect=ledger.suspect or (reading.outlived and not vouched),
+        stored=reading.stored or ledger.sha1,
+        found=ledger.sha1 if differs else None,
     )
-    if not settled:
-        return ledger
-    if again and not (compared.rewritten or compared.learnt):
-        ledger = dataclasses.replace(ledger, verified=reading.started)
-    return ledger if sha1 is None else _compared(ledger, reading, sha1)
-
-
-def _checked(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
-    """Conclude from a comparison of blocks that can be relied upon."""
-    compared = reading.comparison
-    ledger = dataclasses.replace(ledger, bad=_damage(reading))
-    if not compared.learnt:
-        ledger = dataclasses.replace(ledger, verified=reading.started)
-    if ledger.bad:
-        return ledger
-    # Every block is what it was, so the whole is.
-    sha1 = ledger.sha1 or compared.sha1
-    if ledger.sha1 is None and sha1 is not None and sha1 == reading.stored:
-        # The first reading was interrupted, so this vouches only now.
-        ledger = dataclasses.replace(ledger, suspect=False)
-    if sha1 is not None:
-        ledger = _compared(ledger, reading, sha1)
     fresh = compared.fresh
-    if fresh is not None:
-        ledger = dataclasses.replace(ledger, algorithm=fresh.algorithm)
-    return ledger
-
-
-def _proved(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
-    """Conclude from the SHA-1 of the whole file alone."""
-    compared = reading.comparison
-    sha1 = compared.sha1
-    if sha1 is None or compared.fresh is None:
-        return dataclasses.replace(
-            ledger, bad=_damage(reading), verified=reading.started
-        )
-    after = _compared(ledger, reading, sha1)
-    if after.found not in (None, after.sha1):
-        if reading.moved and ledger.found is None:
-            raise errors.Written('it was written to while it was read')
-        return after
-    return dataclasses.replace(
-        after,
-        size=reading.size,
-        algorithm=compared.fresh.algorithm,
-        block_size=compared.fresh.block_size,
-        bad=(),
+    if fresh is None or ledger.bad or fresh.unknown:
+        return Conclusion(ledger, compared.blocks)
+    return Conclusion(
+        dataclasses.replace(ledger, algorithm=fresh.algorithm), fresh
     )
 
 
-def replaces_digests(
-    before: ledgers.Ledger, after: ledgers.Ledger, reading: Reading
+def _prove(ledger: ledgers.Ledger, reading: Reading, sha1: str) -> Conclusion:
+    """Conclude from a SHA-1 that is right: so is each block that was read."""
+    fresh = reading.comparison.fresh
+    assert fresh is not None  # noqa: S101 for mypy
+    differs = reading.stored not in (None, sha1)
+    # One that stood there before we came vouches for the file.
+    vouched = not ledger.proven and reading.vouched
+    return Conclusion(
+        dataclasses.replace(
+            ledger,
+            size=reading.size,
+            algorithm=fresh.algorithm,
+            block_size=fresh.block_size,
+            sha1=sha1,
+            proven=True,
+            stored=reading.stored or sha1,
+            found=sha1 if differs else None,
+            bad=(),
+            suspect=ledger.suspect and not vouched,
+        ),
+        fresh,
+    )
+
+
+def _was_compared(
+    expected: str | None, ledger: ledgers.Ledger, reading: Reading
 ) -> bool:
-    """Whether the digests that were read take the place of the old ones."""
+    """Whether all of the file was compared with something.
+
+    :param expected: the SHA-1 that was known before
+    """
     compared = reading.comparison
-    if compared.fresh is None:
-        return False
-    if compared.aim is comparisons.Aim.PROVE:
-        return after.found in (None, after.sha1)
-    return after.algorithm != before.algorithm
+    if compared.aim is Aim.PROVE:
+        return compared.sha1 is not None
+    if expected is not None:
+        return ledger.proven or ledger.found is not None
+    return compared.aim is Aim.CHECK and not compared.learnt

@@ -68,7 +68,7 @@ def _differs(ledger: ledgers.Ledger, stored: str | None) -> str | None:
     """Say how the file as a whole differs from what is known of it."""
     found = ledger.found
     known = (ledger.sha1, stored or ledger.stored)
-    if found is None and None not in known and known[0] != known[1]:
+    if found is None and ledger.proven and known[0] != known[1]:
         # It was read, and is what it was; but not what the checksum says.
         found = ledger.sha1
     wrong = [digest for digest in known if digest not in (None, found)]
@@ -94,6 +94,8 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
     """
     notes = []
     verdict = Verdict.UNKNOWN if ledger.verified is None else Verdict.GOOD
+    if not ledger.proven and stored not in (None, ledger.stored):
+        verdict = Verdict.UNKNOWN
     bad = {run.damage for run in ledger.bad}
     differs = _differs(ledger, stored) if ledger.settled else None
     if ledgers.Damage.UNREADABLE in bad or ledger.unreadable is not None:
@@ -114,7 +116,8 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
     if ledger.suspect:
         notes.append(
             'suspect: it was made in an earlier boot and never digested in '
-            'it, so it may have been damaged since without a trace'
+            'it, or was not the same when it was read twice at first, so it '
+            'may have been damaged without a trace'
         )
     if ledger.rebaselined is not None:
         day = datetime.datetime.fromtimestamp(
@@ -184,9 +187,9 @@ def recall(layout: layouts.Layout, file: scan.CachedFile) -> Knowledge:
         problems.append(f'the checksum of {file.name} cannot be read: {error}')
     incarnation = file.status.incarnation
     if ledger is not None and ledger.key != incarnation.key:
-        # Where birth times do not tell, this does: the checksum is that of
-        # the file which was here before.
-        if incarnation.born is None and ledger.sha1 == stored:
+        # Birth times may be lacking, or be of a clock that was wrong: this is
+        # the checksum of the file which was here before.
+        if ledger.sha1 == stored:
             stored = None
         ledger = None
     return Knowledge(stored, ledger, lost, blind, tuple(problems))

@@ -70,8 +70,11 @@ class Ledger:
     :ivar suspect: whether it was there in an earlier boot and was never
         digested in it: it may have lost in a crash what was not on the disk
         yet. It stays so.
-    :ivar sha1: SHA-1 of the whole file at the first uninterrupted reading,
-        after which it never changes; None if there was none yet
+    :ivar sha1: SHA-1 that the whole file has to have: what its stored
+        checksum said when it was first looked at, or else that of the first
+        uninterrupted reading. It never changes; None if there was neither yet.
+    :ivar proven: whether the digests of the blocks are those of a file with
+        this SHA-1
     :ivar stored: the stored checksum that it was last compared with
     :ivar found: the SHA-1 that the last comparison of the whole file gave;
         None when it agreed with both others
@@ -79,6 +82,8 @@ class Ledger:
     :ivar position: the block with which an unfinished reading goes on
     :ivar times: mtime and ctime of the file, in nanoseconds, when an
         unfinished first reading began
+    :ivar changed: whether an unfinished reading has found a file that is not
+        settled other than it was
     :ivar read: when the last reading from start to end began; None if never
     :ivar verified: likewise, for the last one that had something to compare
         with
@@ -97,11 +102,13 @@ class Ledger:
     settled: bool = False
     suspect: bool = False
     sha1: str | None = None
+    proven: bool = False
     stored: str | None = None
     found: str | None = None
     started: clocks.Instant | None = None
     position: int = 0
     times: tuple[int, int] | None = None
+    changed: bool = False
     read: clocks.Instant | None = None
     verified: clocks.Instant | None = None
     bad: tuple[BadBlocks, ...] = ()
@@ -198,11 +205,13 @@ def _decode(body: records.Body) -> Ledger:
             settled=bool(body['settled']),
             suspect=bool(body['suspect']),
             sha1=_text(body['sha1']),
+            proven=bool(body['proven']),
             stored=_text(body['stored']),
             found=_text(body['found']),
             started=_instant(body['started']),
             position=_count(body['position']),
             times=_times(body['times']),
+            changed=bool(body['changed']),
             read=_instant(body['read']),
             verified=_instant(body['verified']),
             bad=_bad(body['bad']),

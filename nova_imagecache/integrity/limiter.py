@@ -15,10 +15,14 @@ LARGE_PIECE = 4 * 1024 * 1024
 # What was not used for so long is lost: after a pause there is no burst.
 _CREDIT_SECONDS = 0.1
 
-# A read that took long says that the disk is busy with somebody else. As the
-# scanner of MinIO, wait in proportion (cmd/data-scanner.go, dynamicSleeper).
+# A read that takes much longer than one can says that the disk is busy with
+# somebody else. As the scanner of MinIO, wait in proportion
+# (cmd/data-scanner.go, dynamicSleeper).
 _YIELD_FACTOR = 10
 _YIELD_LIMIT_SECONDS = 10.0
+_QUIET_FACTOR = 2
+# The quickest read is forgotten in time: by a hundredth with each.
+_FORGET_FACTOR = 1.01
 
 #: Waits for so many seconds, or until we are told to stop.
 Wait = Callable[[float], object]
@@ -45,6 +49,7 @@ class Limiter:
         self._wait = wait
         self._monotonic = monotonic
         self._ready = monotonic()
+        self._quickest = float('inf')
 
     @property
     def piece(self) -> int:
@@ -63,6 +68,9 @@ class Limiter:
 
     def after(self, seconds: float) -> None:
         """Note how long a read took."""
-        if self.rate:
-            pause = min(seconds * _YIELD_FACTOR, _YIELD_LIMIT_SECONDS)
-            self._ready = max(self._ready, self._monotonic() + pause)
+        if not self.rate:
+            return
+        self._quickest = min(self._quickest * _FORGET_FACTOR, seconds)
+        excess = max(0.0, seconds - _QUIET_FACTOR * self._quickest)
+        pause = min(excess * _YIELD_FACTOR, _YIELD_LIMIT_SECONDS)
+        self._ready = max(self._ready, self._monotonic() + pause)

@@ -22,6 +22,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 
 from nova_imagecache import errors
 from nova_imagecache.integrity import limiter as limiters
@@ -102,7 +103,9 @@ class Reader:
 
         :param fd: open for reading; its flags are changed
         """
-        self._fd = fd
+        # Of its own, as a read that hangs may outlive the file's user.
+        self._fd = os.dup(fd)
+        weakref.finalize(self, os.close, self._fd)
         self._means = means
         self._mode = _Mode.DIRECT
         self._set_direct(True)
@@ -201,7 +204,13 @@ class Reader:
         finally:
             self._means.limiter.after(time.monotonic() - began)
         length = min(length, wanted)
-        self._means.progress(length)
+        try:
+            self._means.progress(length)
+        except OSError as error:
+            # No fault of the file: nobody may be listening any more.
+            raise errors.Error(
+                f'progress cannot be shown: {error.strerror}'
+            ) from error
         return Piece(start, length, buffer[:length])
 
     def _read_into(self, buffer: memoryview, offset: int) -> int:

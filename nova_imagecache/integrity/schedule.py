@@ -117,22 +117,25 @@ def _unfinished(known: knowledges.Knowledge) -> bool:
     ledger = known.ledger
     if ledger is None or ledger.read is None:
         return False
-    return (
-        ledger.started is not None
-        or not ledger.settled
-        # A checksum that it was never compared with.
-        or known.stored not in (None, ledger.stored)
-    )
+    return ledger.started is not None or not ledger.settled
 
 
 def _retry(
-    ledger: ledgers.Ledger, interval: float, now: clocks.Instant
+    known: knowledges.Knowledge, interval: float, now: clocks.Instant
 ) -> float | None:
-    """Say in how many seconds a file that cannot be read is tried again."""
+    """Say in how many seconds a file is read again that was not all read.
+
+    Or that has a checksum with which it could not be compared.
+    """
+    ledger = known.ledger
+    if ledger is None:
+        return None
     last = ledger.read
     if ledger.unreadable is not None:
         last = ledger.attempted
-    elif all(run.damage is not _UNREADABLE for run in ledger.bad):
+    elif known.stored in (None, ledger.stored) and all(
+        run.damage is not _UNREADABLE for run in ledger.bad
+    ):
         return None
     if last is None:
         return None
@@ -157,7 +160,9 @@ def due_in(
     age = None
     if ledger and ledger.verified:
         age = max(0.0, clocks.elapsed(ledger.verified, now))
-    retry = _retry(ledger, interval, now) if ledger else None
+    retry = _retry(entry.known, interval, now)
+    if _unfinished(entry.known) and ledger and ledger.unreadable is None:
+        retry = None
     if retry is not None:
         due, grace = retry, _GRACE * interval
     elif last is None:

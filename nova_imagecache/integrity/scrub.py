@@ -49,6 +49,8 @@ class Job:
     :ivar image: the image it was made from, where that is known
     :ivar outlived: whether it was there in an earlier boot, see
         :func:`nova_imagecache.cache.state.outlived`
+    :ivar rebaselined: when all that was known of it had been lost, if that
+        is remembered
     :ivar afresh: whether to read it from its start, although an earlier
         reading was interrupted
     """
@@ -57,6 +59,7 @@ class Job:
     known: knowledges.Knowledge
     image: str | None = None
     outlived: bool = False
+    rebaselined: float | None = None
     afresh: bool = False
 
 
@@ -113,6 +116,14 @@ def restore_checksum(
             checksum.store_checksum(layout.file(file.name), digest)
 
 
+def _aim(ledger: ledgers.Ledger, blocks: block_maps.Blocks) -> comparisons.Aim:
+    if ledger.read is None:
+        return Aim.LEARN
+    corrupt = ledger.found is not None and not ledger.proven
+    lost = ledger.sha1 is not None and blocks.unknown == blocks.count > 0
+    return Aim.PROVE if corrupt or lost else Aim.CHECK
+
+
 class _Scrub:
     """One scrub of one file."""
 
@@ -141,7 +152,9 @@ class _Scrub:
             # What was known is of a file that is gone.
             return knowledges.Finding().postponed(str(error))
         except errors.NotNow as error:
-            broken = isinstance(error, errors.LockBroken | errors.Written)
+            broken = isinstance(
+                error, errors.LockBroken | errors.Written | errors.Blind
+            )
             return self._known.finding.postponed(str(error), problem=broken)
         except OSError as error:
             return self._give_up(error.strerror or str(error))
@@ -181,47 +194,54 @@ class _Scrub:
         self, opened: statuses.Status
     ) -> tuple[ledgers.Ledger, comparisons.Comparison]:
         """Find out what is known, and what the reading is for."""
-        method = self._method
         old, blocks = self._recall_blocks()
         if (
             old is None
             or (not old.settled and old.size != opened.size)
-            or (blocks is None and old.sha1 is None)
+            or (blocks is None and (old.sha1 is None or not old.settled))
         ):
-            ledger = self._new_ledger(old, opened)
-            blocks = None
+            ledger, blocks = self._new_ledger(old, opened), None
         else:
             ledger = old
-        aim = Aim.LEARN if ledger.read is None else Aim.CHECK
-        untrusted = ledger.found not in (None, ledger.sha1)
-        if ledger is old and (blocks is None or untrusted):
-            aim = Aim.PROVE
+        if blocks is None:
+            ledger = dataclasses.replace(ledger, proven=False)
+            blocks = block_maps.Blocks(
+                ledger.algorithm, ledger.size, ledger.block_size
+            )
+        aim = _aim(ledger, blocks)
         first = ledger.position if ledger.started else 0
         if aim is Aim.PROVE or self._job.afresh:
             first = 0
         if not first:
-            ledger = dataclasses.replace(ledger, started=method.clock())
-        if aim is Aim.LEARN and ledger.times is None:
+            ledger = dataclasses.replace(
+                ledger, started=self._method.clock(), times=None, changed=False
+            )
+        if not ledger.settled and ledger.times is None:
             times = (opened.modified, opened.changed)
             ledger = dataclasses.replace(ledger, times=times)
-        if blocks is None:
-            blocks = block_maps.Blocks(
-                ledger.algorithm, ledger.size, ledger.block_size
-            )
-        fresh = whole = None
-        convert = aim is Aim.CHECK and ledger.algorithm != method.algorithm
-        if aim is Aim.PROVE or (convert and not first):
-            fresh = block_maps.Blocks(
-                method.algorithm, opened.size, ledger.block_size
-            )
-        if not first and (
-            aim is Aim.PROVE or ledger.sha1 is None or not ledger.settled
-        ):
-            whole = hashing.WholeFile()
         self._ledger, self._blocks = ledger, blocks
-        return ledger, comparisons.Comparison(
-            aim, ledger, blocks, fresh, whole, first
+        return ledger, self._comparison(aim, ledger, blocks, first, opened)
+
+    def _comparison(
+        self,
+        aim: comparisons.Aim,
+        ledger: ledgers.Ledger,
+        blocks: block_maps.Blocks,
+        first: int,
+        opened: statuses.Status,
+    ) -> comparisons.Comparison:
+        """Prepare to compare, with the SHA-1 and new digests if wanted."""
+        fresh = whole = None
+        if not first and not (ledger.proven and ledger.settled):
+            whole = hashing.WholeFile()
+        convert = aim is Aim.CHECK and (
+            ledger.algorithm != self._method.algorithm
         )
+        if whole is not None or (convert and not first):
+            fresh = block_maps.Blocks(
+                self._method.algorithm, opened.size, ledger.block_size
+            )
+        return comparisons.Comparison(aim, ledger, blocks, fresh, whole, first)
 
     def _recall_blocks(
         self,
@@ -234,6 +254,10 @@ class _Scrub:
         except errors.Damaged:
             self._known = dataclasses.replace(self._known, lost=True)
             return ledger, None
+        except OSError as error:
+            raise errors.Blind(
+                f'its ledger cannot be read: {error.strerror}'
+            ) from error
         return ledger, blocks
 
     def _new_ledger(
@@ -245,13 +269,16 @@ class _Scrub:
             self._method.algorithm,
             self._job.image,
         )
-        rebaselined = old.rebaselined if old else None
+        rebaselined = old.rebaselined if old else self._job.rebaselined
         if self._known.lost and not self._known.digests:
-            rebaselined = self._method.clock().wall
+            rebaselined = rebaselined or self._method.clock().wall
         return dataclasses.replace(
             ledger,
+            sha1=self._known.stored,
             rebaselined=rebaselined,
             suspect=bool(old and old.suspect),
+            # What they held is lost, and not that they are bad.
+            bad=old.bad if old and old.settled else (),
         )
 
     def _read(
@@ -320,10 +347,14 @@ class _Scrub:
     ) -> None:
         """Publish how far a reading has got, so that it can go on there."""
         if comparison.aim is Aim.PROVE:
+            locks.check_unreplaced(
+                self._layout, self._file.name, self._file.status.incarnation
+            )
             return
         ledger = dataclasses.replace(
             ledger,
             position=comparison.position,
+            changed=comparison.changed,
             bad=ledgers.gather(comparison.bad),
         )
         with contextlib.suppress(errors.Locked, errors.LockBroken, OSError):
@@ -351,18 +382,17 @@ class _Scrub:
             known.stored,
             self._job.outlived,
         )
-        after = conclusion.conclude(ledger, reading)
-        blocks = comparison.blocks
-        if conclusion.replaces_digests(ledger, after, reading):
-            assert comparison.fresh is not None  # noqa: S101 for mypy
-            blocks = comparison.fresh
+        concluded = conclusion.conclude(ledger, reading)
+        after, blocks = concluded.ledger, concluded.blocks
         image = after.image or self._job.image
         after = dataclasses.replace(after, image=image)
+        self._log_change(ledger, comparison)
         finding = knowledges.judge(after, known.stored)
-        if comparison.aim is Aim.LEARN and not known.digests and after.settled:
+        first = comparison.aim is Aim.LEARN and not known.digests
+        if first and after.settled:
             finding = finding.noting(
                 'its checksum has been created'
-                if after.sha1
+                if after.proven
                 else 'its blocks have been digested; its SHA-1 takes a '
                 'reading that is not interrupted'
             )
@@ -378,11 +408,26 @@ class _Scrub:
                 'will be read again: %(error)s',
                 {'name': names.printable(self._file.name), 'error': error},
             )
-            if comparison.aim is Aim.LEARN and not known.digests:
+            if first:
                 return knowledges.judge(after, known.stored).postponed(
-                    f'its checksum cannot be kept: {error}'
+                    f'its checksum cannot be kept: {error}', problem=True
                 )
+            return dataclasses.replace(
+                finding.noting(f'that cannot be kept: {error}'), problem=True
+            )
         return finding
+
+    def _log_change(
+        self, ledger: ledgers.Ledger, comparison: comparisons.Comparison
+    ) -> None:
+        again = ledger.read is not None and not ledger.settled
+        if again and comparison.changed:
+            LOG.warning(
+                'Base file %(name)s was touched while it was first read, and '
+                'did not hold the same when it was read again: somebody '
+                'writes to it, or it is going bad.',
+                {'name': names.printable(self._file.name)},
+            )
 
     def _recall_checksum(self) -> None:
         """Take up a stored checksum that was made or lost meanwhile.
@@ -457,18 +502,22 @@ class _Scrub:
 
     def _give_up(self, reason: str) -> knowledges.Finding:
         """Remember that a file cannot be read; what is known of it stays."""
-        ledger = self._ledger or ledgers.begin(
-            self._file.status.incarnation.key,
-            self._file.status.size,
-            self._method.algorithm,
-            self._job.image,
-        )
+        try:
+            status = locks.check_unreplaced(
+                self._layout, self._file.name, self._file.status.incarnation
+            )
+        except errors.Changed as error:
+            return knowledges.Finding().postponed(str(error))
+        except OSError:
+            status = self._file.status
+        ledger, blocks = self._ledger, self._blocks
+        if ledger is None:
+            ledger = self._new_ledger(None, status)
         ledger = dataclasses.replace(
             ledger, unreadable=reason, attempted=self._method.clock()
         )
-        if not (self._known.blind or self._known.lost):
+        if not self._known.blind:
             with contextlib.suppress(errors.Error, OSError):
-                blocks = self._blocks
                 if blocks is None and self._known.ledger is not None:
                     # It could not even be opened; its digests stay.
                     blocks = ledgers.load_blocks(

@@ -3,6 +3,7 @@
 """What the damage in a base file does to the guests that use it."""
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
@@ -15,9 +16,10 @@ from nova_imagecache.witnesses import disk_header
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import qcow2_map
 
-# More than this is not looked up for each guest: the answer would be a list
-# that nobody reads.
-_MOST_BYTES = 64 * 1024 * 1024
+# Extents that are looked at for one base file, and layers of one disk. What is
+# beyond that is unknown: nobody reads such a list, and a pass has to end.
+_MOST_EXTENTS = 50000
+_MOST_LAYERS = 32
 
 Effect = qcow2_map.Effect
 Extent = qcow2_map.Extent
@@ -47,46 +49,64 @@ def _merged(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     return tuple(merged)
 
 
+class _Budget:
+    """How much may still be looked at."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_EXTENTS
+
+    def spend(self, extents: Iterable[Extent]) -> Iterator[Extent]:
+        for extent in extents:
+            self.left -= 1
+            if self.left < 0:
+                raise qcow2_map.NoMap('there is too much of it')
+            yield extent
+
+
 def _through(
-    layers: Sequence[qcow2_map.Map], start: int, end: int
+    layers: Sequence[qcow2_map.Map], start: int, end: int, budget: _Budget
 ) -> list[Extent]:
     """Follow a range down the layers of a disk, the top one first."""
     if not layers:
         return [Extent(start, end, Effect.READS_THROUGH)]
     found = []
-    for extent in layers[0].extents(start, end):
+    for extent in _merged(budget.spend(layers[0].extents(start, end))):
         if extent.effect is Effect.READS_THROUGH:
-            found += _through(layers[1:], extent.start, extent.end)
+            found += _through(layers[1:], extent.start, extent.end, budget)
         else:
             found.append(extent)
     return found
 
 
+def _open_layers(
+    chain: overlays.Chain, stack: contextlib.ExitStack
+) -> list[qcow2_map.Map]:
+    if len(chain.paths) > _MOST_LAYERS:
+        raise qcow2_map.NoMap('it has too many layers')
+    layers = []
+    for path in chain.paths:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise qcow2_map.NoMap('it is not a regular file')
+        layers.append(qcow2_map.Map(fd))
+    return layers
+
+
 def _expose(
-    chain: overlays.Chain, ranges: Sequence[tuple[int, int]]
+    chain: overlays.Chain,
+    ranges: Sequence[tuple[int, int]],
+    budget: _Budget,
 ) -> tuple[Extent, ...]:
     found: list[Extent] = []
-    left = _MOST_BYTES
-    with contextlib.ExitStack() as stack:
-        try:
-            layers = []
-            for path in chain.paths:
-                flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-                fd = os.open(path, flags)
-                stack.callback(os.close, fd)
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise qcow2_map.NoMap('it is not a regular file')
-                layers.append(qcow2_map.Map(fd))
+    try:
+        with contextlib.ExitStack() as stack:
+            layers = _open_layers(chain, stack)
             for start, end in ranges:
-                seen = min(end, start + left)
-                left -= seen - start
-                found += _through(layers, start, seen)
-                if seen < end:
-                    found.append(Extent(seen, end, Effect.UNKNOWN))
-        except (OSError, qcow2_map.NoMap):
-            found = [
-                Extent(start, end, Effect.UNKNOWN) for start, end in ranges
-            ]
+                found += _through(layers, start, end, budget)
+    except (OSError, qcow2_map.NoMap):
+        # From the first to the last: there may be very many.
+        return (Extent(ranges[0][0], ranges[-1][1], Effect.UNKNOWN),)
     return _merged(found)
 
 
@@ -116,11 +136,12 @@ def expose(
         raw = False
     if not raw:
         return []
+    budget = _Budget()
     return [
         Exposure(
             chain.guest,
             os.path.basename(chain.paths[0]),
-            _expose(chain, ranges),
+            _expose(chain, ranges, budget),
         )
         for chain in chains
     ]

@@ -18,6 +18,7 @@ _FEATURES = struct.Struct('>72xQ')
 _EXTENDED_L2 = 1 << 4
 
 _ENTRY = struct.Struct('>Q')
+_LONG_ENTRY = struct.Struct('>QQ')
 _OFFSET = 0x00FFFFFFFFFFFE00
 _COPIED = 1 << 63
 _COMPRESSED = 1 << 62
@@ -63,15 +64,14 @@ class NoMap(Exception):
     """The file is no qcow2 disk whose tables can be read."""
 
 
-def _number(fd: int, offset: int) -> int:
+def _read(fd: int, offset: int, length: int) -> bytes:
     try:
-        data = os.pread(fd, _ENTRY.size, offset)
+        data = os.pread(fd, length, offset)
     except OverflowError:
         data = b''
-    if len(data) < _ENTRY.size:
+    if len(data) < length:
         raise NoMap('a table is cut short')
-    (value,) = _ENTRY.unpack(data)
-    return int(value)
+    return data
 
 
 class Map:
@@ -100,7 +100,6 @@ class Map:
         self._l1, self._l1_size = l1, l1_size
         self._extended = bool(features & _EXTENDED_L2)
         self._width = 16 if self._extended else 8
-        self._table: tuple[int, int] = (-1, 0)
 
     def extents(self, start: int, end: int) -> Iterator[Extent]:
         """Say what becomes of a range; what the guest cannot see is left out.
@@ -109,46 +108,66 @@ class Map:
         :raises OSError: they cannot be read
         """
         end = min(end, self._size)
-        step = self._cluster
-        if self._extended:
-            step //= _SUBCLUSTERS
-        position = start
+        position = start - start % self._cluster
         while position < end:
-            after = min(end, (position // step + 1) * step)
-            yield Extent(position, after, self._effect(position))
-            position = after
+            per_table = self._cluster // self._width
+            index = position // self._cluster
+            count = min(
+                per_table - index % per_table,
+                -(-(end - position) // self._cluster),
+            )
+            for extent in self._entries(index, count):
+                first, last = max(extent.start, start), min(extent.end, end)
+                if first < last:
+                    yield Extent(first, last, extent.effect)
+            position += count * self._cluster
 
-    def _effect(self, position: int) -> Effect:
-        index = position // self._cluster
+    def _entries(self, index: int, count: int) -> Iterator[Extent]:
+        """Read some entries of one table."""
         per_table = self._cluster // self._width
         table = self._l2_table(index // per_table)
+        start = index * self._cluster
         if not table:
-            return Effect.READS_THROUGH
+            end = start + count * self._cluster
+            yield Extent(start, end, Effect.READS_THROUGH)
+            return
         offset = table + index % per_table * self._width
-        entry = _number(self._fd, offset)
-        if entry & _COMPRESSED:
-            return Effect.COPIED
-        if self._extended:
-            bitmap = _number(self._fd, offset + 8)
-            within = position % self._cluster
-            bit = within * _SUBCLUSTERS // self._cluster
-            if bitmap >> (32 + bit) & 1:
-                return Effect.ZEROED
-            copied = bitmap >> bit & 1
-            return Effect.COPIED if copied else Effect.READS_THROUGH
-        if entry & _ZERO:
-            return Effect.ZEROED
-        # With an external data file, the first cluster may be at 0.
-        if entry & (_OFFSET | _COPIED):
-            return Effect.COPIED
-        return Effect.READS_THROUGH
+        entries = _read(self._fd, offset, count * self._width)
+        layout = _LONG_ENTRY if self._extended else _ENTRY
+        for entry in layout.iter_unpack(entries):
+            yield from self._cluster_extents(start, *entry)
+            start += self._cluster
+
+    def _cluster_extents(
+        self, start: int, entry: int, bitmap: int | None = None
+    ) -> Iterator[Extent]:
+        if bitmap is None or entry & _COMPRESSED:
+            yield Extent(start, start + self._cluster, _effect(entry))
+            return
+        size = self._cluster // _SUBCLUSTERS
+        for bit in range(_SUBCLUSTERS):
+            effect = Effect.READS_THROUGH
+            if bitmap >> (_SUBCLUSTERS + bit) & 1:
+                effect = Effect.ZEROED
+            elif bitmap >> bit & 1:
+                effect = Effect.COPIED
+            yield Extent(start + bit * size, start + (bit + 1) * size, effect)
 
     def _l2_table(self, index: int) -> int:
         """Give the offset of a table, or 0 where there is none."""
-        if self._table[0] != index:
-            table = 0
-            if index < self._l1_size:
-                entry = _number(self._fd, self._l1 + index * _ENTRY.size)
-                table = entry & _OFFSET
-            self._table = (index, table)
-        return self._table[1]
+        if index >= self._l1_size:
+            return 0
+        entry = _read(self._fd, self._l1 + index * _ENTRY.size, _ENTRY.size)
+        (value,) = _ENTRY.unpack(entry)
+        return int(value & _OFFSET)
+
+
+def _effect(entry: int) -> Effect:
+    if entry & _COMPRESSED:
+        return Effect.COPIED
+    if entry & _ZERO:
+        return Effect.ZEROED
+    # With an external data file, the first cluster may be at 0.
+    if entry & (_OFFSET | _COPIED):
+        return Effect.COPIED
+    return Effect.READS_THROUGH

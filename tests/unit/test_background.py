@@ -327,8 +327,50 @@ class StartTest(base.NodeTestCase):
         self.assertEqual(1, len(done.stderr.splitlines()), done.stderr)
         self.assertIn('no settings', done.stderr)
 
-    def test_a_lock_is_asked_for_without_being_taken(self) -> None:
+    def test_a_lock_is_asked_for_without_being_taken_or_given_up(
+        self,
+    ) -> None:
         self.assertFalse(locks.scrub_held(self.node.layout))
         with locks.scrub_lock(self.node.layout):
-            pass
+            self.assertTrue(locks.scrub_held(self.node.layout))
+            # Another process still sees it held.
+            done = subprocess.run(
+                [sys.executable, '-c', HOLD, self.node.layout.instances],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertIn('Locked', done.stderr)
         self.assertFalse(locks.scrub_held(self.node.layout))
+
+    def test_one_that_is_coming_up_is_not_started_again(self) -> None:
+        self.patch(background, '_PROGRAM', ('-c', 'pass'))
+        self.keep()
+        pipe = self.scrub._pipe
+        self.node.clock.advance(5)
+        self.assertEqual([], self.keep())
+        self.assertEqual(pipe, self.scrub._pipe)
+
+    def test_the_first_process_of_a_container_reaps_its_children(
+        self,
+    ) -> None:
+        # Mocked: the test is no first process.
+        self.patch(background, '_adopts_orphans', lambda: True)
+        self.patch(background, '_PROGRAM', ('-c', 'pass'))
+        self.keep()
+        (child,) = self.scrub._children
+        self.assertTrue(
+            test_scrubber.wait_for(
+                lambda: psutil.Process(child.pid).status() == 'zombie'
+            )
+        )
+        self.keep()
+        self.assertFalse(psutil.pid_exists(child.pid))
+
+    def test_a_process_that_the_host_forks_lets_the_pipe_go(self) -> None:
+        self.patch(background, '_PROGRAM', ('-c', 'pass'))
+        self.keep()
+        child = os.fork()
+        if not child:
+            os._exit(0 if self.scrub._pipe is None else 1)
+        _pid, status = os.waitpid(child, 0)
+        self.assertEqual(0, os.waitstatus_to_exitcode(status))
+        self.assertIsNotNone(self.scrub._pipe)

@@ -348,6 +348,7 @@ SIGHTING: dict[str, Any] = {
     'seen': NOW,
     'image': None,
     'digested': False,
+    'rebaselined': None,
 }
 
 
@@ -369,7 +370,7 @@ class StateTest(base.NodeTestCase):
             [self.file()],
             {SHA} if used else set(),
             {},
-            set(),
+            {},
         )
 
     def last_use_ago(self) -> float:
@@ -425,12 +426,12 @@ class StateTest(base.NodeTestCase):
     def test_what_one_pass_cannot_look_at_is_not_forgotten(self) -> None:
         self.remember(used=True)
         now = self.node.clock()
-        states.remember(self.node.layout, 'here', now, [], set(), {}, set())
+        states.remember(self.node.layout, 'here', now, [], set(), {}, {})
         self.node.clock.advance(base.HOUR)
         self.assertAlmostEqual(base.HOUR, self.last_use_ago(), places=3)
         os.unlink(self.node.base_path(SHA))
         now = self.node.clock()
-        states.remember(self.node.layout, 'here', now, [], set(), {}, set())
+        states.remember(self.node.layout, 'here', now, [], set(), {}, {})
         self.assertEqual({}, states.load(self.node.layout).files)
 
     def test_a_use_noted_since_is_seen(self) -> None:

@@ -222,14 +222,23 @@ class ExposureTest(base.NodeTestCase):
         self.assertEqual(((OTHER,), ()), (file.users, file.exposures))
 
     def test_damage_all_over_is_not_looked_up_for_ever(self) -> None:
-        self.patch(exposure, '_MOST_BYTES', base.MIB)
+        self.patch(exposure, '_MOST_EXTENTS', 5)
+        qemu_io(self.disk, *(f'write {n * 128}k 64k' for n in range(9)))
         effects = self.effects(self.damage(5))
         self.assertEqual(
-            [
-                (0, base.MIB, Effect.READS_THROUGH),
-                (base.MIB, 4 * base.MIB, Effect.UNKNOWN),
-            ],
-            effects[GUEST, 'disk'],
+            [(0, 4 * base.MIB, Effect.UNKNOWN)], effects[GUEST, 'disk']
+        )
+
+    def test_a_disk_of_very_many_layers_is_not_followed(self) -> None:
+        self.patch(exposure, '_MOST_LAYERS', 2)
+        disk = self.disk
+        for number in range(2):
+            disk = self.node.add_overlay(
+                GUEST, disk, disk=f'disk.{number}', form='qcow2'
+            )
+        effects = self.effects(self.damage(5))
+        self.assertEqual(
+            [(0, 4 * base.MIB, Effect.UNKNOWN)], effects[GUEST, 'disk.1']
         )
 
     def test_forged_headers_that_name_each_other_come_to_an_end(self) -> None:

@@ -63,16 +63,29 @@ class LimiterTest(base.TestCase):
             pieces += 1
         self.assertLessEqual(pieces * PIECE, 1.1 * RATE + 2 * PIECE)
 
-    def test_a_slow_disk_is_left_alone_ten_times_as_long(self) -> None:
+    def test_a_slow_disk_that_is_idle_is_read_at_the_rate(self) -> None:
+        limiter = self.limiter(base.MIB)
+        start = self.time.now
+        for _read in range(33):
+            limiter.before(PIECE)
+            self.time.now += 0.1
+            limiter.after(0.1)
+        self.assertAlmostEqual(8.0, self.time.now - start, delta=0.2)
+
+    def test_a_busy_disk_is_left_alone_ten_times_as_long(self) -> None:
         limiter = self.limiter()
         limiter.before(PIECE)
+        limiter.after(0.01)
         self.time.now += 0.5
         limiter.after(0.5)
         limiter.before(PIECE)
-        self.assertAlmostEqual(5.0, self.time.waited[-1])
+        self.assertAlmostEqual(
+            10 * (0.5 - 2 * 0.01), self.time.waited[-1], delta=0.01
+        )
 
     def test_a_read_that_hung_does_not_stop_the_scrub_for_hours(self) -> None:
         limiter = self.limiter()
+        limiter.after(0.001)
         limiter.after(3600)
         limiter.before(PIECE)
         self.assertAlmostEqual(10.0, self.time.waited[-1])

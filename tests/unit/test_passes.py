@@ -505,6 +505,10 @@ class ChecksumTest(base.NodeTestCase):
         self.write_sidecar('f' * 40)
         for _pass in range(3):
             self.assertIs(Verdict.CORRUPT, self.verdict())
+        self.assertEqual([], self.reads)
+        self.node.clock.advance(1000)
+        for _pass in range(3):
+            self.assertIs(Verdict.CORRUPT, self.verdict())
         self.assertEqual([self.name], self.reads)
 
     def test_a_baseline_made_after_all_was_lost_is_marked_for_ever(

@@ -102,11 +102,11 @@ class DueTest(base.TestCase):
     ) -> None:
         self.assertEqual(0, self.due('h', seen=ago(6), **fields))
 
-    def test_a_checksum_never_compared_makes_a_file_due(self) -> None:
+    def test_a_checksum_never_compared_is_compared_within_a_day(self) -> None:
         known = entry(read=ago(5), sha1='a' * 40, stored='a' * 40)
         other = dataclasses.replace(known.known, stored='b' * 40)
         changed = dataclasses.replace(known, known=other)
-        self.assertEqual(0, schedule.due_in(changed, WEEK, NOW).due)
+        self.assertEqual(base.DAY - 5, schedule.due_in(changed, WEEK, NOW).due)
 
     def test_a_file_that_failed_is_tried_again_in_a_day(self) -> None:
         fields: dict[str, Any] = {'read': ago(WEEK), 'unreadable': 'EIO'}

@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 
 from nova_imagecache.cache import locks
 from nova_imagecache import errors
+from nova_imagecache import hook
 from nova_imagecache.integrity import checksum
 from nova_imagecache.integrity import conclusion
 from nova_imagecache.integrity import digests
+from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import ledger as ledgers
 from nova_imagecache.integrity import reader as readers
 from nova_imagecache.integrity import scrub
@@ -85,6 +87,13 @@ class OneFileTestCase(scrubbing.ScrubTestCase):
             return real(reader, buffer, offset)
 
         self.patch(readers.Reader, '_read_into', read_into)
+
+    @contextlib.contextmanager
+    def patched_reads(self, *blocks: int) -> Iterator[None]:
+        real = readers.Reader._read_into
+        with base.patched(readers.Reader, '_read_into', real):
+            self.fail_reads(*blocks)
+            yield
 
 
 @ddt.ddt
@@ -557,6 +566,263 @@ class KnowledgeLostTest(OneFileTestCase):
             self.assertIs(Verdict.GOOD, self.scrub_file())
 
 
+@ddt.ddt
+class LaunderingTest(OneFileTestCase):
+    """Ways in which damage could become what a file should hold."""
+
+    def spoil_payload(self) -> None:
+        record = self.node.layout.ledger(self.name)
+        base.flip_bit(record, os.path.getsize(record) - 1)
+
+    def assert_corrupt(self, times: int = 3) -> None:
+        for _scrub in range(times):
+            self.assertIs(Verdict.CORRUPT, self.scrub_file())
+
+    def test_digests_lost_and_a_block_that_cannot_be_read(self) -> None:
+        self.scrub_file()
+        self.spoil_payload()
+        self.flip(2)
+        verified = self.ledger(self.name).verified
+        with self.patched_reads(5):
+            self.scrub_file()
+        # Nothing was compared with anything.
+        self.assertEqual(verified, self.ledger(self.name).verified)
+        self.assert_corrupt()
+
+    def test_digests_lost_and_a_touch_each_time(self) -> None:
+        self.scrub_file()
+        self.spoil_payload()
+        self.flip(2)
+        real = readers.Reader._read_into
+
+        def read_into(reader: Any, *args: Any) -> int:
+            os.utime(self.path)
+            return real(reader, *args)
+
+        self.patch(readers.Reader, '_read_into', read_into)
+        self.assert_corrupt()
+
+    def test_digests_lost_and_no_sha1_leave_the_bad_blocks_bad(self) -> None:
+        self.scrub_file(**self.stop_after(4))
+        self.go_on()
+        self.scrub_file()
+        self.flip(2)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertFalse(os.path.exists(self.sidecar))
+        self.spoil_payload()
+        self.assert_corrupt()
+        self.assertEqual({2: CORRUPT}, self.bad_blocks())
+        self.assertFalse(os.path.exists(self.sidecar))
+        self.assertIn('rebaselined', self.scrub(self.name).note)
+        # The other blocks are watched again.
+        self.flip(7)
+        self.assert_corrupt(1)
+        self.assertEqual({2: CORRUPT, 7: CORRUPT}, self.bad_blocks())
+
+    def test_a_change_is_not_forgotten_when_it_is_stopped(self) -> None:
+        self.touch_while_reading(9)
+        self.scrub_file()
+        self.assertFalse(self.ledger(self.name).settled)
+        self.flip(1)
+        self.scrub_file(checkpoint_seconds=0, **self.stop_after(5))
+        self.go_on()
+        self.scrub_file()
+        ledger = self.ledger(self.name)
+        self.assertEqual((False, True), (ledger.settled, ledger.suspect))
+
+    def test_a_change_between_first_readings_is_told(self) -> None:
+        self.touch_while_reading(9)
+        self.scrub_file()
+        self.flip(1)
+        self.assertIs(Verdict.UNKNOWN, self.scrub_file())
+        self.assertIn('did not hold the same', self.log.output)
+        finding = self.scrub(self.name)
+        self.assertIs(Verdict.GOOD, finding.verdict)
+        self.assertIn('suspect', finding.note)
+
+    def test_an_older_checksum_that_is_lost_meanwhile_still_counts(
+        self,
+    ) -> None:
+        self.write_sidecar('f' * 40)
+        self.scrub_file(**self.stop_after(4))
+        self.go_on()
+        os.unlink(self.sidecar)
+        self.assertIsNot(Verdict.GOOD, self.scrub_file())
+        self.assert_corrupt()
+        self.assertEqual('f' * 40, self.read_sidecar())
+
+    def test_it_is_not_good_before_its_checksum_was_compared(self) -> None:
+        self.write_sidecar('f' * 40)
+        for _restart in range(3):
+            self.scrub_file(**self.stop_after(4))
+            self.go_on()
+            with self.patched_reads(2):
+                verdict = self.scrub_file()
+            self.assertIsNot(Verdict.GOOD, verdict)
+
+    def test_a_file_that_was_mended_and_matches_its_checksum_is_good(
+        self,
+    ) -> None:
+        self.write_sidecar(self.sha1())
+        self.flip(2)
+        self.scrub_file(**self.stop_after(4))
+        self.go_on()
+        self.scrub_file()
+        self.flip(2)
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+        self.assertEqual({}, self.bad_blocks())
+        self.flip(2)
+        self.assert_corrupt(1)
+        self.assertEqual({2: CORRUPT}, self.bad_blocks())
+
+    def test_a_checksum_made_of_bad_bytes_proves_nothing(self) -> None:
+        self.scrub_file(**self.stop_after(4))
+        self.go_on()
+        self.scrub_file()
+        self.flip(2)
+        self.assert_corrupt(1)
+        self.assertRaises(
+            errors.KnownDamage, hook.write_stored_checksum, self.path
+        )
+        self.write_sidecar(self.sha1())
+        self.assert_corrupt()
+        self.flip(2)
+        self.scrub_file()
+        self.assertEqual({}, self.bad_blocks())
+
+    def test_a_misread_of_a_file_that_is_not_settled_gets_into_no_sha1(
+        self,
+    ) -> None:
+        self.touch_while_reading(9)
+        self.scrub_file()
+        real = readers.Reader._read_into
+        spoilt: list[int] = []
+
+        # Mocked: a cable or a memory that flips a bit on the way.
+        def read_into(reader: Any, buffer: Any, offset: int) -> int:
+            got = real(reader, buffer, offset)
+            if offset // BLOCK == 4 and not spoilt:
+                spoilt.append(offset)
+                buffer[9] ^= 1
+            return got
+
+        self.patch(readers.Reader, '_read_into', read_into)
+        self.scrub_file()
+        self.scrub_file()
+        self.assertEqual(self.sha1(), self.read_sidecar())
+
+    def test_rebaselined_is_told_for_ever(self) -> None:
+        self.scrub_file()
+        job = scrub.Job(
+            self.file(self.name),
+            knowledges.Knowledge(lost=True),
+            rebaselined=1e9,
+        )
+        os.unlink(self.sidecar)
+        os.unlink(self.node.layout.ledger(self.name))
+        method = scrub.Method('xxh3_128', self.means, self.node.clock)
+        finding = scrub.scrub(self.node.layout, job, method)
+        self.assertIn('rebaselined on 2001-09-09', finding.note)
+
+    def test_a_file_read_in_its_boot_is_not_suspect_for_being_touched(
+        self,
+    ) -> None:
+        self.touch_while_reading(9)
+        self.scrub_file()
+        self.assertEqual('', self.scrub(self.name, outlived=True).note)
+
+
+@ddt.ddt
+class NoFaultOfTheFileTest(OneFileTestCase):
+    """What fails is not always the file."""
+
+    def test_progress_that_nobody_hears_is_not_an_unreadable_file(
+        self,
+    ) -> None:
+        self.scrub_file()
+
+        def progress(length: int) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+        for ahead in (False, True):
+            self.means = readers.Means(progress=progress, ahead=ahead)
+            self.assertRaises(errors.Error, self.scrub_file)
+        self.go_on()
+        self.assertIsNone(self.ledger(self.name).unreadable)
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    def test_a_ledger_that_cannot_be_read_is_not_an_unreadable_file(
+        self,
+    ) -> None:
+        self.scrub_file()
+
+        # Mocked: a disk that fails in just that place.
+        def load_blocks(*args: Any) -> Any:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with base.patched(ledgers, 'load_blocks', load_blocks):
+            finding = self.scrub(self.name)
+        self.assertIs(Verdict.UNKNOWN, finding.verdict)
+        self.assertTrue(finding.problem)
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    def test_a_file_that_was_replaced_is_not_called_unreadable(self) -> None:
+        def fail() -> None:
+            os.unlink(self.path)
+            self.node.add_base(self.name, data=b'other bytes')
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+        self.before_read(3, fail)
+        finding = self.scrub(self.name)
+        self.assertIs(Verdict.UNKNOWN, finding.verdict)
+
+    def test_a_disk_that_fails_is_spared_when_the_ledger_is_lost_too(
+        self,
+    ) -> None:
+        self.scrub_file()
+        os.truncate(self.node.layout.ledger(self.name), 50)
+        with self.patched_reads(0, 1, 2, 3, 4):
+            self.assertIs(Verdict.UNREADABLE, self.scrub_file())
+        self.assertIs(
+            Verdict.UNREADABLE, self.known(self.name).finding.verdict
+        )
+        self.assertIsNotNone(self.ledger(self.name).attempted)
+        # The rest of it, and then all of it.
+        self.scrub_file()
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    def test_a_proof_ends_when_its_file_has_gone(self) -> None:
+        self.write_sidecar('f' * 40)
+        self.scrub_file()
+        reads: list[int] = []
+        real = readers.Reader._read_into
+
+        def read_into(reader: Any, buffer: Any, offset: int) -> int:
+            reads.append(offset)
+            if len(reads) == 2:
+                os.unlink(self.path)
+            return real(reader, buffer, offset)
+
+        self.patch(readers.Reader, '_read_into', read_into)
+        self.scrub_file(checkpoint_seconds=0)
+        self.assertEqual(2, len(reads))
+
+    def test_a_checksum_of_a_clock_that_was_ahead_does_not_cross_over(
+        self,
+    ) -> None:
+        self.scrub_file()
+        os.unlink(self.path)
+        self.node.add_base(self.name, data=b'other bytes')
+
+        # Mocked: a birth time cannot be set.
+        def born_after(*args: Any) -> bool:
+            return True
+
+        with base.patched(checksum, '_born_after', born_after):
+            self.assertIs(Verdict.UNKNOWN, self.scrub_file())
+            self.assertIs(Verdict.GOOD, self.scrub_file())
+
+
 class AlgorithmTest(OneFileTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -652,13 +918,6 @@ class UnreadableTest(OneFileTestCase):
             dict.fromkeys([1, 2, 3], UNREADABLE), self.bad_blocks()
         )
         self.assertIs(Verdict.GOOD, self.scrub_file())
-
-    @contextlib.contextmanager
-    def patched_reads(self, *blocks: int) -> Iterator[None]:
-        real = readers.Reader._read_into
-        with base.patched(readers.Reader, '_read_into', real):
-            self.fail_reads(*blocks)
-            yield
 
     def test_a_block_never_read_is_learnt_when_it_can_be(self) -> None:
         with self.patched_reads(2):

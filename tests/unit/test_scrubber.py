@@ -3,6 +3,7 @@
 """A whole cache is scrubbed, in this process and in others."""
 
 from collections.abc import Callable
+import errno
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 
 from nova_imagecache.cache import locks
+from nova_imagecache.cache import publish as publishing
 from nova_imagecache.cache import state as states
 from nova_imagecache import errors
 from nova_imagecache.integrity import activity as activities
@@ -225,6 +227,29 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         self.assertIn(name, last.problems[0])
         self.assertIn('lock', last.problems[0])
 
+    def test_what_has_come_meanwhile_has_its_turn(self) -> None:
+        self.node.configure(checksum_interval=0)
+        self.patch(scrubber, '_REQUEUE_SECONDS', -1)
+        first = [self.node.add_image(str(number)) for number in range(3)]
+        found = []
+        for result in self.scrubber().run():
+            found.append(result.name)
+            if len(found) == 1:
+                new = self.node.add_image('new')
+        self.assertEqual(sorted([*first, new]), sorted(found))
+
+    def test_what_could_not_be_kept_is_not_read(self) -> None:
+        self.node.configure(checksum_interval=0)
+        self.node.add_image('x')
+
+        # Mocked: tests/functional has a file system that is full.
+        def publish(*args: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(publishing, 'publish', publish)
+        self.before_read(0, lambda: self.fail('it was read'))
+        self.assertRaises(OSError, self.names)
+
     def test_a_sighting_is_not_lost_when_a_scrub_adds_others(self) -> None:
         first = self.node.add_image('x')
         self.names()
@@ -322,6 +347,45 @@ class ProcessTest(ProcessTestCase):
         self.assertEqual(0, code)
         self.assertIn(name, stderr)
         self.assertIn('Nothing is due', stderr)
+
+    def test_a_node_without_a_cache_stays_one(self) -> None:
+        os.rmdir(self.node.layout.base)
+        code, lines, stderr = self.run_scrub()
+        self.assertEqual((1, []), (code, lines))
+        self.assertIn('no cache', stderr)
+        self.assertFalse(os.path.exists(self.node.layout.base))
+
+    def test_a_lock_that_cannot_be_had_could_not_do_it(self) -> None:
+        name = self.node.add_image('x')
+        self.node.add_file('locks')
+        code, _lines, stderr = self.run_scrub()
+        self.assertEqual(1, code)
+        self.assertIn(name, stderr)
+
+    def test_a_reader_of_the_output_that_has_gone_leaves_no_verdict(
+        self,
+    ) -> None:
+        self.configure(scrub_bandwidth_mib_per_second=8)
+        name = self.node.add_image('x', data=os.urandom(24 * base.MIB))
+        process = self.start('verify', '-f', 'json')
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        process.wait()
+        self.assertNotIn('Traceback', process.stderr.read())
+        self.assertIs(Verdict.UNKNOWN, self.known(name).finding.verdict)
+
+    def test_a_column_that_is_none_is_told_before_anything_is_read(
+        self,
+    ) -> None:
+        name = self.node.add_image('x')
+        for command in ('scrub', 'verify'):
+            done = subprocess.run(
+                self.command(command, '-f', 'json', '-c', 'nosuch'),
+                capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual(1, done.returncode)
+            self.assertIn('there is no column nosuch', done.stderr)
+        self.assertIsNone(self.known(name).ledger)
 
     def test_another_one_at_work_is_one_line(self) -> None:
         self.node.add_image('x')
