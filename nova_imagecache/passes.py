@@ -21,10 +21,10 @@ from nova_imagecache import conf as confs
 from nova_imagecache import decide
 from nova_imagecache import errors
 from nova_imagecache.integrity import checksum
+from nova_imagecache.integrity import keeper
 from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import ledger as ledgers
 from nova_imagecache.integrity import schedule
-from nova_imagecache.integrity import scrub
 from nova_imagecache import look
 from nova_imagecache import report as reports
 from nova_imagecache import verification
@@ -243,7 +243,7 @@ class Pass:
             if entry is None:
                 continue
             try:
-                scrub.restore_checksum(self._layout, file, entry.known)
+                keeper.restore_checksum(self._layout, file, entry.known)
             except errors.NotNow:
                 continue
             except OSError as error:

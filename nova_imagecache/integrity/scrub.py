@@ -9,7 +9,6 @@ if the file is still the one that was read.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 import contextlib
 import dataclasses
 import os
@@ -18,25 +17,21 @@ import time
 from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import locks
-from nova_imagecache.cache import records
 from nova_imagecache.cache import scan
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import clock as clocks
 from nova_imagecache import errors
 from nova_imagecache.integrity import blocks as block_maps
-from nova_imagecache.integrity import checksum
 from nova_imagecache.integrity import comparison as comparisons
 from nova_imagecache.integrity import conclusion
 from nova_imagecache.integrity import hashing
+from nova_imagecache.integrity import keeper
 from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import ledger as ledgers
 from nova_imagecache.integrity import reader as readers
 from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
-
-_POLL_SECONDS = 0.2
 
 Aim = comparisons.Aim
 
@@ -97,25 +92,6 @@ def scrub(
     return _Scrub(layout, job, method).run()
 
 
-def restore_checksum(
-    layout: layouts.Layout,
-    file: scan.CachedFile,
-    known: knowledges.Knowledge,
-) -> None:
-    """Bring back a lost stored checksum from the ledger.
-
-    Stock Nova on another host of shared storage takes ``<sha1>_<n>.sha1`` for
-    a resized image and deletes it.
-
-    :raises nova_imagecache.errors.NotNow: not in this pass
-    :raises OSError: it was not written
-    """
-    digest = known.ledger.sha1 if known.ledger else None
-    if known.stored is None and not known.blind and digest is not None:
-        with locks.guard(layout, file.name, file.status.incarnation):
-            checksum.store_checksum(layout.file(file.name), digest)
-
-
 def _aim(ledger: ledgers.Ledger, blocks: block_maps.Blocks) -> comparisons.Aim:
     if ledger.read is None:
         return Aim.LEARN
@@ -130,23 +106,22 @@ class _Scrub:
     def __init__(
         self, layout: layouts.Layout, job: Job, method: Method
     ) -> None:
-        self._layout = layout
         self._job = job
         self._file = job.file
-        self._known = job.known
+        self._keeper = keeper.Keeper(layout, job.file, job.known)
         self._method = method
         self._ledger: ledgers.Ledger | None = job.known.ledger
         self._blocks: block_maps.Blocks | None = None
 
     def run(self) -> knowledges.Finding:
-        known = self._known
+        known = self._keeper.known
         if known.blind and not known.digests:
             # To make a checksum now could make damage the baseline.
             return known.finding.postponed(
                 'what is known of it cannot be read', problem=True
             )
         try:
-            with self._opened() as fd:
+            with self._keeper.opened() as fd:
                 return self._scrub(fd)
         except errors.Changed as error:
             # What was known is of a file that is gone.
@@ -155,20 +130,11 @@ class _Scrub:
             broken = isinstance(
                 error, errors.LockBroken | errors.Written | errors.Blind
             )
-            return self._known.finding.postponed(str(error), problem=broken)
+            return self._keeper.known.finding.postponed(
+                str(error), problem=broken
+            )
         except OSError as error:
             return self._give_up(error.strerror or str(error))
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
-        incarnation = self._file.status.incarnation
-        with locks.guard(self._layout, self._file.name, incarnation):
-            # Nobody who takes the lock replaces the file in here.
-            fd = statuses.open_regular(self._layout.file(self._file.name))
-        try:
-            yield fd
-        finally:
-            os.close(fd)
 
     def _scrub(self, fd: int) -> knowledges.Finding:
         opened = statuses.status_of_fd(fd)
@@ -194,21 +160,16 @@ class _Scrub:
         self, opened: statuses.Status
     ) -> tuple[ledgers.Ledger, comparisons.Comparison]:
         """Find out what is known, and what the reading is for."""
-        old, blocks = self._recall_blocks()
-        if (
-            old is None
-            or (not old.settled and old.size != opened.size)
-            or (blocks is None and (old.sha1 is None or not old.settled))
-        ):
-            ledger, blocks = self._new_ledger(old, opened), None
-        else:
-            ledger = old
-        if blocks is None:
-            ledger = dataclasses.replace(ledger, proven=False)
+        blocks = self._keeper.recall_blocks()
+        old = self._keeper.known.ledger
+        ledger = self._continued(old, blocks, opened)
+        if blocks is None or ledger is not old:
             blocks = block_maps.Blocks(
                 ledger.algorithm, ledger.size, ledger.block_size
             )
         aim = _aim(ledger, blocks)
+        if aim is Aim.PROVE:
+            ledger = dataclasses.replace(ledger, proven=False)
         first = ledger.position if ledger.started else 0
         if aim is Aim.PROVE or self._job.afresh:
             first = 0
@@ -243,22 +204,21 @@ class _Scrub:
             )
         return comparisons.Comparison(aim, ledger, blocks, fresh, whole, first)
 
-    def _recall_blocks(
+    def _continued(
         self,
-    ) -> tuple[ledgers.Ledger | None, block_maps.Blocks | None]:
-        ledger = self._known.ledger
-        if ledger is None:
-            return None, None
-        try:
-            blocks = ledgers.load_blocks(self._layout, self._file.name, ledger)
-        except errors.Damaged:
-            self._known = dataclasses.replace(self._known, lost=True)
-            return ledger, None
-        except OSError as error:
-            raise errors.Blind(
-                f'its ledger cannot be read: {error.strerror}'
-            ) from error
-        return ledger, blocks
+        old: ledgers.Ledger | None,
+        blocks: block_maps.Blocks | None,
+        opened: statuses.Status,
+    ) -> ledgers.Ledger:
+        """Give the ledger to go on with, or a new one where that is none."""
+        if old is None or (not old.settled and old.size != opened.size):
+            return self._new_ledger(old, opened)
+        lost = blocks is None or (
+            old.read is not None and blocks.unknown == blocks.count > 0
+        )
+        if lost and (old.sha1 is None or not old.settled):
+            return self._new_ledger(old, opened)
+        return old
 
     def _new_ledger(
         self, old: ledgers.Ledger | None, opened: statuses.Status
@@ -270,11 +230,11 @@ class _Scrub:
             self._job.image,
         )
         rebaselined = old.rebaselined if old else self._job.rebaselined
-        if self._known.lost and not self._known.digests:
+        if self._keeper.known.lost and not self._keeper.known.digests:
             rebaselined = rebaselined or self._method.clock().wall
         return dataclasses.replace(
             ledger,
-            sha1=self._known.stored,
+            sha1=self._keeper.known.stored,
             rebaselined=rebaselined,
             suspect=bool(old and old.suspect),
             # What they held is lost, and not that they are bad.
@@ -347,9 +307,7 @@ class _Scrub:
     ) -> None:
         """Publish how far a reading has got, so that it can go on there."""
         if comparison.aim is Aim.PROVE:
-            locks.check_unreplaced(
-                self._layout, self._file.name, self._file.status.incarnation
-            )
+            self._keeper.check_unreplaced()
             return
         ledger = dataclasses.replace(
             ledger,
@@ -358,8 +316,8 @@ class _Scrub:
             bad=ledgers.gather(comparison.bad),
         )
         with contextlib.suppress(errors.Locked, errors.LockBroken, OSError):
-            self._recall_checksum()
-            self._publish(ledger, comparison.blocks)
+            self._keeper.recall_checksum()
+            self._keeper.publish(ledger, comparison.blocks)
         self._ledger = ledger
 
     def _end(
@@ -371,8 +329,8 @@ class _Scrub:
     ) -> knowledges.Finding:
         """Conclude, publish, and give the verdict."""
         with contextlib.suppress(OSError):
-            self._recall_checksum()
-        known = self._known
+            self._keeper.recall_checksum()
+        known = self._keeper.known
         assert ledger.started is not None  # noqa: S101 for mypy
         reading = conclusion.Reading(
             comparison,
@@ -397,12 +355,16 @@ class _Scrub:
                 'reading that is not interrupted'
             )
         try:
-            self._publish(after, blocks, self._method.patience)
+            self._keeper.publish(
+                after,
+                blocks,
+                self._method.patience,
+                self._method.means.stop.wait,
+                self._method.monotonic,
+            )
         except (errors.Locked, errors.LockBroken, OSError) as error:
             # The verdict holds all the same, if this is still that file.
-            locks.check_unreplaced(
-                self._layout, self._file.name, self._file.status.incarnation
-            )
+            self._keeper.check_unreplaced()
             LOG.warning(
                 'What was learnt of base file %(name)s cannot be kept, so it '
                 'will be read again: %(error)s',
@@ -429,99 +391,32 @@ class _Scrub:
                 {'name': names.printable(self._file.name)},
             )
 
-    def _recall_checksum(self) -> None:
-        """Take up a stored checksum that was made or lost meanwhile.
-
-        :raises nova_imagecache.errors.NotNow: somebody else has changed the
-            ledger
-        """
-        now = knowledges.recall(self._layout, self._file)
-        if now.ledger != self._known.ledger:
-            raise errors.NotNow('its records have changed meanwhile')
-        self._known = dataclasses.replace(
-            self._known, stored=now.stored, blind=now.blind
-        )
-
-    def _publish(
-        self,
-        ledger: ledgers.Ledger,
-        blocks: block_maps.Blocks | None,
-        patience: float = 0,
-    ) -> None:
-        """Publish what was learnt, with the file's guard held.
-
-        :raises nova_imagecache.errors.NotNow: it is known better by now
-        :raises OSError: it was not published
-        """
-        known = self._known
-        name = self._file.name
-        with self._guarded(patience):
-            now = knowledges.recall(self._layout, self._file)
-            if (now.ledger, now.stored) != (known.ledger, known.stored):
-                raise errors.NotNow('its records have changed meanwhile')
-            if known.blind and known.ledger is None:
-                # There may be a ledger that says something else.
-                return
-            if known.lost and not statuses.gone(self._layout.ledger(name)):
-                records.set_aside(
-                    self._layout.ledger(name),
-                    errors.Damaged('it says nothing'),
-                )
-            ledgers.save(self._layout, name, ledger, blocks)
-            known = dataclasses.replace(known, ledger=ledger, lost=False)
-            self._known = known
-            if (
-                known.stored is None
-                and not known.blind
-                and ledger.settled
-                and ledger.sha1 is not None
-            ):
-                checksum.store_checksum(self._layout.file(name), ledger.sha1)
-                self._known = dataclasses.replace(known, stored=ledger.sha1)
-
-    @contextlib.contextmanager
-    def _guarded(self, patience: float) -> Iterator[None]:
-        """Hold the guard, for which a long reading is worth some waiting."""
-        deadline = self._method.monotonic() + patience
-        with contextlib.ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(
-                        locks.guard(
-                            self._layout,
-                            self._file.name,
-                            self._file.status.incarnation,
-                        )
-                    )
-                    break
-                except errors.Locked:
-                    late = self._method.monotonic() >= deadline
-                    if late or self._method.means.stop.wait(_POLL_SECONDS):
-                        raise
-            yield
-
     def _give_up(self, reason: str) -> knowledges.Finding:
         """Remember that a file cannot be read; what is known of it stays."""
         try:
-            status = locks.check_unreplaced(
-                self._layout, self._file.name, self._file.status.incarnation
-            )
+            status = self._keeper.check_unreplaced()
         except errors.Changed as error:
             return knowledges.Finding().postponed(str(error))
         except OSError:
             status = self._file.status
         ledger, blocks = self._ledger, self._blocks
-        if ledger is None:
-            ledger = self._new_ledger(None, status)
-        ledger = dataclasses.replace(
-            ledger, unreadable=reason, attempted=self._method.clock()
-        )
-        if not self._known.blind:
-            with contextlib.suppress(errors.Error, OSError):
-                if blocks is None and self._known.ledger is not None:
-                    # It could not even be opened; its digests stay.
-                    blocks = ledgers.load_blocks(
-                        self._layout, self._file.name, self._known.ledger
-                    )
-                self._publish(ledger, blocks)
-        return knowledges.judge(ledger, self._known.stored)
+        with contextlib.suppress(errors.NotNow):
+            if ledger is None or blocks is None:
+                # It could not even be opened; its digests stay.
+                blocks = self._keeper.recall_blocks()
+                ledger = self._continued(ledger, blocks, status)
+                if ledger is not self._keeper.known.ledger:
+                    blocks = None
+            ledger = dataclasses.replace(
+                ledger, unreadable=reason, attempted=self._method.clock()
+            )
+            if not self._keeper.known.blind:
+                self._publish_failure(ledger, blocks)
+            return knowledges.judge(ledger, self._keeper.known.stored)
+        return self._keeper.known.finding.postponed(reason, problem=True)
+
+    def _publish_failure(
+        self, ledger: ledgers.Ledger, blocks: block_maps.Blocks | None
+    ) -> None:
+        with contextlib.suppress(errors.NotNow, OSError):
+            self._keeper.publish(ledger, blocks)

@@ -20,6 +20,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from nova_imagecache.cache import locks
+from nova_imagecache.cache import status as statuses
 from nova_imagecache import errors
 from nova_imagecache import hook
 from nova_imagecache.integrity import checksum
@@ -790,6 +791,31 @@ class NoFaultOfTheFileTest(OneFileTestCase):
         # The rest of it, and then all of it.
         self.scrub_file()
         self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    @ddt.data(True, False)
+    def test_a_file_that_cannot_be_opened_and_lost_digests_launder_nothing(
+        self, with_sha1: bool
+    ) -> None:
+        if not with_sha1:
+            self.scrub_file(**self.stop_after(4))
+            self.go_on()
+        self.scrub_file()
+        self.flip(2)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        record = self.node.layout.ledger(self.name)
+        base.flip_bit(record, os.path.getsize(record) - 1)
+
+        # Mocked: another user's file takes root.
+        def open_regular(path: str) -> int:
+            if path == self.path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(path)
+
+        real = statuses.open_regular
+        with base.patched(statuses, 'open_regular', open_regular):
+            self.scrub_file()
+        for _scrub in range(3):
+            self.assertIs(Verdict.CORRUPT, self.scrub_file())
 
     def test_a_proof_ends_when_its_file_has_gone(self) -> None:
         self.write_sidecar('f' * 40)
