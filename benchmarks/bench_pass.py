@@ -6,6 +6,9 @@ A node of real qcow2 overlays over sparse base files, each guest with a raw
 disk beside its overlay that has just been written. Checksums are off: this
 is what a pass costs beyond reading checksummed data. Its peer is how stock
 Nova learns which base file a guest uses, without the prlimit that Nova adds.
+
+And how long a manager's update takes while its scrub reads a large file,
+beside one for which there is nothing to scrub.
 """
 
 import argparse
@@ -16,9 +19,13 @@ import subprocess
 import tempfile
 import time
 
+from oslo_config import cfg
+
 from nova_imagecache.cache import images
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import locks
 from nova_imagecache import conf as confs
+from nova_imagecache import hook
 from nova_imagecache import names
 from nova_imagecache import passes
 
@@ -88,10 +95,55 @@ def main() -> None:
         for _round in range(options.rounds):
             ours.append(seconds(make_pass))
             peers.append(seconds(ask_qemu_img))
-    our, peer = statistics.median(ours), statistics.median(peers)
-    print(f'one pass:                    {our:8.3f} s')
-    print(f'one qemu-img info per guest: {peer:8.3f} s')
-    print(f'ratio:                       {peer / our:8.1f}')
+        our, peer = statistics.median(ours), statistics.median(peers)
+        print(f'one pass:                    {our:8.3f} s')
+        print(f'one qemu-img info per guest: {peer:8.3f} s')
+        print(f'ratio:                       {peer / our:8.1f}')
+        measure_update(layout, options.rounds)
+
+
+def make_manager(
+    layout: layouts.Layout, interval: int
+) -> hook.ImageCacheManager:
+    """Make a manager that has its base files verified so often."""
+    conf = cfg.ConfigOpts()
+    hook.register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    conf.set_override('instances_path', layout.instances)
+    for name, value in (
+        ('checksum_base_images', True),
+        ('checksum_interval_seconds', interval),
+    ):
+        conf.set_override(name, value, group='image_cache')
+    return hook.ImageCacheManager(conf)
+
+
+def measure_update(layout: layouts.Layout, rounds: int) -> None:
+    """Measure update with and without a scrub at work."""
+    # Longer at the default limit than this takes.
+    with open(layout.file(names.get_cache_fname('0')), 'r+b') as file:
+        for _mebibyte in range(512):
+            file.write(os.urandom(1 << 20))
+    idle = make_manager(layout, 10**9)
+    busy = make_manager(layout, 0)
+    try:
+        busy.update(None, [])
+        while not locks.scrub_held(layout):
+            time.sleep(0.1)
+        at_work = []
+        without = []
+        for _round in range(rounds):
+            at_work.append(seconds(lambda: busy.update(None, [])))
+            without.append(seconds(lambda: idle.update(None, [])))
+        assert locks.scrub_held(layout), 'the scrub has ended already'
+    finally:
+        busy.stop()
+    while locks.scrub_held(layout):
+        time.sleep(0.1)
+    our, peer = statistics.median(at_work), statistics.median(without)
+    print(f'update, a scrub at work:     {our:8.3f} s')
+    print(f'update, nothing to scrub:    {peer:8.3f} s')
+    print(f'ratio:                       {our / peer:8.2f}')
 
 
 if __name__ == '__main__':
