@@ -38,6 +38,7 @@ class Decision:
     """What to do with one file, and why.
 
     :ivar users: who uses it, sorted
+    :ivar used: whether anybody does, be it somebody who cannot be named
     :ivar image: the image it was made from, where it is known
     :ivar age: seconds since it was last used
     :ivar verify: whether it may be read and compared with what is known of
@@ -48,6 +49,7 @@ class Decision:
     action: Action
     reason: str
     users: tuple[str, ...] = ()
+    used: bool = False
     image: str | None = None
     age: float = 0.0
     verify: bool = False
@@ -68,6 +70,7 @@ def _plural(count: int, noun: str) -> str:
 def _fate(
     file: scan.CachedFile,
     users: Sequence[str],
+    held: bool,
     settings: conf.Settings,
     age: float,
     vetoes: Sequence[str],
@@ -78,6 +81,8 @@ def _fate(
         return Action.LEAVE, 'not a name that the image cache uses'
     if users:
         return Action.KEEP, f'used by {_plural(len(users), "guest")}'
+    if held:
+        return Action.KEEP, 'a running QEMU has it open'
     unused = 'left behind' if file.kind is names.Kind.LEFTOVER else 'unused'
     least = minimum_age(file.kind, settings)
     if not settings.remove_unused:
@@ -125,13 +130,15 @@ def decide(
         users = sorted(testimony.users.get(file.name, ()))
         sighting = state.sighting(file)
         age = now.wall - states.last_use(file, sighting, now.wall)
-        action, reason = _fate(file, users, settings, age, vetoes)
+        held = file.name in testimony.held
+        action, reason = _fate(file, users, held, settings, age, vetoes)
         decisions.append(
             Decision(
                 file=file,
                 action=action,
                 reason=reason,
                 users=tuple(users),
+                used=bool(users) or held,
                 image=testimony.images.get(file.name),
                 age=age,
                 verify=action is not Action.REMOVE

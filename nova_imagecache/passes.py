@@ -29,6 +29,7 @@ from nova_imagecache import look
 from nova_imagecache import report as reports
 from nova_imagecache import verification
 from nova_imagecache.witnesses import exposure
+from nova_imagecache.witnesses import image_locks as locks_witness
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import testimony as testimonies
 
@@ -46,7 +47,8 @@ class Pass:
     ) -> None:
         """Prepare a pass; nothing is looked at yet.
 
-        :param witnesses: those beside the overlays, which are always asked
+        :param witnesses: those beside overlays and image locks, which are
+            always asked
         :param inline: whether the pass itself reads the base files that are
             due, and does not leave that to a scrub
         :param progress_bar: shows how far the reading of files has got
@@ -54,7 +56,11 @@ class Pass:
         self._settings = settings
         self._layout = layouts.Layout.of(settings)
         self._overlays = overlays.OverlayWitness(self._layout)
-        self._witnesses = (*witnesses, self._overlays)
+        self._witnesses = (
+            *witnesses,
+            self._overlays,
+            locks_witness.ImageLockWitness(self._layout),
+        )
         self._clock = clock
         self._inline = inline
         self._progress_bar = progress_bar
@@ -162,7 +168,7 @@ class Pass:
         self, decision: decide.Decision, view: look.View, problems: list[str]
     ) -> decide.Decision:
         """Touch or remove a file; give what became of the decision."""
-        if decision.users and decision.action is decide.Action.KEEP:
+        if decision.used and decision.action is decide.Action.KEEP:
             removal.touch(self._layout, decision.file)
         if decision.action is not decide.Action.REMOVE:
             return decision
@@ -211,7 +217,7 @@ class Pass:
                 self._settings.host,
                 view.now,
                 [decision.file for decision in kept],
-                {decision.file.name for decision in kept if decision.users},
+                {decision.file.name for decision in kept if decision.used},
                 view.testimony.images,
                 {
                     name: entry.known.ledger.rebaselined

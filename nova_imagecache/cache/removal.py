@@ -9,6 +9,7 @@ import os
 
 from oslo_log import log as logging
 
+from nova_imagecache.cache import image_locks
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
@@ -66,9 +67,12 @@ def remove(
         status = locks.check_unreplaced(layout, file.name, incarnation)
         if status.modified != file.status.modified:
             raise errors.NotNow('somebody has touched it meanwhile')
-        os.unlink(path)
-        if file.kind.is_base:
-            _forget(layout, file.name)
+        if not file.kind.is_base:
+            os.unlink(path)
+            return
+        with image_locks.fence(path):
+            os.unlink(path)
+        _forget(layout, file.name)
 
 
 def touch(layout: layouts.Layout, file: scan.CachedFile) -> None:

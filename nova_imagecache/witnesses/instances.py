@@ -162,7 +162,7 @@ class InstanceWitness:
             users,
             images,
             {guest.name: guest.uuid for guest in guests if guest.name},
-            tuple(failures),
+            failures=tuple(failures),
         )
 
     def look_again(self, name: str) -> testimonies.Testimony:

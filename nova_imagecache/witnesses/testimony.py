@@ -19,6 +19,7 @@ class Testimony:
         known, else the name of the directory, or of the file, that uses it
     :ivar images: the image a base file was made from, where it is known
     :ivar aliases: UUIDs of instances by the names that others know them by
+    :ivar held: base files that somebody uses who cannot be named
     :ivar failures: what the witness could not look at. Such a witness counts
         as having seen everything: nothing is removed on its word.
     :ivar notes: what it saw that somebody may want to look into
@@ -27,6 +28,7 @@ class Testimony:
     users: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    held: frozenset[str] = frozenset()
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -65,6 +67,7 @@ def combine(testimonies: Sequence[Testimony]) -> Testimony:
         users,
         images,
         aliases,
+        frozenset(name for each in testimonies for name in each.held),
         tuple(text for each in testimonies for text in each.failures),
         tuple(text for each in testimonies for text in each.notes),
     )

@@ -109,6 +109,12 @@ class RemovalTest(base.TestCase):
         self.assert_kept(decision, 'used by 2 guests')
         self.assertEqual(('a', 'b'), decision.users)
 
+    def test_a_file_that_a_qemu_has_open_stays_however_old(self) -> None:
+        held = testimonies.Testimony(held=frozenset({SHA}))
+        decision = decide_one(make_file(age=1e9), held)
+        self.assert_kept(decision, 'running QEMU')
+        self.assertEqual(((), True), (decision.users, decision.used))
+
     def test_nothing_goes_when_removal_is_off(self) -> None:
         decision = decide_one(make_file(age=1e9), remove_unused=False)
         self.assert_kept(decision, 'removal is off')
@@ -262,9 +268,13 @@ class VerificationTest(base.TestCase):
     def test_a_verification_in_the_future_does_not_count(self) -> None:
         self.assertTrue(self.due(self.ledger(-1)))
 
-    def test_a_checksum_that_was_replaced_makes_a_file_due(self) -> None:
-        replaced = knowledges.Knowledge('b' * 40, self.ledger(0).ledger)
-        self.assertTrue(self.due(replaced))
+    def test_a_checksum_that_was_replaced_is_compared_within_a_day(
+        self,
+    ) -> None:
+        for age, due in ((base.DAY - 1, False), (base.DAY, True)):
+            ledger = self.ledger(age).ledger
+            replaced = knowledges.Knowledge('b' * 40, ledger)
+            self.assertEqual(due, self.due(replaced))
 
     def test_only_a_resized_file_seen_first_may_still_grow(self) -> None:
         for name, settled in ((f'{SHA}_20', False), (SHA, True)):

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The witness that asks for the locks of running QEMUs on base files."""
+
+from collections.abc import Collection
+import errno
+
+from nova_imagecache.cache import image_locks
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache import names
+from nova_imagecache.witnesses import testimony as testimonies
+
+
+class ImageLockWitness:
+    """Which base files some QEMU has open, whoever it runs for.
+
+    It sees guests whose disks nobody finds any more, and on NFS those of other
+    hosts. It does not see who they are.
+    """
+
+    def __init__(self, layout: layouts.Layout) -> None:
+        """Look at nothing yet."""
+        self._layout = layout
+        self._works: bool | None = None
+
+    def look(self, base_files: Collection[str]) -> testimonies.Testimony:
+        """Say which of these files a QEMU has open."""
+        held = set()
+        notes = []
+        for name in base_files:
+            if not names.kind_of(name).is_base:
+                continue
+            try:
+                if self._held(name):
+                    held.add(name)
+            except OSError as error:
+                # What has gone, or is no file, is nobody's.
+                if error.errno in (errno.ENOENT, errno.EINVAL):
+                    continue
+                held.add(name)
+                notes.append(
+                    f'whether a QEMU has {names.printable(name)} open cannot '
+                    f'be asked: {error.strerror}'
+                )
+        if self._works is False:
+            notes.append(
+                'the locks of QEMU do not work on the file system of '
+                f'{self._layout.base}, so they do not tell who uses a file'
+            )
+        return testimonies.Testimony(held=frozenset(held), notes=tuple(notes))
+
+    def look_again(self, name: str) -> testimonies.Testimony:
+        """Add nothing: whoever removes the file asks once more."""
+        return testimonies.Testimony()
+
+    def _held(self, name: str) -> bool:
+        path = self._layout.file(name)
+        if self._works is None:
+            self._works = image_locks.work_on(path)
+        return self._works and image_locks.in_use(path)
