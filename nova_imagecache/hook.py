@@ -18,6 +18,7 @@ from nova_imagecache.errors import Error
 from nova_imagecache.errors import FetchFailed
 from nova_imagecache.errors import ImageRefused
 from nova_imagecache.errors import InvalidOption
+from nova_imagecache.errors import KnownDamage
 from nova_imagecache.errors import LockBroken
 from nova_imagecache.errors import Locked
 from nova_imagecache.errors import Written
@@ -37,6 +38,7 @@ __all__ = [
     'ImageCacheManager',
     'ImageRefused',
     'InvalidOption',
+    'KnownDamage',
     'LockBroken',
     'Locked',
     'Report',

@@ -76,6 +76,7 @@ def job_of(
         image=sighting.image if sighting else None,
         outlived=sighting is not None
         and states.outlived(file, sighting, state, now),
+        suspect=bool(sighting and sighting.suspect),
         rebaselined=sighting.rebaselined if sighting else None,
     )
 

@@ -158,7 +158,7 @@ class Pass:
                         self._layout, decision.file, view.state
                     )
         problems += [
-            f'{name} is {finding.note}'
+            f'{name}: {finding.note}'
             for name, finding in findings.items()
             if finding.problem or (strict and finding.skipped)
         ]
@@ -220,7 +220,10 @@ class Pass:
                 {decision.file.name for decision in kept if decision.used},
                 view.testimony.images,
                 {
-                    name: entry.known.ledger.rebaselined
+                    name: states.History(
+                        entry.known.ledger.suspect,
+                        entry.known.ledger.rebaselined,
+                    )
                     for name, entry in view.entries.items()
                     if entry.known.ledger is not None
                 },

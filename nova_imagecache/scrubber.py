@@ -189,7 +189,7 @@ class Scrubber:
         if not finding.skipped:
             self._update(files=self.activity.files + 1)
         if finding.problem and len(self.activity.problems) < _MOST_PROBLEMS:
-            problem = f'{result.name} is {finding.note}'
+            problem = f'{result.name}: {finding.note}'
             self._update(problems=(*self.activity.problems, problem))
 
     def _sight(self, files: Collection[scans.CachedFile]) -> states.State:

@@ -43,6 +43,8 @@ class Sighting:
     :ivar image: the image it was made from, where a host has said so
     :ivar digested: whether it had a ledger once: if it has none now, that
         was lost
+    :ivar suspect: whether its ledger said that it may have been damaged
+        without a trace
     :ivar rebaselined: when all that was known of its content had been lost,
         in seconds since the epoch
     """
@@ -53,7 +55,20 @@ class Sighting:
     seen: clock.Instant
     image: str | None = None
     digested: bool = False
+    suspect: bool = False
     rebaselined: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What is not to be forgotten when a ledger is lost.
+
+    :ivar suspect: as in :class:`Sighting`
+    :ivar rebaselined: likewise
+    """
+
+    suspect: bool
+    rebaselined: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +140,7 @@ def _decode_sighting(value: Any) -> Sighting:
         clock.decode_instant(value['seen']),
         None if image is None else str(image),
         bool(value['digested']),
+        bool(value['suspect']),
         None if rebaselined is None else float(rebaselined),
     )
 
@@ -178,8 +194,7 @@ def _updated(
     instant: clock.Instant,
     used: bool = False,
     image: str | None = None,
-    digested: bool = False,
-    rebaselined: float | None = None,
+    history: History | None = None,
 ) -> Sighting:
     now = instant.wall
     in_future = file.status.modified / 10**9 > now
@@ -196,8 +211,10 @@ def _updated(
         modified=file.status.modified,
         seen=old.seen if old else instant,
         image=image or (old.image if old else None),
-        digested=digested or bool(old and old.digested),
-        rebaselined=rebaselined or (old.rebaselined if old else None),
+        digested=history is not None or bool(old and old.digested),
+        suspect=bool((history and history.suspect) or (old and old.suspect)),
+        rebaselined=(history.rebaselined if history else None)
+        or (old.rebaselined if old else None),
     )
 
 
@@ -208,15 +225,14 @@ def remember(
     files: Collection[scan.CachedFile],
     used: Collection[str],
     images: Mapping[str, str],
-    digested: Mapping[str, float | None],
+    histories: Mapping[str, History],
 ) -> None:
     """Add this pass to what is remembered.
 
     :param files: what the pass found and left in place
     :param used: names of those that have a user
     :param images: what they were made from, where that is known
-    :param digested: when they were rebaselined, if ever, by the names of
-        those that have a ledger
+    :param histories: what their ledgers say, of those that have one
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
@@ -241,8 +257,7 @@ def remember(
                 now,
                 file.name in used,
                 images.get(file.name),
-                file.name in digested,
-                digested.get(file.name),
+                histories.get(file.name),
             )
         state = State({**state.clocks, host: now}, sightings)
         records.save(layout, layout.state, _KIND, _VERSION, _encode(state))

@@ -43,10 +43,15 @@ _MOST_MIB = 10**9
 
 
 def _bandwidth(text: str) -> int:
-    value = float(text)
-    if not 0 <= value <= _MOST_MIB:
-        raise ValueError(text)
-    return int(value * units.Mi)
+    try:
+        value = float(text) * units.Mi
+    except ValueError:
+        value = -1
+    if value != 0 and not 1 <= value <= _MOST_MIB * units.Mi:
+        raise argparse.ArgumentTypeError(
+            f'{text} is no number of MiB per second'
+        )
+    return int(value)
 
 
 class _Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
@@ -187,6 +192,7 @@ class Scrub(_Reading):
     """
 
     columns = ('name', 'checksum', 'bytes', 'seconds', 'reason')
+    _scrubber: scrubber.Scrubber | None = None
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options."""
@@ -217,6 +223,10 @@ class Scrub(_Reading):
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         """Scrub; give a line per file as it comes."""
         self.adjust(parsed_args)
+        layout = layouts.Layout.of(self.settings)
+        if not os.path.isdir(layout.base):
+            LOG.warning('There is no cache at %s', layout.base)
+            return self.columns, []
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_args: stop.set())
@@ -233,16 +243,18 @@ class Scrub(_Reading):
             means,
             progress_bar=self.progress_bar(parsed_args),
         )
-        return self.columns, self._lines()
+        return self.columns, self._lines(self._scrubber)
 
-    def _lines(self) -> Iterator[tuple[Any, ...]]:
+    def _lines(self, one: scrubber.Scrubber) -> Iterator[tuple[Any, ...]]:
         verdicts = []
         damaged = []
-        for result in self._scrubber.run():
+        for result in one.run():
             finding = result.finding
             verdicts.append(finding.verdict)
             if finding.problem:
-                LOG.warning('%s is %s', result.name, finding.note)
+                LOG.warning(
+                    '%s: %s', names.printable(result.name), finding.note
+                )
                 self.exit_code = output.COULD_NOT
             if finding.verdict in _DAMAGED:
                 damaged.append(result.name)
@@ -253,7 +265,7 @@ class Scrub(_Reading):
                 round(result.seconds, 3),
                 names.printable(finding.note),
             )
-        following = self._scrubber.next
+        following = one.next
         if not verdicts and following is not None:
             LOG.warning(
                 'Nothing is due. %(name)s is next, in %(time)s; '
@@ -274,6 +286,8 @@ class Scrub(_Reading):
 
     def summary(self) -> dict[str, Any]:
         """Say how much was read, and why it ended."""
+        if self._scrubber is None:
+            return {'files': 0, 'bytes': 0, 'reason': 'there is no cache'}
         activity = self._scrubber.activity
         return {
             'files': activity.files,

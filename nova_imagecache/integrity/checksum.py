@@ -138,6 +138,16 @@ def read_stored_checksum(base_file: str) -> str | None:
     return _stored(base_file, base)
 
 
+def sidecar_key(base_file: str) -> statuses.Key | None:
+    """Say which file holds the stored checksum, if there is one."""
+    try:
+        return statuses.status_of(
+            names.sidecar_name(base_file)
+        ).incarnation.key
+    except OSError:
+        return None
+
+
 def store_checksum(base_file: str, digest: str) -> None:
     """Write a known digest as the stored checksum of a base file.
 

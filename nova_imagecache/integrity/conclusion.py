@@ -92,7 +92,9 @@ def _settle(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
     if first:
         still = not (reading.moved or compared.changed)
         settled = still or reading.vouched
-        doubtful = reading.outlived or compared.changed
+        # Where there is a checksum, that tells.
+        alone = ledger.sha1 is None and reading.stored is None
+        doubtful = (reading.outlived and alone) or compared.changed
     else:
         settled = not compared.changed or reading.vouched
         # By somebody who wrote to it, or by itself: nobody can tell.
@@ -144,8 +146,6 @@ def _prove(ledger: ledgers.Ledger, reading: Reading, sha1: str) -> Conclusion:
     fresh = reading.comparison.fresh
     assert fresh is not None  # noqa: S101 for mypy
     differs = reading.stored not in (None, sha1)
-    # One that stood there before we came vouches for the file.
-    vouched = not ledger.proven and reading.vouched
     return Conclusion(
         dataclasses.replace(
             ledger,
@@ -157,7 +157,6 @@ def _prove(ledger: ledgers.Ledger, reading: Reading, sha1: str) -> Conclusion:
             stored=reading.stored or sha1,
             found=sha1 if differs else None,
             bad=(),
-            suspect=ledger.suspect and not vouched,
         ),
         fresh,
     )

@@ -166,11 +166,20 @@ class Keeper:
         record = self._layout.ledger(name)
         if known.lost and not statuses.gone(record):
             records.set_aside(record, errors.Damaged('it says nothing'))
+        path = self._layout.file(name)
+        stored, failure = known.stored, None
+        if ledger.settled and ledger.sha1 and not (stored or known.blind):
+            try:
+                checksum.store_checksum(path, ledger.sha1)
+                stored = ledger.sha1
+            except OSError as error:
+                failure = error
+        ledger = dataclasses.replace(
+            ledger, sidecar=checksum.sidecar_key(path)
+        )
         ledgers.save(self._layout, name, ledger, blocks)
-        self.known = dataclasses.replace(known, ledger=ledger, lost=False)
-        if known.stored is None and not known.blind and ledger.settled:
-            if ledger.sha1 is not None:
-                checksum.store_checksum(self._layout.file(name), ledger.sha1)
-                self.known = dataclasses.replace(
-                    self.known, stored=ledger.sha1
-                )
+        self.known = dataclasses.replace(
+            known, stored=stored, ledger=ledger, lost=False
+        )
+        if failure is not None:
+            raise failure

@@ -189,7 +189,10 @@ def recall(layout: layouts.Layout, file: scan.CachedFile) -> Knowledge:
     if ledger is not None and ledger.key != incarnation.key:
         # Birth times may be lacking, or be of a clock that was wrong: this is
         # the checksum of the file which was here before.
-        if ledger.sha1 == stored:
+        sidecar = checksum.sidecar_key(layout.file(file.name))
+        if ledger.sha1 == stored and (
+            incarnation.born is None or ledger.sidecar == sidecar
+        ):
             stored = None
         ledger = None
     return Knowledge(stored, ledger, lost, blind, tuple(problems))

@@ -76,6 +76,8 @@ class Ledger:
     :ivar proven: whether the digests of the blocks are those of a file with
         this SHA-1
     :ivar stored: the stored checksum that it was last compared with
+    :ivar sidecar: key of the file with the stored checksum, when this was
+        published
     :ivar found: the SHA-1 that the last comparison of the whole file gave;
         None when it agreed with both others
     :ivar started: when an unfinished reading began; None when there is none
@@ -104,6 +106,7 @@ class Ledger:
     sha1: str | None = None
     proven: bool = False
     stored: str | None = None
+    sidecar: status.Key | None = None
     found: str | None = None
     started: clocks.Instant | None = None
     position: int = 0
@@ -207,6 +210,9 @@ def _decode(body: records.Body) -> Ledger:
             sha1=_text(body['sha1']),
             proven=bool(body['proven']),
             stored=_text(body['stored']),
+            sidecar=None
+            if body['sidecar'] is None
+            else status.decode_key(body['sidecar']),
             found=_text(body['found']),
             started=_instant(body['started']),
             position=_count(body['position']),

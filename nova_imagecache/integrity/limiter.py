@@ -15,12 +15,13 @@ LARGE_PIECE = 4 * 1024 * 1024
 # What was not used for so long is lost: after a pause there is no burst.
 _CREDIT_SECONDS = 0.1
 
-# A read that takes much longer than one can says that the disk is busy with
-# somebody else. As the scanner of MinIO, wait in proportion
-# (cmd/data-scanner.go, dynamicSleeper).
+# A read that takes much longer than the quickest one, or than any does on a
+# disk that nobody else uses, says that this one is busy. As the scanner of
+# MinIO, wait in proportion (cmd/data-scanner.go, dynamicSleeper).
 _YIELD_FACTOR = 10
 _YIELD_LIMIT_SECONDS = 10.0
 _QUIET_FACTOR = 2
+_QUIET_LIMIT_SECONDS = 0.03
 # The quickest read is forgotten in time: by a hundredth with each.
 _FORGET_FACTOR = 1.01
 
@@ -66,11 +67,18 @@ class Limiter:
         self._ready = max(self._ready, now - _CREDIT_SECONDS)
         self._ready += length / self.rate
 
-    def after(self, seconds: float) -> None:
-        """Note how long a read took."""
+    def after(self, length: int, seconds: float) -> None:
+        """Note how long a read took.
+
+        :param length: bytes that were asked for
+        """
         if not self.rate:
             return
-        self._quickest = min(self._quickest * _FORGET_FACTOR, seconds)
-        excess = max(0.0, seconds - _QUIET_FACTOR * self._quickest)
-        pause = min(excess * _YIELD_FACTOR, _YIELD_LIMIT_SECONDS)
+        if length == self.piece:
+            # Shorter ones are quicker, which says nothing of the others.
+            self._quickest = min(self._quickest * _FORGET_FACTOR, seconds)
+        quiet = min(_QUIET_FACTOR * self._quickest, _QUIET_LIMIT_SECONDS)
+        pause = min(
+            max(0.0, seconds - quiet) * _YIELD_FACTOR, _YIELD_LIMIT_SECONDS
+        )
         self._ready = max(self._ready, self._monotonic() + pause)

@@ -202,7 +202,7 @@ class Reader:
                 raise
             return Piece(start, wanted, error=error)
         finally:
-            self._means.limiter.after(time.monotonic() - began)
+            self._means.limiter.after(wanted, time.monotonic() - began)
         length = min(length, wanted)
         try:
             self._means.progress(length)

@@ -44,6 +44,7 @@ class Job:
     :ivar image: the image it was made from, where that is known
     :ivar outlived: whether it was there in an earlier boot, see
         :func:`nova_imagecache.cache.state.outlived`
+    :ivar suspect: whether it was found to be so before its ledger was lost
     :ivar rebaselined: when all that was known of it had been lost, if that
         is remembered
     :ivar afresh: whether to read it from its start, although an earlier
@@ -54,6 +55,7 @@ class Job:
     known: knowledges.Knowledge
     image: str | None = None
     outlived: bool = False
+    suspect: bool = False
     rebaselined: float | None = None
     afresh: bool = False
 
@@ -236,7 +238,7 @@ class _Scrub:
             ledger,
             sha1=self._keeper.known.stored,
             rebaselined=rebaselined,
-            suspect=bool(old and old.suspect),
+            suspect=self._job.suspect or bool(old and old.suspect),
             # What they held is lost, and not that they are bad.
             bad=old.bad if old and old.settled else (),
         )

@@ -3,6 +3,7 @@
 """Scrubbing on file systems and disks that are real ones, and bad ones."""
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -176,7 +177,7 @@ class FileSystemTest(MediumTestCase):
         content = b''.join(bytes(piece.data or b'') for piece in pieces)
         self.assertTrue(self.data == content, 'it holds something else')
 
-    def test_a_full_file_system_costs_the_ledger_and_no_verdict(self) -> None:
+    def test_on_a_full_file_system_nothing_is_read_for_nothing(self) -> None:
         self.mount(self.stack, 'tmpfs', '-t', 'tmpfs', '-o', 'size=40m')
         node = self.node()
         name = node.add_image('x', data=self.data)
@@ -186,7 +187,8 @@ class FileSystemTest(MediumTestCase):
         with contextlib.suppress(OSError), open(filler, 'wb') as file:
             while True:
                 file.write(bytes(4096))
-        self.assertIs(Verdict.CORRUPT, self.scrub(node)[name].verdict)
+        error = self.assertRaises(OSError, self.scrub, node)
+        self.assertEqual(errno.ENOSPC, error.errno)
         os.unlink(filler)
         self.assertIs(Verdict.CORRUPT, self.scrub(node)[name].verdict)
 

@@ -348,6 +348,7 @@ SIGHTING: dict[str, Any] = {
     'seen': NOW,
     'image': None,
     'digested': False,
+    'suspect': False,
     'rebaselined': None,
 }
 

@@ -37,7 +37,7 @@ class LimiterTest(base.TestCase):
         limiter = self.limiter(0)
         for _read in range(100):
             limiter.before(limiter.piece)
-            limiter.after(60)
+            limiter.after(PIECE, 60)
         self.assertEqual([], self.time.waited)
 
     def test_pieces_are_small_when_limited_and_large_when_not(self) -> None:
@@ -68,16 +68,33 @@ class LimiterTest(base.TestCase):
         start = self.time.now
         for _read in range(33):
             limiter.before(PIECE)
-            self.time.now += 0.1
-            limiter.after(0.1)
+            self.time.now += 0.012
+            limiter.after(PIECE, 0.012)
         self.assertAlmostEqual(8.0, self.time.now - start, delta=0.2)
+
+    def test_a_disk_that_is_busy_all_the_time_is_left_alone_too(self) -> None:
+        limiter = self.limiter()
+        for _read in range(3):
+            limiter.before(PIECE)
+            self.time.now += 0.5
+            limiter.after(PIECE, 0.5)
+        self.assertAlmostEqual(4.7, self.time.waited[-1])
+
+    def test_the_tail_of_a_file_makes_no_disk_look_busy(self) -> None:
+        limiter = self.limiter()
+        limiter.after(4096, 0.0001)
+        limiter.before(PIECE)
+        self.time.now += 0.012
+        limiter.after(PIECE, 0.012)
+        limiter.before(PIECE)
+        self.assertLess(self.time.waited[-1], PIECE / RATE)
 
     def test_a_busy_disk_is_left_alone_ten_times_as_long(self) -> None:
         limiter = self.limiter()
         limiter.before(PIECE)
-        limiter.after(0.01)
+        limiter.after(PIECE, 0.01)
         self.time.now += 0.5
-        limiter.after(0.5)
+        limiter.after(PIECE, 0.5)
         limiter.before(PIECE)
         self.assertAlmostEqual(
             10 * (0.5 - 2 * 0.01), self.time.waited[-1], delta=0.01
@@ -85,8 +102,8 @@ class LimiterTest(base.TestCase):
 
     def test_a_read_that_hung_does_not_stop_the_scrub_for_hours(self) -> None:
         limiter = self.limiter()
-        limiter.after(0.001)
-        limiter.after(3600)
+        limiter.after(PIECE, 0.001)
+        limiter.after(PIECE, 3600)
         limiter.before(PIECE)
         self.assertAlmostEqual(10.0, self.time.waited[-1])
 
@@ -96,7 +113,7 @@ class LimiterTest(base.TestCase):
         for _read in range(33):
             limiter.before(PIECE)
             self.time.now += 0.0001
-            limiter.after(0.0001)
+            limiter.after(PIECE, 0.0001)
         self.assertAlmostEqual(
             32 * PIECE / RATE, self.time.now - start, places=2
         )

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import threading
 from typing import Any
@@ -223,8 +224,20 @@ class FirstReadingTest(OneFileTestCase):
         self.write_sidecar(self.sha1())
         self.scrub(self.name, outlived=True, **self.stop_after(4))
         self.go_on()
-        self.assertIn('suspect', self.scrub(self.name, outlived=True).note)
-        self.assertNotIn('suspect', self.scrub(self.name).note)
+        for _scrub in range(2):
+            self.assertEqual('', self.scrub(self.name, outlived=True).note)
+        self.assertIs(Verdict.GOOD, self.known(self.name).finding.verdict)
+
+    def test_a_suspect_stays_one_when_its_ledger_is_lost(self) -> None:
+        self.scrub(self.name, outlived=True)
+        os.unlink(self.node.layout.ledger(self.name))
+        job = scrub.Job(
+            self.file(self.name), self.known(self.name), suspect=True
+        )
+        method = scrub.Method('xxh3_128', self.means, self.node.clock)
+        finding = scrub.scrub(self.node.layout, job, method)
+        self.assertIs(Verdict.GOOD, finding.verdict)
+        self.assertIn('suspect', finding.note)
 
     def test_a_reading_asked_for_begins_at_the_start(self) -> None:
         self.scrub_file(**self.stop_after(4))
@@ -847,6 +860,19 @@ class NoFaultOfTheFileTest(OneFileTestCase):
         with base.patched(checksum, '_born_after', born_after):
             self.assertIs(Verdict.UNKNOWN, self.scrub_file())
             self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    def test_a_cache_that_was_moved_is_compared_with_its_checksums(
+        self,
+    ) -> None:
+        self.scrub_file()
+        self.flip(2)
+        known = self.read_sidecar()
+        # As rsync does: other files, the checksum after its base file.
+        for path in (self.path, self.sidecar):
+            shutil.copy2(path, path + '.part')
+            os.rename(path + '.part', path)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual(known, self.read_sidecar())
 
 
 class AlgorithmTest(OneFileTestCase):

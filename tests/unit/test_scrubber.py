@@ -351,7 +351,7 @@ class ProcessTest(ProcessTestCase):
     def test_a_node_without_a_cache_stays_one(self) -> None:
         os.rmdir(self.node.layout.base)
         code, lines, stderr = self.run_scrub()
-        self.assertEqual((1, []), (code, lines))
+        self.assertEqual((0, 1), (code, len(lines)))
         self.assertIn('no cache', stderr)
         self.assertFalse(os.path.exists(self.node.layout.base))
 
