@@ -17,6 +17,9 @@ from tests.unit import test_scrubber
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
 
+in_use = image_locks.in_use
+
+
 class ImageLockTest(base.NodeTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -41,7 +44,7 @@ class ImageLockTest(base.NodeTestCase):
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         test_scrubber.wait_for(
-            lambda: os.path.exists(socket) or process.poll() is not None
+            lambda: in_use(self.path) or process.poll() is not None
         )
         return process
 
