@@ -138,6 +138,7 @@ class Scrub:
         if self._has_begun(layout):
             last = activity.load(layout)
             return list(last.problems) if last else []
+        self._started = None
         return [
             'the scrub that the last pass started has not come up; what it '
             'says is in the standard error output of this service'

@@ -65,6 +65,7 @@ def job_of(
     known: knowledges.Knowledge,
     state: states.State,
     now: clocks.Instant,
+    host: str,
 ) -> scrub.Job:
     """Put together what the scrub of a base file needs to know."""
     sighting = state.sighting(file)
@@ -74,8 +75,7 @@ def job_of(
         file,
         known,
         image=sighting.image if sighting else None,
-        outlived=sighting is not None
-        and states.outlived(file, sighting, state, now),
+        outlived=states.outlived(file, sighting, state, now, host),
         suspect=bool(sighting and sighting.suspect),
         rebaselined=sighting.rebaselined if sighting else None,
     )

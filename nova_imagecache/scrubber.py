@@ -233,7 +233,7 @@ class Scrubber:
         entry = look.entry_of(self._layout, file, state)
         if self._item(entry, now).due > 0:
             return None
-        job = look.job_of(file, entry.known, state, now)
+        job = look.job_of(file, entry.known, state, now, self._settings.host)
         finding = scrub.scrub(self._layout, job, method)
         return Result(
             file.name,

@@ -75,7 +75,7 @@ def verify(
                     'it is seen for the first time, and may still grow'
                 )
                 continue
-            job = look.job_of(file, known, view.state, view.now)
+            job = look.job_of(file, known, view.state, view.now, settings.host)
             # Whoever asks for it wants to know of all of the file.
             job = dataclasses.replace(job, afresh=urgent)
             findings[file.name] = scrub.scrub(layout, job, method)

@@ -114,7 +114,11 @@ def last_use(
 
 
 def outlived(
-    file: scan.CachedFile, sighting: Sighting, state: State, now: clock.Instant
+    file: scan.CachedFile,
+    sighting: Sighting | None,
+    state: State,
+    now: clock.Instant,
+    host: str,
 ) -> bool:
     """Whether a file has been through a reboot of the host that made it.
 
@@ -122,11 +126,15 @@ def outlived(
     knows the boot, where the birth time of the file may be of a clock that
     was wrong, or unknown. On shared storage any host may have made it.
     """
-    seen = sighting.seen
+    seen = sighting.seen if sighting else now
     born = file.status.incarnation.born
     if born is not None and born / 10**9 < seen.wall - seen.boottime:
         return True
-    boots = {instant.boot_id for instant in state.clocks.values()}
+    boots = {
+        instant.boot_id
+        for name, instant in state.clocks.items()
+        if name != host
+    }
     return seen.boot_id not in boots | {now.boot_id}
 
 

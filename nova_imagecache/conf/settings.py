@@ -17,6 +17,10 @@ from nova_imagecache.conf import image_cache
 from nova_imagecache import errors
 
 
+_MOST_MIB = 10**9
+_MOST_SECONDS = 10**12
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What an operator has asked for.
@@ -68,7 +72,23 @@ def _not_negative(conf: cfg.ConfigOpts, name: str) -> int:
         raise errors.InvalidOption(
             f'[image_cache]/{name}', value, 'it must not be negative'
         )
+    if value > _MOST_SECONDS:
+        raise errors.InvalidOption(
+            f'[image_cache]/{name}', value, 'it is too large'
+        )
     return value
+
+
+def _scrub_bandwidth(conf: cfg.ConfigOpts) -> int:
+    name = 'scrub_bandwidth_mib_per_second'
+    value = _not_negative(conf, name)
+    if value > _MOST_MIB:
+        raise errors.InvalidOption(
+            f'[image_cache]/{name}',
+            value,
+            'no disk reads so fast; 0 is no limit',
+        )
+    return value * units.Mi
 
 
 def _instances_path(conf: cfg.ConfigOpts) -> str:
@@ -121,6 +141,5 @@ def read_settings(conf: cfg.ConfigOpts) -> Settings:
         checksum=group.checksum_base_images,
         checksum_interval=_not_negative(conf, 'checksum_interval_seconds'),
         checksum_algorithm=group.checksum_algorithm,
-        scrub_bandwidth=units.Mi
-        * _not_negative(conf, 'scrub_bandwidth_mib_per_second'),
+        scrub_bandwidth=_scrub_bandwidth(conf),
     )

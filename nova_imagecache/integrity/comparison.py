@@ -114,7 +114,8 @@ class Comparison:
             if self.bad.get(index) is ledgers.Damage.UNREADABLE:
                 del self.bad[index]
             return
-        if self._expected(index) is None and index < self.blocks.count:
+        length = self.blocks.length(index)
+        if self._expected(index) is None and reading.length == length:
             self.learnt = True
             if self.bad.get(index) is ledgers.Damage.CORRUPT:
                 # Its digest is lost, and what it holds now is not the one.
@@ -155,12 +156,19 @@ class Comparison:
             self.bad[index] = ledgers.Damage.CORRUPT
         return second != first
 
-    def end(self) -> None:
-        """Note that the file ends here, where it may go on in the ledger."""
+    def end(self, size: int) -> None:
+        """Note that the file ends here, where it may go on in the ledger.
+
+        :param size: of the file in bytes; it may have been cut short after
+            its end was read
+        """
         if self.aim is Aim.PROVE:
             return
-        for index in range(self.next, self.blocks.count):
-            self.bad[index] = ledgers.Damage.CORRUPT
+        if size < self.blocks.size:
+            first = size // self.blocks.block_size
+            for index in range(first, self.blocks.count):
+                if self.blocks.get(index) is not None:
+                    self.bad[index] = ledgers.Damage.CORRUPT
         # What once came after the end, and has gone, is bad no longer.
         end = max(self.next, self.blocks.count)
         self.bad = {
@@ -176,6 +184,7 @@ class Comparison:
         ) and reading.digests[0] == self._expected(reading.index)
 
     def _fail(self, index: int, error: OSError) -> None:
+        self.learnt |= self._expected(index) is None
         self.bad.setdefault(index, ledgers.Damage.UNREADABLE)
         self.fresh = None
         self._unreadable += 1

@@ -96,7 +96,8 @@ def _settle(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
         alone = ledger.sha1 is None and reading.stored is None
         doubtful = (reading.outlived and alone) or compared.changed
     else:
-        settled = not compared.changed or reading.vouched
+        unread = ledgers.Damage.UNREADABLE in compared.bad.values()
+        settled = not (compared.changed or unread) or reading.vouched
         # By somebody who wrote to it, or by itself: nobody can tell.
         doubtful = compared.changed
     suspect = ledger.suspect or (doubtful and not reading.vouched)
@@ -112,7 +113,9 @@ def _judge_whole(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
         expected = ledger.sha1
         if expected is None and not damaged:
             # Of bytes that are known to be bad, anybody may have made one.
-            expected = reading.stored or sha1
+            # Where the digests are known already, they count for more.
+            learnt = compared.aim is Aim.LEARN
+            expected = (reading.stored if learnt else None) or sha1
         if sha1 == expected:
             return _prove(ledger, reading, sha1)
         return Conclusion(
@@ -127,7 +130,7 @@ def _judge_whole(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     if not ledger.proven:
         return Conclusion(ledger, compared.blocks)
     # Every block that is good is what it was, so the whole is, if all are.
-    differs = reading.stored not in (None, ledger.sha1)
+    differs = reading.stored not in (None, ledger.sha1) and not ledger.bad
     ledger = dataclasses.replace(
         ledger,
         stored=reading.stored or ledger.sha1,

@@ -68,7 +68,8 @@ def _differs(ledger: ledgers.Ledger, stored: str | None) -> str | None:
     """Say how the file as a whole differs from what is known of it."""
     found = ledger.found
     known = (ledger.sha1, stored or ledger.stored)
-    if found is None and ledger.proven and known[0] != known[1]:
+    whole = ledger.proven and not ledger.bad
+    if found is None and whole and known[0] != known[1]:
         # It was read, and is what it was; but not what the checksum says.
         found = ledger.sha1
     wrong = [digest for digest in known if digest not in (None, found)]

@@ -101,10 +101,10 @@ class Reader:
     def __init__(self, fd: int, means: Means) -> None:
         """Prepare to read; nothing is read yet.
 
-        :param fd: open for reading; its flags are changed
+        :param fd: open for reading
         """
         # Of its own, as a read that hangs may outlive the file's user.
-        self._fd = os.dup(fd)
+        self._fd = _reopen(fd)
         weakref.finalize(self, os.close, self._fd)
         self._means = means
         self._mode = _Mode.DIRECT
@@ -251,6 +251,14 @@ class Reader:
     def _check_stop(self) -> None:
         if self._means.stop.is_set():
             raise errors.Stopped('it was stopped')
+
+
+def _reopen(fd: int) -> int:
+    """Open a file once more, with flags of its own where that can be."""
+    try:
+        return os.open(f'/proc/self/fd/{fd}', os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return os.dup(fd)
 
 
 def _buffers(count: int, size: int) -> list[memoryview]:

@@ -173,14 +173,20 @@ class _Scrub:
         if aim is Aim.PROVE:
             ledger = dataclasses.replace(ledger, proven=False)
         first = ledger.position if ledger.started else 0
-        if aim is Aim.PROVE or self._job.afresh:
+        times = (opened.modified, opened.changed)
+        again = ledger.read is not None and not ledger.settled
+        moved = ledger.times not in (None, times)
+        if aim is Aim.PROVE or self._job.afresh or (again and moved):
             first = 0
         if not first:
             ledger = dataclasses.replace(
-                ledger, started=self._method.clock(), times=None, changed=False
+                ledger,
+                started=self._method.clock(),
+                position=0,
+                times=None,
+                changed=False,
             )
         if not ledger.settled and ledger.times is None:
-            times = (opened.modified, opened.changed)
             ledger = dataclasses.replace(ledger, times=times)
         self._ledger, self._blocks = ledger, blocks
         return ledger, self._comparison(aim, ledger, blocks, first, opened)
@@ -236,7 +242,7 @@ class _Scrub:
             rebaselined = rebaselined or self._method.clock().wall
         return dataclasses.replace(
             ledger,
-            sha1=self._keeper.known.stored,
+            sha1=(old.sha1 if old else None) or self._keeper.known.stored,
             rebaselined=rebaselined,
             suspect=self._job.suspect or bool(old and old.suspect),
             # What they held is lost, and not that they are bad.
@@ -265,17 +271,18 @@ class _Scrub:
                 comparison.take(reading)
                 self._method.pulse()
                 if monotonic() - last >= self._method.checkpoint_seconds:
-                    self._read_suspects(fd, opened, comparison)
+                    self._read_suspects(fd, opened, comparison, ledger.settled)
                     self._note_progress(ledger, comparison)
                     last = monotonic()
-        self._read_suspects(fd, opened, comparison)
-        comparison.end()
+        self._read_suspects(fd, opened, comparison, ledger.settled)
+        comparison.end(statuses.status_of_fd(fd).size)
 
     def _read_suspects(
         self,
         fd: int,
         opened: statuses.Status,
         comparison: comparisons.Comparison,
+        settled: bool,
     ) -> None:
         """Read once more what did not match, later and to other memory."""
         means = dataclasses.replace(self._method.means, ahead=False)
@@ -290,7 +297,8 @@ class _Scrub:
             unsteady = comparison.take_again(found[0] if found else None)
             if not unsteady:
                 continue
-            if not statuses.status_of_fd(fd).same_content_as(opened):
+            now = statuses.status_of_fd(fd)
+            if not (settled or now.same_content_as(opened)):
                 raise errors.Written('it was written to while it was read')
             LOG.warning(
                 'Block %(index)d of base file %(name)s, %(size)d bytes from '

@@ -16,9 +16,11 @@ from nova_imagecache.witnesses import disk_header
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import qcow2_map
 
-# Extents that are looked at for one base file, and layers of one disk. What is
-# beyond that is unknown: nobody reads such a list, and a pass has to end.
+# Extents that are looked at for one base file, shared by the disks over it, of
+# which each has some; and layers of one disk. What is beyond that is unknown:
+# nobody reads such a list, and a pass has to end.
 _MOST_EXTENTS = 50000
+_EXTENTS_EACH = 256
 _MOST_LAYERS = 32
 
 Effect = qcow2_map.Effect
@@ -52,8 +54,8 @@ def _merged(extents: Iterable[Extent]) -> tuple[Extent, ...]:
 class _Budget:
     """How much may still be looked at."""
 
-    def __init__(self) -> None:
-        self.left = _MOST_EXTENTS
+    def __init__(self, disks: int) -> None:
+        self.left = max(_MOST_EXTENTS // disks, _EXTENTS_EACH)
 
     def spend(self, extents: Iterable[Extent]) -> Iterator[Extent]:
         for extent in extents:
@@ -114,7 +116,7 @@ def expose(
     layout: layouts.Layout,
     base_file: str,
     ranges: Sequence[tuple[int, int]],
-    chains: Iterable[overlays.Chain],
+    chains: Sequence[overlays.Chain],
 ) -> list[Exposure]:
     """Say how each guest fares with bad bytes in a base file.
 
@@ -136,12 +138,11 @@ def expose(
         raw = False
     if not raw:
         return []
-    budget = _Budget()
     return [
         Exposure(
             chain.guest,
             os.path.basename(chain.paths[0]),
-            _expose(chain, ranges, budget),
+            _expose(chain, ranges, _Budget(len(chains))),
         )
         for chain in chains
     ]

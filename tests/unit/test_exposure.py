@@ -223,10 +223,24 @@ class ExposureTest(base.NodeTestCase):
 
     def test_damage_all_over_is_not_looked_up_for_ever(self) -> None:
         self.patch(exposure, '_MOST_EXTENTS', 5)
+        self.patch(exposure, '_EXTENTS_EACH', 5)
         qemu_io(self.disk, *(f'write {n * 128}k 64k' for n in range(9)))
         effects = self.effects(self.damage(5))
         self.assertEqual(
             [(0, 4 * base.MIB, Effect.UNKNOWN)], effects[GUEST, 'disk']
+        )
+
+    def test_a_forged_disk_takes_nothing_from_the_others(self) -> None:
+        self.patch(exposure, '_MOST_EXTENTS', 20)
+        self.patch(exposure, '_EXTENTS_EACH', 10)
+        other = self.node.add_overlay(OTHER, self.name)
+        qemu_io(other, *(f'write {n * 128}k 64k' for n in range(20)))
+        effects = self.effects(self.damage(5))
+        self.assertEqual(
+            [(0, 4 * base.MIB, Effect.READS_THROUGH)], effects[GUEST, 'disk']
+        )
+        self.assertEqual(
+            [(0, 4 * base.MIB, Effect.UNKNOWN)], effects[OTHER, 'disk']
         )
 
     def test_a_disk_of_very_many_layers_is_not_followed(self) -> None:

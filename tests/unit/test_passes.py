@@ -774,20 +774,6 @@ class ChecksumTest(base.NodeTestCase):
         self.assertIn('not verified', file.reason)
         self.assertEqual([], self.reads)
 
-    def test_a_file_written_while_it_is_read_gets_no_verdict(self) -> None:
-        self.node.run()
-        real = os.preadv
-
-        def preadv(fd: int, buffers: Any, offset: int) -> int:
-            if offset == 0:
-                base.flip_bit(self.path)
-            return real(fd, buffers, offset)
-
-        self.patch(os, 'preadv', preadv)
-        file = self.file_of(self.node.run(), self.name)
-        self.assertIs(Verdict.UNKNOWN, file.checksum)
-        self.assertIn('while it was read', file.reason)
-
     def test_a_file_touched_while_it_is_read_can_be_good(self) -> None:
         self.node.run()
         real = os.preadv

@@ -250,6 +250,14 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         self.before_read(0, lambda: self.fail('it was read'))
         self.assertRaises(OSError, self.names)
 
+    def test_a_file_older_than_the_boot_is_suspect_at_first_sight(
+        self,
+    ) -> None:
+        name = self.node.add_image('x')
+        self.node.clock.boottime = -base.HOUR
+        self.node.make_pass().verify_now([name])
+        self.assertTrue(self.ledger(name).suspect)
+
     def test_a_sighting_is_not_lost_when_a_scrub_adds_others(self) -> None:
         first = self.node.add_image('x')
         self.names()
