@@ -146,6 +146,7 @@ class _Scrub:
             os.fsync(fd)
         try:
             self._read(fd, opened, ledger, comparison)
+            self._read_again(fd, opened, ledger, comparison)
         except errors.Stopped:
             self._note_progress(ledger, comparison)
             raise
@@ -311,6 +312,38 @@ class _Scrub:
                     'start': start,
                 },
             )
+
+    def _read_again(
+        self,
+        fd: int,
+        opened: statuses.Status,
+        ledger: ledgers.Ledger,
+        comparison: comparisons.Comparison,
+    ) -> None:
+        """Read all of a file once more whose SHA-1 alone says it is bad.
+
+        Only the first time: which block was misread, if one was, is not known.
+
+        :raises nova_imagecache.errors.NotNow: it came out differently
+        """
+        sha1, fresh = comparison.sha1, comparison.fresh
+        expected = ledger.sha1 or self._keeper.known.stored
+        if fresh is None or expected is None:
+            return
+        if sha1 is None or sha1 in (expected, ledger.found):
+            return
+        size = fresh.block_size
+        reader = readers.Reader(fd, self._method.means)
+        readings = hashing.read_blocks(
+            reader.read(0, opened.size, size), size, [fresh.algorithm]
+        )
+        with contextlib.closing(readings):
+            for reading in readings:
+                self._method.pulse()
+                if reading.digests != (fresh.get(reading.index),):
+                    raise errors.NotNow(
+                        'it came out differently when it was read again'
+                    )
 
     def _note_progress(
         self, ledger: ledgers.Ledger, comparison: comparisons.Comparison
