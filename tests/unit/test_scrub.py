@@ -90,6 +90,24 @@ class OneFileTestCase(scrubbing.ScrubTestCase):
 
         self.patch(readers.Reader, '_read_into', read_into)
 
+    def misread_once(self, block: int, touch: bool = False) -> list[int]:
+        """Let a block be misread once; give the offsets that were."""
+        real = readers.Reader._read_into
+        spoilt: list[int] = []
+
+        # Mocked: a cable or a memory that flips a bit on the way.
+        def read_into(reader: Any, buffer: Any, offset: int) -> int:
+            if touch:
+                os.utime(self.path)
+            got = real(reader, buffer, offset)
+            if offset // BLOCK == block and not spoilt:
+                spoilt.append(offset)
+                buffer[9] ^= 1
+            return got
+
+        self.patch(readers.Reader, '_read_into', read_into)
+        return spoilt
+
     @contextlib.contextmanager
     def patched_reads(self, *blocks: int) -> Iterator[None]:
         real = readers.Reader._read_into
@@ -442,18 +460,7 @@ class DamageTest(OneFileTestCase):
         self.assertIs(Verdict.GOOD, self.scrub(name).verdict)
 
     def test_a_mismatch_that_is_gone_when_read_again_is_none(self) -> None:
-        real = readers.Reader._read_into
-        spoilt: list[int] = []
-
-        # Mocked: a cable or a memory that flips a bit on the way.
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
-            got = real(reader, buffer, offset)
-            if offset // BLOCK == 4 and not spoilt:
-                spoilt.append(offset)
-                buffer[9] ^= 1
-            return got
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        spoilt = self.misread_once(4)
         self.assertIs(Verdict.GOOD, self.scrub_file())
         self.assertEqual([4 * BLOCK], spoilt)
         self.assertIn('came out differently', self.log.output)
@@ -696,19 +703,7 @@ class LaunderingTest(OneFileTestCase):
     ) -> None:
         self.scrub_file()
         self.flip(2)
-        real = readers.Reader._read_into
-        spoilt: list[int] = []
-
-        # Mocked: a cable or a memory that flips a bit on the way.
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
-            os.utime(self.path)
-            got = real(reader, buffer, offset)
-            if offset // BLOCK == 5 and not spoilt:
-                spoilt.append(offset)
-                buffer[9] ^= 1
-            return got
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.misread_once(5, touch=True)
         self.assertIs(Verdict.CORRUPT, self.scrub_file())
         self.assertEqual({2: CORRUPT}, self.bad_blocks())
 
@@ -797,18 +792,7 @@ class LaunderingTest(OneFileTestCase):
     ) -> None:
         self.touch_while_reading(9)
         self.scrub_file()
-        real = readers.Reader._read_into
-        spoilt: list[int] = []
-
-        # Mocked: a cable or a memory that flips a bit on the way.
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
-            got = real(reader, buffer, offset)
-            if offset // BLOCK == 4 and not spoilt:
-                spoilt.append(offset)
-                buffer[9] ^= 1
-            return got
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.misread_once(4)
         self.scrub_file()
         self.scrub_file()
         self.assertEqual(self.sha1(), self.read_sidecar())
@@ -927,18 +911,7 @@ class NoFaultOfTheFileTest(OneFileTestCase):
             self.scrub_file()
             record = self.node.layout.ledger(self.name)
             base.flip_bit(record, os.path.getsize(record) - 1)
-        real = readers.Reader._read_into
-        spoilt: list[int] = []
-
-        # Mocked: a cable or a memory that flips a bit on the way.
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
-            got = real(reader, buffer, offset)
-            if offset // BLOCK == 4 and not spoilt:
-                spoilt.append(offset)
-                buffer[9] ^= 1
-            return got
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.misread_once(4)
         finding = self.scrub(self.name)
         self.assertIsNot(Verdict.CORRUPT, finding.verdict)
         self.assertIn('came out differently', finding.note)
@@ -1024,18 +997,7 @@ class AlgorithmTest(OneFileTestCase):
         self.assertEqual('sha256', self.algorithm())
 
     def test_a_misread_gets_into_no_new_digest(self) -> None:
-        real = readers.Reader._read_into
-        spoilt: list[int] = []
-
-        # Mocked: a cable or a memory that flips a bit on the way.
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
-            got = real(reader, buffer, offset)
-            if not spoilt:
-                spoilt.append(offset)
-                buffer[9] ^= 1
-            return got
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.misread_once(0)
         self.scrub_file(algorithm='sha256')
         self.assertEqual('sha256', self.algorithm())
         self.assertIs(Verdict.GOOD, self.scrub_file(algorithm='sha256'))
