@@ -139,6 +139,7 @@ class Scrubber:
             )
             while self._left and not means.stop.is_set():
                 item = self._left[0]
+                self._before = self._read
                 self._set_rate()
                 self._update(current=item.name, queue=len(self._left) - 1)
                 result = self._scrub_file(files[item.name], state, method)
@@ -228,7 +229,6 @@ class Scrubber:
     ) -> Result | None:
         """Scrub a file, unless somebody else has done so meanwhile."""
         began = self._monotonic()
-        self._before = self._read
         now = self._clock()
         entry = look.entry_of(self._layout, file, state)
         if self._item(entry, now).due > 0:

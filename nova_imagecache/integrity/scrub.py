@@ -17,7 +17,6 @@ import time
 from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import scan
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import clock as clocks
 from nova_imagecache import errors
@@ -28,36 +27,14 @@ from nova_imagecache.integrity import hashing
 from nova_imagecache.integrity import keeper
 from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import ledger as ledgers
+from nova_imagecache.integrity import outset
 from nova_imagecache.integrity import reader as readers
 from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
 
 Aim = comparisons.Aim
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A base file to be scrubbed.
-
-    :ivar known: what is known of its content so far
-    :ivar image: the image it was made from, where that is known
-    :ivar outlived: whether it was there in an earlier boot, see
-        :func:`nova_imagecache.cache.state.outlived`
-    :ivar suspect: whether it was found to be so before its ledger was lost
-    :ivar rebaselined: when all that was known of it had been lost, if that
-        is remembered
-    :ivar afresh: whether to read it from its start, although an earlier
-        reading was interrupted
-    """
-
-    file: scan.CachedFile
-    known: knowledges.Knowledge
-    image: str | None = None
-    outlived: bool = False
-    suspect: bool = False
-    rebaselined: float | None = None
-    afresh: bool = False
+Job = outset.Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +69,6 @@ def scrub(
         be read to its end just now, it is the last one, ``skipped``.
     """
     return _Scrub(layout, job, method).run()
-
-
-def _aim(ledger: ledgers.Ledger, blocks: block_maps.Blocks) -> comparisons.Aim:
-    if ledger.read is None:
-        return Aim.LEARN
-    corrupt = ledger.found is not None and not ledger.proven
-    lost = ledger.sha1 is not None and blocks.unknown == blocks.count > 0
-    return Aim.PROVE if corrupt or lost else Aim.CHECK
 
 
 class _Scrub:
@@ -165,12 +134,12 @@ class _Scrub:
         """Find out what is known, and what the reading is for."""
         blocks = self._keeper.recall_blocks()
         old = self._keeper.known.ledger
-        ledger = self._continued(old, blocks, opened)
+        ledger = self._continued(old, blocks, opened.size)
         if blocks is None or ledger is not old:
             blocks = block_maps.Blocks(
                 ledger.algorithm, ledger.size, ledger.block_size
             )
-        aim = _aim(ledger, blocks)
+        aim = outset.aim_of(ledger, blocks)
         if aim is Aim.PROVE:
             ledger = dataclasses.replace(ledger, proven=False)
         first = ledger.position if ledger.started else 0
@@ -217,37 +186,14 @@ class _Scrub:
         self,
         old: ledgers.Ledger | None,
         blocks: block_maps.Blocks | None,
-        opened: statuses.Status,
+        size: int,
     ) -> ledgers.Ledger:
-        """Give the ledger to go on with, or a new one where that is none."""
-        if old is None or (not old.settled and old.size != opened.size):
-            return self._new_ledger(old, opened)
-        lost = blocks is None or (
-            old.read is not None and blocks.unknown == blocks.count > 0
-        )
-        if lost and (old.sha1 is None or not old.settled):
-            return self._new_ledger(old, opened)
-        return old
-
-    def _new_ledger(
-        self, old: ledgers.Ledger | None, opened: statuses.Status
-    ) -> ledgers.Ledger:
-        ledger = ledgers.begin(
-            self._file.status.incarnation.key,
-            opened.size,
-            self._method.algorithm,
-            self._job.image,
-        )
-        rebaselined = old.rebaselined if old else self._job.rebaselined
-        if self._keeper.known.lost and not self._keeper.known.digests:
-            rebaselined = rebaselined or self._method.clock().wall
-        return dataclasses.replace(
-            ledger,
-            sha1=(old.sha1 if old else None) or self._keeper.known.stored,
-            rebaselined=rebaselined,
-            suspect=self._job.suspect or bool(old and old.suspect),
-            # What they held is lost, and not that they are bad.
-            bad=old.bad if old and old.settled else (),
+        method = self._method
+        job = dataclasses.replace(self._job, known=self._keeper.known)
+        if outset.goes_on(old, blocks, size):
+            return old
+        return outset.new_ledger(
+            job, old, size, method.algorithm, method.clock()
         )
 
     def _read(
@@ -447,7 +393,7 @@ class _Scrub:
             if ledger is None or blocks is None:
                 # It could not even be opened; its digests stay.
                 blocks = self._keeper.recall_blocks()
-                ledger = self._continued(ledger, blocks, status)
+                ledger = self._continued(ledger, blocks, status.size)
                 if ledger is not self._keeper.known.ledger:
                     blocks = None
             ledger = dataclasses.replace(
