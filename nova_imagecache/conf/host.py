@@ -81,3 +81,35 @@ Where hosts share a cache, each remembers its own last pass under this name.
 """,
     ),
 ]
+
+#: In the group ``[libvirt]``; as nova/conf/libvirt.py.
+LIBVIRT_OPTS = [
+    cfg.StrOpt(
+        'virt_type',
+        default='kvm',
+        choices=('kvm', 'lxc', 'qemu', 'parallels'),
+        help="""
+Type of the domains, from which the default of ``connection_uri`` follows.
+""",
+    ),
+    cfg.StrOpt(
+        'connection_uri',
+        default='',
+        help="""
+URI of the libvirt whose domains may use base files.
+
+Asked only where the host does not lend its own connection, and read-only.
+
+Possible values:
+
+* empty: ``lxc:///`` or ``parallels:///system`` for these values of
+  ``virt_type``, else ``qemu:///system``
+* any URI of a libvirt for this host. One of another host, or of a user's own
+  session, does not know this host's guests, so it does not count.
+
+Related options:
+
+* ``virt_type``
+""",
+    ),
+]

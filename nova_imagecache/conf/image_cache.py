@@ -7,11 +7,15 @@ of nova/conf/imagecache.py in Nova 34.
 """
 
 from oslo_config import cfg
+from oslo_config import types
 
 GROUP = 'image_cache'
 
 #: For the digests of blocks, the default first.
 CHECKSUM_ALGORITHMS = ('xxh3_128', 'blake2b', 'sha256')
+
+#: The independent ways to learn who uses a base file.
+WITNESSES = ('instances', 'overlays', 'libvirt', 'locks')
 
 
 def make_group() -> cfg.OptGroup:
@@ -124,8 +128,8 @@ def _former_homes(name: str) -> list[cfg.DeprecatedOpt]:
     ]
 
 
-#: Options that only this package has. Nova had both until 2016-2019.
-OWN_OPTS = [
+#: Options on checksums. Nova had the first two until 2016-2019.
+CHECKSUM_OPTS = [
     cfg.BoolOpt(
         'checksum_base_images',
         default=False,
@@ -230,3 +234,120 @@ Related options:
 """,
     ),
 ]
+
+#: Options on what is removed, when, and on whose word.
+REMOVAL_OPTS = [
+    cfg.ListOpt(
+        'witnesses',
+        default=list(WITNESSES),
+        item_type=types.String(
+            choices=[
+                ('instances', 'the instances that the service hands over'),
+                ('overlays', 'the disks below instances_path'),
+                ('libvirt', 'the domains of libvirt, running or not'),
+                ('locks', 'the locks of running QEMUs on base files'),
+            ]
+        ),
+        help="""
+Who is asked whether somebody uses a base file.
+
+The word of one is enough to keep a file. If one cannot answer, nothing is
+removed in that pass. So name those that apply to this host: on one without
+libvirt, leave out ``libvirt``, or every pass says that it cannot be asked, and
+removes nothing.
+
+``overlays`` cannot be left out.
+
+Related options:
+
+* ``[libvirt]/connection_uri``
+* ``[libvirt]/virt_type``
+""",
+    ),
+    cfg.IntOpt(
+        'removed_image_retention_seconds',
+        default=3600,
+        help="""
+Seconds for which a removed base file stays in the trash.
+
+A base file that is removed is moved to ``.imagecache/trash`` in the cache,
+where ``nova-imagecache undelete`` brings it back, and where a fetch finds it.
+If it turns out to be needed, a pass puts it back by itself. It is deleted by
+the first pass after this time in which every witness could look and none saw
+a user. Under disk pressure it is deleted earlier. Values below 600 count as
+600. Negative values are refused.
+
+Related options:
+
+* ``disk_high_watermark_percent``
+* ``cache_max_size``
+""",
+    ),
+    cfg.IntOpt(
+        'disk_high_watermark_percent',
+        default=0,
+        help="""
+Percentage of the cache's file system in use above which files go early.
+
+Above it, a pass removes unused base files before their minimum age, those
+first that were not used for longest, until ``disk_low_watermark_percent``
+would be reached. A file that was used within the last 600 seconds stays in any case.
+As a removed file goes to the trash first, its space is free a pass later, and
+600 seconds later at least.
+
+If all of that is not enough, the log and the exit code say so, and say what
+takes the space.
+
+Possible values:
+
+* 0: never
+* 1 to 100
+
+Related options:
+
+* ``disk_low_watermark_percent``
+* ``cache_max_size``
+* ``remove_unused_base_images``: without it, nothing goes early either
+""",
+    ),
+    cfg.IntOpt(
+        'disk_low_watermark_percent',
+        default=0,
+        help="""
+Percentage of the file system in use at which files stop going early.
+
+Possible values:
+
+* 0: five less than ``disk_high_watermark_percent``
+* 1 to 100, and no more than ``disk_high_watermark_percent``
+
+Related options:
+
+* ``disk_high_watermark_percent``
+""",
+    ),
+    cfg.IntOpt(
+        'cache_max_size',
+        default=0,
+        help="""
+Bytes that the whole cache may take of the disk.
+
+Above it, unused base files go early, as they do above
+``disk_high_watermark_percent``, until the cache is no larger. What is in the
+trash counts. Files that are in use are never removed, so this is no hard
+bound; a pass says so if it cannot be kept to.
+
+Possible values:
+
+* 0: no bound
+* any other number of bytes; negative values are refused
+
+Related options:
+
+* ``disk_high_watermark_percent``
+""",
+    ),
+]
+
+#: Options that only this package has.
+OWN_OPTS = [*CHECKSUM_OPTS, *REMOVAL_OPTS]

@@ -32,6 +32,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     gives way.
     """
     _register(conf, host.OPTS)
+    _register(conf, host.LIBVIRT_OPTS, group='libvirt')
     conf.register_group(image_cache.make_group())
     _register(
         conf,
@@ -44,6 +45,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """List the options for oslo-config-generator and the documentation."""
     return [
         ('DEFAULT', list(host.OPTS)),
+        ('libvirt', list(host.LIBVIRT_OPTS)),
         (
             image_cache.GROUP,
             [*image_cache.NOVA_OPTS, *image_cache.OWN_OPTS],

@@ -19,6 +19,7 @@ from nova_imagecache import errors
 
 _MOST_MIB = 10**9
 _MOST_SECONDS = 10**12
+_WATERMARK_GAP = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Settings:
     :ivar checksum_interval: seconds between two verifications of a file
     :ivar checksum_algorithm: of the digests of blocks
     :ivar scrub_bandwidth: bytes per second to read at most, 0 for no limit
+    :ivar witnesses: names of those that are asked
+    :ivar libvirt_uri: of the libvirt of this host
+    :ivar retention: seconds for which removed files stay in the trash
+    :ivar high_watermark: percentage of the disk, 0 for none
+    :ivar low_watermark: likewise; below the other
+    :ivar max_size: bytes that the cache may take, 0 for any number
     """
 
     instances_path: str
@@ -47,6 +54,12 @@ class Settings:
     checksum_interval: int = 7 * 24 * 3600
     checksum_algorithm: str = image_cache.CHECKSUM_ALGORITHMS[0]
     scrub_bandwidth: int = 8 * units.Mi
+    witnesses: tuple[str, ...] = image_cache.WITNESSES
+    libvirt_uri: str = 'qemu:///system'
+    retention: int = 3600
+    high_watermark: int = 0
+    low_watermark: int = 0
+    max_size: int = 0
 
 
 def encode(settings: Settings) -> str:
@@ -63,7 +76,7 @@ def decode(line: str) -> Settings:
     fields = {field.name for field in dataclasses.fields(Settings)}
     if not isinstance(values, dict) or values.keys() != fields:
         raise ValueError('these are no settings')
-    return Settings(**values)
+    return Settings(**values | {'witnesses': tuple(values['witnesses'])})
 
 
 def _not_negative(conf: cfg.ConfigOpts, name: str) -> int:
@@ -77,6 +90,58 @@ def _not_negative(conf: cfg.ConfigOpts, name: str) -> int:
             f'[image_cache]/{name}', value, 'it is too large'
         )
     return value
+
+
+def _size(conf: cfg.ConfigOpts, name: str) -> int:
+    value: int = conf.image_cache[name]
+    if value < 0:
+        raise errors.InvalidOption(
+            f'[image_cache]/{name}', value, 'it must not be negative'
+        )
+    return value
+
+
+def _percent(conf: cfg.ConfigOpts, name: str) -> int:
+    value = _not_negative(conf, name)
+    if value > 100:
+        raise errors.InvalidOption(
+            f'[image_cache]/{name}', value, 'it must be 0 to 100'
+        )
+    return value
+
+
+def _watermarks(conf: cfg.ConfigOpts) -> tuple[int, int]:
+    """Read the high and the low one."""
+    high = _percent(conf, 'disk_high_watermark_percent')
+    name = 'disk_low_watermark_percent'
+    low = _percent(conf, name)
+    if not high:
+        return 0, 0
+    if low > high:
+        raise errors.InvalidOption(
+            f'[image_cache]/{name}',
+            low,
+            f'it must not be above disk_high_watermark_percent, {high}',
+        )
+    return high, low or max(high - _WATERMARK_GAP, 1)
+
+
+def _witnesses(conf: cfg.ConfigOpts) -> tuple[str, ...]:
+    names: list[str] = conf.image_cache.witnesses
+    if 'overlays' not in names:
+        raise errors.InvalidOption(
+            '[image_cache]/witnesses',
+            ','.join(names),
+            'overlays must be among them',
+        )
+    return tuple(names)
+
+
+def _libvirt_uri(conf: cfg.ConfigOpts) -> str:
+    """Give the URI as ``_uri`` of nova/virt/libvirt/driver.py does."""
+    uri: str = conf.libvirt.connection_uri
+    defaults = {'lxc': 'lxc:///', 'parallels': 'parallels:///system'}
+    return uri or defaults.get(conf.libvirt.virt_type, 'qemu:///system')
 
 
 def _scrub_bandwidth(conf: cfg.ConfigOpts) -> int:
@@ -127,6 +192,7 @@ def read_settings(conf: cfg.ConfigOpts) -> Settings:
             'it must be -1, 0 or a number of seconds',
         )
     group = conf.image_cache
+    high, low = _watermarks(conf)
     return Settings(
         instances_path=_instances_path(conf),
         subdirectory_name=_subdirectory_name(conf),
@@ -142,4 +208,10 @@ def read_settings(conf: cfg.ConfigOpts) -> Settings:
         checksum_interval=_not_negative(conf, 'checksum_interval_seconds'),
         checksum_algorithm=group.checksum_algorithm,
         scrub_bandwidth=_scrub_bandwidth(conf),
+        witnesses=_witnesses(conf),
+        libvirt_uri=_libvirt_uri(conf),
+        retention=_not_negative(conf, 'removed_image_retention_seconds'),
+        high_watermark=high,
+        low_watermark=low,
+        max_size=_size(conf, 'cache_max_size'),
     )
