@@ -200,7 +200,7 @@ class Pass:
         if states.used_since(self._layout, file, view.state, view.now.wall):
             return 'somebody has noted its use meanwhile'
         for witness in self._witnesses:
-            testimony = witness.look_again(name)
+            testimony = witness.look_again([name])
             if testimony.failures:
                 return testimony.failures[0]
             users = testimony.users.get(name)

@@ -291,9 +291,9 @@ Percentage of the cache's file system in use above which files go early.
 
 Above it, a pass removes unused base files before their minimum age, those
 first that were not used for longest, until ``disk_low_watermark_percent``
-would be reached. A file that was used within the last 600 seconds stays in any case.
-As a removed file goes to the trash first, its space is free a pass later, and
-600 seconds later at least.
+would be reached. A file that was used within the last 600 seconds stays in
+any case. As a removed file goes to the trash first, its space is free a pass
+later, and 600 seconds later at least.
 
 If all of that is not enough, the log and the exit code say so, and say what
 takes the space.

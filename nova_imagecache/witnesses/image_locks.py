@@ -49,7 +49,7 @@ class ImageLockWitness:
             )
         return testimonies.Testimony(held=frozenset(held), notes=tuple(notes))
 
-    def look_again(self, name: str) -> testimonies.Testimony:
+    def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Add nothing: whoever removes the file asks once more."""
         return testimonies.Testimony()
 

@@ -151,7 +151,7 @@ class OverlayWitness:
                 self._note_missing(need)
         return self._testify(base_files)
 
-    def look_again(self, name: str) -> testimonies.Testimony:
+    def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Scan the directories that have changed since.
 
         And the disks that may just have been in the making: qemu-img writes
@@ -161,7 +161,7 @@ class OverlayWitness:
         pending = {*self._changed(), *map(os.path.dirname, fresh)}
         if pending:
             self._scan(list(pending))
-        return self._testify([name])
+        return self._testify(base_files)
 
     def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
         users = {name: self._users(name) for name in base_files}

@@ -43,8 +43,8 @@ class Witness(Protocol):
         """
         ...
 
-    def look_again(self, name: str) -> Testimony:
-        """Say who uses this file now, at the last moment before it goes.
+    def look_again(self, base_files: Collection[str]) -> Testimony:
+        """Say who uses these files now, at the last moment before they go.
 
         Cheap, and only about what may have changed since :meth:`look`.
         """

@@ -462,7 +462,7 @@ class ChangingTest(OverlaysTestCase):
         witness = overlays.OverlayWitness(self.node.layout)
         self.assertEqual({}, witness.look([SHA]).users)
         self.node.add_overlay(GUEST, SHA)
-        self.assertEqual({GUEST}, witness.look_again(SHA).users[SHA])
+        self.assertEqual({GUEST}, witness.look_again([SHA]).users[SHA])
 
     def test_looking_again_sees_a_header_written_in_place(self) -> None:
         finished = self.node.add_overlay(GUEST, SHA)
@@ -474,7 +474,7 @@ class ChangingTest(OverlaysTestCase):
         self.assertEqual({}, witness.look([SHA]).users)
         with open(path, 'r+b') as file:
             file.write(data)
-        self.assertEqual({OTHER}, witness.look_again(SHA).users[SHA])
+        self.assertEqual({OTHER}, witness.look_again([SHA]).users[SHA])
 
     def test_looking_again_sees_a_header_written_to_a_base_file(self) -> None:
         path = self.node.add_base(RESIZED)
@@ -485,7 +485,7 @@ class ChangingTest(OverlaysTestCase):
             file.write(source.read(4096))
         os.unlink(overlay)
         self.node.add_base('f' * 40)
-        self.assertEqual({RESIZED}, witness.look_again(SHA).users[SHA])
+        self.assertEqual({RESIZED}, witness.look_again([SHA]).users[SHA])
 
     def test_looking_again_reads_only_what_has_changed(self) -> None:
         self.node.add_overlay(OTHER, SHA)
@@ -493,7 +493,7 @@ class ChangingTest(OverlaysTestCase):
         witness.look([SHA])
         self.node.add_overlay(GUEST, SHA)
         opened = self.spy_on_opens()
-        self.assertEqual({GUEST, OTHER}, witness.look_again(SHA).users[SHA])
+        self.assertEqual({GUEST, OTHER}, witness.look_again([SHA]).users[SHA])
         disks = {path for path in opened if path.endswith('disk')}
         self.assertEqual(
             {os.path.join(self.node.layout.instances, GUEST, 'disk')}, disks

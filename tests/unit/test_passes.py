@@ -39,7 +39,7 @@ class SaysLater:
     def look(self, base_files: Collection[str]) -> testimonies.Testimony:
         return testimonies.Testimony()
 
-    def look_again(self, name: str) -> testimonies.Testimony:
+    def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         return self._later
 
 
@@ -219,7 +219,9 @@ class RemovalTest(base.NodeTestCase):
         name = self.node.add_image('old', age=365 * base.DAY)
 
         class Touches(SaysLater):
-            def look_again(self, name: str) -> testimonies.Testimony:
+            def look_again(
+                self, base_files: Collection[str]
+            ) -> testimonies.Testimony:
                 os.utime(path)
                 return testimonies.Testimony()
 
