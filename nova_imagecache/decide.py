@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import enum
+import functools
+from typing import Any
 
 from nova_imagecache.cache import scan
 from nova_imagecache.cache import state as states
@@ -16,6 +18,7 @@ from nova_imagecache import clock as clocks
 from nova_imagecache import conf
 from nova_imagecache.integrity import schedule
 from nova_imagecache import names
+from nova_imagecache import pressure
 from nova_imagecache.witnesses import testimony as testimonies
 
 #: Seconds for which every unused file is kept, whatever the options say.
@@ -31,6 +34,48 @@ class Action(enum.StrEnum):
     KEEP = 'keep'
     REMOVE = 'remove'
     LEAVE = 'leave'
+    PUT_BACK = 'put back'
+    DELETE = 'delete'
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is to be decided on, and what is known.
+
+    :ivar files: in the cache
+    :ivar trash: files in the trash
+    :ivar testimony: what all witnesses say together
+    :ivar state: what earlier passes remember
+    :ivar entries: what is known of the content of files, by name; a file that
+        is not in it is not verified
+    :ivar pins: names of files that are to stay
+    :ivar space: how full the disk is, where that matters
+    :ivar vetoes: reasons to remove nothing, beside witnesses that failed
+    """
+
+    now: clocks.Instant
+    files: Sequence[scan.CachedFile] = ()
+    trash: Sequence[scan.CachedFile] = ()
+    testimony: testimonies.Testimony = dataclasses.field(
+        default_factory=testimonies.Testimony
+    )
+    state: states.State = dataclasses.field(default_factory=states.State)
+    entries: Mapping[str, schedule.Entry] = dataclasses.field(
+        default_factory=dict
+    )
+    pins: frozenset[str] = frozenset()
+    space: pressure.Space | None = None
+    vetoes: Sequence[str] = ()
+
+    @functools.cached_property
+    def present(self) -> frozenset[str]:
+        """Give the names of what is in the cache."""
+        return frozenset(file.name for file in self.files)
+
+    @functools.cached_property
+    def obstacles(self) -> tuple[str, ...]:
+        """Give all reasons to remove nothing."""
+        return (*self.vetoes, *self.testimony.failures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +85,9 @@ class Decision:
     :ivar users: who uses it, sorted
     :ivar used: whether anybody does, be it somebody who cannot be named
     :ivar image: the image it was made from, where it is known
-    :ivar age: seconds since it was last used
+    :ivar age: seconds since it was last used; of a file in the trash, since
+        it is there
+    :ivar spare: whether it may go early, where space is needed
     :ivar verify: whether it may be read and compared with what is known of
         it. Where a process of its own does that, it comes to it in its time.
     """
@@ -52,7 +99,22 @@ class Decision:
     used: bool = False
     image: str | None = None
     age: float = 0.0
+    spare: bool = False
     verify: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Decisions:
+    """What to do with everything.
+
+    :ivar files: a decision for each file in the cache
+    :ivar trash: and for each in the trash
+    :ivar problems: what cannot be done, a sentence each
+    """
+
+    files: tuple[Decision, ...]
+    trash: tuple[Decision, ...]
+    problems: tuple[str, ...] = ()
 
 
 def minimum_age(kind: names.Kind, settings: conf.Settings) -> int:
@@ -67,34 +129,122 @@ def _plural(count: int, noun: str) -> str:
     return f'{count} {noun}' + ('' if count == 1 else 's')
 
 
-def _fate(
-    file: scan.CachedFile,
-    users: Sequence[str],
-    held: bool,
-    settings: conf.Settings,
-    age: float,
-    vetoes: Sequence[str],
-) -> tuple[Action, str]:
-    if not file.status.regular:
-        return Action.LEAVE, 'not a regular file'
-    if file.kind is names.Kind.OTHER:
-        return Action.LEAVE, 'not a name that the image cache uses'
+def _but(obstacles: Sequence[str]) -> str:
+    more = f' (and {len(obstacles) - 1} more)' if len(obstacles) > 1 else ''
+    return f', but nothing is removed now: {obstacles[0]}{more}'
+
+
+def _in_use(users: Sequence[str], held: bool) -> str | None:
     if users:
-        return Action.KEEP, f'used by {_plural(len(users), "guest")}'
-    if held:
-        return Action.KEEP, 'a running QEMU has it open'
+        return f'used by {_plural(len(users), "guest")}'
+    return 'a running QEMU has it open' if held else None
+
+
+def _decide_file(
+    file: scan.CachedFile, facts: Facts, settings: conf.Settings
+) -> Decision:
+    users = tuple(sorted(facts.testimony.users.get(file.name, ())))
+    held = file.name in facts.testimony.held
+    sighting = facts.state.sighting(file)
+    now = facts.now.wall
+    age = now - states.last_use(file, sighting, now)
+    decision = Decision(
+        file=file,
+        action=Action.KEEP,
+        reason='',
+        users=users,
+        used=bool(users) or held,
+        image=facts.testimony.images.get(file.name)
+        or (sighting.image if sighting else None),
+        age=age,
+        verify=file.name in facts.entries
+        and schedule.due_in(
+            facts.entries[file.name], settings.checksum_interval, facts.now
+        ).due
+        <= 0,
+    )
+
+    def fate(reason: str, **changes: Any) -> Decision:
+        return dataclasses.replace(decision, reason=reason, **changes)
+
+    if not file.status.regular:
+        return fate('not a regular file', action=Action.LEAVE)
+    if file.kind is names.Kind.OTHER:
+        return fate(
+            'not a name that the image cache uses', action=Action.LEAVE
+        )
+    in_use = _in_use(users, held)
+    if in_use is not None:
+        return fate(in_use)
     unused = 'left behind' if file.kind is names.Kind.LEFTOVER else 'unused'
     least = minimum_age(file.kind, settings)
+    if file.name in facts.pins:
+        return fate(f'{unused}, but pinned')
     if not settings.remove_unused:
-        return Action.KEEP, f'{unused}; removal is off'
+        return fate(f'{unused}; removal is off')
     if age < least:
-        return Action.KEEP, f'{unused} for {int(age)} s of {least} s'
-    if vetoes:
-        more = f' (and {len(vetoes) - 1} more)' if len(vetoes) > 1 else ''
-        return Action.KEEP, (
-            f'{unused}, but nothing is removed now: {vetoes[0]}{more}'
+        spare = age >= FLOOR_SECONDS and not facts.obstacles
+        return fate(f'{unused} for {int(age)} s of {least} s', spare=spare)
+    if facts.obstacles:
+        return fate(unused + _but(facts.obstacles))
+    return fate(
+        f'{unused} for {int(age)} s, more than {least} s',
+        action=Action.REMOVE,
+        verify=False,
+    )
+
+
+def _decide_trashed(
+    file: scan.CachedFile, facts: Facts, settings: conf.Settings
+) -> Decision:
+    """Decide on a file in the trash.
+
+    One witness's word brings it back, also where others are blind. It goes
+    for good when it was seen in there, by an earlier pass, long enough ago.
+    """
+    name = names.trashed_name(file.name) or file.name
+    replaced = name in facts.present
+    held = file.name in facts.testimony.held
+    users = tuple(sorted(facts.testimony.users.get(name, ())))
+    sighting = facts.state.sighting(file)
+    since = sighting.trashed if sighting else None
+    age = 0.0 if since is None else clocks.elapsed(since, facts.now)
+    decision = Decision(
+        file=file,
+        action=Action.KEEP,
+        reason='',
+        users=() if replaced else users,
+        used=held or (bool(users) and not replaced),
+        image=facts.testimony.images.get(name)
+        or (sighting.image if sighting else None),
+        age=age,
+    )
+
+    def fate(reason: str, **changes: Any) -> Decision:
+        return dataclasses.replace(decision, reason=reason, **changes)
+
+    if replaced and held:
+        return fate(
+            'a running QEMU has it open, and another file has its name in '
+            'the cache by now'
         )
-    return Action.REMOVE, f'{unused} for {int(age)} s, more than {least} s'
+    in_use = _in_use(decision.users, held)
+    if in_use is not None:
+        return fate(f'in the trash, but {in_use}', action=Action.PUT_BACK)
+    if name in facts.pins and not replaced:
+        return fate('in the trash, but pinned', action=Action.PUT_BACK)
+    if not settings.remove_unused:
+        return fate('in the trash; removal is off')
+    least = max(settings.retention, FLOOR_SECONDS)
+    if age < least:
+        spare = age >= FLOOR_SECONDS and not facts.obstacles
+        return fate(f'in the trash for {int(age)} s of {least} s', spare=spare)
+    if facts.obstacles:
+        return fate('in the trash' + _but(facts.obstacles))
+    return fate(
+        f'in the trash for {int(age)} s, more than {least} s',
+        action=Action.DELETE,
+    )
 
 
 def settled(file: scan.CachedFile, sighting: states.Sighting | None) -> bool:
@@ -107,46 +257,66 @@ def settled(file: scan.CachedFile, sighting: states.Sighting | None) -> bool:
     return sighting is not None or not unlocked
 
 
-def decide(
-    files: Sequence[scan.CachedFile],
-    testimony: testimonies.Testimony,
-    state: states.State,
-    entries: Mapping[str, schedule.Entry],
-    settings: conf.Settings,
-    now: clocks.Instant,
-    vetoes: Sequence[str] = (),
-) -> list[Decision]:
-    """Decide on each file.
+def _plan(
+    decisions: Decisions, facts: Facts, settings: conf.Settings
+) -> pressure.Plan:
+    """Choose what goes before its time, where space is needed."""
+    everything = (*decisions.files, *decisions.trash)
+    size = sum(each.file.status.allocated for each in everything)
+    need, reason = pressure.excess(settings, facts.space, size)
+    # Wherever one is counted, it is counted once.
+    going = in_use = kept = 0
+    spare: dict[bool, list[pressure.Candidate]] = {True: [], False: []}
+    for trashed, group in ((False, decisions.files), (True, decisions.trash)):
+        for each in group:
+            allocated = each.file.status.allocated
+            if each.spare:
+                spare[trashed].append(
+                    pressure.Candidate(each.file.name, allocated, each.age)
+                )
+            elif each.used:
+                in_use += allocated
+            elif each.action is Action.PUT_BACK:
+                kept += allocated
+            elif trashed or each.action is Action.REMOVE:
+                going += allocated
+            else:
+                kept += allocated
+    return pressure.plan(
+        need,
+        reason,
+        going,
+        spare[True],
+        spare[False],
+        {'in use': in_use, 'that is pinned, young or not to be removed': kept},
+    )
 
-    :param testimony: what all witnesses say together
-    :param state: what earlier passes remember
-    :param entries: what is known of the content of files, by name; a file
-        that is not in it is not verified
-    :param vetoes: reasons to remove nothing, beside witnesses that failed
-    """
-    vetoes = [*vetoes, *testimony.failures]
-    decisions = []
-    for file in files:
-        users = sorted(testimony.users.get(file.name, ()))
-        sighting = state.sighting(file)
-        age = now.wall - states.last_use(file, sighting, now.wall)
-        held = file.name in testimony.held
-        action, reason = _fate(file, users, held, settings, age, vetoes)
-        decisions.append(
-            Decision(
-                file=file,
-                action=action,
-                reason=reason,
-                users=tuple(users),
-                used=bool(users) or held,
-                image=testimony.images.get(file.name),
-                age=age,
-                verify=action is not Action.REMOVE
-                and file.name in entries
-                and schedule.due_in(
-                    entries[file.name], settings.checksum_interval, now
-                ).due
-                <= 0,
-            )
+
+def _hasten(
+    decisions: Sequence[Decision], chosen: frozenset[str], action: Action
+) -> tuple[Decision, ...]:
+    return tuple(
+        dataclasses.replace(
+            each,
+            action=action,
+            reason=f'{each.reason}, and goes early to make room',
+            verify=False,
         )
-    return decisions
+        if each.file.name in chosen
+        else each
+        for each in decisions
+    )
+
+
+def decide(facts: Facts, settings: conf.Settings) -> Decisions:
+    """Decide on each file in the cache and in the trash."""
+    decisions = Decisions(
+        tuple(_decide_file(each, facts, settings) for each in facts.files),
+        tuple(_decide_trashed(each, facts, settings) for each in facts.trash),
+    )
+    plan = _plan(decisions, facts, settings)
+    return Decisions(
+        _hasten(decisions.files, plan.names, Action.REMOVE),
+        _hasten(decisions.trash, plan.names, Action.DELETE),
+        () if plan.problem is None else (plan.problem,),
+    )

@@ -2,12 +2,16 @@
 
 """What there is to see before anything is decided. Looking changes nothing."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import os
 
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import pins
 from nova_imagecache.cache import scan as scans
 from nova_imagecache.cache import state as states
+from nova_imagecache.cache import trash
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import decide
@@ -15,6 +19,7 @@ from nova_imagecache import errors
 from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import schedule
 from nova_imagecache.integrity import scrub
+from nova_imagecache import pressure
 from nova_imagecache.witnesses import testimony as testimonies
 
 
@@ -22,29 +27,35 @@ from nova_imagecache.witnesses import testimony as testimonies
 class View:
     """What a pass has seen, before it decides.
 
-    :ivar entries: what is known of the content of base files, by name; empty
-        when checksums are off
+    :ivar facts: what is decided on; ``entries`` is empty when checksums are
+        off
+    :ivar strays: names of what is in the trash without its file
+    :ivar problems: what could not be looked at, a sentence each
     """
 
-    now: clocks.Instant
-    scan: scans.Scan
-    state: states.State
-    testimony: testimonies.Testimony
-    entries: dict[str, schedule.Entry]
-    vetoes: tuple[str, ...]
+    facts: decide.Facts
+    strays: tuple[str, ...]
     problems: tuple[str, ...]
 
-    def decide(self, settings: confs.Settings) -> list[decide.Decision]:
-        """Decide on each file seen."""
-        return decide.decide(
-            self.scan.files,
-            self.testimony,
-            self.state,
-            self.entries,
-            settings,
-            self.now,
-            self.vetoes,
-        )
+    @property
+    def now(self) -> clocks.Instant:
+        """Say when this was."""
+        return self.facts.now
+
+    @property
+    def state(self) -> states.State:
+        """Give what earlier passes remember."""
+        return self.facts.state
+
+    @property
+    def testimony(self) -> testimonies.Testimony:
+        """Give what all witnesses say together."""
+        return self.facts.testimony
+
+    @property
+    def entries(self) -> Mapping[str, schedule.Entry]:
+        """Give what is known of the content of base files, by name."""
+        return self.facts.entries
 
 
 def entry_of(
@@ -100,6 +111,34 @@ def _recall_state(
     return state, [jump] if jump else []
 
 
+def _recall_pins(
+    layout: layouts.Layout,
+) -> tuple[frozenset[str], list[str]]:
+    try:
+        return pins.load(layout), []
+    except OSError as error:
+        return frozenset(), [f'{layout.pins} cannot be read: {error.strerror}']
+
+
+def _measure(
+    layout: layouts.Layout, settings: confs.Settings
+) -> tuple[pressure.Space | None, list[str]]:
+    """Say how full the disk is, where that matters."""
+    if not settings.high_watermark:
+        return None, []
+    try:
+        found = os.statvfs(layout.base)
+    except OSError as error:
+        return None, [
+            f'how full the disk of {layout.base} is cannot be told: '
+            f'{error.strerror}'
+        ]
+    return pressure.Space(
+        (found.f_blocks - found.f_bfree) * found.f_frsize,
+        found.f_bavail * found.f_frsize,
+    ), []
+
+
 def look(
     settings: confs.Settings,
     witnesses: Sequence[testimonies.Witness],
@@ -114,7 +153,10 @@ def look(
     layout = layouts.Layout.of(settings)
     problems: list[str] = []
     scan = scans.scan(layout)
+    trashed = trash.scan(layout)
     state, vetoes = _recall_state(layout, settings.host, now)
+    pinned, unread = _recall_pins(layout)
+    space, unmeasured = _measure(layout, settings)
     entries = {}
     for file in scan.files if with_content else ():
         if not (file.kind.is_base and file.status.regular):
@@ -122,15 +164,28 @@ def look(
         entry = entry_of(layout, file, state)
         entries[file.name] = entry
         problems += entry.known.problems
-    found = [file.name for file in scan.files]
+    wanted = {file.name for file in scan.files}
+    wanted.update(trash.original(file.name) for file in trashed.files)
+    testimony = testimonies.combine(
+        [witness.look(sorted(wanted)) for witness in witnesses]
+    )
     return View(
-        now=now,
-        scan=scan,
-        state=state,
-        testimony=testimonies.combine(
-            [witness.look(found) for witness in witnesses]
+        facts=decide.Facts(
+            now=now,
+            files=scan.files,
+            trash=trashed.files,
+            testimony=testimony,
+            state=state,
+            entries=entries,
+            pins=pinned,
+            space=space,
+            vetoes=(*vetoes, *unread),
         ),
-        entries=entries,
-        vetoes=tuple(vetoes),
-        problems=(*scan.problems, *problems),
+        strays=trashed.strays,
+        problems=(
+            *scan.problems,
+            *trashed.problems,
+            *unmeasured,
+            *problems,
+        ),
     )

@@ -60,6 +60,9 @@ _LEFTOVER_PATTERNS = (
     re.compile(r'\.(?P<base>.+)\.[A-Za-z0-9]{6}'),
 )
 
+# The same base file may be in the trash more than once.
+_TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
+
 
 def _base_kind(name: str) -> Kind | None:
     for kind, pattern in _BASE_PATTERNS:
@@ -100,6 +103,14 @@ def kind_of(name: str) -> Kind:
     if leftover_of(name) or sidecar_of(name):
         return Kind.LEFTOVER
     return Kind.OTHER
+
+
+def trashed_name(name: str) -> str | None:
+    """Give the base file that has this name in the trash, if one has."""
+    base, dot, suffix = name.rpartition('.')
+    if dot and _TRASH_SUFFIX.fullmatch(suffix) and _base_kind(base):
+        return base
+    return None
 
 
 def lock_name(name: str) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
+from nova_imagecache import act
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import scan as scans
 from nova_imagecache.cache import state as states
+from nova_imagecache.cache import trash
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import decide
@@ -26,6 +27,7 @@ from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache.integrity import ledger as ledgers
 from nova_imagecache.integrity import schedule
 from nova_imagecache import look
+from nova_imagecache import names
 from nova_imagecache import report as reports
 from nova_imagecache import verification
 from nova_imagecache.witnesses import exposure
@@ -73,7 +75,7 @@ class Pass:
     def preview(self) -> reports.Report:
         """Say what a pass would do; change nothing, read no base file."""
         view = self._look(with_content=True)
-        decisions = view.decide(self._settings)
+        decisions = decide.decide(view.facts, self._settings)
         findings = {
             name: entry.known.finding
             for name, entry in view.entries.items()
@@ -82,20 +84,23 @@ class Pass:
             or self._settings.checksum
         }
         return self._report(
-            view, decisions, view.entries, findings, dry_run=True
+            view,
+            decisions.files,
+            decisions.trash,
+            view.entries,
+            findings,
+            decisions.problems,
+            dry_run=True,
         )
 
     def run(self) -> reports.Report:
         """Make the pass."""
         view = self._look(with_content=self._settings.checksum)
-        if not view.scan.files:
+        if not (view.facts.files or view.facts.trash):
             return self._report(view)
-        problems: list[str] = []
-        decisions = [
-            self._act(decision, view, problems)
-            for decision in view.decide(self._settings)
-        ]
-        return self._finish(view, decisions, problems)
+        decisions = decide.decide(view.facts, self._settings)
+        actor = act.Actor(self._layout, self._witnesses, view)
+        return self._finish(view, actor.act(decisions), decisions.problems)
 
     def verify_now(
         self, chosen: Collection[str], strict: bool = False
@@ -106,7 +111,7 @@ class Pass:
             its lock is held or as it may still grow, is a problem
         """
         view = self._look(with_content=True)
-        if not view.scan.files:
+        if not view.facts.files:
             return self._report(view)
         # As if removal were off, which is what is happening.
         settings = dataclasses.replace(self._settings, remove_unused=False)
@@ -116,26 +121,28 @@ class Pass:
                 verify=decision.file.name in chosen
                 and decision.file.name in view.entries,
             )
-            for decision in view.decide(settings)
+            for decision in decide.decide(view.facts, settings).files
         ]
-        report = self._finish(view, decisions, [], urgent=True, strict=strict)
+        done = act.Done(tuple(decisions), (), (), ())
+        report = self._finish(view, done, urgent=True, strict=strict)
         return report.only(chosen)
 
     def _finish(
         self,
         view: look.View,
-        decisions: Sequence[decide.Decision],
-        problems: list[str],
+        done: act.Done,
+        more_problems: Iterable[str] = (),
         urgent: bool = False,
         strict: bool = False,
     ) -> reports.Report:
         """Remember what was seen, verify what is to be, and report."""
         kept = [
             decision
-            for decision in decisions
+            for decision in done.files
             if decision.action is not decide.Action.REMOVE
         ]
-        problems += self._remember(view, kept)
+        problems = [*more_problems, *done.problems]
+        problems += self._remember(view, done, kept)
         if self._settings.checksum:
             self._restore(view, kept, problems)
         entries = dict(view.entries)
@@ -162,67 +169,40 @@ class Pass:
             for name, finding in findings.items()
             if finding.problem or (strict and finding.skipped)
         ]
-        return self._report(view, decisions, entries, findings, problems)
-
-    def _act(
-        self, decision: decide.Decision, view: look.View, problems: list[str]
-    ) -> decide.Decision:
-        """Touch or remove a file; give what became of the decision."""
-        if decision.used and decision.action is decide.Action.KEEP:
-            removal.touch(self._layout, decision.file)
-        if decision.action is not decide.Action.REMOVE:
-            return decision
-        try:
-            removal.remove(
-                self._layout,
-                decision.file,
-                lambda: self._objection(decision.file, view),
-            )
-        except errors.LockBroken as error:
-            reason = f'not removed: {error}'
-            problems.append(f'{decision.file.name} is {reason}')
-        except errors.NotNow as error:
-            reason = f'not removed: {error}'
-        except OSError as error:
-            reason = f'cannot be removed: {error.strerror}'
-            problems.append(f'{decision.file.name} {reason}')
-        else:
-            return decision
-        return dataclasses.replace(
-            decision, action=decide.Action.KEEP, reason=reason
+        return self._report(
+            view, done.files, done.trash, entries, findings, problems
         )
 
-    def _objection(
-        self, file: scans.CachedFile, view: look.View
-    ) -> str | None:
-        """Ask again, at the last moment, with the file's lock held."""
-        name = file.name
-        if states.used_since(self._layout, file, view.state, view.now.wall):
-            return 'somebody has noted its use meanwhile'
-        for witness in self._witnesses:
-            testimony = witness.look_again([name])
-            if testimony.failures:
-                return testimony.failures[0]
-            users = testimony.users.get(name)
-            if users:
-                return f'{min(users)} has begun to use it'
-        return None
-
     def _remember(
-        self, view: look.View, kept: Sequence[decide.Decision]
+        self,
+        view: look.View,
+        done: act.Done,
+        kept: Sequence[decide.Decision],
     ) -> list[str]:
+        used = {each.file.name for each in kept if each.used}
+        used |= {
+            names.trashed_name(each.file.name) or ''
+            for each in done.trash
+            if each.used and each.action is decide.Action.PUT_BACK
+        }
+        trashed = trash.scan(self._layout)
         try:
             states.remember(
                 self._layout,
                 self._settings.host,
                 view.now,
-                [decision.file for decision in kept],
-                {decision.file.name for decision in kept if decision.used},
+                [
+                    *(decision.file for decision in kept),
+                    *done.restored,
+                    *trashed.files,
+                ],
+                used,
                 view.testimony.images,
                 {
                     name: states.History(
                         entry.known.ledger.suspect,
                         entry.known.ledger.rebaselined,
+                        bool(entry.known.ledger.bad_ranges),
                     )
                     for name, entry in view.entries.items()
                     if entry.known.ledger is not None
@@ -234,7 +214,11 @@ class Pass:
             return [f'{self._layout.state} cannot be kept: {error.strerror}']
         removal.tidy(
             self._layout,
-            [decision.file.name for decision in kept],
+            [
+                *(decision.file.name for decision in kept),
+                *(file.name for file in done.restored),
+            ],
+            trashed.strays,
             view.now.wall,
         )
         return []
@@ -310,7 +294,8 @@ class Pass:
     def _report(
         self,
         view: look.View,
-        decisions: Iterable[decide.Decision] = (),
+        files: Iterable[decide.Decision] = (),
+        trashed: Iterable[decide.Decision] = (),
         entries: Mapping[str, schedule.Entry] | None = None,
         findings: Mapping[str, knowledges.Finding] | None = None,
         problems: Iterable[str] = (),
@@ -318,15 +303,18 @@ class Pass:
     ) -> reports.Report:
         entries, findings = entries or {}, findings or {}
         off = knowledges.Finding(knowledges.Verdict.OFF)
-        rows = [
-            self._row(
-                decision,
-                findings.get(decision.file.name, off),
-                entries.get(decision.file.name),
-                view.testimony,
+        rows, trash_rows = (
+            tuple(
+                self._row(
+                    decision,
+                    findings.get(decision.file.name, off),
+                    entries.get(decision.file.name),
+                    view.testimony,
+                )
+                for decision in decisions
             )
-            for decision in decisions
-        ]
+            for decisions in (files, trashed)
+        )
         gone = {
             row.name
             for row in rows
@@ -341,8 +329,9 @@ class Pass:
         )
         return reports.Report(
             cache_dir=self._layout.base,
-            files=tuple(rows),
-            vetoes=(*view.vetoes, *view.testimony.failures),
+            files=rows,
+            trash=trash_rows,
+            vetoes=view.facts.obstacles,
             problems=(*view.problems, *problems),
             notes=view.testimony.notes,
             dry_run=dry_run,

@@ -56,6 +56,8 @@ class Report:
 
     :ivar cache_dir: path of the cache
     :ivar files: every file in it, by name
+    :ivar trash: every file in the trash, by the name that it has there; its
+        age is the time for which it is there
     :ivar vetoes: why nothing may be removed, a sentence each
     :ivar problems: what could not be done, a sentence each
     :ivar notes: what somebody may want to look into, a sentence each
@@ -67,6 +69,7 @@ class Report:
 
     cache_dir: str
     files: tuple[FileReport, ...] = ()
+    trash: tuple[FileReport, ...] = ()
     vetoes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -94,12 +97,30 @@ class Report:
     @property
     def removed(self) -> tuple[FileReport, ...]:
         """The files that were removed, or would be in a dry run."""
-        return tuple(
-            file for file in self.files if file.action is decide.Action.REMOVE
-        )
+        return _which(self.files, decide.Action.REMOVE)
+
+    @property
+    def restored(self) -> tuple[FileReport, ...]:
+        """The files that were put back from the trash, or would be."""
+        return _which(self.trash, decide.Action.PUT_BACK)
+
+    @property
+    def deleted(self) -> tuple[FileReport, ...]:
+        """The files in the trash that were deleted for good, or would be."""
+        return _which(self.trash, decide.Action.DELETE)
 
     def _with(self, verdict: knowledges.Verdict) -> tuple[FileReport, ...]:
         return tuple(file for file in self.files if file.checksum is verdict)
+
+
+def _which(
+    files: tuple[FileReport, ...], action: decide.Action
+) -> tuple[FileReport, ...]:
+    return tuple(file for file in files if file.action is action)
+
+
+def _allocated(files: tuple[FileReport, ...]) -> int:
+    return sum(file.allocated for file in files)
 
 
 def shortfall(coverage: schedule.Coverage) -> str | None:
@@ -162,18 +183,23 @@ def log_damage(report: Report) -> None:
 def log_report(report: Report) -> None:
     """Tell the log all that operators want to know of a pass."""
     log_findings(report)
-    done = 'Would remove' if report.dry_run else 'Removed'
-    for file in report.removed:
-        LOG.info(
-            '%(done)s %(kind)s file %(name)s: %(reason)s',
-            {
-                'done': done,
-                'kind': file.kind,
-                'name': file.name,
-                'reason': file.reason,
-            },
-        )
-    for file in report.files:
+    would = 'Would have ' if report.dry_run else ''
+    for done, files in (
+        ('removed', report.removed),
+        ('put back', report.restored),
+        ('deleted', report.deleted),
+    ):
+        for file in files:
+            LOG.info(
+                '%(done)s %(kind)s file %(name)s: %(reason)s',
+                {
+                    'done': f'{would}{done}'.capitalize(),
+                    'kind': file.kind,
+                    'name': file.name,
+                    'reason': file.reason,
+                },
+            )
+    for file in report.files + report.trash:
         LOG.debug(
             '%(name)s (%(kind)s, image %(image)s): %(action)s, %(reason)s; '
             'checksum %(checksum)s; users: %(users)s',
@@ -187,17 +213,23 @@ def log_report(report: Report) -> None:
                 'users': ', '.join(map(names.printable, file.users)),
             },
         )
+    removed = () if report.dry_run else report.removed
+    deleted = () if report.dry_run else report.deleted
     LOG.info(
         'Image cache %(path)s: %(files)d files, %(used)d in use, '
-        '%(removed)d removed (%(freed).0f MiB), %(corrupt)d corrupt',
+        '%(removed)d removed (%(moved).0f MiB), %(corrupt)d corrupt; '
+        '%(trash)d in the trash, %(deleted)d deleted (%(freed).0f MiB)',
         {
             'path': report.cache_dir,
             'files': len(report.files),
             'used': sum(1 for file in report.files if file.users),
-            'removed': 0 if report.dry_run else len(report.removed),
-            'freed': 0
-            if report.dry_run
-            else sum(file.allocated for file in report.removed) / units.Mi,
+            'removed': len(removed),
+            'moved': _allocated(removed) / units.Mi,
+            'trash': sum(
+                file.action is decide.Action.KEEP for file in report.trash
+            ),
+            'deleted': len(deleted),
+            'freed': _allocated(deleted) / units.Mi,
             'corrupt': len(report.corrupt),
         },
     )

@@ -90,7 +90,11 @@ class Node:
     def __init__(self, path: str) -> None:
         self.clock = FakeClock()
         self.settings = confs.Settings(
-            instances_path=path, checksum_interval=0, scrub_bandwidth=0
+            instances_path=path,
+            checksum_interval=0,
+            scrub_bandwidth=0,
+            # No libvirt that knows of what tests make.
+            witnesses=('instances', 'overlays', 'locks'),
         )
         self.layout = layouts.Layout.of(self.settings)
         os.makedirs(self.layout.base)
@@ -165,6 +169,18 @@ class Node:
     def files(self) -> set[str]:
         """Give what is in the cache, but for our own directory."""
         return set(os.listdir(self.layout.base)) - {names.OWN_DIRECTORY}
+
+    def trash(self) -> set[str]:
+        """Give the names that the base files in the trash had."""
+        with contextlib.suppress(FileNotFoundError):
+            return {
+                name
+                for name in map(
+                    names.trashed_name, os.listdir(self.layout.trash)
+                )
+                if name
+            }
+        return set()
 
 
 def qemu_img(*args: str) -> str:

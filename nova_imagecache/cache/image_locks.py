@@ -61,7 +61,7 @@ def in_use(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def fence(path: str) -> Iterator[None]:
+def fence(path: str, dir_fd: int | None = None) -> Iterator[None]:
     """Keep every QEMU from opening an image, provided none has it open.
 
     One that tries meanwhile fails and does not try again, so this is for the
@@ -69,10 +69,11 @@ def fence(path: str) -> Iterator[None]:
 
     Where there are no such locks, QEMU has none either, and none is kept out.
 
+    :param dir_fd: of the directory that the path is relative to
     :raises nova_imagecache.errors.NotNow: one has it open
     :raises OSError: this cannot be found out
     """
-    fd = statuses.open_regular(path)
+    fd = statuses.open_regular(path, dir_fd)
     try:
         try:
             _share(fd, _FORBIDS_READ)

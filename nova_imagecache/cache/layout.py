@@ -69,6 +69,16 @@ class Layout:
         return os.path.join(self.own, 'scrub')
 
     @property
+    def trash(self) -> str:
+        """Base files that were removed, for as long as they are kept."""
+        return os.path.join(self.own, 'trash')
+
+    @property
+    def pins(self) -> str:
+        """One record per base file that is to stay, under its name."""
+        return os.path.join(self.own, 'pins')
+
+    @property
     def temporary(self) -> str:
         """Where files are written before they are published."""
         return os.path.join(self.own, 'tmp')

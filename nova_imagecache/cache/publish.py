@@ -3,9 +3,10 @@
 """Putting a file in place so that no crash leaves half of it."""
 
 import contextlib
-import errno
 import os
 import tempfile
+
+from nova_imagecache.cache import directory
 
 _MODE = 0o644
 
@@ -13,17 +14,10 @@ _MODE = 0o644
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable.
 
-    :raises OSError: as fsync(2); a file system that cannot sync a directory
-        (EINVAL) is not an error, there is nothing more to do there
+    :raises OSError: as fsync(2)
     """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(fd)
+    with directory.opened(path, follow=True) as fd:
+        directory.sync(fd)
 
 
 def rename(source: str, target: str) -> None:

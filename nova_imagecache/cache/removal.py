@@ -1,20 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Removing files from the cache, and the traces of files that are gone."""
+"""Removing files from the cache, and the traces of files that are gone.
+
+Nothing goes but under its lock, after it was asked once more whether somebody
+needs it, and as the very file that was judged.
+"""
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import os
 
 from oslo_log import log as logging
 
-from nova_imagecache.cache import image_locks
+from nova_imagecache.cache import directory
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
 from nova_imagecache.cache import scan
 from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import trash
 from nova_imagecache import errors
 from nova_imagecache import names
 
@@ -23,80 +32,188 @@ LOG = logging.getLogger(__name__)
 # Nothing of ours stays unpublished for so long.
 _STALE_SECONDS = 3600
 
+# Files that go together. To ask once more takes a look at each directory, and
+# each lock takes a file descriptor.
+_BATCH = 128
 
-def _forget(layout: layouts.Layout, name: str) -> None:
-    """Remove what belongs to a base file that is gone, under its lock."""
-    path = layout.file(name)
-    for trace in (names.sidecar_name(path), layout.ledger(name)):
-        try:
-            os.unlink(trace)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            LOG.warning(
-                'Base file %(path)s is removed, but not %(trace)s: %(error)s',
-                {'path': path, 'trace': trace, 'error': error.strerror},
-            )
+#: Asked, with the locks of these files held, for reasons to keep some of them.
+Objections = Callable[[Collection[scan.CachedFile]], Mapping[str, str]]
+
+#: What became of a file: None if it is gone.
+Outcome = errors.NotNow | OSError | None
+
+
+def _batches(
+    files: Sequence[scan.CachedFile], base_name: Callable[[str], str]
+) -> Iterator[list[scan.CachedFile]]:
+    """Part files so that no two in a batch share a lock."""
+    pending = list(files)
+    while pending:
+        batch: dict[str, scan.CachedFile] = {}
+        later = []
+        for file in pending:
+            if len(batch) < _BATCH and base_name(file.name) not in batch:
+                batch[base_name(file.name)] = file
+            else:
+                later.append(file)
+        yield list(batch.values())
+        pending = later
+
+
+def _work(
+    layout: layouts.Layout,
+    files: Sequence[scan.CachedFile],
+    base_name: Callable[[str], str],
+    objections: Objections,
+    act: Callable[[scan.CachedFile], None],
+) -> dict[str, Outcome]:
+    """Do something to each file, unless something speaks against it now."""
+    outcomes: dict[str, Outcome] = {}
+    for batch in _batches(files, base_name):
+        with contextlib.ExitStack() as stack:
+            held = []
+            for file in batch:
+                name = base_name(file.name)
+                try:
+                    stack.enter_context(locks.nova_lock(layout, name, False))
+                    held.append(file)
+                except errors.NotNow as error:
+                    outcomes[file.name] = error
+            reasons = objections(held) if held else {}
+            for file in held:
+                try:
+                    if file.name in reasons:
+                        raise errors.NotNow(reasons[file.name])
+                    act(file)
+                    outcomes[file.name] = None
+                except (errors.NotNow, OSError) as error:
+                    outcomes[file.name] = error
+    return outcomes
 
 
 def remove(
     layout: layouts.Layout,
-    file: scan.CachedFile,
-    objection: Callable[[], str | None],
-) -> None:
-    """Remove one file, with its checksum, if nothing speaks against it now.
+    files: Sequence[scan.CachedFile],
+    objections: Objections,
+) -> dict[str, Outcome]:
+    """Remove files if nothing speaks against it now: base files to the trash.
 
-    The base file goes first: a crash in between leaves a checksum without a
-    file, which is a leftover, and never the other way round.
-
-    :param objection: asked under the lock for a reason to keep the file
-    :raises nova_imagecache.errors.NotNow: it stays, and why
-    :raises OSError: it cannot be removed
+    :returns: what became of each
     """
-    incarnation = file.status.incarnation
-    with locks.guard(layout, file.name, incarnation):
-        reason = objection()
-        if reason is not None:
-            raise errors.NotNow(reason)
-        path = layout.file(file.name)
-        if names.sidecar_of(file.name) and not statuses.gone(
-            layout.file(names.lock_name(file.name))
-        ):
+
+    def act(file: scan.CachedFile) -> None:
+        with directory.opened(layout.base, follow=True) as base_fd:
+            _check(base_fd, file)
+            if file.kind.is_base:
+                trash.move_in(layout, base_fd, file.name)
+            else:
+                os.unlink(file.name, dir_fd=base_fd)
+
+    outcomes = _work(layout, files, names.lock_name, objections, act)
+    _sync(layout)
+    return outcomes
+
+
+def empty(
+    layout: layouts.Layout,
+    files: Sequence[scan.CachedFile],
+    objections: Objections,
+) -> dict[str, Outcome]:
+    """Delete files in the trash for good, if nothing speaks against it now.
+
+    :returns: what became of each
+    """
+    return _work(
+        layout,
+        files,
+        trash.original,
+        objections,
+        lambda file: trash.delete(layout, file),
+    )
+
+
+def put_back(layout: layouts.Layout, file: scan.CachedFile) -> scan.CachedFile:
+    """Move a file from the trash back into the cache.
+
+    :returns: the file as it is in the cache
+    :raises nova_imagecache.errors.NotNow: its lock is held, or it has gone
+    :raises FileExistsError: there is another one by now
+    :raises OSError: it cannot be moved
+    """
+    with locks.nova_lock(layout, trash.original(file.name), blocking=False):
+        return trash.move_out(layout, file)
+
+
+def _check(base_fd: int, file: scan.CachedFile) -> None:
+    """Make sure that this is the file that was judged, and untouched.
+
+    The last thing that is looked at: asking takes time, in which Nova may
+    have touched the file.
+
+    :raises nova_imagecache.errors.NotNow: it is not
+    """
+    base = names.sidecar_of(file.name)
+    if base:
+        with contextlib.suppress(FileNotFoundError):
+            statuses.status_of(base, base_fd)
             raise errors.Changed('its base file is there again')
-        # Asking takes time, in which Nova may have touched the file.
-        status = locks.check_unreplaced(layout, file.name, incarnation)
-        if status.modified != file.status.modified:
-            raise errors.NotNow('somebody has touched it meanwhile')
-        if not file.kind.is_base:
-            os.unlink(path)
-            return
-        with image_locks.fence(path):
-            os.unlink(path)
-        _forget(layout, file.name)
+    try:
+        status = statuses.status_of(file.name, base_fd)
+    except FileNotFoundError:
+        raise errors.Changed('it has gone meanwhile') from None
+    if status.incarnation != file.status.incarnation:
+        raise errors.Changed('another file has taken its place meanwhile')
+    if status.modified != file.status.modified:
+        raise errors.NotNow('somebody has touched it meanwhile')
 
 
-def touch(layout: layouts.Layout, file: scan.CachedFile) -> None:
+def _sync(layout: layouts.Layout) -> None:
+    try:
+        with directory.opened(layout.base, follow=True) as fd:
+            directory.sync(fd)
+    except OSError as error:
+        LOG.debug('%s cannot be synced: %s', layout.base, error)
+
+
+def touch(layout: layouts.Layout, file: scan.CachedFile) -> bool:
     """Note the use of a file where Nova notes it: in its mtime.
 
     Refused on a file that belongs to QEMU's user, and on NFS with root
     squashed; the state remembers the use in any case.
+
+    :returns: whether that could be done
     """
-    with contextlib.suppress(OSError):
+    try:
         os.utime(layout.file(file.name), follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
-def tidy(layout: layouts.Layout, present: Iterable[str], now: float) -> None:
-    """Remove our own traces of base files that others have removed.
+def tidy(
+    layout: layouts.Layout,
+    present: Iterable[str],
+    strays: Iterable[str],
+    now: float,
+) -> None:
+    """Remove our own traces of base files that are gone.
 
     :param present: names of the files in the cache
+    :param strays: names of what is in the trash without its file
     :param now: seconds since the epoch
     """
     for name in set(_list(layout.ledgers)) - set(present):
         _tidy_ledger(layout, name)
+    for stray in strays:
+        base = trash.original(os.path.splitext(stray)[0])
+        with contextlib.suppress(errors.NotNow):
+            with locks.nova_lock(layout, base, blocking=False):
+                trash.tidy(layout, stray)
     for name in _list(layout.temporary):
         path = os.path.join(layout.temporary, name)
         try:
-            if now - os.lstat(path).st_mtime > _STALE_SECONDS:
+            # Not the mtime, which a second name of an old file shares.
+            if now - os.lstat(path).st_ctime > _STALE_SECONDS:
                 os.unlink(path)
         except OSError as error:
             LOG.debug('%s stays: %s', path, error)

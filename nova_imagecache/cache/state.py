@@ -10,6 +10,8 @@ root squashed, is refused.
 from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
+import functools
+import os
 from typing import Any
 
 from oslo_log import log as logging
@@ -26,7 +28,7 @@ from nova_imagecache import names
 LOG = logging.getLogger(__name__)
 
 _KIND = 'state'
-_VERSION = 2
+_VERSION = 3
 
 # Nobody holds the state's lock for longer than it takes to write a file.
 _PATIENCE_SECONDS = 5
@@ -47,6 +49,8 @@ class Sighting:
         without a trace
     :ivar rebaselined: when all that was known of its content had been lost,
         in seconds since the epoch
+    :ivar bad: whether its ledger said that some of it is bad
+    :ivar trashed: when it was first seen in the trash, if it is there
     """
 
     key: statuses.Key
@@ -57,6 +61,8 @@ class Sighting:
     digested: bool = False
     suspect: bool = False
     rebaselined: float | None = None
+    bad: bool = False
+    trashed: clock.Instant | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +71,12 @@ class History:
 
     :ivar suspect: as in :class:`Sighting`
     :ivar rebaselined: likewise
+    :ivar bad: likewise
     """
 
     suspect: bool
     rebaselined: float | None
+    bad: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +84,7 @@ class State:
     """All that is remembered.
 
     :ivar clocks: when each host that shares the cache made its last pass
-    :ivar files: by name
+    :ivar files: by name; those in the trash by the name that they have there
     :ivar version: of the file that this was read from
     """
 
@@ -87,11 +95,31 @@ class State:
     version: statuses.Status | None = None
 
     def sighting(self, file: scan.CachedFile) -> Sighting | None:
-        """Recall this very file, and not another of the same name."""
+        """Recall this very file, and not another of the same name.
+
+        Also if it was moved to the trash, or back, since it was seen.
+        """
+        key = file.status.incarnation.key
         sighting = self.files.get(file.name)
-        if sighting and sighting.key == file.status.incarnation.key:
+        if sighting and sighting.key == key:
             return sighting
+        base = names.trashed_name(file.name)
+        others = [base] if base else self._trashed.get(file.name, [])
+        for other in others:
+            sighting = self.files.get(other)
+            if sighting and sighting.key == key:
+                return sighting
         return None
+
+    @functools.cached_property
+    def _trashed(self) -> dict[str, list[str]]:
+        """Find the names in the trash of each base file."""
+        found: dict[str, list[str]] = {}
+        for name in self.files:
+            base = names.trashed_name(name)
+            if base:
+                found.setdefault(base, []).append(name)
+        return found
 
 
 def last_use(
@@ -140,7 +168,7 @@ def outlived(
 
 def _decode_sighting(value: Any) -> Sighting:
     last_used, image = value['last_used'], value['image']
-    rebaselined = value['rebaselined']
+    rebaselined, trashed = value['rebaselined'], value['trashed']
     return Sighting(
         statuses.decode_key(value['key']),
         None if last_used is None else float(last_used),
@@ -150,6 +178,8 @@ def _decode_sighting(value: Any) -> Sighting:
         bool(value['digested']),
         bool(value['suspect']),
         None if rebaselined is None else float(rebaselined),
+        bool(value['bad']),
+        None if trashed is None else clock.decode_instant(trashed),
     )
 
 
@@ -223,7 +253,16 @@ def _updated(
         suspect=bool((history and history.suspect) or (old and old.suspect)),
         rebaselined=(history.rebaselined if history else None)
         or (old.rebaselined if old else None),
+        bad=history.bad if history else bool(old and old.bad),
+        trashed=((old and old.trashed) or instant)
+        if names.trashed_name(file.name)
+        else None,
     )
+
+
+def _path(layout: layouts.Layout, name: str) -> str:
+    trashed = names.trashed_name(name)
+    return os.path.join(layout.trash, name) if trashed else layout.file(name)
 
 
 def remember(
@@ -237,7 +276,8 @@ def remember(
 ) -> None:
     """Add this pass to what is remembered.
 
-    :param files: what the pass found and left in place
+    :param files: what the pass found and left in place, and what is in the
+        trash now
     :param used: names of those that have a user
     :param images: what they were made from, where that is known
     :param histories: what their ledgers say, of those that have one
@@ -256,7 +296,7 @@ def remember(
         sightings = {
             name: sighting
             for name, sighting in state.files.items()
-            if not statuses.gone(layout.file(name))
+            if not statuses.gone(_path(layout, name))
         }
         for file in files:
             sightings[file.name] = _updated(
@@ -308,23 +348,32 @@ def _version(layout: layouts.Layout) -> statuses.Status | None:
 
 
 def used_since(
-    layout: layouts.Layout, file: scan.CachedFile, state: State, now: float
-) -> bool:
-    """Whether a use was noted after a state was read.
+    layout: layouts.Layout,
+    files: Collection[scan.CachedFile],
+    state: State,
+    now: float,
+) -> frozenset[str]:
+    """Tell which files had a use noted after a state was read.
 
     Cheap, as it is asked before each removal: usually nothing was written.
 
     :param now: when the state was read
-    :raises OSError: this cannot be found out
+    :returns: their names; all of them where this cannot be told
+    :raises OSError: the state cannot be read
     """
     if _version(layout) == state.version:
-        return False
+        return frozenset()
     try:
-        sighting = load(layout).sighting(file)
+        current = load(layout)
     except errors.Damaged:
-        return True
-    last_used = sighting.last_used if sighting else None
-    return last_used is not None and last_used >= now
+        return frozenset(file.name for file in files)
+    used = set()
+    for file in files:
+        sighting = current.sighting(file)
+        last_used = sighting.last_used if sighting else None
+        if last_used is not None and last_used >= now:
+            used.add(file.name)
+    return frozenset(used)
 
 
 def note_use(layout: layouts.Layout, name: str, now: clock.Instant) -> None:

@@ -165,17 +165,19 @@ def status_of_fd(fd: int) -> Status:
     return _status(buffer, _generation(fd))
 
 
-def status_of(path: str) -> Status:
+def status_of(path: str, dir_fd: int | None = None) -> Status:
     """Describe the file at a path; a symbolic link is not followed.
 
+    :param dir_fd: of the directory that the path is relative to
     :raises OSError: as statx(2)
     """
-    buffer = _statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW)
+    start = _AT_FDCWD if dir_fd is None else dir_fd
+    buffer = _statx(start, os.fsencode(path), _AT_SYMLINK_NOFOLLOW)
     status = _status(buffer, None)
     if status.incarnation.born is not None or not status.regular:
         return status
     try:
-        fd = open_regular(path)
+        fd = open_regular(path, dir_fd)
     except PermissionError:
         return status
     try:
@@ -195,16 +197,17 @@ def gone(path: str) -> bool:
     return False
 
 
-def open_regular(path: str) -> int:
+def open_regular(path: str, dir_fd: int | None = None) -> int:
     """Open a regular file for reading, and nothing else.
 
     Does not follow a symbolic link, nor wait for a FIFO's writer.
 
+    :param dir_fd: of the directory that the path is relative to
     :raises OSError: as open(2); EINVAL when it is not a regular file
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags)
+        fd = os.open(path, flags, dir_fd=dir_fd)
     except OSError as error:
         # A symbolic link and a socket, as open(2) reports them.
         if error.errno in (errno.ELOOP, errno.ENXIO):

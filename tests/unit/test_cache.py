@@ -350,6 +350,8 @@ SIGHTING: dict[str, Any] = {
     'digested': False,
     'suspect': False,
     'rebaselined': None,
+    'bad': False,
+    'trashed': None,
 }
 
 
@@ -438,12 +440,17 @@ class StateTest(base.NodeTestCase):
     def test_a_use_noted_since_is_seen(self) -> None:
         self.remember()
         state = states.load(self.node.layout)
-        file = self.file()
         now = self.node.clock.wall
-        self.assertFalse(states.used_since(self.node.layout, file, state, now))
+
+        def used_since() -> frozenset[str]:
+            return states.used_since(
+                self.node.layout, [self.file()], state, now
+            )
+
+        self.assertEqual(set(), used_since())
         self.node.clock.advance(1)
         states.note_use(self.node.layout, SHA, self.node.clock())
-        self.assertTrue(states.used_since(self.node.layout, file, state, now))
+        self.assertEqual({SHA}, used_since())
 
     @ddt.data(
         {},
@@ -455,10 +462,11 @@ class StateTest(base.NodeTestCase):
         {'clocks': {}, 'files': {'f': SIGHTING | {'last_used': 'x'}}},
         {'clocks': {}, 'files': {'f': SIGHTING | {'modified': None}}},
         {'clocks': {}, 'files': {'f': SIGHTING | {'seen': 5}}},
+        {'clocks': {}, 'files': {'f': SIGHTING | {'trashed': 5}}},
     )
     def test_other_fields_are_damage(self, body: dict[str, Any]) -> None:
         records.save(
-            self.node.layout, self.node.layout.state, 'state', 1, body
+            self.node.layout, self.node.layout.state, 'state', 3, body
         )
         self.assertRaises(errors.Damaged, states.load, self.node.layout)
 

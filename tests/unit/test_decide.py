@@ -59,17 +59,20 @@ def decide_one(
     vetoes: tuple[str, ...] = (),
     **settings: Any,
 ) -> decide.Decision:
-    (decision,) = decide.decide(
-        [file],
-        testimony,
-        state or states.State(),
-        {}
-        if knowledge is None
-        else {file.name: schedule.Entry(file.name, 4096, knowledge, None)},
+    decisions = decide.decide(
+        decide.Facts(
+            INSTANT,
+            [file],
+            testimony=testimony,
+            state=state or states.State(),
+            entries={}
+            if knowledge is None
+            else {file.name: schedule.Entry(file.name, 4096, knowledge, None)},
+            vetoes=vetoes,
+        ),
         confs.Settings(instances_path='/i', **settings),
-        INSTANT,
-        vetoes,
     )
+    (decision,) = decisions.files
     return decision
 
 

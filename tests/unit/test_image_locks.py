@@ -8,6 +8,7 @@ import os
 import subprocess
 from typing import Any
 
+from nova_imagecache.cache import directory
 from nova_imagecache.cache import image_locks
 from nova_imagecache.cache import removal
 from nova_imagecache import errors
@@ -76,9 +77,9 @@ class ImageLockTest(base.NodeTestCase):
     ) -> None:
         real = removal.remove
 
-        def remove(*args: Any) -> None:
+        def remove(*args: Any) -> Any:
             self.start_qemu()
-            real(*args)
+            return real(*args)
 
         self.patch(removal, 'remove', remove)
         file = self.file_of(self.node.run(), self.name)
@@ -87,17 +88,16 @@ class ImageLockTest(base.NodeTestCase):
 
     def test_no_qemu_gets_in_between_the_question_and_the_act(self) -> None:
         started: list[bytes] = []
-        real = os.unlink
+        real = directory.rename
 
-        def unlink(path: Any, *args: Any, **kwargs: Any) -> None:
-            if path == self.path:
-                process = self.start_qemu()
-                process.wait()
-                assert process.stderr is not None
-                started.append(process.stderr.read())
-            real(path, *args, **kwargs)
+        def rename(*args: Any) -> None:
+            process = self.start_qemu()
+            process.wait()
+            assert process.stderr is not None
+            started.append(process.stderr.read())
+            real(*args)
 
-        self.patch(os, 'unlink', unlink)
+        self.patch(directory, 'rename', rename)
         self.node.run()
         self.assertIn(b'Failed to get "consistent read" lock', started[0])
         self.assertNotIn(self.name, self.node.files())

@@ -195,9 +195,9 @@ class RemovalTest(base.NodeTestCase):
         name = self.node.add_image('old', age=365 * base.DAY)
         real = removal.remove
 
-        def remove(*args: Any) -> None:
+        def remove(*args: Any) -> Any:
             self.node.add_overlay(GUEST, name)
-            real(*args)
+            return real(*args)
 
         self.patch(removal, 'remove', remove)
         self.assert_kept(name, 'begun to use it')
@@ -206,9 +206,9 @@ class RemovalTest(base.NodeTestCase):
         name = self.node.add_image('old', age=365 * base.DAY)
         real = removal.remove
 
-        def remove(*args: Any) -> None:
+        def remove(*args: Any) -> Any:
             os.utime(self.node.base_path(name))
-            real(*args)
+            return real(*args)
 
         self.patch(removal, 'remove', remove)
         self.assert_kept(name, 'touched')
@@ -235,10 +235,10 @@ class RemovalTest(base.NodeTestCase):
         name = self.node.add_image('old', age=365 * base.DAY)
         real = removal.remove
 
-        def remove(*args: Any) -> None:
+        def remove(*args: Any) -> Any:
             now = self.node.clock()
             states.note_use(self.node.layout, name, now)
-            real(*args)
+            return real(*args)
 
         self.patch(removal, 'remove', remove)
         self.assert_kept(name, 'noted')
@@ -263,10 +263,10 @@ class RemovalTest(base.NodeTestCase):
         name = self.node.add_image('old', age=365 * base.DAY)
         real = removal.remove
 
-        def remove(*args: Any) -> None:
+        def remove(*args: Any) -> Any:
             os.unlink(self.node.base_path(name))
             self.node.add_base(name, age=365 * base.DAY)
-            real(*args)
+            return real(*args)
 
         self.patch(removal, 'remove', remove)
         self.assert_kept(name, 'another file')
@@ -276,10 +276,9 @@ class RemovalTest(base.NodeTestCase):
         other = self.node.add_image('other', age=365 * base.DAY)
         real = removal.remove
 
-        def remove(layout: Any, file: Any, objection: Any) -> None:
-            if file.name == name:
-                os.unlink(self.node.base_path(name))
-            real(layout, file, objection)
+        def remove(*args: Any) -> Any:
+            os.unlink(self.node.base_path(name))
+            return real(*args)
 
         self.patch(removal, 'remove', remove)
         report = self.node.run()
@@ -303,9 +302,9 @@ class RemovalTest(base.NodeTestCase):
         self.node.add_base(f'{name}.sha1', age=365 * base.DAY)
         real = removal.remove
 
-        def remove(*args: Any) -> None:
+        def remove(*args: Any) -> Any:
             self.node.add_base(name)
-            real(*args)
+            return real(*args)
 
         self.patch(removal, 'remove', remove)
         self.assert_kept(f'{name}.sha1', 'there again')
@@ -316,12 +315,10 @@ class RemovalTest(base.NodeTestCase):
         self.node.run()
         self.node.configure(remove_unused=True)
 
-        def forget(*args: Any) -> None:
+        def carry(*args: Any) -> None:
             raise KeyboardInterrupt
 
-        with fixtures.MonkeyPatch(
-            'nova_imagecache.cache.removal._forget', forget
-        ):
+        with fixtures.MonkeyPatch('nova_imagecache.cache.trash._carry', carry):
             self.assertRaises(KeyboardInterrupt, self.node.run)
         self.assertEqual({f'{name}.sha1'}, self.node.files())
         # Fetched anew meanwhile: what is left of the old one says nothing.
@@ -374,17 +371,16 @@ class RemovalTest(base.NodeTestCase):
     def test_stale_scratch_files_of_ours_are_removed(self) -> None:
         self.node.add_image('x')
         os.makedirs(self.node.layout.temporary)
-        paths = []
-        for name, age in (('stale', base.DAY), ('fresh', 0)):
-            path = os.path.join(self.node.layout.temporary, name)
-            with open(path, 'w'):
-                pass
-            os.utime(path, (self.node.clock.wall - age,) * 2)
-            paths.append(path)
+        path = os.path.join(self.node.layout.temporary, 'scratch')
+        with open(path, 'w'):
+            pass
+        # A second name of a file has its mtime, which says nothing.
+        os.utime(path, (0, 0))
         self.node.run()
-        self.assertEqual(
-            [False, True], [os.path.exists(path) for path in paths]
-        )
+        self.assertTrue(os.path.exists(path))
+        self.node.clock.advance(base.DAY)
+        self.node.run()
+        self.assertFalse(os.path.exists(path))
 
 
 @ddt.ddt
