@@ -174,11 +174,12 @@ def _decide_file(
             'not a name that the image cache uses', action=Action.LEAVE
         )
     in_use = _in_use(users, held)
+    pinned = file.name in facts.pins
     if in_use is not None:
-        return fate(in_use)
+        return fate(in_use + (', and pinned' if pinned else ''))
     unused = 'left behind' if file.kind is names.Kind.LEFTOVER else 'unused'
     least = minimum_age(file.kind, settings)
-    if file.name in facts.pins:
+    if pinned:
         return fate(f'{unused}, but pinned')
     if not settings.remove_unused:
         return fate(f'{unused}; removal is off')

@@ -13,16 +13,20 @@ import contextlib
 import os
 
 from oslo_config import cfg
+from oslo_log import log as logging
 
 from nova_imagecache.cache import images
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import state as states
+from nova_imagecache.cache import trash
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import errors
 from nova_imagecache import names
+
+LOG = logging.getLogger(__name__)
 
 #: Writes an image to the path that it is given.
 Fetch = Callable[[str], object]
@@ -65,18 +69,58 @@ def _check_size(image: images.Image, size: int | None) -> None:
 
 
 def _is_there(layout: layouts.Layout, name: str) -> bool:
-    """Whether the file is cached; if so it counts as used now.
+    """Whether the file is cached, or in the trash; then it is used now.
 
     As Nova does, so that nobody takes it for unused meanwhile.
     """
     path = layout.file(name)
-    if not os.path.exists(path):
+    if not os.path.exists(path) and not _recover(layout, name):
         return False
+    use(layout, name)
+    return True
+
+
+def use(layout: layouts.Layout, name: str) -> None:
+    """Note that a base file is used now, as far as that can be done."""
     try:
-        os.utime(path)
+        os.utime(layout.file(name))
     except OSError:
         states.note_use(layout, name, clocks.now())
-    return True
+
+
+def _recover(layout: layouts.Layout, name: str) -> bool:
+    """Bring a base file back from the trash, if it is there and sound.
+
+    The newest one. One that is known to be bad is to be fetched anew, and so
+    is one of which nothing can be known.
+    """
+    files = [
+        file
+        for file in trash.scan(layout).files
+        if trash.original(file.name) == name
+    ]
+    if not files:
+        return False
+    try:
+        state = states.load(layout)
+    except (errors.Error, OSError):
+        return False
+    for file in sorted(files, key=lambda file: -file.status.changed):
+        sighting = state.sighting(file)
+        if sighting and sighting.bad:
+            continue
+        try:
+            trash.move_out(layout, file)
+        except (errors.NotNow, OSError) as error:
+            LOG.warning(
+                'Base file %(name)s is fetched, as it cannot be brought back '
+                'from the trash: %(error)s',
+                {'name': name, 'error': error},
+            )
+            return False
+        LOG.info('Brought base file %s back from the trash', name)
+        return True
+    return False
 
 
 def _ensure_fetched(
@@ -133,8 +177,9 @@ def cache_image(
 ) -> str:
     """Make sure that a base file is in the cache, and make a disk from it.
 
-    Waits for the file's lock, which is Nova's, and so for anybody else who is
-    fetching the same image. Nobody ever sees half a base file.
+    One that was removed lately comes back from the trash. Waits for the file's
+    lock, which is Nova's, and so for anybody else who is fetching the same
+    image. Nobody ever sees half a base file.
 
     :param fetch: writes the image to the path it is given; called only if
         the base file is absent. What it raises comes out here.

@@ -48,7 +48,12 @@ class _Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         report = self.make_report(parsed_args)
         show_findings(report)
         self.exit_code = self.judge(report)
-        return output.COLUMNS, [output.row(file) for file in report.files]
+        rows = [*report.files, *self.more(report)]
+        return output.COLUMNS, [output.row(file) for file in rows]
+
+    def more(self, report: reports.Report) -> Iterable[reports.FileReport]:
+        """Give what is to be listed beside what is in the cache."""
+        return ()
 
 
 def show_findings(report: reports.Report) -> None:
@@ -99,6 +104,10 @@ class Pass(_Listing):
         """Make the pass."""
         one_pass = self.make_pass()
         return one_pass.preview() if parsed_args.dry_run else one_pass.run()
+
+    def more(self, report: reports.Report) -> Iterable[reports.FileReport]:
+        """List the trash as well, which passes empty."""
+        return report.trash
 
     def judge(self, report: reports.Report) -> int:
         """Give the exit code; a pass that may not remove is not fine."""
