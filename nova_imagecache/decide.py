@@ -116,6 +116,15 @@ class Decisions:
     trash: tuple[Decision, ...]
     problems: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say which files in the trash somebody still has open."""
+        return tuple(
+            f'{each.file.name} stays in the trash: {each.reason}'
+            for each in self.trash
+            if each.used and each.action is Action.KEEP
+        )
+
 
 def minimum_age(kind: names.Kind, settings: conf.Settings) -> int:
     """Say for how many seconds an unused file of a kind is kept."""

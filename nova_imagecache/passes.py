@@ -90,6 +90,7 @@ class Pass:
             view.entries,
             findings,
             decisions.problems,
+            decisions.notes,
             dry_run=True,
         )
 
@@ -100,7 +101,12 @@ class Pass:
             return self._report(view)
         decisions = decide.decide(view.facts, self._settings)
         actor = act.Actor(self._layout, self._witnesses, view)
-        return self._finish(view, actor.act(decisions), decisions.problems)
+        return self._finish(
+            view,
+            actor.act(decisions),
+            decisions.problems,
+            decisions.notes,
+        )
 
     def verify_now(
         self, chosen: Collection[str], strict: bool = False
@@ -132,6 +138,7 @@ class Pass:
         view: look.View,
         done: act.Done,
         more_problems: Iterable[str] = (),
+        notes: Iterable[str] = (),
         urgent: bool = False,
         strict: bool = False,
     ) -> reports.Report:
@@ -170,7 +177,7 @@ class Pass:
             if finding.problem or (strict and finding.skipped)
         ]
         return self._report(
-            view, done.files, done.trash, entries, findings, problems
+            view, done.files, done.trash, entries, findings, problems, notes
         )
 
     def _remember(
@@ -299,6 +306,7 @@ class Pass:
         entries: Mapping[str, schedule.Entry] | None = None,
         findings: Mapping[str, knowledges.Finding] | None = None,
         problems: Iterable[str] = (),
+        notes: Iterable[str] = (),
         dry_run: bool = False,
     ) -> reports.Report:
         entries, findings = entries or {}, findings or {}
@@ -333,7 +341,7 @@ class Pass:
             trash=trash_rows,
             vetoes=view.facts.obstacles,
             problems=(*view.problems, *problems),
-            notes=view.testimony.notes,
+            notes=(*view.testimony.notes, *notes),
             dry_run=dry_run,
             checksums=self._settings.checksum,
             coverage=coverage,

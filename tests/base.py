@@ -18,6 +18,7 @@ from oslo_config import cfg
 import testtools
 
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import pins
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import hook
@@ -158,6 +159,9 @@ class Node:
             backing = self.base_path(backing)
         qemu_img('create', '-f', 'qcow2', '-b', backing, '-F', form, path)
         return path
+
+    def pin(self, name: str) -> None:
+        pins.pin(self.layout, pins.Pin(name), self.clock())
 
     def make_pass(self, *witnesses: Any, inline: bool = True) -> passes.Pass:
         return passes.Pass(self.settings, witnesses, self.clock, inline)

@@ -7,6 +7,7 @@ import errno
 
 from nova_imagecache.cache import image_locks
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import trash
 from nova_imagecache import names
 from nova_imagecache.witnesses import testimony as testimonies
 
@@ -24,14 +25,23 @@ class ImageLockWitness:
         self._works: bool | None = None
 
     def look(self, base_files: Collection[str]) -> testimonies.Testimony:
-        """Say which of these files a QEMU has open."""
+        """Say which of these files a QEMU has open.
+
+        And which of those in the trash, by the name that they have there.
+        """
+        places = {
+            name: self._layout.file(name)
+            for name in base_files
+            if names.kind_of(name).is_base
+        } | {
+            file.name: trash.path_of(self._layout, file.name)
+            for file in trash.scan(self._layout).files
+        }
         held = set()
         notes = []
-        for name in base_files:
-            if not names.kind_of(name).is_base:
-                continue
+        for name, path in places.items():
             try:
-                if self._held(name):
+                if self._held(path):
                     held.add(name)
             except OSError as error:
                 # What has gone, or is no file, is nobody's.
@@ -53,8 +63,7 @@ class ImageLockWitness:
         """Add nothing: whoever removes the file asks once more."""
         return testimonies.Testimony()
 
-    def _held(self, name: str) -> bool:
-        path = self._layout.file(name)
+    def _held(self, path: str) -> bool:
         if self._works is None:
             self._works = image_locks.work_on(path)
         return self._works and image_locks.in_use(path)
