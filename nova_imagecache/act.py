@@ -71,6 +71,7 @@ class Actor:
             self._layout,
             _chosen(decisions.files, Action.REMOVE),
             lambda files: self._objections(files, {}),
+            self._view.now.wall,
         )
         deleted = removal.empty(
             self._layout,

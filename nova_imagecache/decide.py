@@ -218,7 +218,11 @@ def _decide_trashed(
     users = tuple(sorted(facts.testimony.users.get(name, ())))
     sighting = facts.state.sighting(file)
     since = sighting.trashed if sighting else None
-    age = 0.0 if since is None else clocks.elapsed(since, facts.now)
+    if since is not None:
+        age = clocks.elapsed(since, facts.now)
+    else:
+        # No pass could note it yet, as on a full disk.
+        age = max(0.0, facts.now.wall - names.trashed_at(file.name))
     decision = Decision(
         file=file,
         action=Action.KEEP,

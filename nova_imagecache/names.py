@@ -60,7 +60,7 @@ _LEFTOVER_PATTERNS = (
     re.compile(r'\.(?P<base>.+)\.[A-Za-z0-9]{6}'),
 )
 
-# The same base file may be in the trash more than once.
+# When it was moved there, in seconds since the epoch.
 _TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
 
 
@@ -111,6 +111,22 @@ def trashed_name(name: str) -> str | None:
     if dot and _TRASH_SUFFIX.fullmatch(suffix) and _base_kind(base):
         return base
     return None
+
+
+def trash_name(name: str, moved: float) -> str:
+    """Give the name in the trash of a base file.
+
+    :param moved: when it was moved there, in seconds since the epoch
+    """
+    return f'{name}.{int(moved) & 0xFFFFFFFF:08x}'
+
+
+def trashed_at(name: str) -> int:
+    """Say when a file in the trash was moved there, by its name.
+
+    :returns: seconds since the epoch, of a clock that may have been wrong
+    """
+    return int(name.rpartition('.')[2], 16)
 
 
 def lock_name(name: str) -> str:

@@ -105,7 +105,9 @@ def _recover(layout: layouts.Layout, name: str) -> bool:
         state = states.load(layout)
     except (errors.Error, OSError):
         return False
-    for file in sorted(files, key=lambda file: -file.status.changed):
+    for file in sorted(
+        files, key=lambda file: names.trashed_at(file.name), reverse=True
+    ):
         sighting = state.sighting(file)
         if sighting and sighting.bad:
             continue

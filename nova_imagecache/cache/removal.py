@@ -95,9 +95,11 @@ def remove(
     layout: layouts.Layout,
     files: Sequence[scan.CachedFile],
     objections: Objections,
+    now: float,
 ) -> dict[str, Outcome]:
     """Remove files if nothing speaks against it now: base files to the trash.
 
+    :param now: seconds since the epoch
     :returns: what became of each
     """
 
@@ -105,7 +107,7 @@ def remove(
         with directory.opened(layout.base, follow=True) as base_fd:
             _check(base_fd, file)
             if file.kind.is_base:
-                trash.move_in(layout, base_fd, file.name)
+                trash.move_in(layout, base_fd, file.name, now)
             else:
                 os.unlink(file.name, dir_fd=base_fd)
 

@@ -2,10 +2,10 @@
 
 """The trash: base files that were removed, until they are deleted.
 
-A base file ``F`` is in there as ``F.<8 hex digits>``, with what is known of
-its content beside it as ``F.<8 hex digits>.sha1`` and ``.ledger``. There is no
-record that would have to be written first, so a full disk keeps nothing from
-being removed; since when a file is there is in the state.
+A base file ``F`` is in there as ``F.<8 hex digits>``, which are the time when
+it was moved there, in seconds since the epoch. What is known of its content is
+beside it, as ``F.<8 hex digits>.sha1`` and ``.ledger``. Nothing has to be
+written first, so a full disk keeps nothing from being removed.
 
 Whoever changes what is in the trash under a name holds the lock of the base
 file of that name.
@@ -159,7 +159,9 @@ def _traces(layout: layouts.Layout, name: str) -> tuple[str, str]:
     return names.sidecar_name(layout.file(name)), layout.ledger(name)
 
 
-def move_in(layout: layouts.Layout, base_fd: int, name: str) -> str:
+def move_in(
+    layout: layouts.Layout, base_fd: int, name: str, now: float
+) -> str:
     """Move a base file to the trash.
 
     The caller holds its lock, and has checked that it may go. What is known
@@ -167,14 +169,21 @@ def move_in(layout: layouts.Layout, base_fd: int, name: str) -> str:
     between loses nothing.
 
     :param base_fd: handle of the cache directory
+    :param now: seconds since the epoch
     :returns: its name there
     :raises nova_imagecache.errors.NotNow: a QEMU has it open
+    :raises FileExistsError: it is there already, moved in the same second
     :raises OSError: it cannot be moved
     """
-    trashed = f'{name}.{secrets.token_hex(4)}'
+    trashed = names.trash_name(name, now)
     companions = _companions(path_of(layout, trashed))
     traces = _traces(layout, name)
     with directory.opened_below(base_fd, *_BELOW_CACHE, make=True) as fd:
+        if trashed in os.listdir(fd):
+            # The companions there are those of another file.
+            raise FileExistsError(
+                errno.EEXIST, 'Another one was moved to the trash just now'
+            )
         try:
             for source, target in zip(traces, companions, strict=True):
                 _copy(layout, source, target)

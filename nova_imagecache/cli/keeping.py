@@ -98,7 +98,7 @@ def _find(layout: layouts.Layout, name: str) -> scans.CachedFile:
             f'there is no {names.printable(name)} in the trash; '
             'nova-imagecache trash shows what there is'
         )
-    return max(found, key=lambda file: file.status.changed)
+    return max(found, key=lambda file: names.trashed_at(file.name))
 
 
 class _Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):

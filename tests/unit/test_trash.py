@@ -160,14 +160,26 @@ class RetentionTest(TrashTestCase):
         self.assertIn('lock', self.row(self.node.run()).reason)
         self.assertEqual({self.name}, self.node.trash())
 
-    def test_without_a_state_it_counts_from_when_it_is_seen(self) -> None:
+    def test_without_a_state_its_name_tells_since_when_it_is_there(
+        self,
+    ) -> None:
         os.unlink(self.node.layout.state)
-        self.node.clock.advance(base.DAY)
+        self.node.clock.advance(3599)
         self.node.run()
         self.assertEqual({self.name}, self.node.trash())
-        self.node.clock.advance(3601)
+        os.unlink(self.node.layout.state)
+        self.node.clock.advance(2)
         self.node.run()
         self.assertEqual(set(), self.node.trash())
+
+    def test_of_two_in_the_same_second_the_second_waits_a_pass(self) -> None:
+        self.node.add_base(self.name, data=b'new', age=2 * base.DAY)
+        report = self.node.run()
+        self.assertIn('just now', report.problems[0])
+        self.assertEqual({self.name}, self.node.files())
+        self.assertEqual(self.data, self.read(self.in_trash()))
+        self.assertEqual(self.sha1, self.read(self.in_trash() + '.sha1'))
+        self.assertTrue(os.path.exists(self.in_trash() + '.ledger'))
 
     def test_a_dry_run_deletes_nothing_and_says_what_it_would(self) -> None:
         self.node.clock.advance(base.DAY)
