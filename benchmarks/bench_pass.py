@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as path:
-        settings = confs.Settings(instances_path=path)
+        settings = confs.Settings(
+            instances_path=path, witnesses=("overlays", "locks")
+        )
         layout = layouts.Layout.of(settings)
         print(
             f'{options.guests} guests, {options.base_files} base files, '

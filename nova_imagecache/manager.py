@@ -18,6 +18,9 @@ from nova_imagecache import conf as confs
 from nova_imagecache import passes
 from nova_imagecache import report as reports
 from nova_imagecache.witnesses import instances
+from nova_imagecache.witnesses import libvirt_connection
+from nova_imagecache.witnesses import overlays
+from nova_imagecache.witnesses import panel
 
 #: Fetches the instances of all hosts that share the cache, given a context.
 GetInstances = Callable[[Any], Iterable[Any]]
@@ -37,6 +40,8 @@ class ImageCacheManager:
         get_instances: GetInstances | None = None,
         clock: clocks.Clock = clocks.now,
         inline: bool = False,
+        connect: Callable[[], Any] | None = None,
+        read_as_root: overlays.ReadAsRoot | None = None,
     ) -> None:
         """Make a manager; the options are read anew in each pass.
 
@@ -46,6 +51,12 @@ class ImageCacheManager:
         :param inline: whether passes themselves read the base files that are
             due, however long that takes, and start no process for it
         :param clock: gives the present moment
+        :param connect: gives the host's own open connection to libvirt, as
+            ``Host.get_connection`` of nova/virt/libvirt/host.py, or raises.
+            Without it a process opens one that can only read.
+        :param read_as_root: reads so many bytes at an offset of a file that
+            this process may not read: a disk of a guest. It has to open the
+            path with O_NOFOLLOW and refuse what is no regular file.
         """
         self._conf = cfg.CONF if conf is None else conf
         confs.register_opts(self._conf)
@@ -53,6 +64,12 @@ class ImageCacheManager:
         self._clock = clock
         self._inline = inline
         self._scrub = background.Scrub(clock)
+        self._lent = panel.Lent(
+            None
+            if connect is None
+            else libvirt_connection.HostConnection(connect),
+            read_as_root,
+        )
 
     @property
     def cache_dir(self) -> str:
@@ -116,8 +133,14 @@ class ImageCacheManager:
         mappings: instances.BlockDeviceMappings | None,
         inline: bool,
     ) -> reports.Report:
-        witness = instances.InstanceWitness(all_instances, mappings)
-        return passes.Pass(settings, [witness], self._clock, inline).run()
+        witnesses = []
+        if 'instances' in settings.witnesses:
+            witnesses.append(
+                instances.InstanceWitness(all_instances, mappings)
+            )
+        return passes.Pass(
+            settings, witnesses, self._clock, inline, lent=self._lent
+        ).run()
 
     def verify_base_images(self, context: Any) -> reports.Report:
         """Make one pass, with the instances fetched here: the 2012 name.

@@ -31,8 +31,8 @@ from nova_imagecache import names
 from nova_imagecache import report as reports
 from nova_imagecache import verification
 from nova_imagecache.witnesses import exposure
-from nova_imagecache.witnesses import image_locks as locks_witness
 from nova_imagecache.witnesses import overlays
+from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimony as testimonies
 
 
@@ -46,22 +46,26 @@ class Pass:
         clock: clocks.Clock = clocks.now,
         inline: bool = False,
         progress_bar: checksum.ProgressBar = checksum.no_progress_bar,
+        lent: panel.Lent = panel.NOTHING,
     ) -> None:
         """Prepare a pass; nothing is looked at yet.
 
-        :param witnesses: those beside overlays and image locks, which are
-            always asked
+        :param witnesses: those beside the ones that the settings name and
+            that need nobody's list
         :param inline: whether the pass itself reads the base files that are
             due, and does not leave that to a scrub
         :param progress_bar: shows how far the reading of files has got
+        :param lent: what the host lends to the witnesses
         """
         self._settings = settings
         self._layout = layouts.Layout.of(settings)
-        self._overlays = overlays.OverlayWitness(self._layout)
+        self._overlays = overlays.OverlayWitness(
+            self._layout, lent.read_as_root
+        )
         self._witnesses = (
             *witnesses,
             self._overlays,
-            locks_witness.ImageLockWitness(self._layout),
+            *panel.assemble(settings, self._layout, lent),
         )
         self._clock = clock
         self._inline = inline
@@ -214,6 +218,7 @@ class Pass:
                     for name, entry in view.entries.items()
                     if entry.known.ledger is not None
                 },
+                view.state,
             )
         except errors.NotNow as error:
             return [f'{self._layout.state} cannot be kept: {error}']

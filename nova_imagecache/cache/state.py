@@ -202,11 +202,14 @@ def _decode(body: Mapping[str, Any]) -> State:
 def _encode(state: State) -> records.Body:
     return {
         'clocks': {
-            host: dataclasses.asdict(instant)
-            for host, instant in state.clocks.items()
+            host: vars(instant) for host, instant in state.clocks.items()
         },
         'files': {
-            name: dataclasses.asdict(sighting)
+            name: vars(sighting)
+            | {
+                'seen': vars(sighting.seen),
+                'trashed': sighting.trashed and vars(sighting.trashed),
+            }
             for name, sighting in state.files.items()
         },
     }
@@ -273,6 +276,7 @@ def remember(
     used: Collection[str],
     images: Mapping[str, str],
     histories: Mapping[str, History],
+    before: State,
 ) -> None:
     """Add this pass to what is remembered.
 
@@ -281,12 +285,15 @@ def remember(
     :param used: names of those that have a user
     :param images: what they were made from, where that is known
     :param histories: what their ledgers say, of those that have one
+    :param before: what the pass began with, which need not be read again
+        where nobody has written since
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
     with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
         try:
-            state = load(layout)
+            unchanged = before.version and before.version == _version(layout)
+            state = before if unchanged else load(layout)
         except errors.Damaged as error:
             records.set_aside(layout.state, error)
             state = State()

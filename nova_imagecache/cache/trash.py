@@ -179,8 +179,9 @@ def move_in(
     companions = _companions(path_of(layout, trashed))
     traces = _traces(layout, name)
     with directory.opened_below(base_fd, *_BELOW_CACHE, make=True) as fd:
-        if trashed in os.listdir(fd):
-            # The companions there are those of another file.
+        # The companions there would be those of another file.
+        with contextlib.suppress(FileNotFoundError):
+            statuses.status_of(trashed, fd)
             raise FileExistsError(
                 errno.EEXIST, 'Another one was moved to the trash just now'
             )

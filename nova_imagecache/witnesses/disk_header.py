@@ -8,8 +8,10 @@ names found are whatever the header says: a guest can write a header to a raw
 disk, so they are for comparing, never for opening.
 """
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -67,11 +69,23 @@ class DiskHeader:
     data_file: str | None = None
 
 
-def _read(fd: int, offset: int, length: int) -> bytes:
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the bytes of a disk come from.
+
+    :ivar pread: gives so many bytes, the first number, from an offset, the
+        second; fewer at the end
+    """
+
+    pread: Callable[[int, int], bytes]
+    size: int
+
+
+def _read(source: Source, offset: int, length: int) -> bytes:
     """Read exactly so much; offsets come from the header and may be wild."""
     data = b''
-    if offset + length <= os.fstat(fd).st_size:
-        data = os.pread(fd, length, offset)
+    if offset + length <= source.size:
+        data = source.pread(length, offset)
     if len(data) < length:
         raise MalformedHeader(
             f'it points to {length} bytes at {offset}, past its end'
@@ -90,14 +104,16 @@ def _unpack(layout: struct.Struct, block: bytes) -> tuple[Any, ...]:
     return layout.unpack_from(block)
 
 
-def _qcow2_extensions(fd: int, block: bytes, version: int) -> dict[int, bytes]:
+def _qcow2_extensions(
+    source: Source, block: bytes, version: int
+) -> dict[int, bytes]:
     offset = _QCOW2_V2_HEADER_LENGTH
     if version >= 3:
         (offset,) = _unpack(_QCOW2_V3_LENGTH_FIELD, block)
     extensions: dict[int, bytes] = {}
     while offset + _QCOW2_EXTENSION.size <= _BLOCK * 16:
         try:
-            head = _read(fd, offset, _QCOW2_EXTENSION.size)
+            head = _read(source, offset, _QCOW2_EXTENSION.size)
         except MalformedHeader:
             break
         kind, length = _QCOW2_EXTENSION.unpack(head)
@@ -107,12 +123,12 @@ def _qcow2_extensions(fd: int, block: bytes, version: int) -> dict[int, bytes]:
         if kind in (_QCOW2_BACKING_FORMAT, _QCOW2_DATA_FILE):
             if length > _QCOW_NAME_LIMIT:
                 raise MalformedHeader('a name in it is too long')
-            extensions[kind] = _read(fd, offset, length)
+            extensions[kind] = _read(source, offset, length)
         offset += (length + 7) // 8 * 8
     return extensions
 
 
-def _read_qcow(fd: int, block: bytes) -> DiskHeader:
+def _read_qcow(source: Source, block: bytes) -> DiskHeader:
     _magic, version, offset, length = _unpack(_QCOW_BACKING, block)
     if version not in (1, 2, 3):
         raise MalformedHeader(f'qcow version {version} is unknown')
@@ -120,10 +136,10 @@ def _read_qcow(fd: int, block: bytes) -> DiskHeader:
     if offset:
         if length > _QCOW_NAME_LIMIT:
             raise MalformedHeader('the name of its backing file is too long')
-        backing = _name(_read(fd, offset, length))
+        backing = _name(_read(source, offset, length))
     if version == 1:
         return DiskHeader('qcow', backing)
-    extensions = _qcow2_extensions(fd, block, version)
+    extensions = _qcow2_extensions(source, block, version)
     named = {kind: _name(data) for kind, data in extensions.items()}
     return DiskHeader(
         'qcow2',
@@ -133,25 +149,41 @@ def _read_qcow(fd: int, block: bytes) -> DiskHeader:
     )
 
 
-def _read_qed(fd: int, block: bytes) -> DiskHeader:
+def _read_qed(source: Source, block: bytes) -> DiskHeader:
     *_others, features, offset, length = _unpack(_QED_HEADER, block)
     if not features & _QED_HAS_BACKING:
         return DiskHeader('qed')
     if length > _QCOW_NAME_LIMIT:
         raise MalformedHeader('the name of its backing file is too long')
-    return DiskHeader('qed', _name(_read(fd, offset, length)))
+    return DiskHeader('qed', _name(_read(source, offset, length)))
 
 
-def _read_vmdk(fd: int, block: bytes) -> DiskHeader:
+def _read_vmdk(source: Source, block: bytes) -> DiskHeader:
     descriptor = block
     if block.startswith(_VMDK_MAGIC):
         _magic, offset, length = _unpack(_VMDK_DESCRIPTOR, block)
         if not offset:
             return DiskHeader('vmdk')
         length = min(length * _SECTOR, _VMDK_DESCRIPTOR_LIMIT)
-        descriptor = _read(fd, offset * _SECTOR, length)
+        descriptor = _read(source, offset * _SECTOR, length)
     match = _VMDK_PARENT.search(descriptor)
     return DiskHeader('vmdk', _name(match[1]) if match else None)
+
+
+def read_header_from(source: Source) -> DiskHeader:
+    """Read the header of a disk image, wherever it comes from.
+
+    :raises MalformedHeader: it has the magic of a format, and cannot be one
+    :raises Exception: whatever reading raises
+    """
+    block = source.pread(_BLOCK, 0)
+    if block.startswith(_QCOW_MAGIC):
+        return _read_qcow(source, block)
+    if block.startswith(_QED_MAGIC):
+        return _read_qed(source, block)
+    if block.startswith((_VMDK_MAGIC, _VMDK_DESCRIPTOR_MAGIC)):
+        return _read_vmdk(source, block)
+    return DiskHeader()
 
 
 def read_header(fd: int) -> DiskHeader:
@@ -161,14 +193,9 @@ def read_header(fd: int) -> DiskHeader:
     :raises MalformedHeader: it has the magic of a format, and cannot be one
     :raises OSError: it cannot be read
     """
-    block = os.pread(fd, _BLOCK, 0)
-    if block.startswith(_QCOW_MAGIC):
-        return _read_qcow(fd, block)
-    if block.startswith(_QED_MAGIC):
-        return _read_qed(fd, block)
-    if block.startswith((_VMDK_MAGIC, _VMDK_DESCRIPTOR_MAGIC)):
-        return _read_vmdk(fd, block)
-    return DiskHeader()
+    return read_header_from(
+        Source(functools.partial(os.pread, fd), os.fstat(fd).st_size)
+    )
 
 
 def _strings(value: Any) -> list[str]:

@@ -12,8 +12,8 @@ import stat
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import status as statuses
+from nova_imagecache.witnesses import chains as disk_chains
 from nova_imagecache.witnesses import disk_header
-from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import qcow2_map
 
 # Extents that are looked at for one base file, shared by the disks over it, of
@@ -81,7 +81,7 @@ def _through(
 
 
 def _open_layers(
-    chain: overlays.Chain, stack: contextlib.ExitStack
+    chain: disk_chains.Chain, stack: contextlib.ExitStack
 ) -> list[qcow2_map.Map]:
     if len(chain.paths) > _MOST_LAYERS:
         raise qcow2_map.NoMap('it has too many layers')
@@ -96,7 +96,7 @@ def _open_layers(
 
 
 def _expose(
-    chain: overlays.Chain,
+    chain: disk_chains.Chain,
     ranges: Sequence[tuple[int, int]],
     budget: _Budget,
 ) -> tuple[Extent, ...]:
@@ -116,7 +116,7 @@ def expose(
     layout: layouts.Layout,
     base_file: str,
     ranges: Sequence[tuple[int, int]],
-    chains: Sequence[overlays.Chain],
+    chains: Sequence[disk_chains.Chain],
 ) -> list[Exposure]:
     """Say how each guest fares with bad bytes in a base file.
 

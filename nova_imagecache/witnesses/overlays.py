@@ -2,10 +2,9 @@
 
 """The witness that reads the headers of all disks below instances_path."""
 
+from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Iterator
 import contextlib
-import dataclasses
 import errno
 import json
 import os
@@ -15,6 +14,7 @@ import time
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import names
+from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import disk_header
 from nova_imagecache.witnesses import testimony as testimonies
 
@@ -31,38 +31,15 @@ _DISK_INFO_LIMIT = 1024 * 1024
 # Nova renames the directory of a guest that is resized or deleted.
 _SUFFIXES = ('_del', '_resize')
 
+
+#: Reads a part of a file with privilege: its path, an offset and a length.
+#: May raise anything. A guest's owner may have put something else in the
+#: place of a disk, so it has to open with O_NOFOLLOW, and to refuse what is no
+#: regular file.
+ReadAsRoot = Callable[[str, int, int], bytes]
+
 #: A directory as it was listed: when it differs, entries may have come.
 _Stamp = tuple[int, int, int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Disk:
-    """A file that needs others.
-
-    :ivar needs: their names, without any path
-    """
-
-    directory: str
-    name: str
-    guest: str
-    needs: frozenset[str]
-
-    @property
-    def path(self) -> str:
-        """Where it is."""
-        return os.path.join(self.directory, self.name)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chain:
-    """One disk of a guest over a base file.
-
-    :ivar paths: of the disk and of those between it and the base file, the
-        top one first
-    """
-
-    guest: str
-    paths: tuple[str, ...]
 
 
 def _is_no_disk(name: str) -> bool:
@@ -107,10 +84,41 @@ def _guest(root: str, directory: str, name: str) -> str:
     """Name the guest that a file belongs to."""
     if directory == root:
         return name
-    guest = os.path.relpath(directory, root).split(os.sep)[0]
+    guest = directory.removeprefix(root + os.sep).partition(os.sep)[0]
     for suffix in _SUFFIXES:
         guest = guest.removesuffix(suffix)
     return guest
+
+
+def _read_as_root(
+    path: str, read: ReadAsRoot
+) -> tuple[os.stat_result, disk_header.DiskHeader]:
+    """Read the header of a disk that this process may not open."""
+    status = os.stat(path)
+
+    def pread(length: int, offset: int) -> bytes:
+        data = read(path, offset, length)
+        # What is cut short would pass for a disk that needs no other file.
+        if len(data) < min(length, status.st_size - offset):
+            raise ValueError('it got less than is there')
+        return data
+
+    try:
+        header = disk_header.read_header_from(
+            disk_header.Source(pread, status.st_size)
+        )
+    except disk_header.MalformedHeader:
+        raise
+    # A broad net, as the function and what it raises are the host's.
+    except Exception as error:
+        # Gone is what is gone for us: root may be in another container.
+        os.stat(path)
+        raise PermissionError(
+            errno.EACCES,
+            f'{os.strerror(errno.EACCES)}, and reading it as root failed: '
+            f'{names.printable(str(error) or repr(error))}',
+        ) from error
+    return status, header
 
 
 class OverlayWitness:
@@ -122,9 +130,16 @@ class OverlayWitness:
     anew for each pass, and forgetting can only make it miss a user.
     """
 
-    def __init__(self, layout: layouts.Layout) -> None:
-        """Look at nothing yet."""
+    def __init__(
+        self, layout: layouts.Layout, read_as_root: ReadAsRoot | None = None
+    ) -> None:
+        """Look at nothing yet.
+
+        :param read_as_root: reads the headers of disks that this process may
+            not open; without it, each of them is a failure
+        """
         self._layout = layout
+        self._read_as_root = read_as_root
         # Locks, our own files, and what fsck found, which is root's alone.
         self._not_guests = {
             layout.locks,
@@ -134,8 +149,7 @@ class OverlayWitness:
         }
         self._cache: tuple[int, int] | None = None
         self._directories: dict[str, _Stamp] = {}
-        self._disks: dict[str, _Disk] = {}
-        self._by_need: dict[str, set[str]] = {}
+        self._disks = chains.Disks()
         self._cached: dict[str, tuple[int, int, int]] = {}
         self._fresh: set[str] = set()
         self._failures: dict[str, str] = {}
@@ -146,7 +160,7 @@ class OverlayWitness:
         with contextlib.suppress(OSError):
             self._cache = _stamp(self._layout.base)[:2]
         self._scan([self._layout.instances])
-        for need in self._by_need.keys() - set(base_files):
+        for need in set(self._disks.needed) - set(base_files):
             if names.kind_of(need).is_base:
                 self._note_missing(need)
         return self._testify(base_files)
@@ -164,7 +178,10 @@ class OverlayWitness:
         return self._testify(base_files)
 
     def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
-        users = {name: self._users(name) for name in base_files}
+        users = {
+            name: self._disks.users(name, self._layout.file(name))
+            for name in base_files
+        }
         return testimonies.Testimony(
             users={name: guests for name, guests in users.items() if guests},
             failures=tuple(self._failures.values()),
@@ -172,59 +189,12 @@ class OverlayWitness:
         )
 
     def _note_missing(self, need: str) -> None:
-        for path in self._by_need[need]:
+        for path in self._disks.needing(need):
             self._note(path, f'needs {need}, which is not in the cache')
 
-    def _users(self, base_file: str) -> testimonies.Guests:
-        """Collect the guests of all disks from which a chain leads here."""
-        guests = set()
-        seen: set[str] = set()
-        pending = list(self._by_need.get(base_file, ()))
-        while pending:
-            path = pending.pop()
-            if path in seen:
-                continue
-            seen.add(path)
-            disk = self._disks[path]
-            if path != self._layout.file(base_file):
-                guests.add(disk.guest)
-            pending += self._above(disk)
-        return frozenset(guests)
-
-    def chains(self, base_file: str) -> list[Chain]:
-        """Give the disks from which a chain leads to a base file.
-
-        As :meth:`look` has found them: a disk that is the backing file of
-        another one is part of that one's chain.
-        """
-        found = []
-        pending: list[tuple[str, ...]] = [
-            (path,) for path in sorted(self._by_need.get(base_file, ()))
-        ]
-        # Each disk once: forged headers could name each other in any number
-        # of ways.
-        seen = {path for (path,) in pending}
-        while pending:
-            paths = pending.pop()
-            disk = self._disks[paths[0]]
-            above = sorted(set(self._above(disk)) - seen)
-            seen.update(above)
-            pending += [(path, *paths) for path in above]
-            if not above:
-                found.append(Chain(disk.guest, paths))
-        return sorted(found, key=lambda chain: chain.paths)
-
-    def _above(self, disk: _Disk) -> Iterator[str]:
-        """Find the disks that may have this one as their backing file.
-
-        Every instance has a file called 'disk': one in the referrer's own
-        directory is meant before any other.
-        """
-        for path in self._by_need.get(disk.name, ()):
-            directory = self._disks[path].directory
-            nearer = os.path.join(directory, disk.name)
-            if directory == disk.directory or nearer not in self._disks:
-                yield path
+    def chains(self, base_file: str) -> list[chains.Chain]:
+        """Give the disks that lead to a base file, as they were found."""
+        return self._disks.chains(base_file)
 
     def _scan(self, pending: list[str]) -> None:
         """Read directories until none has changed since it was read.
@@ -365,20 +335,10 @@ class OverlayWitness:
         in_cache = directory == self._layout.base
         root = directory if in_cache else self._layout.instances
         guest = _guest(root, directory, entry.name)
-        disk = _Disk(directory, entry.name, guest, needs)
-        self._disks[disk.path] = disk
-        for need in needs:
-            self._by_need.setdefault(need, set()).add(disk.path)
+        self._disks.add(chains.Disk(directory, entry.name, guest, needs))
 
     def _needs(self, path: str) -> frozenset[str]:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                return frozenset()
-            header = disk_header.read_header(fd)
-        finally:
-            os.close(fd)
+        status, header = self._read_header(path)
         needs: frozenset[str] = frozenset()
         for reference in (header.backing_file, header.data_file):
             if reference is not None:
@@ -389,6 +349,23 @@ class OverlayWitness:
         if not needs and unfinished and age < _FRESH_SECONDS:
             self._fresh.add(path)
         return needs
+
+    def _read_header(
+        self, path: str
+    ) -> tuple[os.stat_result, disk_header.DiskHeader]:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except PermissionError:
+            if self._read_as_root is None:
+                raise
+            return _read_as_root(path, self._read_as_root)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return status, disk_header.DiskHeader()
+            return status, disk_header.read_header(fd)
+        finally:
+            os.close(fd)
 
     def _fail(self, path: str, problem: object) -> None:
         self._failures[path] = f'{names.printable(path)}: {problem}'

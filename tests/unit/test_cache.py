@@ -19,6 +19,7 @@ from nova_imagecache.cache import records
 from nova_imagecache.cache import scan
 from nova_imagecache.cache import state as states
 from nova_imagecache.cache import status as statuses
+from nova_imagecache import clock as clocks
 from nova_imagecache import errors
 from tests import base
 
@@ -374,6 +375,12 @@ class StateTest(base.NodeTestCase):
             {SHA} if used else set(),
             {},
             {},
+            states.State(),
+        )
+
+    def remember_nothing(self, now: clocks.Instant) -> None:
+        states.remember(
+            self.node.layout, 'here', now, [], set(), {}, {}, states.State()
         )
 
     def last_use_ago(self) -> float:
@@ -429,12 +436,12 @@ class StateTest(base.NodeTestCase):
     def test_what_one_pass_cannot_look_at_is_not_forgotten(self) -> None:
         self.remember(used=True)
         now = self.node.clock()
-        states.remember(self.node.layout, 'here', now, [], set(), {}, {})
+        self.remember_nothing(now)
         self.node.clock.advance(base.HOUR)
         self.assertAlmostEqual(base.HOUR, self.last_use_ago(), places=3)
         os.unlink(self.node.base_path(SHA))
         now = self.node.clock()
-        states.remember(self.node.layout, 'here', now, [], set(), {}, {})
+        self.remember_nothing(now)
         self.assertEqual({}, states.load(self.node.layout).files)
 
     def test_a_use_noted_since_is_seen(self) -> None:

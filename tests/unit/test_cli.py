@@ -37,6 +37,8 @@ class ShellTestCase(base.NodeTestCase):
                 '[DEFAULT]\n'
                 f'instances_path = {self.node.layout.instances}\n'
                 '[image_cache]\nchecksum_interval_seconds = 0\n'
+                # No libvirt that knows of what tests make.
+                'witnesses = overlays,locks\n'
             )
             for name, value in values.items():
                 file.write(f'{name} = {value}\n')

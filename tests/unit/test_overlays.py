@@ -377,6 +377,89 @@ class FailureTest(OverlaysTestCase):
         self.assertIn('/no/such', testimony.failures[0])
 
 
+class RootTest(OverlaysTestCase):
+    """Disks that only root may read, for a host that lends a way to."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = self.node.add_overlay(GUEST, SHA)
+        with open(self.disk, 'rb') as file:
+            self.data = file.read()
+        os.chmod(self.disk, 0)
+        self.asked: list[str] = []
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        self.asked.append(path)
+        return self.data[offset : offset + length]
+
+    def look_as(self, read: overlays.ReadAsRoot) -> testimonies.Testimony:
+        witness = overlays.OverlayWitness(self.node.layout, read)
+        with base.unprivileged():
+            return witness.look([SHA, RESIZED])
+
+    def assert_failure(self, read: overlays.ReadAsRoot, text: str) -> None:
+        (failure,) = self.look_as(read).failures
+        self.assertIn(self.disk, failure)
+        self.assertIn('Permission denied', failure)
+        self.assertIn(text, failure)
+
+    def test_an_unreadable_disk_is_read_as_root(self) -> None:
+        testimony = self.look_as(self.read)
+        self.assertEqual((), testimony.failures)
+        self.assertEqual({GUEST}, testimony.users[SHA])
+
+    def test_a_chain_through_an_unreadable_disk_is_followed(self) -> None:
+        os.chmod(self.disk, 0o644)
+        self.node.add_overlay(OTHER, self.disk, disk='top', form='qcow2')
+        os.chmod(self.disk, 0)
+        self.assertEqual({GUEST, OTHER}, self.look_as(self.read).users[SHA])
+
+    def test_root_reads_nothing_that_can_be_read_without(self) -> None:
+        self.node.add_overlay(OTHER, SHA)
+        self.look_as(self.read)
+        self.assertEqual({self.disk}, set(self.asked))
+
+    def test_whatever_the_host_raises_names_the_disk(self) -> None:
+        def read(path: str, offset: int, length: int) -> bytes:
+            raise RuntimeError('its daemon is gone')
+
+        self.assert_failure(read, 'its daemon is gone')
+
+    def test_less_than_there_is_does_not_pass_for_a_raw_disk(self) -> None:
+        self.assert_failure(lambda *args: self.read(*args)[:-1], 'less')
+
+    def test_a_disk_that_only_root_cannot_find_is_not_gone(self) -> None:
+        def read(path: str, offset: int, length: int) -> bytes:
+            raise FileNotFoundError(errno.ENOENT, 'in another container')
+
+        self.assert_failure(read, 'in another container')
+
+    def test_a_disk_that_vanishes_is_no_failure(self) -> None:
+        os.chmod(os.path.dirname(self.disk), 0o777)
+
+        def read(path: str, offset: int, length: int) -> bytes:
+            os.unlink(path)
+            raise FileNotFoundError(errno.ENOENT, 'gone')
+
+        testimony = self.look_as(read)
+        self.assertEqual(((), {}), (testimony.failures, testimony.users))
+
+    def test_a_damaged_header_is_named(self) -> None:
+        self.data = self.data[:8] + b'\xff' * (len(self.data) - 8)
+        (failure,) = self.look_as(self.read).failures
+        self.assertIn('damaged', failure)
+
+    def test_an_unreadable_directory_is_still_a_failure(self) -> None:
+        os.chmod(self.node.add_directory(OTHER), 0)
+        (failure,) = self.look_as(self.read).failures
+        self.assertIn(OTHER, failure)
+
+    def test_an_unreadable_log_is_not_asked_for(self) -> None:
+        os.chmod(self.node.add_file(GUEST, 'console.log'), 0)
+        self.assertEqual((), self.look_as(self.read).failures)
+        self.assertEqual({self.disk}, set(self.asked))
+
+
 class ChangingTest(OverlaysTestCase):
     """Directories that are renamed while they are read."""
 

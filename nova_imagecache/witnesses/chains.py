@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Disks and the files that they need, joined to chains by name."""
+
+from collections.abc import Collection
+from collections.abc import Iterator
+import dataclasses
+import os
+
+from nova_imagecache.witnesses import testimony as testimonies
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """A file that needs others.
+
+    :ivar needs: their names, without any path
+    """
+
+    directory: str
+    name: str
+    guest: str
+    needs: frozenset[str]
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return os.path.join(self.directory, self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """One disk of a guest over a base file.
+
+    :ivar paths: of the disk and of those between it and the base file, the
+        top one first
+    """
+
+    guest: str
+    paths: tuple[str, ...]
+
+
+class Disks:
+    """All disks that were found to need other files.
+
+    None is ever taken out: one that was renamed is still needed, and one that
+    is gone can only protect its base file for one pass too long.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._disks: dict[str, Disk] = {}
+        self._by_need: dict[str, set[str]] = {}
+
+    def add(self, disk: Disk) -> None:
+        """Take a disk in."""
+        self._disks[disk.path] = disk
+        for need in disk.needs:
+            self._by_need.setdefault(need, set()).add(disk.path)
+
+    @property
+    def needed(self) -> Collection[str]:
+        """Names of the files that some disk needs."""
+        return self._by_need.keys()
+
+    def needing(self, name: str) -> Collection[str]:
+        """Give the paths of the disks that need a file of this name."""
+        return self._by_need.get(name, set())
+
+    def users(self, name: str, itself: str) -> testimonies.Guests:
+        """Collect the guests of all disks from which a chain leads to a file.
+
+        :param itself: path of that file, which is no user of its own
+        """
+        guests = set()
+        seen: set[str] = set()
+        pending = list(self.needing(name))
+        while pending:
+            path = pending.pop()
+            if path in seen:
+                continue
+            seen.add(path)
+            disk = self._disks[path]
+            if path != itself:
+                guests.add(disk.guest)
+            pending += self._above(disk)
+        return frozenset(guests)
+
+    def chains(self, name: str) -> list[Chain]:
+        """Give the disks from which a chain leads to a file.
+
+        A disk that is the backing file of another one is part of that one's
+        chain.
+        """
+        found = []
+        pending: list[tuple[str, ...]] = [
+            (path,) for path in sorted(self.needing(name))
+        ]
+        # Each disk once: forged headers could name each other in any number
+        # of ways.
+        seen = {path for (path,) in pending}
+        while pending:
+            paths = pending.pop()
+            disk = self._disks[paths[0]]
+            above = sorted(set(self._above(disk)) - seen)
+            seen.update(above)
+            pending += [(path, *paths) for path in above]
+            if not above:
+                found.append(Chain(disk.guest, paths))
+        return sorted(found, key=lambda chain: chain.paths)
+
+    def _above(self, disk: Disk) -> Iterator[str]:
+        """Find the disks that may have this one as their backing file.
+
+        Every instance has a file called 'disk': one in the referrer's own
+        directory is meant before any other.
+        """
+        for path in self.needing(disk.name):
+            directory = self._disks[path].directory
+            nearer = os.path.join(directory, disk.name)
+            if directory == disk.directory or nearer not in self._disks:
+                yield path
