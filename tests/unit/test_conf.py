@@ -123,6 +123,13 @@ class SettingsTest(base.TestCase):
         ('remove_unused_original_minimum_age_seconds', -1),
         ('remove_unused_resized_minimum_age_seconds', -3600),
         ('checksum_interval_seconds', -1),
+        ('removed_image_retention_seconds', -1),
+        ('disk_high_watermark_percent', -1),
+        ('disk_high_watermark_percent', 101),
+        ('disk_low_watermark_percent', 101),
+        ('cache_max_size', -1),
+        ('witnesses', []),
+        ('witnesses', ['libvirt', 'locks']),
         ('subdirectory_name', ''),
         ('subdirectory_name', '.'),
         ('subdirectory_name', '..'),
@@ -166,6 +173,69 @@ class SettingsTest(base.TestCase):
             file.write('[image_cache]\nchecksum_interval_seconds = weekly\n')
         error = self.assertRaises(cfg.Error, config.load, [path], '/')
         self.assertIn('checksum_interval_seconds', str(error))
+
+    def test_an_unknown_witness_is_refused_by_name(self) -> None:
+        path = os.path.join(self.temporary, 'nova.conf')
+        with open(path, 'w') as file:
+            file.write('[image_cache]\nwitnesses = overlays,virsh\n')
+        error = self.assertRaises(cfg.Error, config.load, [path], '/')
+        self.assertIn('witnesses', str(error))
+        self.assertIn('virsh', str(error))
+
+    def test_a_low_mark_above_the_high_one_is_refused(self) -> None:
+        conf = base.make_conf(
+            instances_path='/i',
+            disk_high_watermark_percent=80,
+            disk_low_watermark_percent=81,
+        )
+        self.assert_refused(conf, 'disk_low_watermark_percent')
+
+    @ddt.data(
+        (0, 0, (0, 0)), (0, 50, (0, 0)), (80, 0, (80, 75)), (3, 0, (3, 1)),
+        (80, 80, (80, 80)), (90, 60, (90, 60)),
+    )  # fmt: skip
+    @ddt.unpack
+    def test_without_a_low_mark_it_is_five_less_than_the_high_one(
+        self, high: int, low: int, expected: tuple[int, int]
+    ) -> None:
+        settings = confs.read_settings(
+            base.make_conf(
+                instances_path='/i',
+                disk_high_watermark_percent=high,
+                disk_low_watermark_percent=low,
+            )
+        )
+        self.assertEqual(
+            expected, (settings.high_watermark, settings.low_watermark)
+        )
+
+    @ddt.data(
+        ('kvm', '', 'qemu:///system'), ('lxc', '', 'lxc:///'),
+        ('parallels', '', 'parallels:///system'),
+        ('qemu', 'qemu+tcp://127.0.0.1/system', 'qemu+tcp://127.0.0.1/system'),
+    )  # fmt: skip
+    @ddt.unpack
+    def test_the_uri_of_libvirt_is_the_one_that_nova_would_take(
+        self, virt_type: str, uri: str, expected: str
+    ) -> None:
+        conf = base.make_conf(instances_path='/i')
+        conf.set_override('virt_type', virt_type, group='libvirt')
+        conf.set_override('connection_uri', uri, group='libvirt')
+        self.assertEqual(expected, confs.read_settings(conf).libvirt_uri)
+
+    def test_all_witnesses_are_asked_unless_some_are_named(self) -> None:
+        conf = cfg.ConfigOpts()
+        hook.register_opts(conf)
+        conf([], default_config_files=[], default_config_dirs=[])
+        conf.set_override('instances_path', '/i')
+        self.assertEqual(
+            ('instances', 'overlays', 'libvirt', 'locks'),
+            confs.read_settings(conf).witnesses,
+        )
+
+    def test_settings_survive_the_way_to_another_process(self) -> None:
+        settings = confs.Settings('/i', witnesses=('overlays',), max_size=5)
+        self.assertEqual(settings, confs.decode(confs.encode(settings)))
 
     def test_a_name_of_several_directories_is_accepted(self) -> None:
         conf = base.make_conf(instances_path='/i/', subdirectory_name='a/b/')

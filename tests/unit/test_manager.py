@@ -4,12 +4,14 @@ from collections.abc import Iterable
 import os
 from typing import Any
 
+import libvirt
 from oslo_config import cfg
 
 from nova_imagecache import decide
 from nova_imagecache import hook
 from nova_imagecache.integrity import knowledge as knowledges
 from tests import base
+from tests.unit import test_domains
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
@@ -71,6 +73,68 @@ class ManagerTest(base.NodeTestCase):
             self.assertEqual(1, len(report.vetoes))
             self.assertIn(name, self.node.files())
             self.assertIn('Nothing is removed', self.log.output)
+
+    def test_the_hosts_own_libvirt_is_asked_where_it_lends_it(self) -> None:
+        used = self.node.add_image('used', age=365 * base.DAY)
+        unused = self.node.add_image('unused', age=365 * base.DAY)
+        connection = libvirt.open('test:///default')
+        self.addCleanup(connection.close)
+        connection.defineXML(
+            test_domains.guest_xml(GUEST, self.node.base_path(used))
+        )
+        self.conf.set_override(
+            'witnesses', ['overlays', 'libvirt'], group='image_cache'
+        )
+        report = self.manager(connect=lambda: connection).update(None, None)
+        self.assertEqual((), report.vetoes)
+        self.assertEqual((GUEST,), self.file_of(report, used).users)
+        self.assertEqual([unused], [file.name for file in report.removed])
+
+    def test_a_libvirt_that_cannot_be_had_removes_nothing(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        self.conf.set_override(
+            'witnesses', ['overlays', 'libvirt'], group='image_cache'
+        )
+
+        def connect() -> None:
+            raise RuntimeError('no libvirt\ntoday')
+
+        report = self.manager(connect=connect).update(None, [])
+        self.assertIn('no libvirt today', report.vetoes[0])
+        self.assertIn(name, self.node.files())
+
+    def test_a_witness_that_is_not_named_is_not_asked(self) -> None:
+        name = self.node.add_image('old', age=365 * base.DAY)
+        self.conf.set_override('witnesses', ['overlays'], group='image_cache')
+        report = self.manager().update(None, None)
+        self.assertEqual((), report.vetoes)
+        self.assertEqual([name], [file.name for file in report.removed])
+
+    def test_a_disk_is_read_with_the_hosts_privilege(self) -> None:
+        if os.geteuid() != 0:
+            self.skipTest('only root can have files that it may not read')
+        name = self.node.add_image('used', age=365 * base.DAY)
+        disk = self.node.add_overlay(GUEST, name)
+        os.chmod(disk, 0)
+
+        def read_as_root(path: str, offset: int, length: int) -> bytes:
+            os.seteuid(0)
+            try:
+                with open(path, 'rb') as file:
+                    return os.pread(file.fileno(), length, offset)
+            finally:
+                os.seteuid(base.NOBODY)
+
+        for path, _directories, files in os.walk(self.node.layout.instances):
+            for each in [path, *(os.path.join(path, file) for file in files)]:
+                if each != disk:
+                    os.chown(each, base.NOBODY, base.NOBODY)
+        with base.unprivileged():
+            blind = self.manager().update(None, [])
+            report = self.manager(read_as_root=read_as_root).update(None, [])
+        self.assertIn(disk, blind.vetoes[0])
+        self.assertEqual((), report.vetoes)
+        self.assertEqual((GUEST,), self.file_of(report, name).users)
 
     def test_the_2012_name_fetches_the_instances_itself(self) -> None:
         name = self.node.add_image('used')
