@@ -115,6 +115,7 @@ def make_manager(
     for name, value in (
         ('checksum_base_images', True),
         ('checksum_interval_seconds', interval),
+        ('witnesses', ['instances', 'overlays', 'locks']),
     ):
         conf.set_override(name, value, group='image_cache')
     return hook.ImageCacheManager(conf)

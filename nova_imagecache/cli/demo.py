@@ -36,6 +36,7 @@ _GUESTS = {
     '22222222-bbbb-4bbb-8bbb-000000000002': _CIRROS,
     '33333333-cccc-4ccc-8ccc-000000000003': _DEBIAN,
 }
+_STRANGER = '44444444-dddd-4ddd-8ddd-000000000004'
 _REMOVABLE = {_RETIRED, _RESIZED, _SWAP, _LEFTOVER}
 
 _DISK_SIZE = 64 * units.Mi
@@ -68,6 +69,21 @@ def _build(layout: layouts.Layout) -> None:
             images.Image('raw', _DISK_SIZE),
             None,
         )
+
+
+def _turn_up(layout: layouts.Layout) -> None:
+    """Give a guest a disk over a base file that is not in the cache."""
+    directory = os.path.join(layout.instances, _STRANGER)
+    os.mkdir(directory)
+    # qemu-img insists on a file to read from; the name is what counts.
+    stand_in = os.path.join(directory, _RETIRED)
+    _write_base(stand_in, 0)
+    images.create_overlay(
+        os.path.join(directory, 'disk'),
+        stand_in,
+        images.Image('raw', _DISK_SIZE),
+        None,
+    )
 
 
 def _flip_bit(path: str) -> None:
@@ -176,12 +192,24 @@ class Demo(command.Command):
         )
         preview = passes.Pass(removing).preview()
         self._table(preview)
-        self._say('6. The pass takes it, with the checksums.')
+        self._say(
+            '6. The pass takes it. For an hour it is in the trash, with the '
+            'checksums.'
+        )
         before_removal = set(os.listdir(layout.base))
         fourth = passes.Pass(removing, inline=True).run()
         gone = before_removal - set(os.listdir(layout.base))
         for name in sorted(gone):
             self._print(f'  removed {name}')
+
+        self._say(
+            f'7. A guest that nobody knew of turns up, and it reads '
+            f'{_RETIRED}. The next pass puts that back.'
+        )
+        _turn_up(layout)
+        fifth = passes.Pass(removing, inline=True).run()
+        for file in fifth.restored:
+            self._print(f'  {file.name}: {file.reason}')
 
         expected = {_CIRROS} if damage else set()
         victims = {
@@ -196,6 +224,9 @@ class Demo(command.Command):
             and {file.name for file in fourth.removed} == _REMOVABLE
             and {name for name in gone if not names.sidecar_of(name)}
             == _REMOVABLE
+            and len(fifth.restored) == 1
+            and os.path.exists(layout.file(_RETIRED))
+            and os.path.exists(names.sidecar_name(layout.file(_RETIRED)))
             and os.path.exists(layout.file(_CIRROS))
             and os.path.exists(layout.file(_DEBIAN))
         )
