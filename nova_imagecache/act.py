@@ -46,14 +46,17 @@ class Actor:
         layout: layouts.Layout,
         witnesses: Sequence[testimonies.Witness],
         view: look.View,
+        touch_as_root: removal.Touch | None = None,
     ) -> None:
         """Do nothing yet.
 
         :param witnesses: asked again at the last moment
+        :param touch_as_root: what the host lends for its files
         """
         self._layout = layout
         self._witnesses = witnesses
         self._view = view
+        self._touch_as_root = touch_as_root
         self._problems: list[str] = []
 
     def act(self, decisions: decide.Decisions) -> Done:
@@ -66,7 +69,7 @@ class Actor:
         }
         for decision in decisions.files:
             if decision.used and decision.action is Action.KEEP:
-                removal.touch(self._layout, decision.file)
+                self._touch(decision.file.name)
         removed = removal.remove(
             self._layout,
             _chosen(decisions.files, Action.REMOVE),
@@ -108,9 +111,12 @@ class Actor:
         except (errors.NotNow, OSError) as error:
             return self._failed(decision, 'put back', error)
         if decision.used:
-            removal.touch(self._layout, file)
+            self._touch(file.name)
         restored.append(file)
         return decision
+
+    def _touch(self, name: str) -> None:
+        removal.touch(self._layout.file(name), self._touch_as_root)
 
     def _came_out(
         self,

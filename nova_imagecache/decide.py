@@ -210,7 +210,7 @@ def _decide_trashed(
     """Decide on a file in the trash.
 
     One witness's word brings it back, also where others are blind. It goes
-    for good when it was seen in there, by an earlier pass, long enough ago.
+    for good when it is there for long enough.
     """
     name = names.trashed_name(file.name) or file.name
     replaced = name in facts.present
@@ -290,7 +290,7 @@ def _plan(
                 )
             elif each.used:
                 in_use += allocated
-            elif each.action is Action.PUT_BACK:
+            elif each.action is Action.PUT_BACK or not settings.remove_unused:
                 kept += allocated
             elif trashed or each.action is Action.REMOVE:
                 going += allocated

@@ -11,7 +11,6 @@
     report = manager.update(context, all_instances)
 """
 
-from nova_imagecache.cache.fetch import cache_image
 from nova_imagecache.conf import register_opts
 from nova_imagecache.errors import Changed
 from nova_imagecache.errors import Error
@@ -22,6 +21,7 @@ from nova_imagecache.errors import KnownDamage
 from nova_imagecache.errors import LockBroken
 from nova_imagecache.errors import Locked
 from nova_imagecache.errors import Written
+from nova_imagecache.fetch import cache_image
 from nova_imagecache.integrity.checksum import read_stored_checksum
 from nova_imagecache.integrity.checksum import verify_checksum
 from nova_imagecache.integrity.checksum import write_stored_checksum

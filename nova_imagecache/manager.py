@@ -12,6 +12,7 @@ from oslo_config import cfg
 
 from nova_imagecache import background
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import removal
 from nova_imagecache.cache import scan
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
@@ -42,6 +43,7 @@ class ImageCacheManager:
         inline: bool = False,
         connect: Callable[[], Any] | None = None,
         read_as_root: overlays.ReadAsRoot | None = None,
+        touch_as_root: removal.Touch | None = None,
     ) -> None:
         """Make a manager; the options are read anew in each pass.
 
@@ -57,6 +59,8 @@ class ImageCacheManager:
         :param read_as_root: reads so many bytes at an offset of a file that
             this process may not read: a disk of a guest. It has to open the
             path with O_NOFOLLOW and refuse what is no regular file.
+        :param touch_as_root: renews the timestamp of a base file that belongs
+            to QEMU's user, without following a symbolic link
         """
         self._conf = cfg.CONF if conf is None else conf
         confs.register_opts(self._conf)
@@ -69,6 +73,7 @@ class ImageCacheManager:
             if connect is None
             else libvirt_connection.HostConnection(connect),
             read_as_root,
+            touch_as_root,
         )
 
     @property

@@ -67,6 +67,7 @@ class Pass:
             self._overlays,
             *panel.assemble(settings, self._layout, lent),
         )
+        self._touch_as_root = lent.touch_as_root
         self._clock = clock
         self._inline = inline
         self._progress_bar = progress_bar
@@ -74,6 +75,11 @@ class Pass:
     def _look(self, with_content: bool) -> look.View:
         return look.look(
             self._settings, self._witnesses, self._clock(), with_content
+        )
+
+    def _actor(self, view: look.View) -> act.Actor:
+        return act.Actor(
+            self._layout, self._witnesses, view, self._touch_as_root
         )
 
     def preview(self) -> reports.Report:
@@ -104,7 +110,7 @@ class Pass:
         if not (view.facts.files or view.facts.trash):
             return self._report(view)
         decisions = decide.decide(view.facts, self._settings)
-        actor = act.Actor(self._layout, self._witnesses, view)
+        actor = self._actor(view)
         return self._finish(
             view,
             actor.act(decisions),
@@ -213,7 +219,6 @@ class Pass:
                     name: states.History(
                         entry.known.ledger.suspect,
                         entry.known.ledger.rebaselined,
-                        bool(entry.known.ledger.bad_ranges),
                     )
                     for name, entry in view.entries.items()
                     if entry.known.ledger is not None

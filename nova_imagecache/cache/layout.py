@@ -84,9 +84,12 @@ class Layout:
         return os.path.join(self.own, 'tmp')
 
     def file(self, name: str) -> str:
-        """Give the path of a file in the cache."""
-        return os.path.join(self.base, name)
+        """Give the path of a file in the cache, or in the trash."""
+        trashed = names.trashed_name(name)
+        return os.path.join(self.trash if trashed else self.base, name)
 
     def ledger(self, name: str) -> str:
-        """Give the path of the ledger of a base file."""
+        """Give the path of the ledger of a base file, wherever that is."""
+        if names.trashed_name(name):
+            return f'{self.file(name)}.ledger'
         return os.path.join(self.ledgers, name)

@@ -29,6 +29,8 @@ from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
 
+_TEMPORARY = (names.OWN_DIRECTORY, 'tmp')
+
 # Nothing of ours stays unpublished for so long.
 _STALE_SECONDS = 3600
 
@@ -38,6 +40,9 @@ _BATCH = 128
 
 #: Asked, with the locks of these files held, for reasons to keep some of them.
 Objections = Callable[[Collection[scan.CachedFile]], Mapping[str, str]]
+
+#: Renews the timestamp of the file at a path, with the rights of root.
+Touch = Callable[[str], object]
 
 #: What became of a file: None if it is gone.
 Outcome = errors.NotNow | OSError | None
@@ -177,18 +182,26 @@ def _sync(layout: layouts.Layout) -> None:
         LOG.debug('%s cannot be synced: %s', layout.base, error)
 
 
-def touch(layout: layouts.Layout, file: scan.CachedFile) -> bool:
+def touch(path: str, as_root: Touch | None = None) -> bool:
     """Note the use of a file where Nova notes it: in its mtime.
 
     Refused on a file that belongs to QEMU's user, and on NFS with root
     squashed; the state remembers the use in any case.
 
+    :param as_root: what the host lends for this
     :returns: whether that could be done
     """
     try:
-        os.utime(layout.file(file.name), follow_symlinks=False)
-    except OSError:
-        return False
+        os.utime(path, follow_symlinks=False)
+    except OSError as error:
+        if as_root is None or not isinstance(error, PermissionError):
+            return False
+        # A broad net, as the function and what it raises are the host's.
+        try:
+            as_root(path)
+        except Exception as failure:
+            LOG.debug('%s is not touched: %s', path, failure)
+            return False
     return True
 
 
@@ -211,14 +224,24 @@ def tidy(
         with contextlib.suppress(errors.NotNow):
             with locks.nova_lock(layout, base, blocking=False):
                 trash.tidy(layout, stray)
-    for name in _list(layout.temporary):
-        path = os.path.join(layout.temporary, name)
-        try:
+    try:
+        with (
+            directory.opened(layout.base, follow=True) as base_fd,
+            directory.opened_below(base_fd, *_TEMPORARY) as fd,
+        ):
+            _sweep(fd, now)
+    except OSError as error:
+        LOG.debug('%s is not tidied: %s', layout.temporary, error)
+
+
+def _sweep(fd: int, now: float) -> None:
+    """Remove what was never published from a directory."""
+    for name in os.listdir(fd):
+        with contextlib.suppress(OSError):
             # Not the mtime, which a second name of an old file shares.
-            if now - os.lstat(path).st_ctime > _STALE_SECONDS:
-                os.unlink(path)
-        except OSError as error:
-            LOG.debug('%s stays: %s', path, error)
+            status = os.lstat(name, dir_fd=fd)
+            if now - status.st_ctime > _STALE_SECONDS:
+                os.unlink(name, dir_fd=fd)
 
 
 def _tidy_ledger(layout: layouts.Layout, name: str) -> None:

@@ -45,7 +45,7 @@ def scan(layout: layouts.Layout) -> Scan:
     for name in sorted(found - {names.OWN_DIRECTORY}):
         if names.sidecar_of(name) in found:
             continue
-        path = layout.file(name)
+        path = os.path.join(layout.base, name)
         try:
             status = statuses.status_of(path)
         except FileNotFoundError:

@@ -11,7 +11,6 @@ from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
 import functools
-import os
 from typing import Any
 
 from oslo_log import log as logging
@@ -49,7 +48,6 @@ class Sighting:
         without a trace
     :ivar rebaselined: when all that was known of its content had been lost,
         in seconds since the epoch
-    :ivar bad: whether its ledger said that some of it is bad
     :ivar trashed: when it was first seen in the trash, if it is there
     """
 
@@ -61,7 +59,6 @@ class Sighting:
     digested: bool = False
     suspect: bool = False
     rebaselined: float | None = None
-    bad: bool = False
     trashed: clock.Instant | None = None
 
 
@@ -71,12 +68,10 @@ class History:
 
     :ivar suspect: as in :class:`Sighting`
     :ivar rebaselined: likewise
-    :ivar bad: likewise
     """
 
     suspect: bool
     rebaselined: float | None
-    bad: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +173,6 @@ def _decode_sighting(value: Any) -> Sighting:
         bool(value['digested']),
         bool(value['suspect']),
         None if rebaselined is None else float(rebaselined),
-        bool(value['bad']),
         None if trashed is None else clock.decode_instant(trashed),
     )
 
@@ -256,16 +250,10 @@ def _updated(
         suspect=bool((history and history.suspect) or (old and old.suspect)),
         rebaselined=(history.rebaselined if history else None)
         or (old.rebaselined if old else None),
-        bad=history.bad if history else bool(old and old.bad),
         trashed=((old and old.trashed) or instant)
         if names.trashed_name(file.name)
         else None,
     )
-
-
-def _path(layout: layouts.Layout, name: str) -> str:
-    trashed = names.trashed_name(name)
-    return os.path.join(layout.trash, name) if trashed else layout.file(name)
 
 
 def remember(
@@ -303,7 +291,7 @@ def remember(
         sightings = {
             name: sighting
             for name, sighting in state.files.items()
-            if not statuses.gone(_path(layout, name))
+            if not statuses.gone(layout.file(name))
         }
         for file in files:
             sightings[file.name] = _updated(

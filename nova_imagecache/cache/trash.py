@@ -17,13 +17,13 @@ import dataclasses
 import errno
 import os
 import secrets
-import shutil
 
 from oslo_log import log as logging
 
 from nova_imagecache.cache import directory
 from nova_imagecache.cache import image_locks
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import publish
 from nova_imagecache.cache import scan as scans
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import errors
@@ -31,7 +31,6 @@ from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
 
-_LEDGER_SUFFIX = '.ledger'
 _BELOW_CACHE = (names.OWN_DIRECTORY, 'trash')
 
 
@@ -47,11 +46,6 @@ class Scan:
     files: tuple[scans.CachedFile, ...] = ()
     strays: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-
-
-def path_of(layout: layouts.Layout, name: str) -> str:
-    """Give the path of a file in the trash."""
-    return os.path.join(layout.trash, name)
 
 
 def original(name: str) -> str:
@@ -77,11 +71,11 @@ def scan(layout: layouts.Layout) -> Scan:
     problems = []
     for name in sorted(filter(names.trashed_name, found)):
         try:
-            status = statuses.status_of(path_of(layout, name))
+            status = statuses.status_of(layout.file(name))
         except FileNotFoundError:
             continue
         except OSError as error:
-            problems.append(f'{path_of(layout, name)}: {error.strerror}')
+            problems.append(f'{layout.file(name)}: {error.strerror}')
             continue
         if status.regular:
             kind = names.kind_of(original(name))
@@ -90,14 +84,15 @@ def scan(layout: layouts.Layout) -> Scan:
         name
         for name in found
         if names.trashed_name(owner := os.path.splitext(name)[0])
-        and name in _companions(owner)
+        and os.path.join(layout.trash, name) in _records(layout, owner)
         and owner not in found
     ]
     return Scan(tuple(files), tuple(strays), tuple(problems))
 
 
-def _companions(name: str) -> tuple[str, str]:
-    return names.sidecar_name(name), name + _LEDGER_SUFFIX
+def _records(layout: layouts.Layout, name: str) -> tuple[str, str]:
+    """Say where what is known of a base file is: checksum and ledger."""
+    return names.sidecar_name(layout.file(name)), layout.ledger(name)
 
 
 def _copy(layout: layouts.Layout, source: str, target: str) -> None:
@@ -115,7 +110,9 @@ def _copy(layout: layouts.Layout, source: str, target: str) -> None:
             os.link(source, scratch, follow_symlinks=False)
         except OSError:
             # Not every file system has hard links.
-            shutil.copyfile(source, scratch, follow_symlinks=False)
+            with open(source, 'rb') as file:
+                publish.publish(target, file.read(), layout.temporary)
+            return
         os.rename(scratch, target)
     except OSError as error:
         LOG.debug('%s is not copied to %s: %s', source, target, error)
@@ -154,11 +151,6 @@ def _discard(*paths: str) -> None:
             LOG.warning('%s cannot be removed: %s', path, error.strerror)
 
 
-def _traces(layout: layouts.Layout, name: str) -> tuple[str, str]:
-    """Say where what is known of a base file in the cache is."""
-    return names.sidecar_name(layout.file(name)), layout.ledger(name)
-
-
 def move_in(
     layout: layouts.Layout, base_fd: int, name: str, now: float
 ) -> str:
@@ -176,8 +168,8 @@ def move_in(
     :raises OSError: it cannot be moved
     """
     trashed = names.trash_name(name, now)
-    companions = _companions(path_of(layout, trashed))
-    traces = _traces(layout, name)
+    records = _records(layout, name)
+    companions = _records(layout, trashed)
     with directory.opened_below(base_fd, *_BELOW_CACHE, make=True) as fd:
         # The companions there would be those of another file.
         with contextlib.suppress(FileNotFoundError):
@@ -186,14 +178,14 @@ def move_in(
                 errno.EEXIST, 'Another one was moved to the trash just now'
             )
         try:
-            for source, target in zip(traces, companions, strict=True):
+            for source, target in zip(records, companions, strict=True):
                 _copy(layout, source, target)
             with image_locks.fence(name, base_fd):
                 directory.rename(base_fd, name, fd, trashed)
         except BaseException:
             _discard(*companions)
             raise
-        for source, target in zip(traces, companions, strict=True):
+        for source, target in zip(records, companions, strict=True):
             _carry(source, target)
     return trashed
 
@@ -216,15 +208,15 @@ def move_out(
         _opened_trash(base_fd) as fd,
     ):
         _check(fd, file)
-        traces = _traces(layout, name)
-        companions = _companions(path_of(layout, file.name))
+        records = _records(layout, name)
+        companions = _records(layout, file.name)
         # What is known is of no use without the file, but does no harm; the
         # file without it would count as one that has lost it.
         if not os.path.lexists(layout.file(name)):
-            for source, target in zip(companions, traces, strict=True):
+            for source, target in zip(companions, records, strict=True):
                 _copy(layout, source, target)
         directory.rename(fd, file.name, base_fd, name)
-        for source, target in zip(companions, traces, strict=True):
+        for source, target in zip(companions, records, strict=True):
             _carry(source, target)
         directory.sync(base_fd)
         status = statuses.status_of(name, base_fd)
@@ -247,7 +239,7 @@ def delete(layout: layouts.Layout, file: scans.CachedFile) -> None:
         _check(fd, file)
         with image_locks.fence(file.name, fd):
             os.unlink(file.name, dir_fd=fd)
-    _discard(*_companions(path_of(layout, file.name)))
+    _discard(*_records(layout, file.name))
 
 
 @contextlib.contextmanager
@@ -271,5 +263,5 @@ def tidy(layout: layouts.Layout, stray: str) -> None:
     The caller holds the lock of its base file.
     """
     owner = os.path.splitext(stray)[0]
-    if statuses.gone(path_of(layout, owner)):
-        _discard(path_of(layout, stray))
+    if statuses.gone(layout.file(owner)):
+        _discard(os.path.join(layout.trash, stray))

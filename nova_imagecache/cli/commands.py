@@ -83,11 +83,11 @@ def find(settings: Any, wanted: Iterable[str]) -> list[str]:
 
 
 class Pass(_Listing):
-    """Make one pass, with the users learnt from the disks alone.
+    """Make one pass, without the list of instances of the compute service.
 
     Checksums, verifies and removes as nova.conf says, and as the manager in
-    the compute service does. Where the service's list of instances is not at
-    hand, only disks below instances_path tell who uses a file.
+    the compute service does. Who uses a file is learnt from the disks below
+    instances_path, from libvirt and from the locks of running guests.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -11,7 +11,6 @@ from typing import Any
 from cliff import lister
 from oslo_log import log as logging
 
-from nova_imagecache.cache import fetch
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
@@ -23,6 +22,7 @@ from nova_imagecache.cli import commands
 from nova_imagecache.cli import output
 from nova_imagecache import clock as clocks
 from nova_imagecache import errors
+from nova_imagecache import fetch
 from nova_imagecache import names
 from nova_imagecache import passes
 

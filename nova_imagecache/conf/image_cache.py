@@ -83,11 +83,13 @@ Related options:
         help="""
 Remove base files that nobody uses once they are old enough.
 
-A base file is unused when no instance was made from its image and no disk
-below ``instances_path`` has it in its backing chain.
+A base file is unused when none of the ``witnesses`` sees a user. It goes to
+the trash first.
 
 Related options:
 
+* ``witnesses``
+* ``removed_image_retention_seconds``
 * ``remove_unused_original_minimum_age_seconds``
 * ``remove_unused_resized_minimum_age_seconds``
 """,

@@ -40,6 +40,11 @@ class Finding:
     skipped: bool = False
     problem: bool = False
 
+    @property
+    def damaged(self) -> bool:
+        """Whether some of the file is known to be bad."""
+        return self.verdict in (Verdict.CORRUPT, Verdict.UNREADABLE)
+
     def noting(self, note: str) -> 'Finding':
         """Give this finding with one more note."""
         notes = '; '.join(filter(None, [self.note, note]))

@@ -29,19 +29,13 @@ class ImageLockWitness:
 
         And which of those in the trash, by the name that they have there.
         """
-        places = {
-            name: self._layout.file(name)
-            for name in base_files
-            if names.kind_of(name).is_base
-        } | {
-            file.name: trash.path_of(self._layout, file.name)
-            for file in trash.scan(self._layout).files
-        }
+        asked = [name for name in base_files if names.kind_of(name).is_base]
+        asked += [file.name for file in trash.scan(self._layout).files]
         held = set()
         notes = []
-        for name, path in places.items():
+        for name in asked:
             try:
-                if self._held(path):
+                if self._held(self._layout.file(name)):
                     held.add(name)
             except OSError as error:
                 # What has gone, or is no file, is nobody's.

@@ -5,6 +5,7 @@
 import dataclasses
 
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import removal
 from nova_imagecache import conf as confs
 from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import image_locks
@@ -15,14 +16,16 @@ from nova_imagecache.witnesses import testimony as testimonies
 
 @dataclasses.dataclass(frozen=True)
 class Lent:
-    """What a host lends to witnesses; kept from pass to pass.
+    """What a host lends; kept from pass to pass.
 
     :ivar connection: its own connection to libvirt
     :ivar read_as_root: reads headers of disks that it may not read itself
+    :ivar touch_as_root: renews timestamps that it may not renew itself
     """
 
     connection: libvirt_connection.HostConnection | None = None
     read_as_root: overlays.ReadAsRoot | None = None
+    touch_as_root: removal.Touch | None = None
 
 
 NOTHING = Lent()

@@ -351,7 +351,6 @@ SIGHTING: dict[str, Any] = {
     'digested': False,
     'suspect': False,
     'rebaselined': None,
-    'bad': False,
     'trashed': None,
 }
 

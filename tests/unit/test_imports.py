@@ -15,7 +15,7 @@ LEVELS = (
     ('cli', '__main__'),
     ('hook',),
     ('manager', 'background'),
-    ('passes', 'scrubber', 'verification', 'act', 'look'),
+    ('passes', 'scrubber', 'verification', 'act', 'look', 'fetch'),
     ('report',),
     ('decide',),
     ('pressure',),

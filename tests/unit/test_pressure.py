@@ -190,7 +190,17 @@ class PassTest(base.NodeTestCase):
     def test_nothing_goes_when_removal_is_off(self) -> None:
         self.bound(1)
         self.node.configure(remove_unused=False)
-        self.assertEqual((), self.run_().removed)
+        report = self.run_()
+        self.assertEqual((), report.removed)
+        self.assertIn('cache_max_size', report.problems[0])
+
+    def test_what_is_in_the_trash_does_not_count_when_removal_is_off(
+        self,
+    ) -> None:
+        self.bound(3)
+        self.removed()
+        self.node.configure(remove_unused=False)
+        self.assertIn('cache_max_size', self.run_().problems[0])
 
     def test_a_dry_run_says_what_would_go_and_lets_it_be(self) -> None:
         self.bound(3)

@@ -2,7 +2,6 @@
 
 """What becomes of removed base files: kept for a while, brought back, gone."""
 
-import dataclasses
 import errno
 import os
 from typing import Any
@@ -12,7 +11,6 @@ import ddt
 from nova_imagecache.cache import directory
 from nova_imagecache.cache import image_locks
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import state as states
 from nova_imagecache.cache import trash
 from nova_imagecache import decide
 from nova_imagecache import hook
@@ -383,36 +381,28 @@ class FetchTest(TrashTestCase):
         )
 
     def test_one_that_is_known_to_be_bad_is_fetched_anew(self) -> None:
-        state = states.load(self.node.layout)
-        bad = {
-            name: dataclasses.replace(sighting, bad=True)
-            for name, sighting in state.files.items()
-        }
-        self.patch(
-            states,
-            'load',
-            lambda layout: dataclasses.replace(state, files=bad),
-        )
-        self.cache_image()
-        self.assertEqual(1, self.fetched)
-        self.assertEqual({self.name}, self.node.trash())
-
-    def test_damage_that_was_found_is_remembered_in_the_trash(self) -> None:
         removal.put_back(
             self.node.layout, trash.scan(self.node.layout).files[0]
         )
         base.flip_bit(self.path)
-        self.node.configure(checksum_interval=0)
-        self.node.run(Sees(self.name))
-        self.node.run(Sees(self.name))
-        self.node.clock.advance(25 * base.HOUR)
+        self.node.make_pass(Sees(self.name)).verify_now([self.name])
+        # Whether or not anybody looks at checksums by now.
+        self.node.configure(checksum=False)
+        self.node.clock.advance(2 * base.DAY)
         self.node.run()
         self.assertEqual({self.name}, self.node.trash())
         self.cache_image()
         self.assertEqual(1, self.fetched)
+        self.assertEqual({self.name}, self.node.trash())
 
-    def test_without_a_state_it_is_fetched_anew(self) -> None:
+    def test_without_a_state_it_comes_back_too(self) -> None:
         with open(self.node.layout.state, 'w') as file:
+            file.write('garbage')
+        self.cache_image()
+        self.assertEqual(0, self.fetched)
+
+    def test_one_whose_ledger_is_damaged_is_fetched_anew(self) -> None:
+        with open(self.in_trash() + '.ledger', 'w') as file:
             file.write('garbage')
         self.cache_image()
         self.assertEqual(1, self.fetched)

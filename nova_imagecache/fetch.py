@@ -19,11 +19,13 @@ from nova_imagecache.cache import images
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
+from nova_imagecache.cache import removal
 from nova_imagecache.cache import state as states
 from nova_imagecache.cache import trash
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import errors
+from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
@@ -68,23 +70,36 @@ def _check_size(image: images.Image, size: int | None) -> None:
         )
 
 
-def _is_there(layout: layouts.Layout, name: str) -> bool:
+def prepare(layout: layouts.Layout, name: str) -> str:
+    """Make the directory of the cache; give the path of a base file in it.
+
+    :raises OSError: it cannot be made
+    """
+    os.makedirs(layout.base, exist_ok=True)
+    return layout.file(name)
+
+
+def is_there(
+    layout: layouts.Layout, name: str, as_root: removal.Touch | None = None
+) -> bool:
     """Whether the file is cached, or in the trash; then it is used now.
 
-    As Nova does, so that nobody takes it for unused meanwhile.
+    As Nova does, so that nobody takes it for unused meanwhile. The caller
+    holds its lock.
+
+    :param as_root: what the host lends for files that are not its own
     """
-    path = layout.file(name)
-    if not os.path.exists(path) and not _recover(layout, name):
+    if not os.path.exists(layout.file(name)) and not _recover(layout, name):
         return False
-    use(layout, name)
+    use(layout, name, as_root)
     return True
 
 
-def use(layout: layouts.Layout, name: str) -> None:
+def use(
+    layout: layouts.Layout, name: str, as_root: removal.Touch | None = None
+) -> None:
     """Note that a base file is used now, as far as that can be done."""
-    try:
-        os.utime(layout.file(name))
-    except OSError:
+    if not removal.touch(layout.file(name), as_root):
         states.note_use(layout, name, clocks.now())
 
 
@@ -92,24 +107,18 @@ def _recover(layout: layouts.Layout, name: str) -> bool:
     """Bring a base file back from the trash, if it is there and sound.
 
     The newest one. One that is known to be bad is to be fetched anew, and so
-    is one of which nothing can be known.
+    is one of which it cannot be told.
     """
     files = [
         file
         for file in trash.scan(layout).files
         if trash.original(file.name) == name
     ]
-    if not files:
-        return False
-    try:
-        state = states.load(layout)
-    except (errors.Error, OSError):
-        return False
     for file in sorted(
         files, key=lambda file: names.trashed_at(file.name), reverse=True
     ):
-        sighting = state.sighting(file)
-        if sighting and sighting.bad:
+        known = knowledges.recall(layout, file)
+        if known.blind or known.lost or known.finding.damaged:
             continue
         try:
             trash.move_out(layout, file)
@@ -128,7 +137,7 @@ def _recover(layout: layouts.Layout, name: str) -> bool:
 def _ensure_fetched(
     layout: layouts.Layout, name: str, fetch: Fetch, disk_format: str | None
 ) -> None:
-    if _is_there(layout, name):
+    if is_there(layout, name):
         return
     with _staged(layout.file(name)) as staged:
         fetch(staged)
@@ -142,7 +151,7 @@ def _ensure_fetched(
 def _ensure_resized(
     layout: layouts.Layout, original: str, name: str, size: int
 ) -> None:
-    if _is_there(layout, name):
+    if is_there(layout, name):
         return
     image = images.inspect(original)
     _check_size(image, size)
@@ -213,7 +222,7 @@ def cache_image(
     conf = cfg.CONF if conf is None else conf
     confs.register_opts(conf)
     layout = layouts.Layout.of(confs.read_settings(conf))
-    os.makedirs(layout.base, exist_ok=True)
+    prepare(layout, name)
     with locks.nova_lock(layout, name, blocking=True):
         _ensure_fetched(layout, name, fetch, disk_format)
         if resize_to is None and overlay is not None:
