@@ -14,8 +14,11 @@ from nova_imagecache import background
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scan
+from nova_imagecache.cache import status as statuses
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
+from nova_imagecache.integrity import knowledge as knowledges
+from nova_imagecache import names
 from nova_imagecache import passes
 from nova_imagecache import report as reports
 from nova_imagecache.witnesses import instances
@@ -122,6 +125,37 @@ class ImageCacheManager:
             )
         reports.log_report(report)
         return report
+
+    def damage_of(self, name: str) -> str | None:
+        """Say what is known to be wrong with a base file, if anything is.
+
+        The file itself is not read.
+
+        :param name: of the base file
+        :raises oslo_config.cfg.Error: as :meth:`update`
+        :raises OSError: it cannot be looked at
+        """
+        layout = self._layout
+        try:
+            status = statuses.status_of(layout.file(name))
+        except FileNotFoundError:
+            return None
+        file = scan.CachedFile(name, names.kind_of(name), status)
+        finding = knowledges.recall(layout, file).finding
+        return str(finding.verdict) if finding.damaged else None
+
+    def set_aside(self, name: str) -> str | None:
+        """Move a bad base file to the trash, so that it is fetched anew.
+
+        Only if nobody uses it, as far as the disks, libvirt and locks tell.
+
+        :returns: why it stays; None if it is in the trash
+        :raises oslo_config.cfg.Error: as :meth:`update`
+        """
+        settings = confs.read_settings(self._conf)
+        return passes.Pass(
+            settings, clock=self._clock, lent=self._lent
+        ).set_aside(name)
 
     def stop(self) -> None:
         """End the scrub that a pass has started, if it is still at work.

@@ -118,6 +118,34 @@ class Pass:
             decisions.notes,
         )
 
+    def set_aside(self, name: str) -> str | None:
+        """Move a base file that is bad to the trash, if nobody uses it.
+
+        Its minimum age does not count, nor does a pin: what is bad is better
+        fetched anew. The floor does.
+
+        :returns: why it stays; None if it is in the trash
+        """
+        view = self._look(with_content=False)
+        facts = dataclasses.replace(
+            view.facts,
+            files=[file for file in view.facts.files if file.name == name],
+            trash=(),
+            pins=frozenset(),
+            space=None,
+        )
+        settings = dataclasses.replace(
+            self._settings,
+            remove_unused=True,
+            original_minimum_age=0,
+            resized_minimum_age=0,
+        )
+        done = self._actor(view).act(decide.decide(facts, settings))
+        for decision in done.files:
+            if decision.action is not decide.Action.REMOVE:
+                return decision.reason
+        return None
+
     def verify_now(
         self, chosen: Collection[str], strict: bool = False
     ) -> reports.Report:

@@ -5,6 +5,8 @@
 Defaults as in nova/conf/paths.py, netconf.py and compute.py of Nova 34.
 """
 
+from collections.abc import Iterable
+import importlib.machinery
 import importlib.util
 import os
 import socket
@@ -13,18 +15,28 @@ from oslo_config import cfg
 from oslo_utils import netutils
 
 
+def _has_nova(paths: Iterable[str]) -> bool:
+    """Whether this is Nova, and not just what others put beside it.
+
+    Packages of other projects put modules into Nova's namespace, as our own
+    driver does.
+    """
+    found = importlib.machinery.PathFinder.find_spec('nova.conf', [*paths])
+    return found is not None
+
+
 def _pybasedir() -> str:
     """Find the directory that holds the nova package, or else this one.
 
     As ``pybasedir`` of nova/conf/paths.py, without importing Nova.
     """
-    for package in ('nova', 'nova_imagecache'):
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.submodule_search_locations:
-            return os.path.dirname(
-                os.path.abspath(spec.submodule_search_locations[0])
-            )
-    return os.getcwd()
+    nova = importlib.util.find_spec('nova')
+    for path in (nova and nova.submodule_search_locations) or ():
+        if _has_nova([path]):
+            return os.path.dirname(os.path.abspath(path))
+    return os.path.dirname(
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    )
 
 
 OPTS = [

@@ -351,5 +351,30 @@ Related options:
     ),
 ]
 
+#: Options for the driver that runs in nova-compute.
+DRIVER_OPTS = [
+    cfg.BoolOpt(
+        'refuse_damaged_base_images',
+        default=True,
+        help="""
+Make no new disk from a base file that is known to be bad.
+
+Read by the driver in nova-compute only. A bad base file that nobody uses goes
+to the trash, and Nova fetches the image anew. One that is in use stays, and
+the build fails on this host, so that the scheduler tries another. A guest
+whose disk is there already is always started, and the log says what it reads.
+
+Each such failure counts as a failed build of this host, and the scheduler
+weighs the host down for it until a build succeeds here
+(``[filter_scheduler]/build_failure_weight_multiplier``). Where hosts share the
+cache the other hosts have the same bad file, so the build fails there too.
+
+Related options:
+
+* ``checksum_base_images``
+""",
+    ),
+]
+
 #: Options that only this package has.
-OWN_OPTS = [*CHECKSUM_OPTS, *REMOVAL_OPTS]
+OWN_OPTS = [*CHECKSUM_OPTS, *REMOVAL_OPTS, *DRIVER_OPTS]

@@ -34,6 +34,9 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     _register(conf, host.OPTS)
     _register(conf, host.LIBVIRT_OPTS, group='libvirt')
     conf.register_group(image_cache.make_group())
+    # Read anew in each pass, so they may change under a running service.
+    for opt in image_cache.OWN_OPTS:
+        opt.mutable = True
     _register(
         conf,
         [*image_cache.NOVA_OPTS, *image_cache.OWN_OPTS],

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The manager as nova-compute has it."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import nova.conf
+from nova import exception
+from nova import objects
+from nova.virt import images
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import locks
+from nova_imagecache import conf as confs
+from nova_imagecache import errors
+from nova_imagecache import fetch
+from nova_imagecache import manager
+from nova_imagecache import names
+from nova_imagecache.nova import privsep
+from nova_imagecache import report as reports
+
+LOG = logging.getLogger(__name__)
+
+CONF = nova.conf.CONF
+
+
+class DamagedBaseFile(exception.NovaException):
+    """No disk is made from a base file that is known to be bad.
+
+    Nothing that the compute manager knows, so it has the scheduler try another
+    host (``_build_and_run_instance`` in nova/compute/manager.py).
+    """
+
+    msg_fmt = (
+        'Base file %(name)s of image %(image)s is %(damage)s, and stays: '
+        '%(reason)s'
+    )
+
+
+class NovaImageCacheManager(manager.ImageCacheManager):
+    """The manager with what nova-compute lends it.
+
+    In place of ``nova.virt.libvirt.imagecache.ImageCacheManager``.
+    """
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        """Make one; the options are read anew in each pass.
+
+        :param connect: gives the driver's connection to libvirt
+        """
+        super().__init__(
+            CONF,
+            connect=connect,
+            read_as_root=privsep.read,
+            touch_as_root=privsep.touch,
+        )
+
+    def update(
+        self,
+        context: Any,
+        all_instances: Any,
+        block_device_mappings: Any = None,
+    ) -> reports.Report:
+        """Make one pass; the devices of all instances take one query.
+
+        :param all_instances: the InstanceList of those who share the storage
+        """
+        mappings: dict[str, Any] = {}
+
+        def listed() -> Iterator[Any]:
+            # What the database raises is raised where a witness that fails
+            # is dealt with.
+            mappings.update(
+                objects.BlockDeviceMappingList.bdms_by_instance_uuid(
+                    context, [instance.uuid for instance in all_instances]
+                )
+            )
+            yield from all_instances
+
+        if block_device_mappings is not None:
+            return super().update(
+                context, all_instances, block_device_mappings
+            )
+        return super().update(context, listed(), mappings)
+
+    def cache_image(self, context: Any, image_id: str) -> bool:
+        """Fetch an image before it is needed, under its lock.
+
+        :returns: whether it was fetched; otherwise it was there, or came back
+            from the trash
+        """
+        settings = confs.read_settings(CONF)
+        layout = layouts.Layout.of(settings)
+        name = names.get_cache_fname(image_id)
+        path = fetch.prepare(layout, name)
+        with locks.nova_lock(layout, name, blocking=True):
+            if fetch.is_there(layout, name, privsep.touch):
+                LOG.info('Image %s is cached already', image_id)
+                return False
+            LOG.info('Caching image %s by request', image_id)
+            images.fetch_to_raw(context, image_id, path)
+        return True
+
+    def check_sound(self, name: str, image_id: str, is_new: bool) -> None:
+        """See that a disk may be made from a base file.
+
+        Looks at what is known of the file, and never at its content. One that
+        is bad and that nobody uses is set aside, so that Nova fetches it anew.
+        What goes wrong here keeps no guest from being built.
+
+        :param is_new: whether the disk is not there yet. Nothing is done about
+            the base file of one that is.
+        :raises DamagedBaseFile: it is known to be bad, and somebody uses it
+        """
+        try:
+            damage = self.damage_of(name)
+            if damage is None:
+                return
+            refuse = is_new and CONF.image_cache.refuse_damaged_base_images
+            reason = self.set_aside(name) if refuse else None
+        except (cfg.Error, errors.Error, OSError) as error:
+            LOG.warning(
+                'Whether base file %(name)s is sound cannot be told: '
+                '%(error)s',
+                {'name': name, 'error': error},
+            )
+            return
+        details = {'name': name, 'image': image_id, 'damage': damage}
+        if not refuse:
+            LOG.error(
+                'A guest is started from base file %(name)s of image '
+                '%(image)s, which is %(damage)s',
+                details,
+            )
+        elif reason is None:
+            LOG.warning(
+                'Base file %(name)s of image %(image)s is %(damage)s. Nobody '
+                'uses it, so it is in the trash, and fetched anew.',
+                details,
+            )
+        else:
+            raise DamagedBaseFile(reason=reason, **details)
