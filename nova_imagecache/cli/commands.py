@@ -5,7 +5,9 @@
 import abc
 import argparse
 from collections.abc import Iterable
+import dataclasses
 import os
+import time
 from typing import Any
 
 from cliff import lister
@@ -13,6 +15,7 @@ from cliff import show
 from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import registry
 from nova_imagecache.cache import scan
 from nova_imagecache.cli import app
 from nova_imagecache.cli import output
@@ -31,10 +34,13 @@ class _Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
         """Do the command's work."""
 
-    def make_pass(self) -> passes.Pass:
-        """Prepare a pass that shows how far its reading has got."""
+    def make_pass(self, inline: bool = True) -> passes.Pass:
+        """Prepare a pass that shows how far its reading has got.
+
+        :param inline: whether it reads at all
+        """
         return passes.Pass(
-            self.settings, inline=True, progress_bar=output.progress_bar
+            self.settings, inline=inline, progress_bar=output.progress_bar
         )
 
     def judge(self, report: reports.Report) -> int:
@@ -98,12 +104,42 @@ class Pass(_Listing):
             action='store_true',
             help='say what would be done, and change nothing',
         )
+        parser.add_argument(
+            '--no-verify',
+            action='store_true',
+            help='read no base file; for a timer, beside one that runs '
+            'nova-imagecache scrub',
+        )
+        parser.add_argument(
+            '--register-host',
+            action='store_true',
+            help='note this host in instances_path/compute_nodes, as the '
+            'compute service does in its own passes; for where those are off, '
+            'or the hosts that share instances_path take the guests of this '
+            'one for gone after a day',
+        )
         return parser
 
     def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
         """Make the pass."""
-        one_pass = self.make_pass()
-        return one_pass.preview() if parsed_args.dry_run else one_pass.run()
+        if parsed_args.dry_run:
+            return self.make_pass().preview()
+        problems = []
+        if parsed_args.register_host:
+            problems += self._register()
+        report = self.make_pass(inline=not parsed_args.no_verify).run()
+        return dataclasses.replace(
+            report, problems=(*report.problems, *problems)
+        )
+
+    def _register(self) -> list[str]:
+        """Note this host; what goes wrong ends no pass."""
+        layout = layouts.Layout.of(self.settings)
+        try:
+            registry.register(layout, self.settings.host, time.time())
+        except (errors.NotNow, OSError) as error:
+            return [f'this host cannot be noted in compute_nodes: {error}']
+        return []
 
     def more(self, report: reports.Report) -> Iterable[reports.FileReport]:
         """List the trash as well, which passes empty."""

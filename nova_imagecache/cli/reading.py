@@ -202,6 +202,11 @@ class Scrub(_Reading):
         parser.add_argument(
             '--parent', action='store_true', help=argparse.SUPPRESS
         )
+        parser.add_argument(
+            '--if-enabled',
+            action='store_true',
+            help='do nothing unless checksum_base_images is on; for a timer',
+        )
         return parser
 
     def load_settings(self, parsed_args: argparse.Namespace) -> confs.Settings:
@@ -223,6 +228,9 @@ class Scrub(_Reading):
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         """Scrub; give a line per file as it comes."""
         self.adjust(parsed_args)
+        if parsed_args.if_enabled and not self.settings.checksum:
+            LOG.info('checksum_base_images is off, so nothing is read')
+            return self.columns, []
         layout = layouts.Layout.of(self.settings)
         if not os.path.isdir(layout.base):
             LOG.warning('There is no cache at %s', layout.base)
