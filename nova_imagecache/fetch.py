@@ -15,6 +15,7 @@ import os
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from nova_imagecache.cache import directory
 from nova_imagecache.cache import images
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
@@ -114,6 +115,8 @@ def _recover(layout: layouts.Layout, name: str) -> bool:
         for file in trash.scan(layout).files
         if trash.original(file.name) == name
     ]
+    if directory.intruder(layout) is not None:
+        return False
     for file in sorted(
         files, key=lambda file: names.trashed_at(file.name), reverse=True
     ):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import dataclasses
 import os
 
+from nova_imagecache.cache import directory
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import scan as scans
@@ -31,11 +32,13 @@ class View:
         off
     :ivar strays: names of what is in the trash without its file
     :ivar problems: what could not be looked at, a sentence each
+    :ivar usable: whether there is room for what a pass writes
     """
 
     facts: decide.Facts
     strays: tuple[str, ...]
     problems: tuple[str, ...]
+    usable: bool
 
     @property
     def now(self) -> clocks.Instant:
@@ -157,6 +160,9 @@ def look(
     state, vetoes = _recall_state(layout, settings.host, now)
     pinned, unread = _recall_pins(layout)
     space, unmeasured = _measure(layout, settings)
+    intruder = directory.intruder(layout)
+    if intruder is not None:
+        vetoes = [intruder, *vetoes]
     entries = {}
     for file in scan.files if with_content else ():
         if not (file.kind.is_base and file.status.regular):
@@ -182,6 +188,7 @@ def look(
             vetoes=(*vetoes, *unread),
         ),
         strays=trashed.strays,
+        usable=intruder is None,
         problems=(
             *scan.problems,
             *trashed.problems,

@@ -107,8 +107,8 @@ class Pass:
     def run(self) -> reports.Report:
         """Make the pass."""
         view = self._look(with_content=self._settings.checksum)
-        if not (view.facts.files or view.facts.trash):
-            return self._report(view)
+        if not (view.usable and (view.facts.files or view.facts.trash)):
+            return self._refuse(view)
         decisions = decide.decide(view.facts, self._settings)
         actor = self._actor(view)
         return self._finish(
@@ -117,6 +117,11 @@ class Pass:
             decisions.problems,
             decisions.notes,
         )
+
+    def _refuse(self, view: look.View) -> reports.Report:
+        """Report that there is nothing to do, or no way to do it."""
+        problems = () if view.usable else view.facts.vetoes[:1]
+        return self._report(view, problems=problems)
 
     def set_aside(self, name: str) -> str | None:
         """Move a base file that is bad to the trash, if nobody uses it.
@@ -127,6 +132,8 @@ class Pass:
         :returns: why it stays; None if it is in the trash
         """
         view = self._look(with_content=False)
+        if not view.usable:
+            return view.facts.vetoes[0]
         facts = dataclasses.replace(
             view.facts,
             files=[file for file in view.facts.files if file.name == name],
@@ -155,8 +162,8 @@ class Pass:
             its lock is held or as it may still grow, is a problem
         """
         view = self._look(with_content=True)
-        if not view.facts.files:
-            return self._report(view)
+        if not (view.usable and view.facts.files):
+            return self._refuse(view)
         # As if removal were off, which is what is happening.
         settings = dataclasses.replace(self._settings, remove_unused=False)
         decisions = [

@@ -35,7 +35,6 @@ UNCHECKED = _name('used, and the next pass makes its checksum')
 LOST = _name('used, with a ledger, and a checksum that was lost')
 BAD = _name('used, and known to be corrupt')
 NEEDED = _name('in the trash, and a guest needs it')
-CHAINS = (USED, UNCHECKED, LOST, BAD, NEEDED)
 
 # Nobody uses these, and the next pass moves them to the trash.
 KNOWN = _name('old, with a ledger and a checksum')
@@ -63,29 +62,47 @@ class CrashNode(base.Node):
 
     :ivar content: what is in each base file
     :ivar sha1: of what was in it at first
-    :ivar baseline: base files of which more is known than can be found out
+    :ivar chains: base files that a guest needs
+    :ivar baseline: base files of which something is known
     """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self.configure(checksum=True, checksum_interval=7 * base.DAY)
-        self.content: dict[str, bytes] = {}
-        self.sha1: dict[str, str] = {}
-        self.baseline = frozenset({USED, LOST, BAD, NEEDED, KNOWN, GARBLED})
-        self._images: dict[str, bytes] = {}
+        self._overlays: dict[str, bytes] = {}
+        self._empty()
 
-    def renew(self) -> None:
-        """Set everything up, from nothing, at the same paths."""
+    def _empty(self) -> None:
         self.clock = base.FakeClock()
         shutil.rmtree(self.layout.instances)
         os.makedirs(self.layout.base)
+        self.configure(
+            checksum=True,
+            checksum_interval=7 * base.DAY,
+            remove_unused=False,
+        )
+        self.content: dict[str, bytes] = {}
+        self.sha1: dict[str, str] = {}
+        self.chains: set[str] = set()
+        self.baseline: set[str] = set()
+
+    def renew_without_traces(self) -> None:
+        """Set up, from nothing, what stock Nova leaves: no file of ours."""
+        self._empty()
+        self._add(USED, age=_TWO_DAYS)
+        self._add_guest(USED)
+        self._add(PLAIN, age=_TWO_DAYS)
+        self.configure(remove_unused=True)
+
+    def renew(self) -> None:
+        """Set everything up, from nothing, at the same paths."""
+        self._empty()
+        self.baseline = {USED, LOST, BAD, NEEDED, KNOWN, GARBLED}
         for name in (USED, LOST, BAD, KNOWN, GARBLED):
             self._add(name)
         for name in (NEEDED, OLD):
             self._add(name, age=_TWO_DAYS)
         for name in (USED, LOST, BAD):
             self._add_guest(name)
-        self.configure(remove_unused=False, checksum_interval=7 * base.DAY)
         self.run()
         base.flip_bit(self.base_path(BAD))
         self.content[BAD] = _read(self.base_path(BAD))
@@ -113,16 +130,17 @@ class CrashNode(base.Node):
         self.sha1[name] = digest.hexdigest()
 
     def _add_guest(self, name: str) -> None:
+        self.chains.add(name)
         # Made once: the paths are always the same.
-        if name not in self._images:
+        if name not in self._overlays:
             there = os.path.exists(self.base_path(name))
             if not there:
                 self.add_base(name, data=self.content[name])
             path = self.add_overlay(f'guest-{name}', name)
-            self._images[name] = _read(path)
+            self._overlays[name] = _read(path)
             if not there:
                 os.unlink(self.base_path(name))
-        self.add_file(f'guest-{name}', 'disk', data=self._images[name])
+        self.add_file(f'guest-{name}', 'disk', data=self._overlays[name])
 
     def _add_husks(self) -> None:
         """Leave behind what is to be cleared away."""
@@ -141,7 +159,7 @@ class CrashNode(base.Node):
     def _places(self, name: str) -> list[str]:
         """Say where a base file is, in the cache and in the trash."""
         found = [
-            trash.path_of(self.layout, file.name)
+            self.layout.file(file.name)
             for file in trash.scan(self.layout).files
             if trash.original(file.name) == name
         ]
@@ -201,17 +219,21 @@ class CrashNode(base.Node):
     def _verdicts(self, report: reports.Report) -> Iterator[str]:
         for file in report.files:
             want = Verdict.CORRUPT if file.name == BAD else Verdict.GOOD
-            if file.checksum is not want:
+            if file.kind.is_base and file.checksum is not want:
                 yield f'{file.name} is {file.checksum}: {file.reason}'
 
     def _held(self) -> Iterator[str]:
         for directory in (self.layout.locks, self.layout.own_locks):
-            for name in os.listdir(directory):
-                with open(os.path.join(directory, name), 'a') as file:
-                    try:
-                        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except OSError:
-                        yield f'the lock {name} is held'
+            with contextlib.suppress(FileNotFoundError):
+                yield from self._held_in(directory)
+
+    def _held_in(self, directory: str) -> Iterator[str]:
+        for name in os.listdir(directory):
+            with open(os.path.join(directory, name), 'a') as file:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    yield f'the lock {name} is held'
 
     def _husks(self) -> Iterator[str]:
         """Name what is left in our own directories, and should not be."""
@@ -222,19 +244,17 @@ class CrashNode(base.Node):
         for name in os.listdir(self.layout.ledgers):
             if name.removesuffix('.damaged') not in present:
                 yield f'there is a ledger of {name}'
-        yield from (
-            f'{name} is still there' for name in present - {*CHAINS, 'locks'}
-        )
+        yield from (f'{name} is still there' for name in present - self.chains)
 
     def converge(self) -> Iterator[str]:
         """Make the passes after; name what is not as it must be then."""
         yield from self._held()
         self.clock.advance(60)
-        yield from self._clean(self.run(), 'swap_64')
+        yield from self._clean(self.run(), GARBLED)
         yield from self.damage()
-        for name in CHAINS:
-            if self._places(name) != [self.base_path(name)]:
-                yield f'{name} is not in the cache, or not only there'
+        for name in self.chains:
+            if self.base_path(name) not in self._places(name):
+                yield f'{name} is not in the cache'
         self.configure(checksum_interval=0)
         # Whatever is not known well is read again.
         for _pass in range(2):
@@ -248,9 +268,9 @@ class CrashNode(base.Node):
             self.clock.advance(_TWO_DAYS)
             yield from self._clean(self.run())
         yield from self._husks()
-        for name in CHAINS:
+        for name in self.chains:
             if self._places(name) != [self.base_path(name)]:
-                yield f'{name} is gone in the end'
+                yield f'{name} is not in the cache in the end, or not only'
 
     def _clean(self, report: reports.Report, *excused: str) -> Iterable[str]:
         """Name the problems of a pass that nothing has disturbed."""

@@ -11,11 +11,32 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
+
+from nova_imagecache.cache import layout as layouts
 
 # include/uapi/linux/fs.h
 _RENAME_NOREPLACE = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def intruder(layout: layouts.Layout) -> str | None:
+    """Say what is in the place of a directory of ours, if anything is.
+
+    A link there would have us write and remove files somewhere else.
+    """
+    for path in layout.directories:
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            return (
+                f'{path} is no directory; move away what is there (a link to '
+                'another place will not do)'
+            )
+    return None
 
 
 @contextlib.contextmanager

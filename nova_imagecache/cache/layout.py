@@ -83,6 +83,18 @@ class Layout:
         """Where files are written before they are published."""
         return os.path.join(self.own, 'tmp')
 
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """All directories of ours, each after the one that it is in."""
+        return (
+            self.own,
+            self.own_locks,
+            self.ledgers,
+            self.trash,
+            self.pins,
+            self.temporary,
+        )
+
     def file(self, name: str) -> str:
         """Give the path of a file in the cache, or in the trash."""
         trashed = names.trashed_name(name)

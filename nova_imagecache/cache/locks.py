@@ -14,6 +14,7 @@ import time
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
 
+from nova_imagecache.cache import directory
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import errors
@@ -115,6 +116,9 @@ def manager_lock(
     :raises nova_imagecache.errors.Locked: another manager holds it
     :raises nova_imagecache.errors.LockBroken: it cannot be had at all
     """
+    intruder = directory.intruder(layout)
+    if intruder is not None:
+        raise errors.LockBroken(intruder)
     deadline = time.monotonic() + patience
     with contextlib.ExitStack() as stack:
         while True:

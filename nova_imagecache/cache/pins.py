@@ -7,8 +7,10 @@ record is damaged holds all the same.
 """
 
 import dataclasses
+import errno
 import os
 
+from nova_imagecache.cache import directory
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import records
@@ -66,12 +68,19 @@ def _read(layout: layouts.Layout, name: str) -> Pin:
         return Pin(name)
 
 
+def _check(layout: layouts.Layout) -> None:
+    intruder = directory.intruder(layout)
+    if intruder is not None:
+        raise NotADirectoryError(errno.ENOTDIR, intruder)
+
+
 def pin(layout: layouts.Layout, new: Pin, now: clocks.Instant) -> bool:
     """Keep a base file, which need not be there yet.
 
     :returns: whether it was not pinned before
     :raises OSError: this cannot be noted
     """
+    _check(layout)
     if new.name in load(layout):
         return False
     path = os.path.join(layout.pins, new.name)
@@ -86,6 +95,7 @@ def unpin(layout: layouts.Layout, name: str) -> bool:
     :returns: whether it was pinned
     :raises OSError: this cannot be noted
     """
+    _check(layout)
     try:
         os.unlink(os.path.join(layout.pins, name))
     except FileNotFoundError:

@@ -213,6 +213,9 @@ def tidy(
 ) -> None:
     """Remove our own traces of base files that are gone.
 
+    A ledger stays for as long as there is a checksum beside it that is of the
+    same file, and has nothing else to tell it from that of a later one.
+
     :param present: names of the files in the cache
     :param strays: names of what is in the trash without its file
     :param now: seconds since the epoch
@@ -250,8 +253,9 @@ def _tidy_ledger(layout: layouts.Layout, name: str) -> None:
         return
     try:
         with locks.nova_lock(layout, base, blocking=False):
-            if statuses.gone(layout.file(base)):
-                os.unlink(layout.ledger(name))
+            path = layout.file(base)
+            if statuses.gone(path) and statuses.gone(names.sidecar_name(path)):
+                os.unlink(os.path.join(layout.ledgers, name))
     except (errors.NotNow, OSError) as error:
         LOG.debug('%s stays: %s', layout.ledger(name), error)
 

@@ -205,6 +205,10 @@ def open_regular(path: str, dir_fd: int | None = None) -> int:
     :param dir_fd: of the directory that the path is relative to
     :raises OSError: as open(2); EINVAL when it is not a regular file
     """
+    # To open a device may do something, such as start a watchdog.
+    status = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        raise _not_regular(path)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, dir_fd=dir_fd)

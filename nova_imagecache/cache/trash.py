@@ -11,6 +11,7 @@ Whoever changes what is in the trash under a name holds the lock of the base
 file of that name.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -122,23 +123,31 @@ def _copy(layout: layouts.Layout, source: str, target: str) -> None:
             os.unlink(scratch)
 
 
-def _carry(source: str, target: str) -> None:
-    """Take away the first name of what has been copied, or move it now."""
-    try:
-        if os.path.isdir(source) and not os.path.islink(source):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if os.path.lexists(target):
-            os.unlink(source)
-        else:
-            os.rename(source, target)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        LOG.warning(
-            '%(source)s, which tells of a base file, cannot be moved to '
-            '%(target)s: %(error)s',
-            {'source': source, 'target': target, 'error': error.strerror},
-        )
+def _carry(sources: Iterable[str], targets: Iterable[str]) -> None:
+    """Take away the first names of what has been copied, or move it now.
+
+    The first one that cannot be ends it: a checksum without the ledger that
+    knows it would be compared with the next file of this name.
+    """
+    for source, target in zip(sources, targets, strict=True):
+        try:
+            if os.path.isdir(source) and not os.path.islink(source):
+                raise IsADirectoryError(
+                    errno.EISDIR, os.strerror(errno.EISDIR)
+                )
+            if os.path.lexists(target):
+                os.unlink(source)
+            else:
+                os.rename(source, target)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            LOG.warning(
+                '%(source)s, which tells of a base file, cannot be moved to '
+                '%(target)s: %(error)s',
+                {'source': source, 'target': target, 'error': error.strerror},
+            )
+            return
 
 
 def _discard(*paths: str) -> None:
@@ -185,8 +194,7 @@ def move_in(
         except BaseException:
             _discard(*companions)
             raise
-        for source, target in zip(records, companions, strict=True):
-            _carry(source, target)
+        _carry(records, companions)
     return trashed
 
 
@@ -216,10 +224,14 @@ def move_out(
             for source, target in zip(companions, records, strict=True):
                 _copy(layout, source, target)
         directory.rename(fd, file.name, base_fd, name)
-        for source, target in zip(companions, records, strict=True):
-            _carry(source, target)
-        directory.sync(base_fd)
-        status = statuses.status_of(name, base_fd)
+        _carry(companions, records)
+        # It is back, whatever comes of this.
+        try:
+            directory.sync(base_fd)
+            status = statuses.status_of(name, base_fd)
+        except OSError as error:
+            LOG.debug('%s cannot be synced: %s', layout.base, error)
+            status = file.status
     return scans.CachedFile(name, file.kind, status)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from cliff import lister
 from oslo_log import log as logging
 
+from nova_imagecache.cache import directory
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
@@ -21,6 +22,7 @@ from nova_imagecache.cli import app
 from nova_imagecache.cli import commands
 from nova_imagecache.cli import output
 from nova_imagecache import clock as clocks
+from nova_imagecache import conf as confs
 from nova_imagecache import errors
 from nova_imagecache import fetch
 from nova_imagecache import names
@@ -66,7 +68,7 @@ class Undelete(app.NodeCommand, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """Bring all of them back, or say which one cannot be."""
-        layout = layouts.Layout.of(self.settings)
+        layout = _layout(self.settings)
         chosen = [_find(layout, name) for name in parsed_args.names]
         rows = []
         for file in chosen:
@@ -85,6 +87,15 @@ class Undelete(app.NodeCommand, lister.Lister):
                     (name, str(found.kind), output.Bytes(found.status.size))
                 )
         return ('name', 'kind', 'size'), rows
+
+
+def _layout(settings: confs.Settings) -> layouts.Layout:
+    """Give the layout of a cache that can be written to."""
+    layout = layouts.Layout.of(settings)
+    intruder = directory.intruder(layout)
+    if intruder is not None:
+        raise errors.Error(intruder)
+    return layout
 
 
 def _find(layout: layouts.Layout, name: str) -> scans.CachedFile:
@@ -132,7 +143,7 @@ class _Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         ]
         if not chosen:
             raise errors.Error('name a base file, or an image with --image-id')
-        layout = layouts.Layout.of(self.settings)
+        layout = _layout(self.settings)
         rows = [
             (new.name, new.image, self.change(layout, new)) for new in chosen
         ]

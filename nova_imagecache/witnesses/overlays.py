@@ -25,6 +25,10 @@ _ROUNDS = 10
 _FRESH_SECONDS = 60
 _HEADER_SIZE = 4096
 
+# As long as a directory may change without its times moving: a tick of the
+# kernel before Linux 6.13, and a second or two on some network file systems.
+_TICK_NANOSECONDS = 2 * 10**9
+
 _DISK_INFO = 'disk.info'
 _DISK_INFO_LIMIT = 1024 * 1024
 
@@ -152,6 +156,8 @@ class OverlayWitness:
         self._disks = chains.Disks()
         self._cached: dict[str, tuple[int, int, int]] = {}
         self._fresh: set[str] = set()
+        self._recent: set[str] = set()
+        self._vanished: set[str] = set()
         self._failures: dict[str, str] = {}
         self._notes: dict[str, str] = {}
 
@@ -172,7 +178,12 @@ class OverlayWitness:
         the name of the backing file last, and in place.
         """
         fresh, self._fresh = self._fresh, set()
-        pending = {*self._changed(), *map(os.path.dirname, fresh)}
+        recent, self._recent = self._recent, set()
+        pending = {
+            *self._changed(),
+            *map(os.path.dirname, fresh),
+            *(recent & self._directories.keys()),
+        }
         if pending:
             self._scan(list(pending))
         return self._testify(base_files)
@@ -202,13 +213,20 @@ class OverlayWitness:
         A directory that is renamed, as Nova does for a resize, between the
         listing of its parent and its own is in neither.
         """
+        missing: set[str] = set()
         for _round in range(_ROUNDS):
             while pending:
                 pending += self._read_directory(pending.pop())
-            pending = self._changed()
+            missing, self._vanished = self._vanished, set()
+            pending = list({*self._changed(), *map(os.path.dirname, missing)})
             if not pending:
                 return
-        self._fail(self._layout.instances, 'it changes faster than it is read')
+        for path in missing:
+            self._fail(path, 'it is listed, and cannot be found')
+        if not missing:
+            self._fail(
+                self._layout.instances, 'it changes faster than it is read'
+            )
 
     def _changed(self) -> list[str]:
         changed = []
@@ -228,14 +246,19 @@ class OverlayWitness:
                 listed = list(entries)
         except OSError as error:
             self._directories.pop(directory, None)
-            # Gone: its parent has changed, and will be read again.
+            # Gone: its parent is read again, as what it was may be there
+            # under another name.
             if (
                 error.errno not in (errno.ENOENT, errno.ENOTDIR)
                 or directory == self._layout.instances
             ):
                 self._fail(directory, error.strerror)
+            else:
+                self._vanished.add(directory)
             return []
         self._directories[directory] = stamp
+        if time.time_ns() - max(stamp[2:]) < _TICK_NANOSECONDS:
+            self._recent.add(directory)
         self._failures.pop(directory, None)
         found = []
         for entry in listed:
@@ -280,10 +303,12 @@ class OverlayWitness:
             if entry.is_file() or entry.is_symlink():
                 self._note_disk(directory, entry)
         except FileNotFoundError:
-            # Gone, so the directory has changed; but what a dangling link
+            # Gone, so the directory is read again; but what a dangling link
             # points to may be on a disk that is not mounted.
             if os.path.islink(entry.path):
                 self._fail(entry.path, 'it points to nothing')
+            else:
+                self._vanished.add(entry.path)
         except OSError as error:
             self._fail(entry.path, error.strerror)
         except disk_header.MalformedHeader as error:

@@ -570,7 +570,26 @@ class ChangingTest(OverlaysTestCase):
         self.node.add_base('f' * 40)
         self.assertEqual({RESIZED}, witness.look_again([SHA]).users[SHA])
 
+    def test_looking_again_does_not_trust_times_that_are_too_new_to_tell(
+        self,
+    ) -> None:
+        directory = self.node.add_directory(GUEST)
+        real = overlays._stamp
+        stamps: dict[str, Any] = {}
+
+        # Mocked: the clock of the file system cannot be stopped.
+        def stamp(path: str) -> Any:
+            return stamps.setdefault(path, real(path))
+
+        self.patch(overlays, '_stamp', stamp)
+        witness = overlays.OverlayWitness(self.node.layout)
+        self.assertEqual({}, witness.look([SHA]).users)
+        self.node.add_overlay(GUEST, SHA)
+        self.assertIn(directory, stamps)
+        self.assertEqual({GUEST}, witness.look_again([SHA]).users[SHA])
+
     def test_looking_again_reads_only_what_has_changed(self) -> None:
+        self.patch(overlays, '_TICK_NANOSECONDS', 0)
         self.node.add_overlay(OTHER, SHA)
         witness = overlays.OverlayWitness(self.node.layout)
         witness.look([SHA])
