@@ -12,8 +12,8 @@ from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scan as scans
-from nova_imagecache.cache import state as states
 from nova_imagecache.cache import trash
+from nova_imagecache.cache import uses
 from nova_imagecache import decide
 from nova_imagecache import errors
 from nova_imagecache import look
@@ -156,17 +156,12 @@ class Actor:
             file.name: trashed.get(file.name, file.name) for file in files
         }
         try:
-            noted = states.used_since(
-                self._layout, files, self._view.state, self._view.now.wall
-            )
+            noted = uses.used_since(self._layout, files, self._view.state)
             pinned = pins.load(self._layout) - self._view.facts.pins
         except OSError as error:
             return dict.fromkeys(bases, f'{error.strerror}')
-        testimony = testimonies.combine(
-            [
-                witness.look_again(sorted(set(bases.values())))
-                for witness in self._witnesses
-            ]
+        testimony = testimonies.ask(
+            self._witnesses, sorted(set(bases.values())), again=True
         )
         if testimony.failures:
             return dict.fromkeys(bases, testimony.failures[0])

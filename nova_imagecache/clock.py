@@ -90,3 +90,19 @@ def jump(before: Instant, after: Instant) -> str | None:
         f'the clock was set {direction} by {abs(excess):.0f} s since the '
         'last pass, so ages cannot be believed'
     )
+
+
+def skew(here: float, there: float) -> str | None:
+    """Say how two clocks differ that were read at the same moment, if so.
+
+    :param here: the clock of this host, in seconds since the epoch
+    :param there: that of the storage
+    """
+    apart = here - there
+    if abs(apart) <= _TOLERANCE_SECONDS:
+        return None
+    direction = 'ahead of' if apart > 0 else 'behind'
+    return (
+        f'the clock of this host is {abs(apart):.0f} s {direction} that of '
+        'the storage, so ages cannot be believed'
+    )

@@ -329,6 +329,11 @@ def decide(facts: Facts, settings: conf.Settings) -> Decisions:
         tuple(_decide_trashed(each, facts, settings) for each in facts.trash),
     )
     plan = _plan(decisions, facts, settings)
+    relieved = facts.state.relieved
+    if relieved and clocks.elapsed(relieved, facts.now) < FLOOR_SECONDS:
+        # Some file systems free late, so the disk may be less full than it
+        # looks. What is in the trash goes in any case.
+        plan = pressure.Plan(plan.names - facts.present)
     return Decisions(
         _hasten(decisions.files, plan.names, Action.REMOVE),
         _hasten(decisions.trash, plan.names, Action.DELETE),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import os
+import secrets
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -21,8 +22,8 @@ from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import state as states
 from nova_imagecache.cache import trash
+from nova_imagecache.cache import uses
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import errors
@@ -39,12 +40,12 @@ Fetch = Callable[[str], object]
 def _staged(path: str) -> Iterator[str]:
     """Give a path to write to; what is there in the end is published.
 
-    The caller holds the file's lock, so a file that is in the way was left by
-    somebody who was killed.
+    Under a name that nobody else writes to: stock Nova unlinks lock files, so
+    somebody may hold "the same" lock. If we are killed it is a leftover.
     """
-    staged = path + '.part'
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(staged)
+    parent, name = os.path.split(path)
+    # As rsync names what it writes to.
+    staged = os.path.join(parent, f'.{name}.{secrets.token_hex(3)}')
     try:
         yield staged
         publish.rename(staged, path)
@@ -101,7 +102,7 @@ def use(
 ) -> None:
     """Note that a base file is used now, as far as that can be done."""
     if not removal.touch(layout.file(name), as_root):
-        states.note_use(layout, name, clocks.now())
+        uses.note_use(layout, name, clocks.now())
 
 
 def _recover(layout: layouts.Layout, name: str) -> bool:

@@ -30,13 +30,11 @@ class View:
 
     :ivar facts: what is decided on; ``entries`` is empty when checksums are
         off
-    :ivar strays: names of what is in the trash without its file
     :ivar problems: what could not be looked at, a sentence each
     :ivar usable: whether there is room for what a pass writes
     """
 
     facts: decide.Facts
-    strays: tuple[str, ...]
     problems: tuple[str, ...]
     usable: bool
 
@@ -131,6 +129,8 @@ def _measure(
         return None, []
     try:
         found = os.statvfs(layout.base)
+    except FileNotFoundError:
+        return None, []
     except OSError as error:
         return None, [
             f'how full the disk of {layout.base} is cannot be told: '
@@ -172,9 +172,7 @@ def look(
         problems += entry.known.problems
     wanted = {file.name for file in scan.files}
     wanted.update(trash.original(file.name) for file in trashed.files)
-    testimony = testimonies.combine(
-        [witness.look(sorted(wanted)) for witness in witnesses]
-    )
+    testimony = testimonies.ask(witnesses, sorted(wanted), again=False)
     return View(
         facts=decide.Facts(
             now=now,
@@ -187,7 +185,6 @@ def look(
             space=space,
             vetoes=(*vetoes, *unread),
         ),
-        strays=trashed.strays,
         usable=intruder is None,
         problems=(
             *scan.problems,

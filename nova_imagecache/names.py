@@ -56,8 +56,9 @@ _BASE_PATTERNS = (
 
 _LEFTOVER_PATTERNS = (
     re.compile(r'(?P<base>.+)\.(part|converted)'),
-    # rsync's temporary file, which a killed copy from a peer leaves.
-    re.compile(r'\.(?P<base>.+)\.[A-Za-z0-9]{6}'),
+    # rsync's temporary file, which a killed copy from a peer leaves; and ours,
+    # with what a driver that was fetching to it may have added.
+    re.compile(r'\.(?P<base>.+)\.[A-Za-z0-9]{6}(\.part|\.converted)*'),
 )
 
 # When it was moved there, in seconds since the epoch.

@@ -10,10 +10,14 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
+import os
+import time
 
 from nova_imagecache import act
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import publish
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import state as states
 from nova_imagecache.cache import trash
@@ -109,7 +113,12 @@ class Pass:
         view = self._look(with_content=self._settings.checksum)
         if not (view.usable and (view.facts.files or view.facts.trash)):
             return self._refuse(view)
-        decisions = decide.decide(view.facts, self._settings)
+        self._make_directories()
+        facts = dataclasses.replace(
+            view.facts, vetoes=(*view.facts.vetoes, *self._skew())
+        )
+        view = dataclasses.replace(view, facts=facts)
+        decisions = decide.decide(facts, self._settings)
         actor = self._actor(view)
         return self._finish(
             view,
@@ -117,6 +126,24 @@ class Pass:
             decisions.problems,
             decisions.notes,
         )
+
+    def _make_directories(self) -> None:
+        """Make what is needed for a removal while there is space for it."""
+        for path in (self._layout.locks, *self._layout.directories):
+            with contextlib.suppress(OSError):
+                os.makedirs(path, exist_ok=True)
+
+    def _skew(self) -> list[str]:
+        """Compare our clock with that of the storage, which may be another.
+
+        It is the one that dates files, for all hosts.
+        """
+        try:
+            storage = publish.current_time(self._layout.temporary)
+        except OSError:
+            return []
+        problem = clocks.skew(time.time(), storage)
+        return [] if problem is None else [problem]
 
     def _refuse(self, view: look.View) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""
@@ -259,6 +286,10 @@ class Pass:
                     if entry.known.ledger is not None
                 },
                 view.state,
+                any(
+                    each.spare and each.action is decide.Action.DELETE
+                    for each in done.trash
+                ),
             )
         except errors.NotNow as error:
             return [f'{self._layout.state} cannot be kept: {error}']

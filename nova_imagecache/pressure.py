@@ -131,9 +131,7 @@ def plan(
     return Plan(
         frozenset(chosen),
         f'{reason}: {_mib(need)} should go, and {_mib(need - covered)} of '
-        'that cannot; '
-        + (f'the cache has {holders}' if holders else 'the cache is empty')
-        + ', and the rest of the disk is not of the cache',
+        f'that cannot; what stays in the cache is {holders or "nothing"}',
     )
 
 

@@ -95,7 +95,7 @@ def work_on(path: str) -> bool:
     They are not where it is mounted with ``nolock``, and on some that are
     made with FUSE. Tried on a byte that means nothing to QEMU.
 
-    :raises OSError: the file cannot be opened
+    :raises OSError: this cannot be found out
     """
     mine = statuses.open_regular(path)
     try:
@@ -103,7 +103,9 @@ def work_on(path: str) -> bool:
         try:
             _share(mine, _MEANS_NOTHING)
             return _ask(other, _MEANS_NOTHING)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
             return False
         finally:
             os.close(other)

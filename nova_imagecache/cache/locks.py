@@ -10,6 +10,7 @@ import functools
 import os
 import struct
 import time
+from typing import Any
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
@@ -38,22 +39,51 @@ def _lock(
     blocking: bool = False,
 ) -> Iterator[None]:
     file = os.path.join(path, (prefix or '') + name)
-    lock = lockutils.lock(
-        name,
-        lock_file_prefix=prefix,
-        external=True,
-        lock_path=path,
-        do_log=False,
-        semaphores=semaphores,
-        blocking=blocking,
-    )
+    with contextlib.ExitStack() as stack:
+        try:
+            # The two halves of lockutils.lock(), which keeps the second one
+            # to itself when that is held by somebody else.
+            stack.enter_context(
+                lockutils.internal_lock(name, semaphores, blocking=blocking)
+            )
+        except lockutils.AcquireLockFailedException:
+            raise errors.Locked(held) from None
+        lock = _acquire(name, path, file, prefix, blocking)
+        if lock is None:
+            raise errors.Locked(held)
+        try:
+            yield
+        finally:
+            try:
+                lock.release()
+            except (OSError, RuntimeError) as error:
+                # The file is closed all the same, and that drops the lock.
+                LOG.warning(
+                    'The lock %(file)s cannot be released: %(error)s',
+                    {'file': file, 'error': error},
+                )
+
+
+def _acquire(
+    name: str, path: str, file: str, prefix: str | None, blocking: bool
+) -> Any:
+    """Take the half of a lock that other processes see.
+
+    The caller holds the other half. fasteners leaves the file open when it
+    does not get the lock, and whoever closes it later drops the lock that
+    somebody in this process has by then. So it is closed here.
+
+    :returns: None if somebody else has it
+    """
+    lock = None
+    gotten = False
     try:
         # To open a FIFO would wait for somebody to read from it.
         if os.path.lexists(file) and not os.path.isfile(file):
             raise OSError(errno.EINVAL, 'Not a regular file')
-        lock.__enter__()
-    except lockutils.AcquireLockFailedException:
-        raise errors.Locked(held) from None
+        lock = lockutils.external_lock(name, prefix, path)
+        gotten = lock.acquire(blocking=blocking)
+        return lock if gotten else None
     except (OSError, RuntimeError) as error:
         # fasteners makes a RuntimeError of what fcntl(2) answers, such as
         # ENOLCK from an NFS server without lock daemon.
@@ -61,17 +91,9 @@ def _lock(
         raise errors.LockBroken(
             f'the lock {file} cannot be taken: {reason}'
         ) from error
-    try:
-        yield
     finally:
-        try:
-            lock.__exit__(None, None, None)
-        except (OSError, RuntimeError) as error:
-            # The file is closed all the same, and that drops the lock.
-            LOG.warning(
-                'The lock %(file)s cannot be released: %(error)s',
-                {'file': file, 'error': error},
-            )
+        if lock is not None and not gotten and lock.lockfile is not None:
+            lock.lockfile.close()
 
 
 def nova_lock(

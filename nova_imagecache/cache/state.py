@@ -7,13 +7,12 @@ here as well: touching a file that belongs to QEMU's user, or one on NFS with
 root squashed, is refused.
 """
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
-
-from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
@@ -23,8 +22,6 @@ from nova_imagecache.cache import status as statuses
 from nova_imagecache import clock
 from nova_imagecache import errors
 from nova_imagecache import names
-
-LOG = logging.getLogger(__name__)
 
 _KIND = 'state'
 _VERSION = 3
@@ -79,6 +76,7 @@ class State:
     """All that is remembered.
 
     :ivar clocks: when each host that shares the cache made its last pass
+    :ivar relieved: when files were last deleted early, to make room
     :ivar files: by name; those in the trash by the name that they have there
     :ivar version: of the file that this was read from
     """
@@ -87,6 +85,7 @@ class State:
         default_factory=dict
     )
     files: Mapping[str, Sighting] = dataclasses.field(default_factory=dict)
+    relieved: clock.Instant | None = None
     version: statuses.Status | None = None
 
     def sighting(self, file: scan.CachedFile) -> Sighting | None:
@@ -188,6 +187,8 @@ def _decode(body: Mapping[str, Any]) -> State:
                 name: _decode_sighting(sighting)
                 for name, sighting in body['files'].items()
             },
+            relieved=body['relieved']
+            and clock.decode_instant(body['relieved']),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise errors.Damaged('its fields are not those of a state') from None
@@ -195,6 +196,7 @@ def _decode(body: Mapping[str, Any]) -> State:
 
 def _encode(state: State) -> records.Body:
     return {
+        'relieved': state.relieved and vars(state.relieved),
         'clocks': {
             host: vars(instant) for host, instant in state.clocks.items()
         },
@@ -216,14 +218,14 @@ def load(layout: layouts.Layout) -> State:
     :raises OSError: it cannot be read
     """
     # Before reading: what is published meanwhile then counts as newer.
-    version = _version(layout)
+    version = version_of(layout)
     body = records.load(layout.state, _KIND, _VERSION)
     if body is None:
         return State()
     return dataclasses.replace(_decode(body), version=version)
 
 
-def _updated(
+def updated(
     file: scan.CachedFile,
     old: Sighting | None,
     instant: clock.Instant,
@@ -231,6 +233,11 @@ def _updated(
     image: str | None = None,
     history: History | None = None,
 ) -> Sighting:
+    """Give what is to be remembered of a file now.
+
+    :param old: what was remembered
+    :param used: whether it is in use at this moment
+    """
     now = instant.wall
     in_future = file.status.modified / 10**9 > now
     touched = old is None or old.modified != file.status.modified
@@ -250,10 +257,20 @@ def _updated(
         suspect=bool((history and history.suspect) or (old and old.suspect)),
         rebaselined=(history.rebaselined if history else None)
         or (old.rebaselined if old else None),
-        trashed=((old and old.trashed) or instant)
+        trashed=_trashed_since(old, instant)
         if names.trashed_name(file.name)
         else None,
     )
+
+
+def _trashed_since(
+    old: Sighting | None, instant: clock.Instant
+) -> clock.Instant:
+    since = old.trashed if old else None
+    # Over a reboot the clock may have been set back.
+    if since is None or clock.elapsed(since, instant) < 0:
+        return instant
+    return since
 
 
 def remember(
@@ -265,6 +282,7 @@ def remember(
     images: Mapping[str, str],
     histories: Mapping[str, History],
     before: State,
+    relieved: bool = False,
 ) -> None:
     """Add this pass to what is remembered.
 
@@ -275,17 +293,22 @@ def remember(
     :param histories: what their ledgers say, of those that have one
     :param before: what the pass began with, which need not be read again
         where nobody has written since
+    :param relieved: whether files were deleted early
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
     with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
         try:
-            unchanged = before.version and before.version == _version(layout)
+            unchanged = before.version and before.version == version_of(layout)
             state = before if unchanged else load(layout)
         except errors.Damaged as error:
             records.set_aside(layout.state, error)
             state = State()
             # Any of them may have been used a moment ago.
+            used = {file.name for file in files}
+        last_pass = state.clocks.get(host)
+        if last_pass and clock.jump(last_pass, now):
+            # How old they are is not known any more, so they age from here.
             used = {file.name for file in files}
         # What could not be looked at in this pass may be there in the next.
         sightings = {
@@ -294,7 +317,7 @@ def remember(
             if not statuses.gone(layout.file(name))
         }
         for file in files:
-            sightings[file.name] = _updated(
+            sightings[file.name] = updated(
                 file,
                 state.sighting(file),
                 now,
@@ -302,8 +325,24 @@ def remember(
                 images.get(file.name),
                 histories.get(file.name),
             )
-        state = State({**state.clocks, host: now}, sightings)
+        state = State(
+            {**state.clocks, host: now},
+            sightings,
+            now if relieved else state.relieved,
+        )
         records.save(layout, layout.state, _KIND, _VERSION, _encode(state))
+
+
+def amend(layout: layouts.Layout, change: Callable[[State], State]) -> None:
+    """Change what is remembered, with nobody else doing so meanwhile.
+
+    :raises nova_imagecache.errors.Error: it is damaged, or its lock cannot be
+        had
+    :raises OSError: it cannot be read or saved
+    """
+    with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
+        after = change(load(layout))
+        records.save(layout, layout.state, _KIND, _VERSION, _encode(after))
 
 
 def sight(
@@ -322,72 +361,24 @@ def sight(
     """
     state = load(layout)
     new = [file for file in files if state.sighting(file) is None]
+
+    def add(current: State) -> State:
+        sightings = {
+            file.name: updated(file, None, now)
+            for file in new
+            if current.sighting(file) is None
+        }
+        return dataclasses.replace(
+            current, files={**current.files, **sightings}
+        )
+
     if new:
-        with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
-            state = load(layout)
-            sightings = {
-                file.name: _updated(file, None, now)
-                for file in new
-                if state.sighting(file) is None
-            }
-            after = State(state.clocks, {**state.files, **sightings})
-            records.save(layout, layout.state, _KIND, _VERSION, _encode(after))
+        amend(layout, add)
     return state
 
 
-def _version(layout: layouts.Layout) -> statuses.Status | None:
+def version_of(layout: layouts.Layout) -> statuses.Status | None:
     try:
         return statuses.status_of(layout.state)
     except FileNotFoundError:
         return None
-
-
-def used_since(
-    layout: layouts.Layout,
-    files: Collection[scan.CachedFile],
-    state: State,
-    now: float,
-) -> frozenset[str]:
-    """Tell which files had a use noted after a state was read.
-
-    Cheap, as it is asked before each removal: usually nothing was written.
-
-    :param now: when the state was read
-    :returns: their names; all of them where this cannot be told
-    :raises OSError: the state cannot be read
-    """
-    if _version(layout) == state.version:
-        return frozenset()
-    try:
-        current = load(layout)
-    except errors.Damaged:
-        return frozenset(file.name for file in files)
-    used = set()
-    for file in files:
-        sighting = current.sighting(file)
-        last_used = sighting.last_used if sighting else None
-        if last_used is not None and last_used >= now:
-            used.add(file.name)
-    return frozenset(used)
-
-
-def note_use(layout: layouts.Layout, name: str, now: clock.Instant) -> None:
-    """Remember that a file is used now, where touching it is refused.
-
-    Best effort, as touching is: what cannot be written is not remembered.
-    """
-    try:
-        status = statuses.status_of(layout.file(name))
-        with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
-            state = load(layout)
-            file = scan.CachedFile(name, names.kind_of(name), status)
-            old = state.sighting(file)
-            sighting = _updated(file, old, now, used=True)
-            state = State(state.clocks, {**state.files, name: sighting})
-            records.save(layout, layout.state, _KIND, _VERSION, _encode(state))
-    except (errors.Error, OSError) as error:
-        LOG.warning(
-            'The use of base file %(name)s can be noted neither in its '
-            'timestamp nor in %(state)s: %(error)s',
-            {'name': name, 'state': layout.state, 'error': error},
-        )

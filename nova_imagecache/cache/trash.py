@@ -81,12 +81,13 @@ def scan(layout: layouts.Layout) -> Scan:
         if status.regular:
             kind = names.kind_of(original(name))
             files.append(scans.CachedFile(name, kind, status))
+    present = set(found)
     strays = [
         name
         for name in found
         if names.trashed_name(owner := os.path.splitext(name)[0])
         and os.path.join(layout.trash, name) in _records(layout, owner)
-        and owner not in found
+        and owner not in present
     ]
     return Scan(tuple(files), tuple(strays), tuple(problems))
 
@@ -96,13 +97,13 @@ def _records(layout: layouts.Layout, name: str) -> tuple[str, str]:
     return names.sidecar_name(layout.file(name)), layout.ledger(name)
 
 
-def _copy(layout: layouts.Layout, source: str, target: str) -> None:
+def _copy(layout: layouts.Layout, source: str, target: str) -> bool:
     """Give a small file a second name, so that no crash can lose it.
 
-    What cannot be copied is left for :func:`_carry`.
+    :returns: whether it has one; if not, :func:`_carry` moves it
     """
     if not os.path.isfile(source) or os.path.islink(source):
-        return
+        return False
     scratch = os.path.join(layout.temporary, secrets.token_hex(8))
     try:
         os.makedirs(layout.temporary, exist_ok=True)
@@ -113,32 +114,36 @@ def _copy(layout: layouts.Layout, source: str, target: str) -> None:
             # Not every file system has hard links.
             with open(source, 'rb') as file:
                 publish.publish(target, file.read(), layout.temporary)
-            return
-        os.rename(scratch, target)
+        else:
+            os.rename(scratch, target)
+        return True
     except OSError as error:
         LOG.debug('%s is not copied to %s: %s', source, target, error)
+        return False
     finally:
         # Still there if both were names of the same file.
         with contextlib.suppress(OSError):
             os.unlink(scratch)
 
 
-def _carry(sources: Iterable[str], targets: Iterable[str]) -> None:
+def _carry(moves: Iterable[tuple[str, str, bool]]) -> None:
     """Take away the first names of what has been copied, or move it now.
 
     The first one that cannot be ends it: a checksum without the ledger that
     knows it would be compared with the next file of this name.
+
+    :param moves: first name, second name, and whether it has that already
     """
-    for source, target in zip(sources, targets, strict=True):
+    for source, target, copied in moves:
         try:
             if os.path.isdir(source) and not os.path.islink(source):
                 raise IsADirectoryError(
                     errno.EISDIR, os.strerror(errno.EISDIR)
                 )
-            if os.path.lexists(target):
+            if copied:
                 os.unlink(source)
             else:
-                os.rename(source, target)
+                os.replace(source, target)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -187,14 +192,16 @@ def move_in(
                 errno.EEXIST, 'Another one was moved to the trash just now'
             )
         try:
-            for source, target in zip(records, companions, strict=True):
-                _copy(layout, source, target)
+            moves = [
+                (source, target, _copy(layout, source, target))
+                for source, target in zip(records, companions, strict=True)
+            ]
             with image_locks.fence(name, base_fd):
                 directory.rename(base_fd, name, fd, trashed)
         except BaseException:
             _discard(*companions)
             raise
-        _carry(records, companions)
+        _carry(moves)
     return trashed
 
 
@@ -220,11 +227,13 @@ def move_out(
         companions = _records(layout, file.name)
         # What is known is of no use without the file, but does no harm; the
         # file without it would count as one that has lost it.
-        if not os.path.lexists(layout.file(name)):
-            for source, target in zip(companions, records, strict=True):
-                _copy(layout, source, target)
+        there = os.path.lexists(layout.file(name))
+        moves = [
+            (source, target, not there and _copy(layout, source, target))
+            for source, target in zip(companions, records, strict=True)
+        ]
         directory.rename(fd, file.name, base_fd, name)
-        _carry(companions, records)
+        _carry(moves)
         # It is back, whatever comes of this.
         try:
             directory.sync(base_fd)

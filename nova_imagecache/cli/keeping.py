@@ -69,9 +69,12 @@ class Undelete(app.NodeCommand, lister.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         """Bring all of them back, or say which one cannot be."""
         layout = _layout(self.settings)
-        chosen = [_find(layout, name) for name in parsed_args.names]
+        chosen = {
+            trash.original(file.name): file
+            for file in (_find(layout, name) for name in parsed_args.names)
+        }
         rows = []
-        for file in chosen:
+        for file in chosen.values():
             name = trash.original(file.name)
             try:
                 found = removal.put_back(layout, file)
@@ -98,15 +101,19 @@ def _layout(settings: confs.Settings) -> layouts.Layout:
     return layout
 
 
-def _find(layout: layouts.Layout, name: str) -> scans.CachedFile:
+def _find(layout: layouts.Layout, text: str) -> scans.CachedFile:
+    scan = trash.scan(layout)
+    if scan.problems:
+        raise errors.Error(scan.problems[0])
+    name = text.rpartition('/')[2]
     found = [
         file
-        for file in trash.scan(layout).files
+        for file in scan.files
         if name in (file.name, trash.original(file.name))
     ]
     if not found:
         raise errors.Error(
-            f'there is no {names.printable(name)} in the trash; '
+            f'there is no {names.printable(text)} in the trash; '
             'nova-imagecache trash shows what there is'
         )
     return max(found, key=lambda file: names.trashed_at(file.name))
@@ -139,7 +146,7 @@ class _Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         chosen = [pins.Pin(_base_file(text)) for text in parsed_args.names]
         chosen += [
             pins.Pin(names.get_cache_fname(image), image)
-            for image in parsed_args.image_id
+            for image in map(_image_id, parsed_args.image_id)
         ]
         if not chosen:
             raise errors.Error('name a base file, or an image with --image-id')
@@ -148,6 +155,12 @@ class _Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
             (new.name, new.image, self.change(layout, new)) for new in chosen
         ]
         return ('name', 'image', 'changed'), rows
+
+
+def _image_id(text: str) -> str:
+    if not text.strip() or names.printable(text) != text:
+        raise errors.Error(f'{names.printable(text)!r} is no ID of an image')
+    return text
 
 
 def _base_file(text: str) -> str:

@@ -14,6 +14,7 @@ _LATE_IMPORTS = (
     'encodings.ascii',
     'encodings.idna',
     'encodings.latin_1',
+    'encodings.unicode_escape',
     'multiprocessing.synchronize',
     'secrets',
     'traceback',

@@ -51,6 +51,25 @@ class Witness(Protocol):
         ...
 
 
+def ask(
+    witnesses: Sequence[Witness], base_files: Collection[str], again: bool
+) -> Testimony:
+    """Ask all witnesses; one that raises has failed, and ends nothing.
+
+    :param again: whether this is the last moment
+    """
+    testimonies = []
+    for witness in witnesses:
+        question = witness.look_again if again else witness.look
+        try:
+            testimonies.append(question(base_files))
+        # A broad net, as a host may have witnesses of its own.
+        except Exception as error:
+            failure = f'{type(witness).__name__} has failed: {error!r}'
+            testimonies.append(Testimony(failures=(failure,)))
+    return combine(testimonies)
+
+
 def combine(testimonies: Sequence[Testimony]) -> Testimony:
     """Put testimonies together: one witness's word is enough for a user."""
     images: dict[str, str] = {}

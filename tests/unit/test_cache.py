@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -19,11 +20,18 @@ from nova_imagecache.cache import records
 from nova_imagecache.cache import scan
 from nova_imagecache.cache import state as states
 from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import uses
 from nova_imagecache import clock as clocks
 from nova_imagecache import errors
 from tests import base
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
+
+_TRY_LOCK = """
+import fcntl, sys
+file = open(sys.argv[1], 'a')
+fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
 
 _HOLD_LOCK = """
 import sys
@@ -130,6 +138,27 @@ class LockTest(base.NodeTestCase):
         with self.assertRaisesRegex(errors.Locked, 'in use'):
             with locks.nova_lock(self.node.layout, SHA, blocking=False):
                 self.fail('two hold the lock')
+
+    def test_a_lock_that_was_not_got_drops_none_that_is_got_later(
+        self,
+    ) -> None:
+        nova = NovaProcess(self.node.layout.locks, SHA)
+        kept = []
+        with nova:
+            try:
+                with locks.nova_lock(self.node.layout, SHA, blocking=False):
+                    self.fail('two hold the lock')
+            except errors.Locked as error:
+                # With its traceback, and all that it holds on to.
+                kept.append(error)
+        with locks.nova_lock(self.node.layout, SHA, blocking=False):
+            kept.clear()
+            gc.collect()
+            path = os.path.join(self.node.layout.locks, f'nova-{SHA}')
+            done = subprocess.run(
+                [sys.executable, '-c', _TRY_LOCK, path], capture_output=True
+            )
+            self.assertEqual(1, done.returncode, 'another process got it')
 
     def test_leftovers_share_the_lock_of_their_base(self) -> None:
         self.useFixture(NovaProcess(self.node.layout.locks, SHA))
@@ -446,16 +475,13 @@ class StateTest(base.NodeTestCase):
     def test_a_use_noted_since_is_seen(self) -> None:
         self.remember()
         state = states.load(self.node.layout)
-        now = self.node.clock.wall
 
         def used_since() -> frozenset[str]:
-            return states.used_since(
-                self.node.layout, [self.file()], state, now
-            )
+            return uses.used_since(self.node.layout, [self.file()], state)
 
         self.assertEqual(set(), used_since())
         self.node.clock.advance(1)
-        states.note_use(self.node.layout, SHA, self.node.clock())
+        uses.note_use(self.node.layout, SHA, self.node.clock())
         self.assertEqual({SHA}, used_since())
 
     @ddt.data(
@@ -469,12 +495,22 @@ class StateTest(base.NodeTestCase):
         {'clocks': {}, 'files': {'f': SIGHTING | {'modified': None}}},
         {'clocks': {}, 'files': {'f': SIGHTING | {'seen': 5}}},
         {'clocks': {}, 'files': {'f': SIGHTING | {'trashed': 5}}},
+        {'clocks': {}, 'files': {}, 'relieved': 5},
     )
     def test_other_fields_are_damage(self, body: dict[str, Any]) -> None:
+        self.save(body)
+        self.assertRaises(errors.Damaged, states.load, self.node.layout)
+
+    def test_these_fields_are_none(self) -> None:
+        self.save({'clocks': {'h': NOW}, 'files': {'f': SIGHTING}})
+        self.assertEqual({'f'}, states.load(self.node.layout).files.keys())
+
+    def save(self, body: dict[str, Any]) -> None:
+        if body:
+            body = {'relieved': None} | body
         records.save(
             self.node.layout, self.node.layout.state, 'state', 3, body
         )
-        self.assertRaises(errors.Damaged, states.load, self.node.layout)
 
 
 class ScanTest(base.NodeTestCase):

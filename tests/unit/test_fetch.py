@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import errno
 import io
 import os
+import shutil
 import threading
 from typing import Any
 
 import ddt
+from oslo_concurrency import lockutils
 from oslo_concurrency import processutils
 
 from nova_imagecache.cache import images
 from nova_imagecache import hook
+from nova_imagecache import names
 from tests import base
 from tests.unit import test_cache
 
 NAME = hook.get_cache_fname('image')
 RANDOM = os.urandom(base.MIB)
+
+
+@contextlib.contextmanager
+def no_lock(*args: Any, **kwargs: Any) -> Iterator[None]:
+    yield
 
 
 class FetchTestCase(base.TestCase):
@@ -57,7 +67,8 @@ class CacheImageTest(FetchTestCase):
     def test_an_image_is_fetched_once(self) -> None:
         for _attempt in range(2):
             self.assertEqual(self.base_file, self.cache())
-        self.assertEqual([self.base_file + '.part'], self.fetched)
+        (staged,) = self.fetched
+        self.assertEqual(NAME, names.leftover_of(os.path.basename(staged)))
         with open(self.base_file, 'rb') as file:
             self.assertEqual(RANDOM, file.read())
 
@@ -198,7 +209,27 @@ class CacheImageTest(FetchTestCase):
 
         self.patch(os, 'fsync', fsync)
         self.cache()
-        self.assertEqual([self.base_file + '.part', self.cache_dir], synced)
+        self.assertEqual([*self.fetched, self.cache_dir], synced)
+
+    def test_nobody_else_writes_to_the_file_that_is_fetched(self) -> None:
+        # Stock Nova unlinks lock files, and then two hold "the same" lock.
+        locks_path = os.path.join(self.instances, 'locks')
+
+        def fetch(path: str) -> None:
+            with open(path, 'wb') as file:
+                file.write(RANDOM[:1000])
+            if not self.fetched:
+                self.fetched.append(path)
+                shutil.rmtree(locks_path)
+                with base.patched(lockutils, 'internal_lock', no_lock):
+                    self.cache(fetch)
+            with open(path, 'ab') as file:
+                file.write(RANDOM[1000:])
+
+        self.cache(fetch)
+        with open(self.base_file, 'rb') as file:
+            self.assertEqual(RANDOM, file.read())
+        self.assertEqual([NAME], self.files())
 
     def test_nova_and_we_do_not_fetch_at_once(self) -> None:
         nova = self.useFixture(

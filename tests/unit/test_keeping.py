@@ -73,6 +73,18 @@ class UndeleteTest(KeepingTestCase):
         other = names.get_cache_fname('other')
         self.assertIn('nova-imagecache trash', self.error('undelete', other))
 
+    def test_a_path_will_do_and_twice_is_once(self) -> None:
+        self.assertEqual(1, len(self.rows('undelete', self.path, self.name)))
+        self.assertEqual({self.name}, self.node.files())
+
+    def test_a_trash_that_cannot_be_read_is_said_to_be_so(self) -> None:
+        if os.geteuid() != 0:
+            self.skipTest('only root can give up being root')
+        os.chmod(self.node.layout.trash, 0)
+        with base.unprivileged():
+            error = self.error('undelete', self.name)
+        self.assertIn('Permission denied', error)
+
     def test_nothing_is_replaced(self) -> None:
         self.node.add_base(self.name, data=b'new')
         self.assertIn('another file', self.error('undelete', self.name))
@@ -142,6 +154,13 @@ class PinTest(KeepingTestCase):
 
     def test_nothing_named_is_one_clear_line(self) -> None:
         self.assertIn('--image-id', self.error('pin'))
+
+    @ddt.data('', ' ', 'a\nb', 'caf\udce9')
+    def test_what_is_no_id_of_an_image_is_refused(self, text: str) -> None:
+        self.assertIn('no ID of an image', self.error(
+            'pin', '--image-id', text
+        ))  # fmt: skip
+        self.assertEqual(set(), pins.load(self.node.layout))
 
     def test_a_damaged_pin_holds(self) -> None:
         self.out('pin', self.name)

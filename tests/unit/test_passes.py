@@ -12,8 +12,8 @@ import ddt
 import fixtures
 
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import state as states
 from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import uses
 from nova_imagecache import decide
 from nova_imagecache import hook
 from nova_imagecache.integrity import conclusion
@@ -150,8 +150,10 @@ class RemovalTest(base.NodeTestCase):
         self.node.run()
         self.node.clock.jump(365 * base.DAY)
         self.assert_kept(name, 'clock')
-        # In the next pass it is believed again.
-        self.node.clock.advance(2400)
+        # It ages from there.
+        self.node.clock.advance(23 * base.HOUR)
+        self.assert_kept(name, 'unused for 82800 s')
+        self.node.clock.advance(2 * base.HOUR)
         self.node.run()
         self.assertEqual(set(), self.node.files())
 
@@ -237,7 +239,7 @@ class RemovalTest(base.NodeTestCase):
 
         def remove(*args: Any) -> Any:
             now = self.node.clock()
-            states.note_use(self.node.layout, name, now)
+            uses.note_use(self.node.layout, name, now)
             return real(*args)
 
         self.patch(removal, 'remove', remove)
@@ -426,7 +428,7 @@ class ChecksumTest(base.NodeTestCase):
             self.assertIs(Verdict.OFF, self.verdict())
         self.assertEqual([], self.reads)
         self.assertEqual('f' * 40, self.read_sidecar())
-        self.assertFalse(os.path.exists(self.node.layout.ledgers))
+        self.assertEqual([], os.listdir(self.node.layout.ledgers))
 
     def test_a_flipped_bit_is_found_with_the_guests_it_hits(self) -> None:
         self.node.run()

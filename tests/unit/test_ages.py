@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What passes believe of clocks, and what they do when they cannot."""
+
+import time
+from typing import Any
+
+from nova_imagecache.cache import publish
+from nova_imagecache.cache import uses
+from nova_imagecache import decide
+from nova_imagecache import passes
+from nova_imagecache.witnesses import testimony as testimonies
+from tests import base
+
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
+
+
+class Raises:
+    """A witness that is broken."""
+
+    def __init__(self, when: str) -> None:
+        self._when = when
+
+    def look(self, base_files: Any) -> testimonies.Testimony:
+        return self._answer('look')
+
+    def look_again(self, base_files: Any) -> testimonies.Testimony:
+        return self._answer('look_again')
+
+    def _answer(self, name: str) -> testimonies.Testimony:
+        if name == self._when:
+            raise RuntimeError('broken\nwitness')
+        return testimonies.Testimony()
+
+
+class ClockTest(base.NodeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.name = self.node.add_image('image')
+
+    def test_what_was_used_a_minute_ago_does_not_go_after_a_jump(
+        self,
+    ) -> None:
+        self.node.run()
+        self.node.clock.advance(60)
+        self.node.clock.jump(2 * base.DAY)
+        self.node.run()
+        self.node.clock.advance(1)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertEqual('unused for 1 s of 86400 s', file.reason)
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_use_noted_by_a_host_whose_clock_is_late_counts(self) -> None:
+        self.node.set_age(self.name, 365 * base.DAY)
+        real = passes.Pass._make_directories
+
+        def late(one_pass: passes.Pass) -> None:
+            real(one_pass)
+            now = self.node.clock()
+            self.node.clock.advance(-5)
+            uses.note_use(self.node.layout, self.name, self.node.clock())
+            self.node.clock.advance(5)
+            self.assertEqual(now, self.node.clock())
+
+        self.patch(passes.Pass, '_make_directories', late)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIn('noted', file.reason)
+        self.assertIn(self.name, self.node.files())
+
+    def test_nothing_goes_while_our_clock_is_not_that_of_the_storage(
+        self,
+    ) -> None:
+        self.node.set_age(self.name, 365 * base.DAY)
+        real = publish.current_time
+
+        # Mocked: the clock of a server takes a server.
+        def behind(directory: str) -> float:
+            return real(directory) - 2 * base.DAY
+
+        self.patch(publish, 'current_time', behind)
+        report = self.node.run()
+        self.assertIn('172800 s ahead of that of the storage',
+                      report.vetoes[0])  # fmt: skip
+        self.assertIn(self.name, self.node.files())
+        self.patch(publish, 'current_time', real)
+        self.node.run()
+        self.assertNotIn(self.name, self.node.files())
+
+    def test_the_time_of_the_storage_is_that_of_its_files(self) -> None:
+        apart = time.time() - publish.current_time(self.temporary)
+        self.assertLess(abs(apart), 60)
+
+    def test_a_clock_set_back_over_a_reboot_keeps_no_trash_for_ever(
+        self,
+    ) -> None:
+        self.node.clock.wall += 365 * base.DAY
+        self.node.set_age(self.name, 2 * base.DAY)
+        self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+        self.node.clock.wall -= 365 * base.DAY
+        self.node.clock.boottime = 60.0
+        self.node.clock.boot_id = 'second-boot'
+        self.node.run()
+        self.node.clock.advance(3601)
+        self.node.run()
+        self.assertEqual(set(), self.node.trash())
+
+
+class BrokenWitnessTest(base.NodeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.name = self.node.add_image('image', age=365 * base.DAY)
+
+    def test_a_witness_that_raises_has_failed_and_the_pass_goes_on(
+        self,
+    ) -> None:
+        report = self.node.run(Raises('look'))
+        self.assertIn('Raises has failed', report.vetoes[0])
+        self.assertNotIn('\n', report.vetoes[0])
+        self.assertIn(self.name, self.node.files())
+
+    def test_one_that_raises_at_the_last_moment_keeps_the_file(self) -> None:
+        file = self.file_of(self.node.run(Raises('look_again')), self.name)
+        self.assertIn('Raises has failed', file.reason)
+        self.assertIn(self.name, self.node.files())
+
+
+class RelievedTest(base.NodeTestCase):
+    """File systems that free late."""
+
+    def test_no_more_goes_early_right_after_something_was_deleted(
+        self,
+    ) -> None:
+        names = [
+            self.node.add_image(f'{number}', age=base.HOUR * (9 - number))
+            for number in range(8)
+        ]
+        size = len(names) * 64 * base.KIB
+        self.node.configure(max_size=size * 3 // 4)
+        self.node.run()
+        self.node.clock.advance(601)
+        report = self.node.run()
+        self.assertEqual(2, len(report.deleted))
+        # As if nothing had become free.
+        self.node.configure(max_size=size // 2)
+        self.node.clock.advance(10)
+        report = self.node.run()
+        self.assertEqual(((), ()), (report.removed, report.problems))
+        self.node.clock.advance(decide.FLOOR_SECONDS)
+        self.assertEqual(2, len(self.node.run().removed))
