@@ -111,7 +111,8 @@ class Pass:
     def run(self) -> reports.Report:
         """Make the pass."""
         view = self._look(with_content=self._settings.checksum)
-        if not (view.usable and (view.facts.files or view.facts.trash)):
+        # An empty cache is remembered too: the clock is, for the next pass.
+        if not (view.usable and os.path.isdir(self._layout.base)):
             return self._refuse(view)
         self._make_directories()
         facts = dataclasses.replace(

@@ -46,6 +46,7 @@ class Sighting:
     :ivar rebaselined: when all that was known of its content had been lost,
         in seconds since the epoch
     :ivar trashed: when it was first seen in the trash, if it is there
+    :ivar ahead: whether its mtime was in the future then
     """
 
     key: statuses.Key
@@ -57,6 +58,7 @@ class Sighting:
     suspect: bool = False
     rebaselined: float | None = None
     trashed: clock.Instant | None = None
+    ahead: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,18 @@ class State:
         return found
 
 
+def _known_ahead(file: scan.CachedFile, sighting: Sighting | None) -> bool:
+    """Whether a pass has counted an mtime in the future as a use already.
+
+    One that was not in the future then is a use: the clock has gone back.
+    """
+    return bool(
+        sighting
+        and sighting.ahead
+        and sighting.modified == file.status.modified
+    )
+
+
 def last_use(
     file: scan.CachedFile, sighting: Sighting | None, now: float
 ) -> float:
@@ -127,8 +141,7 @@ def last_use(
     modified = file.status.modified / 10**9
     remembered = sighting.last_used if sighting else None
     if modified > now:
-        seen_before = sighting and sighting.modified == file.status.modified
-        modified = 0.0 if seen_before else now
+        modified = 0.0 if _known_ahead(file, sighting) else now
     if remembered is None or remembered > now:
         # The clock has been set back since; start counting again.
         remembered = 0.0 if remembered is None else now
@@ -173,6 +186,7 @@ def _decode_sighting(value: Any) -> Sighting:
         bool(value['suspect']),
         None if rebaselined is None else float(rebaselined),
         None if trashed is None else clock.decode_instant(trashed),
+        bool(value['ahead']),
     )
 
 
@@ -240,8 +254,7 @@ def updated(
     """
     now = instant.wall
     in_future = file.status.modified / 10**9 > now
-    touched = old is None or old.modified != file.status.modified
-    if used or (in_future and touched):
+    if used or (in_future and not _known_ahead(file, old)):
         last_used: float | None = now
     elif old and old.last_used is not None:
         last_used = min(old.last_used, now)
@@ -260,6 +273,7 @@ def updated(
         trashed=_trashed_since(old, instant)
         if names.trashed_name(file.name)
         else None,
+        ahead=in_future,
     )
 
 

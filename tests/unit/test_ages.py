@@ -2,6 +2,7 @@
 
 """What passes believe of clocks, and what they do when they cannot."""
 
+import os
 import time
 from typing import Any
 
@@ -48,6 +49,35 @@ class ClockTest(base.NodeTestCase):
         self.node.clock.advance(1)
         file = self.file_of(self.node.run(), self.name)
         self.assertEqual('unused for 1 s of 86400 s', file.reason)
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_clock_that_is_set_back_a_little_makes_no_file_old(
+        self,
+    ) -> None:
+        self.node.run()
+        self.node.clock.advance(1)
+        self.node.run()
+        self.node.clock.jump(-30)
+        report = self.node.run()
+        self.assertEqual((), report.vetoes)
+        self.assertIn('unused for 0 s', self.file_of(report, self.name).reason)
+
+    def test_a_host_whose_clock_is_late_takes_no_new_file_for_old(
+        self,
+    ) -> None:
+        self.node.run()
+        self.node.clock.advance(-1)
+        self.node.configure(host='other')
+        self.assertIn(
+            'unused for 0 s', self.file_of(self.node.run(), self.name).reason
+        )
+
+    def test_a_jump_since_a_pass_over_an_empty_cache_is_noticed(self) -> None:
+        os.unlink(self.node.base_path(self.name))
+        self.node.run()
+        self.node.add_base(self.name)
+        self.node.clock.jump(30 * base.DAY)
+        self.assertIn('clock', self.node.run().vetoes[0])
         self.assertIn(self.name, self.node.files())
 
     def test_a_use_noted_by_a_host_whose_clock_is_late_counts(self) -> None:

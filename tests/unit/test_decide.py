@@ -168,7 +168,7 @@ class RemovalTest(base.TestCase):
         self,
     ) -> None:
         file = make_file(age=-365 * base.DAY)
-        seen = sighting(file, last_used=NOW - 2 * base.DAY)
+        seen = sighting(file, last_used=NOW - 2 * base.DAY, ahead=True)
         self.assert_removed(decide_one(file, state=seen))
 
     def test_a_use_in_the_future_means_used_now(self) -> None:

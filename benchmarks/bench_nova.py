@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Our pass beside that of Nova's own manager, over the same real node.
+
+Needs Nova with its tests: tox -e bench-nova. The database is the one of Nova's
+tests (sqlite, in memory), and both managers ask it. The rounds alternate, and
+every base file is touched by both.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+import unittest
+from unittest import mock
+import uuid
+
+from nova import context as contexts
+from nova import objects
+import nova.privsep
+from nova import test
+from nova.virt.libvirt import imagecache
+from oslo_config import cfg
+from oslo_utils import units
+
+from nova_imagecache.nova import manager
+from nova_imagecache.witnesses import overlays
+
+GUESTS = 500
+BASE_FILES = 100
+ROUNDS = 3
+
+_BASE_SIZE = units.Gi
+
+
+class Bench(test.TestCase):
+    """Not a test: what it finds is printed, and the targets are checked."""
+
+    def setUp(self) -> None:
+        """Build the node and its database."""
+        super().setUp()
+        directory = tempfile.TemporaryDirectory(dir='/var/tmp')
+        self.addCleanup(directory.cleanup)
+        self.flags(instances_path=directory.name)
+        self.base = os.path.join(directory.name, '_base')
+        os.makedirs(self.base)
+        # In this process: there is no daemon to wait for.
+        nova.privsep.sys_admin_pctxt.set_client_mode(False)
+        # No libvirt that knows of these guests.
+        names = ['instances', 'overlays', 'locks']
+        self.ours = manager.NovaImageCacheManager(connect=lambda: None)
+        cfg.CONF.set_override('witnesses', names, group='image_cache')
+        self.addCleanup(
+            cfg.CONF.clear_override, 'witnesses', group='image_cache'
+        )
+        self.context = contexts.get_admin_context()
+        self.images = [str(uuid.uuid4()) for _image in range(BASE_FILES)]
+        for image in self.images:
+            path = os.path.join(self.base, imagecache.get_cache_fname(image))
+            with open(path, 'xb') as file:
+                file.truncate(_BASE_SIZE)
+        for number in range(GUESTS):
+            self.add_guest(directory.name, number)
+
+    def add_guest(self, path: str, number: int) -> None:
+        """Make an instance with a disk, swap and an ephemeral device."""
+        image = self.images[number % BASE_FILES]
+        instance = objects.Instance(
+            self.context,
+            uuid=str(uuid.uuid4()),
+            image_ref=image,
+            kernel_id='',
+            ramdisk_id='',
+            host=cfg.CONF.host,
+            project_id='project',
+            user_id='user',
+        )
+        instance.create()
+        for guest_format, size in (('swap', 64), (None, 1)):
+            objects.BlockDeviceMapping(
+                self.context,
+                instance_uuid=instance.uuid,
+                source_type='blank',
+                destination_type='local',
+                guest_format=guest_format,
+                volume_size=size,
+                boot_index=-1,
+            ).create()
+        directory = os.path.join(path, instance.uuid)
+        os.mkdir(directory)
+        base = os.path.join(self.base, imagecache.get_cache_fname(image))
+        disk = os.path.join(directory, 'disk')
+        subprocess.run(
+            [
+                *('qemu-img', 'create', '-q', '-f', 'qcow2'),
+                *('-F', 'raw', '-b', base, disk),
+            ],
+            check=True,
+        )
+
+    def instances(self) -> Any:
+        """Ask for the instances, as the periodic task does."""
+        return objects.InstanceList.get_by_filters(
+            self.context, {'deleted': False}, expected_attrs=[]
+        )
+
+    def parts(self, owner: Any, name: str, work: Any) -> tuple[float, float]:
+        """Time something, and one function in it."""
+        inner = 0.0
+        real = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inner
+            start = time.perf_counter()
+            try:
+                return real(*args, **kwargs)
+            finally:
+                inner += time.perf_counter() - start
+
+        with mock.patch.object(owner, name, timed):
+            start = time.perf_counter()
+            work()
+            return time.perf_counter() - start, inner
+
+    def test_bench(self) -> None:
+        """Measure both in turn."""
+        theirs = imagecache.ImageCacheManager()
+        rows: dict[str, list[float]] = {}
+
+        def note(name: str, value: float) -> None:
+            rows.setdefault(name, []).append(value)
+
+        listed = self.instances()
+        self.assertEqual(GUESTS, len(listed))
+        bdms = objects.BlockDeviceMappingList
+        for _round in range(ROUNDS):
+            whole, disks = self.parts(
+                theirs,
+                '_list_backing_images',
+                lambda: theirs.update(self.context, listed),
+            )
+            note('Nova: whole pass', whole)
+            note('Nova: users from disks', disks)
+            whole, disks = self.parts(
+                overlays.OverlayWitness,
+                'look',
+                lambda: self.ours.update(self.context, listed),
+            )
+            note('ours: whole pass', whole)
+            note('ours: users from disks', disks)
+            for name, work in (
+                ('query for devices', lambda: bdms.bdms_by_instance_uuid(
+                    self.context, [each.uuid for each in listed]
+                )),
+                ('query for instances', self.instances),
+                ('touching through privsep', lambda: [
+                    nova.privsep.path.utime(os.path.join(self.base, each))
+                    for each in os.listdir(self.base)
+                ]),
+            ):  # fmt: skip
+                start = time.perf_counter()
+                work()
+                note(name, time.perf_counter() - start)
+        self.ours.stop()
+        medians = {name: statistics.median(rows[name]) for name in rows}
+        print(f'{GUESTS} guests, {BASE_FILES} base files, {ROUNDS} rounds')
+        for name, values in rows.items():
+            print(
+                f'  {name + ":":<28} {medians[name]:8.4f} s '
+                f'({min(values):.4f} to {max(values):.4f})'
+            )
+        reached = True
+        for what, least in (('users from disks', 100), ('whole pass', 20)):
+            ratio = medians[f'Nova: {what}'] / medians[f'ours: {what}']
+            reached &= ratio >= least
+            print(
+                f'  {what + ", Nova / ours:":<28} {ratio:8.1f}, target {least}'
+            )
+        longest = max(rows['ours: whole pass'])
+        reached &= longest < 1
+        print(f'  {"thread held for at most:":<28} {longest:8.4f} s, target 1')
+        self.assertTrue(reached, 'a target was not reached')
+
+
+if __name__ == '__main__':
+    unittest.main(argv=sys.argv[:1])
