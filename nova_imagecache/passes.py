@@ -10,7 +10,6 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import dataclasses
 import os
 import time
@@ -114,11 +113,8 @@ class Pass:
         # An empty cache is remembered too: the clock is, for the next pass.
         if not (view.usable and os.path.isdir(self._layout.base)):
             return self._refuse(view)
-        self._make_directories()
-        facts = dataclasses.replace(
-            view.facts, vetoes=(*view.facts.vetoes, *self._skew())
-        )
-        view = dataclasses.replace(view, facts=facts)
+        view = self._prepare(view)
+        facts = view.facts
         decisions = decide.decide(facts, self._settings)
         actor = self._actor(view)
         return self._finish(
@@ -128,23 +124,25 @@ class Pass:
             decisions.notes,
         )
 
-    def _make_directories(self) -> None:
-        """Make what is needed for a removal while there is space for it."""
-        for path in (self._layout.locks, *self._layout.directories):
-            with contextlib.suppress(OSError):
-                os.makedirs(path, exist_ok=True)
+    def _prepare(self, view: look.View) -> look.View:
+        """Make what is needed for a removal while there is space for it.
 
-    def _skew(self) -> list[str]:
-        """Compare our clock with that of the storage, which may be another.
-
-        It is the one that dates files, for all hosts.
+        And compare our clock with that of the storage, which may be another:
+        it is the one that dates files, for all hosts.
         """
+        vetoes, problems = [*view.facts.vetoes], [*view.problems]
         try:
+            for path in (self._layout.locks, *self._layout.directories):
+                os.makedirs(path, exist_ok=True)
             storage = publish.current_time(self._layout.temporary)
-        except OSError:
-            return []
-        problem = clocks.skew(time.time(), storage)
-        return [] if problem is None else [problem]
+        except OSError as error:
+            where = error.filename or self._layout.temporary
+            problems.append(f'{where} cannot be written to: {error.strerror}')
+        else:
+            skew = clocks.skew(time.time(), storage)
+            vetoes += [] if skew is None else [skew]
+        facts = dataclasses.replace(view.facts, vetoes=vetoes)
+        return dataclasses.replace(view, facts=facts, problems=tuple(problems))
 
     def _refuse(self, view: look.View) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""

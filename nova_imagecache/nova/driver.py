@@ -63,9 +63,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         fallback_from_host: str | None = None,
     ) -> None:
         """Make a disk from a base file, unless that is known to be bad."""
-        self.image_cache_manager.check_sound(
-            filename, image_id, is_new=not image.exists()
-        )
+        self.image_cache_manager.check_sound(filename, image_id, image.exists)
         super()._try_fetch_image_cache(
             image,
             fetch_func,

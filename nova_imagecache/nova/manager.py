@@ -10,13 +10,11 @@ import nova.conf
 from nova import exception
 from nova import objects
 from nova.virt import images
-from oslo_config import cfg
 from oslo_log import log as logging
 
 from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
 from nova_imagecache import conf as confs
-from nova_imagecache import errors
 from nova_imagecache import fetch
 from nova_imagecache import manager
 from nova_imagecache import names
@@ -105,24 +103,29 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             images.fetch_to_raw(context, image_id, path)
         return True
 
-    def check_sound(self, name: str, image_id: str, is_new: bool) -> None:
+    def check_sound(
+        self, name: str, image_id: str, exists: Callable[[], bool]
+    ) -> None:
         """See that a disk may be made from a base file.
 
         Looks at what is known of the file, and never at its content. One that
         is bad and that nobody uses is set aside, so that Nova fetches it anew.
         What goes wrong here keeps no guest from being built.
 
-        :param is_new: whether the disk is not there yet. Nothing is done about
-            the base file of one that is.
+        :param exists: tells whether the disk is there already; asked only if
+            the base file is bad. Then nothing is done about that.
         :raises DamagedBaseFile: it is known to be bad, and somebody uses it
         """
         try:
             damage = self.damage_of(name)
             if damage is None:
                 return
-            refuse = is_new and CONF.image_cache.refuse_damaged_base_images
+            refuse = (
+                CONF.image_cache.refuse_damaged_base_images and not exists()
+            )
             reason = self.set_aside(name) if refuse else None
-        except (cfg.Error, errors.Error, OSError) as error:
+        # A broad net, as nothing that fails in here is the guest's fault.
+        except Exception as error:
             LOG.warning(
                 'Whether base file %(name)s is sound cannot be told: '
                 '%(error)s',

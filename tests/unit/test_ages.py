@@ -82,17 +82,17 @@ class ClockTest(base.NodeTestCase):
 
     def test_a_use_noted_by_a_host_whose_clock_is_late_counts(self) -> None:
         self.node.set_age(self.name, 365 * base.DAY)
-        real = passes.Pass._make_directories
+        real = passes.Pass._prepare
 
-        def late(one_pass: passes.Pass) -> None:
-            real(one_pass)
+        def late(*args: Any) -> Any:
             now = self.node.clock()
             self.node.clock.advance(-5)
             uses.note_use(self.node.layout, self.name, self.node.clock())
             self.node.clock.advance(5)
             self.assertEqual(now, self.node.clock())
+            return real(*args)
 
-        self.patch(passes.Pass, '_make_directories', late)
+        self.patch(passes.Pass, '_prepare', late)
         file = self.file_of(self.node.run(), self.name)
         self.assertIn('noted', file.reason)
         self.assertIn(self.name, self.node.files())
