@@ -30,12 +30,24 @@ class Done:
     :ivar trash: those on files in the trash
     :ivar restored: files that are in the cache again
     :ivar problems: what could not be done, a sentence each
+    :ivar notes: what somebody may want to look into, a sentence each
     """
 
     files: tuple[decide.Decision, ...]
     trash: tuple[decide.Decision, ...]
-    restored: tuple[scans.CachedFile, ...]
-    problems: tuple[str, ...]
+    restored: tuple[scans.CachedFile, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def nothing(decisions: decide.Decisions) -> Done:
+    """Do nothing, and give the decisions as they are."""
+    return Done(
+        decisions.files,
+        decisions.trash,
+        problems=decisions.problems,
+        notes=decisions.notes,
+    )
 
 
 class Actor:
@@ -94,7 +106,13 @@ class Actor:
             )
             for decision in decisions.trash
         )
-        return Done(files, trashed, tuple(restored), tuple(self._problems))
+        return Done(
+            files,
+            trashed,
+            tuple(restored),
+            (*decisions.problems, *self._problems),
+            decisions.notes,
+        )
 
     def _put_back(
         self, decision: decide.Decision, restored: list[scans.CachedFile]

@@ -7,7 +7,6 @@ A pass looks (:mod:`nova_imagecache.look`), decides
 """
 
 from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -27,13 +26,12 @@ from nova_imagecache import errors
 from nova_imagecache.integrity import checksum
 from nova_imagecache.integrity import keeper
 from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import ledger as ledgers
 from nova_imagecache.integrity import schedule
 from nova_imagecache import look
 from nova_imagecache import names
 from nova_imagecache import report as reports
+from nova_imagecache import summary
 from nova_imagecache import verification
-from nova_imagecache.witnesses import exposure
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimony as testimonies
@@ -96,15 +94,8 @@ class Pass:
             or entry.known.ledger
             or self._settings.checksum
         }
-        return self._report(
-            view,
-            decisions.files,
-            decisions.trash,
-            view.entries,
-            findings,
-            decisions.problems,
-            decisions.notes,
-            dry_run=True,
+        return self._summarize(
+            view, act.nothing(decisions), view.entries, findings, dry_run=True
         )
 
     def run(self) -> reports.Report:
@@ -114,15 +105,8 @@ class Pass:
         if not (view.usable and os.path.isdir(self._layout.base)):
             return self._refuse(view)
         view = self._prepare(view)
-        facts = view.facts
-        decisions = decide.decide(facts, self._settings)
-        actor = self._actor(view)
-        return self._finish(
-            view,
-            actor.act(decisions),
-            decisions.problems,
-            decisions.notes,
-        )
+        decisions = decide.decide(view.facts, self._settings)
+        return self._finish(view, self._actor(view).act(decisions))
 
     def _prepare(self, view: look.View) -> look.View:
         """Make what is needed for a removal while there is space for it.
@@ -146,8 +130,9 @@ class Pass:
 
     def _refuse(self, view: look.View) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""
-        problems = () if view.usable else view.facts.vetoes[:1]
-        return self._report(view, problems=problems)
+        problems = () if view.usable else tuple(view.facts.vetoes[:1])
+        done = act.Done((), (), problems=problems)
+        return self._summarize(view, done, {}, {})
 
     def set_aside(self, name: str) -> str | None:
         """Move a base file that is bad to the trash, if nobody uses it.
@@ -200,7 +185,7 @@ class Pass:
             )
             for decision in decide.decide(view.facts, settings).files
         ]
-        done = act.Done(tuple(decisions), (), (), ())
+        done = act.Done(tuple(decisions), ())
         report = self._finish(view, done, urgent=True, strict=strict)
         return report.only(chosen)
 
@@ -208,8 +193,6 @@ class Pass:
         self,
         view: look.View,
         done: act.Done,
-        more_problems: Iterable[str] = (),
-        notes: Iterable[str] = (),
         urgent: bool = False,
         strict: bool = False,
     ) -> reports.Report:
@@ -219,8 +202,7 @@ class Pass:
             for decision in done.files
             if decision.action is not decide.Action.REMOVE
         ]
-        problems = [*more_problems, *done.problems]
-        problems += self._remember(view, done, kept)
+        problems = [*done.problems, *self._remember(view, done, kept)]
         if self._settings.checksum:
             self._restore(view, kept, problems)
         entries = dict(view.entries)
@@ -247,9 +229,20 @@ class Pass:
             for name, finding in findings.items()
             if finding.problem or (strict and finding.skipped)
         ]
-        return self._report(
-            view, done.files, done.trash, entries, findings, problems, notes
-        )
+        done = dataclasses.replace(done, problems=tuple(problems))
+        return self._summarize(view, done, entries, findings)
+
+    def _summarize(
+        self,
+        view: look.View,
+        done: act.Done,
+        entries: Mapping[str, schedule.Entry],
+        findings: Mapping[str, knowledges.Finding],
+        dry_run: bool = False,
+    ) -> reports.Report:
+        return summary.Summary(
+            self._settings, view, self._overlays, entries, findings
+        ).report(done, self._clock(), dry_run)
 
     def _remember(
         self,
@@ -326,98 +319,3 @@ class Pass:
                     f'the checksum of {file.name} cannot be written: '
                     f'{error.strerror}'
                 )
-
-    def _row(
-        self,
-        decision: decide.Decision,
-        finding: knowledges.Finding,
-        entry: schedule.Entry | None,
-        testimony: testimonies.Testimony,
-    ) -> reports.FileReport:
-        file = decision.file
-        ledger = entry.known.ledger if entry else None
-        bad = ledger.bad_ranges if ledger else ()
-        reasons = [decision.reason, finding.note]
-        return reports.FileReport(
-            name=file.name,
-            kind=file.kind,
-            size=file.status.size,
-            allocated=file.status.allocated,
-            users=decision.users,
-            image=decision.image or (ledger.image if ledger else None),
-            age_seconds=int(decision.age),
-            checksum=finding.verdict,
-            action=decision.action,
-            reason='; '.join(filter(None, reasons)),
-            bad=bad,
-            exposures=self._expose(file.name, bad, testimony) if bad else (),
-            suspect=bool(ledger and ledger.suspect),
-        )
-
-    def _expose(
-        self,
-        name: str,
-        bad: Sequence[ledgers.BadRange],
-        testimony: testimonies.Testimony,
-    ) -> tuple[exposure.Exposure, ...]:
-        found = exposure.expose(
-            self._layout,
-            name,
-            [(each.start, each.end) for each in bad],
-            self._overlays.chains(name),
-        )
-        return tuple(
-            dataclasses.replace(
-                each, guest=testimony.aliases.get(each.guest, each.guest)
-            )
-            for each in found
-        )
-
-    def _report(
-        self,
-        view: look.View,
-        files: Iterable[decide.Decision] = (),
-        trashed: Iterable[decide.Decision] = (),
-        entries: Mapping[str, schedule.Entry] | None = None,
-        findings: Mapping[str, knowledges.Finding] | None = None,
-        problems: Iterable[str] = (),
-        notes: Iterable[str] = (),
-        dry_run: bool = False,
-    ) -> reports.Report:
-        entries, findings = entries or {}, findings or {}
-        off = knowledges.Finding(knowledges.Verdict.OFF)
-        rows, trash_rows = (
-            tuple(
-                self._row(
-                    decision,
-                    findings.get(decision.file.name, off),
-                    entries.get(decision.file.name),
-                    view.testimony,
-                )
-                for decision in decisions
-            )
-            for decisions in (files, trashed)
-        )
-        gone = {
-            row.name
-            for row in rows
-            if row.action is decide.Action.REMOVE and not dry_run
-        }
-        coverage = schedule.coverage(
-            [entry for name, entry in entries.items() if name not in gone],
-            self._settings.checksum_interval,
-            self._settings.scrub_bandwidth,
-            self._clock(),
-            self._settings.host,
-        )
-        return reports.Report(
-            cache_dir=self._layout.base,
-            files=rows,
-            trash=trash_rows,
-            vetoes=view.facts.obstacles,
-            problems=(*view.problems, *problems),
-            notes=(*view.testimony.notes, *notes),
-            dry_run=dry_run,
-            checksums=self._settings.checksum,
-            coverage=coverage,
-        )

@@ -15,7 +15,7 @@ LEVELS = (
     ('cli', 'nova', '__main__'),
     ('hook',),
     ('manager', 'background'),
-    ('passes', 'scrubber', 'verification', 'act', 'look', 'fetch'),
+    ('passes', 'summary', 'scrubber', 'verification', 'act', 'look', 'fetch'),
     ('report',),
     ('decide',),
     ('pressure',),
