@@ -309,7 +309,8 @@ class Passes:
                 raise Violation(f'{name} was not moved, but deleted')
             age = now - self._world.used[name]
             least = _minimum_age(name)
-            self._judge_removal(name, inode, frozen, seen, age, least)
+            pinned = name in self._world.pins
+            self._judge_removal(name, inode, frozen, seen, pinned, age, least)
             self._world.trashed[inode] = now
             self.counts['removed'] += 1
         for inode, name in before.trash.items():
@@ -318,11 +319,14 @@ class Passes:
             if inode in after.base.values():
                 self.counts['put back'] += 1
                 continue
+            pinned = name in self._world.pins
             if name in before.base:
+                # Users and pins of the name are those of the other file.
                 seen = Seen(seen.names - {name}, seen.inodes)
+                pinned = False
             age = now - self._world.trashed[inode]
             least = histories.RETENTION
-            self._judge_removal(name, inode, frozen, seen, age, least)
+            self._judge_removal(name, inode, frozen, seen, pinned, age, least)
             self.counts['deleted'] += 1
 
     def _judge_removal(
@@ -331,6 +335,7 @@ class Passes:
         inode: int,
         frozen: bool,
         seen: Seen,
+        pinned: bool,
         age: float,
         least: int,
     ) -> None:
@@ -340,7 +345,7 @@ class Passes:
             (frozen, 'when nothing may be'),
             (name in seen.names, 'though somebody can be seen to use it'),
             (inode in seen.inodes, 'though a QEMU has it open'),
-            (name in self._world.pins, 'though it is pinned'),
+            (pinned, 'though it is pinned'),
             (age < least, f'after {age} s, and not {least} s'),
         ):
             if wrong:

