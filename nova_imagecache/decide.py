@@ -28,6 +28,9 @@ from nova_imagecache.witnesses import testimony as testimonies
 FLOOR_SECONDS = 600
 
 
+_HELD = 'a running QEMU has it open'
+
+
 class Action(enum.StrEnum):
     """What happens to a file."""
 
@@ -71,6 +74,18 @@ class Facts:
     def present(self) -> frozenset[str]:
         """Give the names of what is in the cache."""
         return frozenset(file.name for file in self.files)
+
+    @functools.cached_property
+    def superseded(self) -> frozenset[str]:
+        """Give the names of files in the trash that a QEMU has open.
+
+        Its guest will look for a file of that name when it is started anew.
+        """
+        return frozenset(
+            names.trashed_name(file.name) or file.name
+            for file in self.trash
+            if file.name in self.testimony.held
+        )
 
     @functools.cached_property
     def obstacles(self) -> tuple[str, ...]:
@@ -146,7 +161,7 @@ def _but(obstacles: Sequence[str]) -> str:
 def _in_use(users: Sequence[str], held: bool) -> str | None:
     if users:
         return f'used by {_plural(len(users), "guest")}'
-    return 'a running QEMU has it open' if held else None
+    return _HELD if held else None
 
 
 def _decide_file(
@@ -154,6 +169,7 @@ def _decide_file(
 ) -> Decision:
     users = tuple(sorted(facts.testimony.users.get(file.name, ())))
     held = file.name in facts.testimony.held
+    superseded = file.name in facts.superseded
     sighting = facts.state.sighting(file)
     now = facts.now.wall
     age = now - states.last_use(file, sighting, now)
@@ -162,7 +178,7 @@ def _decide_file(
         action=Action.KEEP,
         reason='',
         users=users,
-        used=bool(users) or held,
+        used=bool(users) or held or superseded,
         image=facts.testimony.images.get(file.name)
         or (sighting.image if sighting else None),
         age=age,
@@ -183,6 +199,8 @@ def _decide_file(
             'not a name that the image cache uses', action=Action.LEAVE
         )
     in_use = _in_use(users, held)
+    if in_use is None and superseded:
+        in_use = 'a running QEMU has an earlier file of this name open'
     pinned = file.name in facts.pins
     if in_use is not None:
         return fate(in_use + (', and pinned' if pinned else ''))
@@ -239,8 +257,7 @@ def _decide_trashed(
 
     if replaced and held:
         return fate(
-            'a running QEMU has it open, and another file has its name in '
-            'the cache by now'
+            f'{_HELD}, and another file has its name in the cache by now'
         )
     in_use = _in_use(decision.users, held)
     if in_use is not None:

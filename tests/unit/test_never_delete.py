@@ -6,6 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import logging
+import os
 import types
 from typing import Any
 
@@ -29,7 +30,8 @@ from tests import history_steps
 
 # In parts, which may run side by side.
 _PARTS = 4
-_HISTORIES = 500
+# Fewer where each takes longer, as with coverage.
+_HISTORIES = int(os.environ.get('NOVA_IMAGECACHE_TEST_HISTORIES', 500))
 
 # Far more than it takes to find what is missing.
 _ENOUGH = 1000

@@ -277,7 +277,7 @@ class PutBackTest(TrashTestCase):
     def test_both_are_kept_and_reported_while_a_qemu_has_the_old_one(
         self,
     ) -> None:
-        self.node.add_base(self.name, data=b'new')
+        self.node.add_base(self.name, data=b'new', age=2 * base.DAY)
         fd = os.open(self.in_trash(), os.O_RDONLY)
         # As QEMU does; a real one is in test_image_locks.
         image_locks._share(fd, 100)
@@ -287,6 +287,10 @@ class PutBackTest(TrashTestCase):
         self.assertEqual(decide.Action.KEEP, row.action)
         self.assertIn('another file has its name', row.reason)
         self.assertIn(self.name, report.notes[0])
+        self.assertIn(
+            'an earlier file', self.file_of(report, self.name).reason
+        )
+        self.assertIn(self.name, self.node.files())
         self.assertEqual(self.data, self.read(self.in_trash()))
         os.close(fd)
         self.node.run()

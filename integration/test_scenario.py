@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A base file and its guests, from the first boot to the trash.
+
+One story: each test goes on where the one before it has ended, so the first
+failure ends it.
+"""
+
+from collections.abc import Iterator
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import pwd
+import re
+import sys
+import time
+from typing import Any
+import unittest
+
+from integration import stack as stacks
+
+_MIB = 2**20
+_SIZE = 96 * _MIB
+_PASS_SECONDS = 3
+_OLD_SECONDS = 700
+
+# Of a line in the log.
+_PREFIX = re.compile(r'^\d{4}-\d\d-\d\d \S+ \d+ [A-Z]+ \S+ (?:\[[^]]*\] )*')
+
+# What the log is to say, as there is damage.
+_EXPECTED = (
+    'is corrupt: ',
+    'A guest is started from base file',
+    'in the trash, and fetched anew',
+)
+
+
+def _processes(*words: str) -> list[int]:
+    """Find processes by words that are in their command lines."""
+    found = []
+    for entry in os.listdir('/proc'):
+        if not entry.isdigit():
+            continue
+        try:
+            line = pathlib.Path('/proc', entry, 'cmdline').read_bytes()
+        except OSError:
+            continue
+        if all(word in line.decode(errors='replace') for word in words):
+            found.append(int(entry))
+    return found
+
+
+def _user_of(process: int) -> str:
+    return pwd.getpwuid(os.stat(f'/proc/{process}').st_uid).pw_name
+
+
+def _bytes_read(process: int) -> int:
+    """Count what a process and its children that ended read from files.
+
+    What comes from sockets is received, and does not count.
+    """
+    text = pathlib.Path('/proc', str(process), 'io').read_text()
+    return int(re.findall(r'^rchar: (\d+)', text, re.MULTILINE)[0])
+
+
+def _owner(path: pathlib.Path) -> str:
+    return pwd.getpwuid(path.stat().st_uid).pw_name
+
+
+def _age(path: pathlib.Path) -> None:
+    """Have a base file look as if nobody had used it for long."""
+    old = time.time() - _OLD_SECONDS
+    os.utime(path, (old, old))
+
+
+def _flip_bit(path: pathlib.Path) -> None:
+    """Damage a base file as a disk does that decays: it leaves no time."""
+    before = path.stat()
+    with open(path, 'r+b') as file:
+        file.seek(5 * _MIB)
+        (byte,) = file.read(1)
+        file.seek(5 * _MIB)
+        file.write(bytes([byte ^ 1]))
+        file.flush()
+        os.fsync(file.fileno())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _tracebacks(text: str) -> Iterator[tuple[str, str]]:
+    """Give the frames and the exception of each traceback in a log."""
+    lines = [_PREFIX.sub('', line) for line in text.splitlines()]
+    for number, line in enumerate(lines, 1):
+        if 'Traceback (most recent call last)' in line:
+            frames = list(
+                itertools.takewhile(
+                    lambda each: each.startswith('  '), lines[number:]
+                )
+            )
+            yield '\n'.join(frames), lines[number + len(frames)]
+
+
+class ScenarioTest(unittest.TestCase):
+    stack: stacks.Stack
+    image: str
+    content: bytes
+    flavor: str
+    guest: str
+    base: pathlib.Path
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.stack = stacks.Stack(os.environ['STACK_DIRECTORY'])
+        cls.addClassCleanup(cls.stack.kill)
+        cls.stack.start()
+        for what, seconds in cls.stack.times.items():
+            print(f'{what}: {seconds:.1f} s', file=sys.stderr)
+
+    def setUp(self) -> None:
+        self.begin = time.monotonic()
+
+    def tearDown(self) -> None:
+        seconds = time.monotonic() - self.begin
+        print(f'({seconds:.1f} s)', end=' ', file=sys.stderr)
+
+    # Asking.
+
+    def upload(self, content: bytes) -> str:
+        """Make an image; give its ID."""
+        image: str = stacks.request(
+            'POST',
+            f'{stacks.IMAGE}/images',
+            json={
+                'name': 'random',
+                'disk_format': 'raw',
+                'container_format': 'bare',
+                'visibility': 'public',
+            },
+        ).json()['id']
+        stacks.request(
+            'PUT',
+            f'{stacks.IMAGE}/images/{image}/file',
+            data=content,
+            headers={'Content-Type': 'application/octet-stream'},
+        )
+        return image
+
+    def compute(self, method: str, path: str, body: Any = None) -> Any:
+        answer = stacks.request(method, f'{stacks.COMPUTE}/{path}', json=body)
+        return answer.json() if answer.content else None
+
+    def make_flavor(self, name: str, **fields: int) -> str:
+        """Make a flavor; give its ID."""
+        body = {'name': name, 'ram': 64, 'vcpus': 1, 'disk': 1, **fields}
+        found: str = self.compute('POST', 'flavors', {'flavor': body})[
+            'flavor'
+        ]['id']
+        return found
+
+    def boot(self, name: str, flavor: str | None = None) -> str:
+        """Make a guest; give its UUID."""
+        uuid: str = self.compute(
+            'POST',
+            'servers',
+            {
+                'server': {
+                    'name': name,
+                    'imageRef': self.image,
+                    'flavorRef': flavor or self.flavor,
+                    'networks': 'none',
+                }
+            },
+        )['server']['id']
+        return uuid
+
+    def server(self, uuid: str) -> Any:
+        return self.compute('GET', f'servers/{uuid}')['server']
+
+    def wait_for_status(self, uuid: str, status: str) -> Any:
+        def there() -> Any:
+            server = self.server(uuid)
+            found = server['status']
+            if found == 'ERROR' != status:
+                self.fail(f'{server["fault"]}\n{self.errors()}')
+            busy = server['OS-EXT-STS:task_state'] is not None
+            return server if found == status and not busy else None
+
+        return stacks.wait_for(there, 120, f'server {uuid} is {status}')
+
+    def log(self) -> str:
+        return self.stack.log('nova-compute')
+
+    def errors(self) -> str:
+        return '\n'.join(re.findall(r'.* ERROR .*', self.log())[-40:])
+
+    def wait_for_log(self, text: str, since: int = 0) -> None:
+        stacks.wait_for(
+            lambda: text in self.log()[since:], 120, f'the log says: {text}'
+        )
+
+    def wait_for_pass(self) -> None:
+        """Wait for a pass that begins from now on."""
+        since = len(self.log())
+        line = f'Image cache {stacks.BASE}: .* in the trash'
+        # A pass says it in the end, so the first one may have begun already.
+        stacks.wait_for(
+            lambda: len(re.findall(line, self.log()[since:])) > 1,
+            120,
+            'a pass is made',
+        )
+
+    def ours(
+        self, *arguments: str, user: str = stacks.USER
+    ) -> tuple[int, Any]:
+        """Run our program as the operator does; give code and JSON."""
+        done = self.stack.run(
+            user, 'nova-imagecache', *arguments, '-f', 'json'
+        )
+        self.assertNotIn('Traceback', done.stderr)
+        lines = done.stdout.strip().splitlines()
+        if arguments[0] in ('verify', 'scrub'):
+            return done.returncode, [json.loads(line) for line in lines]
+        return done.returncode, json.loads(done.stdout or 'null')
+
+    def restart(self, **options: object) -> None:
+        self.stop_compute()
+        self.stack.start_compute(
+            **{'manager_interval': _PASS_SECONDS, 'bandwidth': 0, **options}
+        )
+
+    def stop_compute(self) -> None:
+        if self.stack.compute.poll() is None:
+            self.assertEqual(0, self.stack.stop_compute())
+
+    def delete(self, uuid: str) -> None:
+        self.compute('DELETE', f'servers/{uuid}')
+
+        def gone() -> bool:
+            servers = self.compute('GET', 'servers')['servers']
+            return uuid not in [each['id'] for each in servers]
+
+        stacks.wait_for(gone, 120, f'server {uuid} is gone')
+
+    def forget(self) -> None:
+        """Have passes forget when they saw a user."""
+        self.stop_compute()
+        os.unlink(self.own / 'state')
+
+    def users(self) -> dict[str, set[str]]:
+        """Give the users of each file in the cache."""
+        return {
+            file['name']: set(file['users']) for file in self.ours('list')[1]
+        }
+
+    @property
+    def own(self) -> pathlib.Path:
+        return stacks.BASE / '.imagecache'
+
+    @property
+    def sidecar(self) -> pathlib.Path:
+        return self.base.with_name(f'{self.base.name}.sha1')
+
+    # The story.
+
+    def test_01_a_node_is_set_up(self) -> None:
+        cls = type(self)
+        cls.content = os.urandom(_SIZE)
+        cls.image = self.upload(self.content)
+        digest = hashlib.sha1(self.image.encode(), usedforsecurity=False)
+        cls.base = stacks.BASE / digest.hexdigest()
+        cls.flavor = self.make_flavor('small')
+        self.stack.start_compute()
+        self.assertEqual(stacks.USER, _user_of(self.stack.compute.pid))
+
+    def test_02_a_guest_boots_without_a_checksum(self) -> None:
+        before = _bytes_read(self.stack.compute.pid)
+        type(self).guest = self.boot('first')
+        self.wait_for_status(self.guest, 'ACTIVE')
+        # Python reads its modules from files, too.
+        read = _bytes_read(self.stack.compute.pid) - before
+        self.assertLess(read, _SIZE // 2, 'the base file was read back')
+        self.assertEqual([self.base.name], os.listdir(stacks.BASE))
+        self.assertEqual(self.content, self.base.read_bytes())
+        self.assertEqual('libvirt-qemu', _owner(self.base))
+        (qemu,) = _processes('qemu-system-x86_64', self.guest)
+        self.assertEqual('libvirt-qemu', _user_of(qemu))
+        helpers = _processes('privsep-helper', 'nova.privsep.sys_admin_pctxt')
+        self.assertIn('root', map(_user_of, helpers))
+
+    def test_03_passes_keep_a_checksum_and_see_the_guest(self) -> None:
+        _age(self.base)
+        self.restart(checksum_interval=20)
+        stacks.wait_for(self.sidecar.exists, 120, 'a checksum is there')
+        digest = hashlib.sha1(self.content, usedforsecurity=False).hexdigest()
+        self.assertIn(digest, self.sidecar.read_text())
+        self.assertEqual(stacks.USER, _owner(self.sidecar))
+        self.assertTrue((self.own / 'ledgers' / self.base.name).exists())
+        # It is libvirt-qemu's, so Nova's own context has touched it.
+        self.assertGreater(self.base.stat().st_mtime, time.time() - 60)
+        self.assertEqual({self.base.name: {self.guest}}, self.users())
+
+    def test_04_a_flipped_bit_is_found(self) -> None:
+        code, status = self.ours('status')
+        self.assertEqual((0, []), (code, status['damaged']))
+        since = len(self.log())
+        _flip_bit(self.base)
+        (damage,) = stacks.wait_for(
+            lambda: self.ours('status')[1]['damaged'],
+            120,
+            'the damage is found',
+        )
+        self.assertEqual(self.base.name, damage['name'])
+        self.assertEqual(self.image, damage['image'])
+        self.assertEqual('corrupt', damage['checksum'])
+        self.assertEqual([self.guest], damage['users'])
+        self.assertEqual(
+            [{'start': 4 * _MIB, 'end': 8 * _MIB, 'damage': 'corrupt'}],
+            damage['ranges'],
+        )
+        (exposure,) = damage['exposures']
+        self.assertEqual(self.guest, exposure['guest'])
+        text = f'Base file {self.base} (image {self.image}) is corrupt'
+        self.wait_for_log(text, since)
+        line = self.log()[since:].partition(text)[2].partition('\n')[0]
+        self.assertIn(f'Guests that read it: {self.guest}', line)
+        self.assertEqual(3, self.ours('verify', self.base.name)[0])
+
+    def test_05_no_new_disk_is_made_of_it(self) -> None:
+        before = os.listdir(stacks.INSTANCES)
+        second = self.boot('second')
+        fault = self.wait_for_status(second, 'ERROR')['fault']
+        self.assertIn('Exhausted all hosts', fault['message'])
+        self.wait_for_log(
+            f'Base file {self.base.name} of image {self.image} is corrupt, '
+            'and stays: used by 1 guest'
+        )
+        self.assertFalse((stacks.INSTANCES / second / 'disk').exists())
+        self.delete(second)
+        self.assertEqual(set(before), set(os.listdir(stacks.INSTANCES)))
+
+    def test_06_the_guest_that_has_it_is_started_again(self) -> None:
+        (before,) = _processes('qemu-system-x86_64', self.guest)
+        since = len(self.log())
+        self.compute(
+            'POST',
+            f'servers/{self.guest}/action',
+            {'reboot': {'type': 'HARD'}},
+        )
+        self.wait_for_status(self.guest, 'ACTIVE')
+        (after,) = _processes('qemu-system-x86_64', self.guest)
+        self.assertNotEqual(before, after)
+        self.wait_for_log('A guest is started from base file', since)
+
+    def test_07_the_base_goes_with_its_last_guest(self) -> None:
+        self.delete(self.guest)
+        self.wait_for_pass()
+        self.assertTrue(self.base.exists(), 'it is not old enough')
+        self.forget()
+        _age(self.base)
+        self.restart()
+        stacks.wait_for(
+            lambda: not self.base.exists(), 120, 'the base file goes'
+        )
+        trash = self.own / 'trash'
+        (trashed,) = (
+            each
+            for each in os.listdir(trash)
+            if not each.endswith(('.sha1', '.ledger'))
+        )
+        self.assertEqual(self.base.name, trashed.partition('.')[0])
+        self.wait_for_pass()
+        self.assertTrue((trash / trashed).exists(), 'it is not old enough')
+        self.assertFalse(self.sidecar.exists())
+        self.forget()
+        # The name tells since when it is there.
+        older = f'{self.base.name}.{int(time.time() - _OLD_SECONDS):08x}'
+        for each in os.listdir(trash):
+            (trash / each).rename(trash / each.replace(trashed, older))
+        self.restart()
+        stacks.wait_for(
+            lambda: not os.listdir(trash), 120, 'the trash is emptied'
+        )
+
+    def test_08_images_are_fetched_before_they_are_needed(self) -> None:
+        path = 'os-aggregates'
+        body: Any = {'aggregate': {'name': 'all'}}
+        number = self.compute('POST', path, body)['aggregate']['id']
+        path = f'{path}/{number}'
+        body = {'add_host': {'host': stacks.HOST}}
+        self.compute('POST', f'{path}/action', body)
+        for text in (f'Caching image {self.image} by request',
+                     f'Image {self.image} is cached already'):  # fmt: skip
+            since = len(self.log())
+            body = {'cache': [{'id': self.image}]}
+            self.compute('POST', f'{path}/images', body)
+            self.wait_for_log(text, since)
+            stacks.wait_for(self.base.exists, 120, 'it is in the cache')
+        self.assertEqual(self.content, self.base.read_bytes())
+        self.assertEqual(stacks.USER, _owner(self.base))
+
+    def test_09_a_bad_base_that_nobody_uses_is_fetched_anew(self) -> None:
+        self.restart(manager_interval=-1)
+        self.assertEqual(0, self.ours('verify')[0])
+        _flip_bit(self.base)
+        self.assertEqual(3, self.ours('verify')[0])
+        os.unlink(self.own / 'state')
+        _age(self.base)
+        type(self).guest = self.boot('third')
+        self.wait_for_status(self.guest, 'ACTIVE')
+        self.wait_for_log('in the trash, and fetched anew')
+        self.assertEqual(self.content, self.base.read_bytes())
+        self.assertEqual({self.base.name: {self.guest}}, self.users())
+
+    def test_10_the_scrub_ends_with_nova_compute(self) -> None:
+        self.restart(checksum_interval=0, bandwidth=1)
+        words = ('nova_imagecache', 'scrub', '--parent')
+        scrub = stacks.wait_for(
+            lambda: _processes(*words), 120, 'a scrub is at work'
+        )
+        self.assertEqual([stacks.USER], [_user_of(each) for each in scrub])
+        self.stop_compute()
+        stacks.wait_for(
+            lambda: not _processes(*words), 10, 'the scrub has ended'
+        )
+
+    def test_11_under_eventlet_it_is_the_same(self) -> None:
+        self.restart(concurrency='eventlet')
+        large = self.make_flavor(
+            'large', swap=64, **{'OS-FLV-EXT-DATA:ephemeral': 1}
+        )
+        fourth = self.boot('fourth', large)
+        self.wait_for_status(fourth, 'ACTIVE')
+        self.wait_for_pass()
+        users = self.users()
+        self.assertEqual({self.guest, fourth}, users.pop(self.base.name))
+        self.assertEqual({fourth}, users.pop('swap_64'))
+        ((ephemeral, found),) = users.items()
+        self.assertEqual('ephemeral_1', ephemeral.rpartition('_')[0])
+        self.assertEqual({fourth}, found)
+        stacks.wait_for(self.sidecar.exists, 120, 'a checksum is there')
+        self.delete(fourth)
+        self.wait_for_pass()
+        self.assertEqual(
+            {
+                self.base.name: {self.guest},
+                'swap_64': set(),
+                ephemeral: set(),
+            },
+            self.users(),
+        )
+        self.stop_compute()
+
+    def test_12_a_timer_does_it_without_nova_compute(self) -> None:
+        for user in ('root', stacks.USER):
+            code, files = self.ours('pass', user=user)
+            users = {each['name']: each['users'] for each in files}
+            self.assertEqual((0, [self.guest]), (code, users[self.base.name]))
+        # As root it leaves nothing that nova-compute cannot open.
+        for directory, _names, files in os.walk(self.own):
+            for each in files:
+                path = pathlib.Path(directory, each)
+                self.assertEqual(stacks.USER, _owner(path), path)
+
+    def test_13_nothing_of_ours_went_wrong(self) -> None:
+        text = self.log()
+        for frames, exception in _tracebacks(text):
+            if 'nova_imagecache' in frames:
+                self.assertIn('DamagedBaseFile', exception, frames)
+        unexpected = [
+            line
+            for line in text.splitlines()
+            if re.search(r' (WARNING|ERROR|CRITICAL) nova_imagecache', line)
+            and not any(each in line for each in _EXPECTED)
+        ]
+        self.assertEqual([], unexpected)
