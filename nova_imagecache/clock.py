@@ -77,9 +77,11 @@ def jump(before: Instant, after: Instant) -> str | None:
     for any time.
     """
     elapsed = after.wall - before.wall
-    if before.boot_id == after.boot_id:
+    same = elapsed - (after.boottime - before.boottime)
+    # Containers of some kinds have a boot ID each, and the clock of the host.
+    if before.boot_id == after.boot_id or abs(same) <= _TOLERANCE_SECONDS:
         real = after.boottime - before.boottime
-        excess = elapsed - real
+        excess = same
     else:
         real = after.boottime
         excess = min(0.0, elapsed - real)

@@ -347,10 +347,12 @@ def decide(facts: Facts, settings: conf.Settings) -> Decisions:
     )
     plan = _plan(decisions, facts, settings)
     relieved = facts.state.relieved
-    if relieved and clocks.elapsed(relieved, facts.now) < FLOOR_SECONDS:
-        # Some file systems free late, so the disk may be less full than it
-        # looks. What is in the trash goes in any case.
-        plan = pressure.Plan(plan.names - facts.present)
+    if relieved:
+        ago = clocks.elapsed(relieved, facts.now)
+        if 0 <= ago < FLOOR_SECONDS:
+            # Some file systems free late, so the disk may be less full than
+            # it looks. What is in the trash goes in any case.
+            plan = dataclasses.replace(plan, names=plan.names - facts.present)
     return Decisions(
         _hasten(decisions.files, plan.names, Action.REMOVE),
         _hasten(decisions.trash, plan.names, Action.DELETE),

@@ -112,18 +112,23 @@ class Pass:
         """Make what is needed for a removal while there is space for it.
 
         And compare our clock with that of the storage, which may be another:
-        it is the one that dates files, for all hosts.
+        it is the one that dates files, for all hosts. Where that cannot be
+        asked, no file can be made, and little can be removed; on a disk
+        without inodes something has to be.
         """
         vetoes, problems = [*view.facts.vetoes], [*view.problems]
         try:
             for path in (self._layout.locks, *self._layout.directories):
                 os.makedirs(path, exist_ok=True)
+            before = time.time()
             storage = publish.current_time(self._layout.temporary)
         except OSError as error:
             where = error.filename or self._layout.temporary
             problems.append(f'{where} cannot be written to: {error.strerror}')
         else:
-            skew = clocks.skew(time.time(), storage)
+            # Neither may be apart: the answer may have taken its time.
+            nearest = min(max(storage, before), time.time())
+            skew = clocks.skew(nearest, storage)
             vetoes += [] if skew is None else [skew]
         facts = dataclasses.replace(view.facts, vetoes=vetoes)
         return dataclasses.replace(view, facts=facts, problems=tuple(problems))
@@ -145,6 +150,7 @@ class Pass:
         view = self._look(with_content=False)
         if not view.usable:
             return view.facts.vetoes[0]
+        view = self._prepare(view)
         facts = dataclasses.replace(
             view.facts,
             files=[file for file in view.facts.files if file.name == name],
@@ -294,7 +300,7 @@ class Pass:
                 *(file.name for file in done.restored),
             ],
             trashed.strays,
-            view.now.wall,
+            None if view.facts.vetoes else view.now.wall,
         )
         return []
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import struct
 import time
@@ -35,7 +34,7 @@ def _lock(
     path: str,
     held: str,
     prefix: str | None = None,
-    semaphores: lockutils.Semaphores | None = None,
+    own: bool = False,
     blocking: bool = False,
 ) -> Iterator[None]:
     file = os.path.join(path, (prefix or '') + name)
@@ -44,7 +43,11 @@ def _lock(
             # The two halves of lockutils.lock(), which keeps the second one
             # to itself when that is held by somebody else.
             stack.enter_context(
-                lockutils.internal_lock(name, semaphores, blocking=blocking)
+                lockutils.internal_lock(
+                    os.path.realpath(file) if own else name,
+                    _SEMAPHORES if own else None,
+                    blocking=blocking,
+                )
             )
         except lockutils.AcquireLockFailedException:
             raise errors.Locked(held) from None
@@ -57,11 +60,12 @@ def _lock(
             try:
                 lock.release()
             except (OSError, RuntimeError) as error:
-                # The file is closed all the same, and that drops the lock.
                 LOG.warning(
                     'The lock %(file)s cannot be released: %(error)s',
                     {'file': file, 'error': error},
                 )
+                # That drops it in any case.
+                _close(lock)
 
 
 def _acquire(
@@ -92,7 +96,13 @@ def _acquire(
             f'the lock {file} cannot be taken: {reason}'
         ) from error
     finally:
-        if lock is not None and not gotten and lock.lockfile is not None:
+        if lock is not None and not gotten:
+            _close(lock)
+
+
+def _close(lock: Any) -> None:
+    with contextlib.suppress(OSError):
+        if lock.lockfile is not None:
             lock.lockfile.close()
 
 
@@ -120,11 +130,9 @@ def nova_lock(
     )
 
 
-@functools.cache
-def _semaphores(path: str) -> lockutils.Semaphores:
-    # Those that lockutils shares go by name alone: two caches in one process
-    # would exclude each other.
-    return lockutils.Semaphores()
+# By path: those that lockutils shares go by name alone, so two caches in one
+# process would exclude each other.
+_SEMAPHORES = lockutils.Semaphores()
 
 
 @contextlib.contextmanager
@@ -150,7 +158,7 @@ def manager_lock(
                         name,
                         layout.own_locks,
                         'another manager is at it',
-                        semaphores=_semaphores(layout.own),
+                        own=True,
                     )
                 )
                 break
@@ -213,11 +221,12 @@ def _held(layout: layouts.Layout, name: str) -> bool:
     """
     with contextlib.ExitStack() as stack:
         # In this process somebody may hold it. Then it is not to be opened.
-        semaphore = _semaphores(layout.own).get(name)
+        path = os.path.join(layout.own_locks, name)
+        semaphore = _SEMAPHORES.get(os.path.realpath(path))
         if not semaphore.acquire(blocking=False):
             return True
         stack.callback(semaphore.release)
-        return _held_elsewhere(os.path.join(layout.own_locks, name))
+        return _held_elsewhere(path)
 
 
 def _held_elsewhere(path: str) -> bool:
@@ -246,7 +255,7 @@ def check_unreplaced(
     :raises OSError: it cannot be looked at
     """
     try:
-        status = statuses.status_of(layout.file(name))
+        status = statuses.status_of(layout.file(name), fresh=True)
     except FileNotFoundError:
         raise errors.Changed('it has gone meanwhile') from None
     if status.incarnation != incarnation:

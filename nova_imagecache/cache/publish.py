@@ -59,14 +59,13 @@ def publish(path: str, data: bytes, temporary: str) -> None:
         raise
 
 
-def current_time(directory: str) -> float:
+def current_time(path: str) -> float:
     """Ask a file system what time it is, in seconds since the epoch.
 
-    :param directory: where a file is made for that
+    :param path: a directory, where a file is made for that; it takes no block
     :raises OSError: it cannot be made
     """
-    with tempfile.TemporaryFile(dir=directory) as file:
-        # Dated by whoever writes it down, which on NFS is the server.
-        file.write(b'?')
-        file.flush()
+    with tempfile.TemporaryFile(dir=path) as file:
+        # On NFS this asks the server to fill in its own time.
+        os.utime(file.fileno())
         return os.fstat(file.fileno()).st_mtime

@@ -34,8 +34,8 @@ _TEMPORARY = (names.OWN_DIRECTORY, 'tmp')
 # Nothing of ours stays unpublished for so long.
 _STALE_SECONDS = 3600
 
-# Files that go together. To ask once more takes a look at each directory, and
-# each lock takes a file descriptor.
+# Locks that are held together. To ask once more takes a look at each
+# directory, and each lock takes a file descriptor.
 _BATCH = 128
 
 #: Asked, with the locks of these files held, for reasons to keep some of them.
@@ -50,19 +50,17 @@ Outcome = errors.NotNow | OSError | None
 
 def _batches(
     files: Sequence[scan.CachedFile], base_name: Callable[[str], str]
-) -> Iterator[list[scan.CachedFile]]:
-    """Part files so that no two in a batch share a lock."""
-    pending = list(files)
-    while pending:
-        batch: dict[str, scan.CachedFile] = {}
-        later = []
-        for file in pending:
-            if len(batch) < _BATCH and base_name(file.name) not in batch:
-                batch[base_name(file.name)] = file
-            else:
-                later.append(file)
-        yield list(batch.values())
-        pending = later
+) -> Iterator[dict[str, list[scan.CachedFile]]]:
+    """Part files by their locks, and the locks in batches."""
+    groups: dict[str, list[scan.CachedFile]] = {}
+    for file in files:
+        groups.setdefault(base_name(file.name), []).append(file)
+    names_of_locks = list(groups)
+    for start in range(0, len(names_of_locks), _BATCH):
+        yield {
+            name: groups[name]
+            for name in names_of_locks[start : start + _BATCH]
+        }
 
 
 def _work(
@@ -77,13 +75,14 @@ def _work(
     for batch in _batches(files, base_name):
         with contextlib.ExitStack() as stack:
             held = []
-            for file in batch:
-                name = base_name(file.name)
+            for name, group in batch.items():
                 try:
                     stack.enter_context(locks.nova_lock(layout, name, False))
-                    held.append(file)
+                    held += group
                 except errors.NotNow as error:
-                    outcomes[file.name] = error
+                    outcomes |= dict.fromkeys(
+                        (file.name for file in group), error
+                    )
             reasons = objections(held) if held else {}
             for file in held:
                 try:
@@ -165,7 +164,7 @@ def _check(base_fd: int, file: scan.CachedFile) -> None:
             statuses.status_of(base, base_fd)
             raise errors.Changed('its base file is there again')
     try:
-        status = statuses.status_of(file.name, base_fd)
+        status = statuses.status_of(file.name, base_fd, fresh=True)
     except FileNotFoundError:
         raise errors.Changed('it has gone meanwhile') from None
     if status.incarnation != file.status.incarnation:
@@ -209,7 +208,7 @@ def tidy(
     layout: layouts.Layout,
     present: Iterable[str],
     strays: Iterable[str],
-    now: float,
+    now: float | None,
 ) -> None:
     """Remove our own traces of base files that are gone.
 
@@ -218,7 +217,8 @@ def tidy(
 
     :param present: names of the files in the cache
     :param strays: names of what is in the trash without its file
-    :param now: seconds since the epoch
+    :param now: seconds since the epoch; None where clocks are not to be
+        believed
     """
     for name in set(_list(layout.ledgers)) - set(present):
         _tidy_ledger(layout, name)
@@ -227,6 +227,8 @@ def tidy(
         with contextlib.suppress(errors.NotNow):
             with locks.nova_lock(layout, base, blocking=False):
                 trash.tidy(layout, stray)
+    if now is None:
+        return
     try:
         with (
             directory.opened(layout.base, follow=True) as base_fd,

@@ -321,7 +321,8 @@ def remember(
             # Any of them may have been used a moment ago.
             used = {file.name for file in files}
         last_pass = state.clocks.get(host)
-        if last_pass and clock.jump(last_pass, now):
+        jumped = last_pass is not None and clock.jump(last_pass, now)
+        if jumped:
             # How old they are is not known any more, so they age from here.
             used = {file.name for file in files}
         # What could not be looked at in this pass may be there in the next.
@@ -331,7 +332,7 @@ def remember(
             if not statuses.gone(layout.file(name))
         }
         for file in files:
-            sightings[file.name] = updated(
+            sighting = updated(
                 file,
                 state.sighting(file),
                 now,
@@ -339,6 +340,9 @@ def remember(
                 images.get(file.name),
                 histories.get(file.name),
             )
+            if jumped and sighting.trashed:
+                sighting = dataclasses.replace(sighting, trashed=now)
+            sightings[file.name] = sighting
         state = State(
             {**state.clocks, host: now},
             sightings,
@@ -393,6 +397,6 @@ def sight(
 
 def version_of(layout: layouts.Layout) -> statuses.Status | None:
     try:
-        return statuses.status_of(layout.state)
+        return statuses.status_of(layout.state, fresh=True)
     except FileNotFoundError:
         return None

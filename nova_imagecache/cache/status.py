@@ -18,6 +18,7 @@ from typing import Any
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
+_AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
 _STATX_BTIME = 0x800
 _STATX_SIZE = 256
@@ -165,14 +166,18 @@ def status_of_fd(fd: int) -> Status:
     return _status(buffer, _generation(fd))
 
 
-def status_of(path: str, dir_fd: int | None = None) -> Status:
+def status_of(
+    path: str, dir_fd: int | None = None, fresh: bool = False
+) -> Status:
     """Describe the file at a path; a symbolic link is not followed.
 
     :param dir_fd: of the directory that the path is relative to
+    :param fresh: whether a server is to be asked, and no cache of it believed
     :raises OSError: as statx(2)
     """
     start = _AT_FDCWD if dir_fd is None else dir_fd
-    buffer = _statx(start, os.fsencode(path), _AT_SYMLINK_NOFOLLOW)
+    flags = _AT_SYMLINK_NOFOLLOW | (_AT_STATX_FORCE_SYNC if fresh else 0)
+    buffer = _statx(start, os.fsencode(path), flags)
     status = _status(buffer, None)
     if status.incarnation.born is not None or not status.regular:
         return status

@@ -273,7 +273,7 @@ def _opened_trash(base_fd: int) -> Iterator[int]:
 
 
 def _check(fd: int, file: scans.CachedFile) -> None:
-    status = statuses.status_of(file.name, fd)
+    status = statuses.status_of(file.name, fd, fresh=True)
     if status.incarnation != file.status.incarnation:
         raise errors.Changed('another file has taken its place meanwhile')
 

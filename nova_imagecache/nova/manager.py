@@ -113,17 +113,17 @@ class NovaImageCacheManager(manager.ImageCacheManager):
         What goes wrong here keeps no guest from being built.
 
         :param exists: tells whether the disk is there already; asked only if
-            the base file is bad. Then nothing is done about that.
+            the base file is bad and stays. Then the guest is not stopped.
         :raises DamagedBaseFile: it is known to be bad, and somebody uses it
         """
         try:
             damage = self.damage_of(name)
             if damage is None:
                 return
-            refuse = (
-                CONF.image_cache.refuse_damaged_base_images and not exists()
-            )
-            reason = self.set_aside(name) if refuse else None
+            enabled = CONF.image_cache.refuse_damaged_base_images
+            reason = self.set_aside(name) if enabled else None
+            gone = enabled and reason is None
+            refuse = enabled and not gone and not exists()
         # A broad net, as nothing that fails in here is the guest's fault.
         except Exception as error:
             LOG.warning(
@@ -133,17 +133,17 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             )
             return
         details = {'name': name, 'image': image_id, 'damage': damage}
-        if not refuse:
+        if refuse:
+            raise DamagedBaseFile(reason=reason, **details)
+        if not gone:
             LOG.error(
                 'A guest is started from base file %(name)s of image '
                 '%(image)s, which is %(damage)s',
                 details,
             )
-        elif reason is None:
+        else:
             LOG.warning(
                 'Base file %(name)s of image %(image)s is %(damage)s. Nobody '
                 'uses it, so it is in the trash, and fetched anew.',
                 details,
             )
-        else:
-            raise DamagedBaseFile(reason=reason, **details)

@@ -116,6 +116,44 @@ class ClockTest(base.NodeTestCase):
         self.node.run()
         self.assertNotIn(self.name, self.node.files())
 
+    def test_nothing_is_set_aside_then_either(self) -> None:
+        self.node.set_age(self.name, base.HOUR)
+        real = publish.current_time
+        self.patch(
+            publish, 'current_time', lambda path: real(path) - base.HOUR
+        )
+        reason = self.node.make_pass().set_aside(self.name)
+        self.assertIn('ahead of that of the storage', str(reason))
+        self.assertIn(self.name, self.node.files())
+        self.patch(publish, 'current_time', real)
+        self.assertIsNone(self.node.make_pass().set_aside(self.name))
+        self.assertEqual({self.name}, self.node.trash())
+
+    def test_what_was_used_lately_is_not_set_aside(self) -> None:
+        self.node.set_age(self.name, decide.FLOOR_SECONDS - 1)
+        reason = self.node.make_pass().set_aside(self.name)
+        self.assertIn('unused for 599 s', str(reason))
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_container_that_is_made_anew_is_no_jump(self) -> None:
+        self.node.run()
+        self.node.clock.advance(2400)
+        self.node.clock.boot_id = 'another container'
+        self.assertEqual((), self.node.run().vetoes)
+
+    def test_a_jump_begins_the_time_in_the_trash_anew(self) -> None:
+        self.node.set_age(self.name, 2 * base.DAY)
+        self.node.run()
+        self.node.clock.jump(-30 * base.DAY)
+        self.node.run()
+        self.node.clock.jump(30 * base.DAY)
+        self.node.run()
+        self.node.clock.advance(60)
+        self.node.clock.boot_id = 'second-boot'
+        self.node.clock.boottime = 30.0
+        self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+
     def test_the_time_of_the_storage_is_that_of_its_files(self) -> None:
         apart = time.time() - publish.current_time(self.temporary)
         self.assertLess(abs(apart), 60)
@@ -176,5 +214,10 @@ class RelievedTest(base.NodeTestCase):
         self.node.clock.advance(10)
         report = self.node.run()
         self.assertEqual(((), ()), (report.removed, report.problems))
+        # What cannot be reached is said all the same.
+        self.node.configure(max_size=1, retention=0)
+        self.node.pin(names[-1])
+        self.assertIn('cache_max_size', self.node.run().problems[0])
+        self.node.configure(max_size=size // 2)
         self.node.clock.advance(decide.FLOOR_SECONDS)
         self.assertEqual(2, len(self.node.run().removed))

@@ -469,6 +469,8 @@ class MainTest(DomainsTestCase):
 
     def test_what_keepalive_raises_is_told(self) -> None:
         connection = mock.Mock()
+        # Or it would say what went wrong last in this process.
+        libvirt.virResetLastError()
         connection.setKeepAlive.side_effect = libvirt.libvirtError('broken')
         self.patch(libvirt, 'openAuth', lambda *args: connection)
         values = self.run_main('test:///default')

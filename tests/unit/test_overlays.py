@@ -570,6 +570,27 @@ class ChangingTest(OverlaysTestCase):
         self.node.add_base('f' * 40)
         self.assertEqual({RESIZED}, witness.look_again([SHA]).users[SHA])
 
+    def test_a_guest_that_never_rests_keeps_nobody_from_looking(self) -> None:
+        self.node.add_overlay(OTHER, SHA)
+        directory = self.node.add_directory(GUEST)
+        real = overlays.OverlayWitness._changed
+        rounds: list[None] = []
+
+        def changed(witness: overlays.OverlayWitness) -> list[str]:
+            rounds.append(None)
+            self.node.add_file(GUEST, f'console.log.{len(rounds)}')
+            return real(witness)
+
+        self.patch(overlays.OverlayWitness, '_changed', changed)
+        witness = overlays.OverlayWitness(self.node.layout)
+        testimony = witness.look([SHA])
+        self.assertEqual((), testimony.failures)
+        self.assertEqual({OTHER}, testimony.users[SHA])
+        # And at the last moment it is read once more.
+        self.node.add_overlay(GUEST, SHA)
+        self.assertIn(directory, witness._recent)
+        self.assertEqual({GUEST, OTHER}, witness.look_again([SHA]).users[SHA])
+
     def test_looking_again_does_not_trust_times_that_are_too_new_to_tell(
         self,
     ) -> None:

@@ -602,9 +602,9 @@ class ChecksumTest(base.NodeTestCase):
 
         real_status = statuses.status_of
 
-        def status_of(path: str) -> statuses.Status:
+        def status_of(path: str, **kwargs: Any) -> statuses.Status:
             fail(path)
-            return real_status(path)
+            return real_status(path, **kwargs)
 
         with (
             fixtures.MonkeyPatch('os.lstat', fail),

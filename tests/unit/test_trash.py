@@ -185,6 +185,25 @@ class RetentionTest(TrashTestCase):
         self.assertEqual(1, len(report.deleted))
         self.assertEqual({self.name}, self.node.trash())
 
+    def test_files_of_one_lock_go_together(self) -> None:
+        leftovers = [f'{self.name}.part', f'{self.name}.converted']
+        for name in leftovers:
+            self.node.add_base(name, age=25 * base.HOUR)
+        looks: list[Any] = []
+        real = removal._work
+
+        def work(layout: Any, files: Any, base_name: Any, ask: Any,
+                 act: Any) -> Any:  # fmt: skip
+            def count(held: Any) -> Any:
+                looks.append(len(held))
+                return ask(held)
+
+            return real(layout, files, base_name, count, act)
+
+        self.patch(removal, '_work', work)
+        self.assertEqual(2, len(self.node.run().removed))
+        self.assertEqual([2], looks)
+
     def test_other_files_in_the_trash_are_left_alone(self) -> None:
         path = os.path.join(self.node.layout.trash, 'README')
         with open(path, 'w'):
