@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from typing import Any
 
 import fixtures
@@ -19,6 +20,7 @@ import fixtures
 from nova_imagecache.cache import directory as directories
 from nova_imagecache.cache import images
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import publish
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
 from nova_imagecache import hook
@@ -65,6 +67,8 @@ class Workshop(fixtures.Fixture):
         # The clock of the file system is the one of the history.
         self._patch(os, 'utime', self._utime)
         self._patch(clocks, 'now', self._now)
+        # Whether it is that of the machine is no matter here.
+        self._patch(publish, 'current_time', lambda path: time.time())
         # Instead of two processes for each.
         self._patch(images, 'copy_resized', self._copy_resized)
         for owner, name in (
