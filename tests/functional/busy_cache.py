@@ -257,8 +257,16 @@ class Worker:
 
     def _create_overlay(self, overlay: str, path: str, *args: Any) -> None:
         """Write what qemu-img has written before, which is much faster."""
-        prepared = os.path.join(self._place.path, os.path.basename(path))
-        shutil.copyfile(prepared, overlay)
+        self._copy_disk(os.path.basename(path), overlay)
+
+    def _copy_disk(self, name: str, overlay: str) -> None:
+        """Have a disk over a base file appear as a whole.
+
+        One that is cut short is a witness that cannot look, and rightly so.
+        """
+        scratch = os.path.join(self._place.path, f'{uuid.uuid4()}.new')
+        shutil.copyfile(os.path.join(self._place.path, name), scratch)
+        os.rename(scratch, overlay)
 
     def mount(self) -> None:
         """Have a guest turn up whose base file is in the trash by now."""
@@ -267,13 +275,11 @@ class Worker:
             time.sleep(0.01)
             return
         name = trash.original(self._random.choice(found).name)
-        prepared = os.path.join(self._place.path, name)
         with self._guest() as (guest, directory):
             with locks.nova_lock(self._layout, name, blocking=True):
                 if not self._is_somewhere(name):
                     return
-                disk = os.path.join(directory, 'disk')
-                shutil.copyfile(prepared, disk)
+                self._copy_disk(name, os.path.join(directory, 'disk'))
             deadline = time.monotonic() + _DEADLINE
             while not os.path.exists(self._layout.file(name)):
                 if time.monotonic() > deadline:

@@ -183,6 +183,7 @@ class ScrubberTest(scrubbing.ScrubTestCase):
 
     def test_a_file_read_in_the_boot_it_was_made_in_is_not(self) -> None:
         name = self.node.add_image('x')
+        self.node.configure(remove_unused=False)
         self.node.clock.boottime = 1e9
         self.node.run(inline=False)
         self.node.clock.advance(base.HOUR)
