@@ -7,19 +7,25 @@ failure ends it.
 """
 
 from collections.abc import Iterator
+import configparser
 import hashlib
 import itertools
 import json
 import os
 import pathlib
-import pwd
 import re
+import shlex
 import sys
 import time
 from typing import Any
 import unittest
 
+from integration import cloud as clouds
+from integration import node as nodes
 from integration import stack as stacks
+from integration import system
+
+_UNITS = pathlib.Path(__file__).parent.parent / 'etc' / 'systemd'
 
 _MIB = 2**20
 _SIZE = 96 * _MIB
@@ -35,38 +41,6 @@ _EXPECTED = (
     'A guest is started from base file',
     'in the trash, and fetched anew',
 )
-
-
-def _processes(*words: str) -> list[int]:
-    """Find processes by words that are in their command lines."""
-    found = []
-    for entry in os.listdir('/proc'):
-        if not entry.isdigit():
-            continue
-        try:
-            line = pathlib.Path('/proc', entry, 'cmdline').read_bytes()
-        except OSError:
-            continue
-        if all(word in line.decode(errors='replace') for word in words):
-            found.append(int(entry))
-    return found
-
-
-def _user_of(process: int) -> str:
-    return pwd.getpwuid(os.stat(f'/proc/{process}').st_uid).pw_name
-
-
-def _bytes_read(process: int) -> int:
-    """Count what a process and its children that ended read from files.
-
-    What comes from sockets is received, and does not count.
-    """
-    text = pathlib.Path('/proc', str(process), 'io').read_text()
-    return int(re.findall(r'^rchar: (\d+)', text, re.MULTILINE)[0])
-
-
-def _owner(path: pathlib.Path) -> str:
-    return pwd.getpwuid(path.stat().st_uid).pw_name
 
 
 def _age(path: pathlib.Path) -> None:
@@ -103,6 +77,7 @@ def _tracebacks(text: str) -> Iterator[tuple[str, str]]:
 
 class ScenarioTest(unittest.TestCase):
     stack: stacks.Stack
+    cloud: clouds.Cloud
     image: str
     content: bytes
     flavor: str
@@ -113,6 +88,7 @@ class ScenarioTest(unittest.TestCase):
     def setUpClass(cls) -> None:
         cls.stack = stacks.Stack(os.environ['STACK_DIRECTORY'])
         cls.addClassCleanup(cls.stack.kill)
+        cls.cloud = cls.stack.cloud
         cls.stack.start()
         for what, seconds in cls.stack.times.items():
             print(f'{what}: {seconds:.1f} s', file=sys.stderr)
@@ -126,67 +102,14 @@ class ScenarioTest(unittest.TestCase):
 
     # Asking.
 
-    def upload(self, content: bytes) -> str:
-        """Make an image; give its ID."""
-        image: str = stacks.request(
-            'POST',
-            f'{stacks.IMAGE}/images',
-            json={
-                'name': 'random',
-                'disk_format': 'raw',
-                'container_format': 'bare',
-                'visibility': 'public',
-            },
-        ).json()['id']
-        stacks.request(
-            'PUT',
-            f'{stacks.IMAGE}/images/{image}/file',
-            data=content,
-            headers={'Content-Type': 'application/octet-stream'},
-        )
-        return image
-
-    def compute(self, method: str, path: str, body: Any = None) -> Any:
-        answer = stacks.request(method, f'{stacks.COMPUTE}/{path}', json=body)
-        return answer.json() if answer.content else None
-
-    def make_flavor(self, name: str, **fields: int) -> str:
-        """Make a flavor; give its ID."""
-        body = {'name': name, 'ram': 64, 'vcpus': 1, 'disk': 1, **fields}
-        found: str = self.compute('POST', 'flavors', {'flavor': body})[
-            'flavor'
-        ]['id']
-        return found
-
     def boot(self, name: str, flavor: str | None = None) -> str:
-        """Make a guest; give its UUID."""
-        uuid: str = self.compute(
-            'POST',
-            'servers',
-            {
-                'server': {
-                    'name': name,
-                    'imageRef': self.image,
-                    'flavorRef': flavor or self.flavor,
-                    'networks': 'none',
-                }
-            },
-        )['server']['id']
-        return uuid
-
-    def server(self, uuid: str) -> Any:
-        return self.compute('GET', f'servers/{uuid}')['server']
+        return self.cloud.boot(name, self.image, flavor or self.flavor)
 
     def wait_for_status(self, uuid: str, status: str) -> Any:
-        def there() -> Any:
-            server = self.server(uuid)
-            found = server['status']
-            if found == 'ERROR' != status:
-                self.fail(f'{server["fault"]}\n{self.errors()}')
-            busy = server['OS-EXT-STS:task_state'] is not None
-            return server if found == status and not busy else None
-
-        return stacks.wait_for(there, 120, f'server {uuid} is {status}')
+        try:
+            return self.cloud.wait_for_status(uuid, status)
+        except system.Failed as error:
+            self.fail(f'{error}\n{self.errors()}')
 
     def log(self) -> str:
         return self.stack.log('nova-compute')
@@ -195,24 +118,22 @@ class ScenarioTest(unittest.TestCase):
         return '\n'.join(re.findall(r'.* ERROR .*', self.log())[-40:])
 
     def wait_for_log(self, text: str, since: int = 0) -> None:
-        stacks.wait_for(
+        system.wait_for(
             lambda: text in self.log()[since:], 120, f'the log says: {text}'
         )
 
     def wait_for_pass(self) -> None:
         """Wait for a pass that begins from now on."""
         since = len(self.log())
-        line = f'Image cache {stacks.BASE}: .* in the trash'
+        line = f'Image cache {nodes.BASE}: .* in the trash'
         # A pass says it in the end, so the first one may have begun already.
-        stacks.wait_for(
+        system.wait_for(
             lambda: len(re.findall(line, self.log()[since:])) > 1,
             120,
             'a pass is made',
         )
 
-    def ours(
-        self, *arguments: str, user: str = stacks.USER
-    ) -> tuple[int, Any]:
+    def ours(self, *arguments: str, user: str = nodes.USER) -> tuple[int, Any]:
         """Run our program as the operator does; give code and JSON."""
         done = self.stack.run(
             user, 'nova-imagecache', *arguments, '-f', 'json'
@@ -223,6 +144,14 @@ class ScenarioTest(unittest.TestCase):
             return done.returncode, [json.loads(line) for line in lines]
         return done.returncode, json.loads(done.stdout or 'null')
 
+    def run_unit(self, name: str, user: str) -> None:
+        """Run what a unit of systemd runs."""
+        unit = configparser.ConfigParser(interpolation=None)
+        unit.read(_UNITS / f'{name}.service')
+        program, *arguments = shlex.split(unit['Service']['ExecStart'])
+        done = self.stack.run(user, os.path.basename(program), *arguments)
+        self.assertEqual(0, done.returncode, done.stderr)
+
     def restart(self, **options: object) -> None:
         self.stop_compute()
         self.stack.start_compute(
@@ -232,15 +161,6 @@ class ScenarioTest(unittest.TestCase):
     def stop_compute(self) -> None:
         if self.stack.compute.poll() is None:
             self.assertEqual(0, self.stack.stop_compute())
-
-    def delete(self, uuid: str) -> None:
-        self.compute('DELETE', f'servers/{uuid}')
-
-        def gone() -> bool:
-            servers = self.compute('GET', 'servers')['servers']
-            return uuid not in [each['id'] for each in servers]
-
-        stacks.wait_for(gone, 120, f'server {uuid} is gone')
 
     def forget(self) -> None:
         """Have passes forget when they saw a user."""
@@ -255,7 +175,7 @@ class ScenarioTest(unittest.TestCase):
 
     @property
     def own(self) -> pathlib.Path:
-        return stacks.BASE / '.imagecache'
+        return nodes.BASE / '.imagecache'
 
     @property
     def sidecar(self) -> pathlib.Path:
@@ -266,35 +186,37 @@ class ScenarioTest(unittest.TestCase):
     def test_01_a_node_is_set_up(self) -> None:
         cls = type(self)
         cls.content = os.urandom(_SIZE)
-        cls.image = self.upload(self.content)
+        cls.image = self.cloud.upload(self.content)
         digest = hashlib.sha1(self.image.encode(), usedforsecurity=False)
-        cls.base = stacks.BASE / digest.hexdigest()
-        cls.flavor = self.make_flavor('small')
+        cls.base = nodes.BASE / digest.hexdigest()
+        cls.flavor = self.cloud.make_flavor('small')
         self.stack.start_compute()
-        self.assertEqual(stacks.USER, _user_of(self.stack.compute.pid))
+        self.assertEqual(nodes.USER, system.user_of(self.stack.compute.pid))
 
     def test_02_a_guest_boots_without_a_checksum(self) -> None:
-        before = _bytes_read(self.stack.compute.pid)
+        before = system.bytes_read(self.stack.compute.pid)
         type(self).guest = self.boot('first')
         self.wait_for_status(self.guest, 'ACTIVE')
         # Python reads its modules from files, too.
-        read = _bytes_read(self.stack.compute.pid) - before
+        read = system.bytes_read(self.stack.compute.pid) - before
         self.assertLess(read, _SIZE // 2, 'the base file was read back')
-        self.assertEqual([self.base.name], os.listdir(stacks.BASE))
+        self.assertEqual([self.base.name], os.listdir(nodes.BASE))
         self.assertEqual(self.content, self.base.read_bytes())
-        self.assertEqual('libvirt-qemu', _owner(self.base))
-        (qemu,) = _processes('qemu-system-x86_64', self.guest)
-        self.assertEqual('libvirt-qemu', _user_of(qemu))
-        helpers = _processes('privsep-helper', 'nova.privsep.sys_admin_pctxt')
-        self.assertIn('root', map(_user_of, helpers))
+        self.assertEqual('libvirt-qemu', system.owner(self.base))
+        (qemu,) = system.processes('qemu-system-x86_64', self.guest)
+        self.assertEqual('libvirt-qemu', system.user_of(qemu))
+        helpers = system.processes(
+            'privsep-helper', 'nova.privsep.sys_admin_pctxt'
+        )
+        self.assertIn('root', map(system.user_of, helpers))
 
     def test_03_passes_keep_a_checksum_and_see_the_guest(self) -> None:
         _age(self.base)
         self.restart(checksum_interval=20)
-        stacks.wait_for(self.sidecar.exists, 120, 'a checksum is there')
+        system.wait_for(self.sidecar.exists, 120, 'a checksum is there')
         digest = hashlib.sha1(self.content, usedforsecurity=False).hexdigest()
         self.assertIn(digest, self.sidecar.read_text())
-        self.assertEqual(stacks.USER, _owner(self.sidecar))
+        self.assertEqual(nodes.USER, system.owner(self.sidecar))
         self.assertTrue((self.own / 'ledgers' / self.base.name).exists())
         # It is libvirt-qemu's, so Nova's own context has touched it.
         self.assertGreater(self.base.stat().st_mtime, time.time() - 60)
@@ -305,7 +227,7 @@ class ScenarioTest(unittest.TestCase):
         self.assertEqual((0, []), (code, status['damaged']))
         since = len(self.log())
         _flip_bit(self.base)
-        (damage,) = stacks.wait_for(
+        (damage,) = system.wait_for(
             lambda: self.ours('status')[1]['damaged'],
             120,
             'the damage is found',
@@ -327,39 +249,35 @@ class ScenarioTest(unittest.TestCase):
         self.assertEqual(3, self.ours('verify', self.base.name)[0])
 
     def test_05_no_new_disk_is_made_of_it(self) -> None:
-        before = os.listdir(stacks.INSTANCES)
+        before = os.listdir(nodes.INSTANCES)
         second = self.boot('second')
-        fault = self.wait_for_status(second, 'ERROR')['fault']
+        fault = self.wait_for_status(second, 'ERROR').fault
         self.assertIn('Exhausted all hosts', fault['message'])
         self.wait_for_log(
             f'Base file {self.base.name} of image {self.image} is corrupt, '
             'and stays: used by 1 guest'
         )
-        self.assertFalse((stacks.INSTANCES / second / 'disk').exists())
-        self.delete(second)
-        self.assertEqual(set(before), set(os.listdir(stacks.INSTANCES)))
+        self.assertFalse((nodes.INSTANCES / second / 'disk').exists())
+        self.cloud.delete(second)
+        self.assertEqual(set(before), set(os.listdir(nodes.INSTANCES)))
 
     def test_06_the_guest_that_has_it_is_started_again(self) -> None:
-        (before,) = _processes('qemu-system-x86_64', self.guest)
+        (before,) = system.processes('qemu-system-x86_64', self.guest)
         since = len(self.log())
-        self.compute(
-            'POST',
-            f'servers/{self.guest}/action',
-            {'reboot': {'type': 'HARD'}},
-        )
+        self.cloud.reboot_hard(self.guest)
         self.wait_for_status(self.guest, 'ACTIVE')
-        (after,) = _processes('qemu-system-x86_64', self.guest)
+        (after,) = system.processes('qemu-system-x86_64', self.guest)
         self.assertNotEqual(before, after)
         self.wait_for_log('A guest is started from base file', since)
 
     def test_07_the_base_goes_with_its_last_guest(self) -> None:
-        self.delete(self.guest)
+        self.cloud.delete(self.guest)
         self.wait_for_pass()
         self.assertTrue(self.base.exists(), 'it is not old enough')
         self.forget()
         _age(self.base)
         self.restart()
-        stacks.wait_for(
+        system.wait_for(
             lambda: not self.base.exists(), 120, 'the base file goes'
         )
         trash = self.own / 'trash'
@@ -378,26 +296,20 @@ class ScenarioTest(unittest.TestCase):
         for each in os.listdir(trash):
             (trash / each).rename(trash / each.replace(trashed, older))
         self.restart()
-        stacks.wait_for(
+        system.wait_for(
             lambda: not os.listdir(trash), 120, 'the trash is emptied'
         )
 
     def test_08_images_are_fetched_before_they_are_needed(self) -> None:
-        path = 'os-aggregates'
-        body: Any = {'aggregate': {'name': 'all'}}
-        number = self.compute('POST', path, body)['aggregate']['id']
-        path = f'{path}/{number}'
-        body = {'add_host': {'host': stacks.HOST}}
-        self.compute('POST', f'{path}/action', body)
+        aggregate = self.cloud.make_aggregate(nodes.HOST)
         for text in (f'Caching image {self.image} by request',
                      f'Image {self.image} is cached already'):  # fmt: skip
             since = len(self.log())
-            body = {'cache': [{'id': self.image}]}
-            self.compute('POST', f'{path}/images', body)
+            self.cloud.precache(aggregate, self.image)
             self.wait_for_log(text, since)
-            stacks.wait_for(self.base.exists, 120, 'it is in the cache')
+            system.wait_for(self.base.exists, 120, 'it is in the cache')
         self.assertEqual(self.content, self.base.read_bytes())
-        self.assertEqual(stacks.USER, _owner(self.base))
+        self.assertEqual(nodes.USER, system.owner(self.base))
 
     def test_09_a_bad_base_that_nobody_uses_is_fetched_anew(self) -> None:
         self.restart(manager_interval=-1)
@@ -415,20 +327,20 @@ class ScenarioTest(unittest.TestCase):
     def test_10_the_scrub_ends_with_nova_compute(self) -> None:
         self.restart(checksum_interval=0, bandwidth=1)
         words = ('nova_imagecache', 'scrub', '--parent')
-        scrub = stacks.wait_for(
-            lambda: _processes(*words), 120, 'a scrub is at work'
+        scrub = system.wait_for(
+            lambda: system.processes(*words), 120, 'a scrub is at work'
         )
-        self.assertEqual([stacks.USER], [_user_of(each) for each in scrub])
+        self.assertEqual(
+            [nodes.USER], [system.user_of(each) for each in scrub]
+        )
         self.stop_compute()
-        stacks.wait_for(
-            lambda: not _processes(*words), 10, 'the scrub has ended'
+        system.wait_for(
+            lambda: not system.processes(*words), 10, 'the scrub has ended'
         )
 
     def test_11_under_eventlet_it_is_the_same(self) -> None:
         self.restart(concurrency='eventlet')
-        large = self.make_flavor(
-            'large', swap=64, **{'OS-FLV-EXT-DATA:ephemeral': 1}
-        )
+        large = self.cloud.make_flavor('large', swap=64, ephemeral=1)
         fourth = self.boot('fourth', large)
         self.wait_for_status(fourth, 'ACTIVE')
         self.wait_for_pass()
@@ -438,8 +350,8 @@ class ScenarioTest(unittest.TestCase):
         ((ephemeral, found),) = users.items()
         self.assertEqual('ephemeral_1', ephemeral.rpartition('_')[0])
         self.assertEqual({fourth}, found)
-        stacks.wait_for(self.sidecar.exists, 120, 'a checksum is there')
-        self.delete(fourth)
+        system.wait_for(self.sidecar.exists, 120, 'a checksum is there')
+        self.cloud.delete(fourth)
         self.wait_for_pass()
         self.assertEqual(
             {
@@ -452,15 +364,29 @@ class ScenarioTest(unittest.TestCase):
         self.stop_compute()
 
     def test_12_a_timer_does_it_without_nova_compute(self) -> None:
-        for user in ('root', stacks.USER):
-            code, files = self.ours('pass', user=user)
-            users = {each['name']: each['users'] for each in files}
-            self.assertEqual((0, [self.guest]), (code, users[self.base.name]))
+        self.restart(external_tasks=False)
+        since = len(self.log())
+        hosts = nodes.INSTANCES / 'compute_nodes'
+        hosts.unlink()
+        fifth = self.boot('fifth')
+        self.wait_for_status(fifth, 'ACTIVE')
+        for user in ('root', nodes.USER):
+            self.run_unit('nova-imagecache-pass', user)
+            self.run_unit('nova-imagecache-scrub', user)
+            self.assertEqual({self.guest, fifth}, self.users()[self.base.name])
+            self.assertEqual([nodes.HOST], list(json.loads(hosts.read_text())))
         # As root it leaves nothing that nova-compute cannot open.
         for directory, _names, files in os.walk(self.own):
             for each in files:
                 path = pathlib.Path(directory, each)
-                self.assertEqual(stacks.USER, _owner(path), path)
+                self.assertEqual(nodes.USER, system.owner(path), path)
+        for uuid in (self.guest, fifth):
+            self.cloud.delete(uuid)
+        os.unlink(self.own / 'state')
+        _age(self.base)
+        self.run_unit('nova-imagecache-pass', nodes.USER)
+        self.assertFalse(self.base.exists())
+        self.assertNotIn('Image cache', self.log()[since:])
 
     def test_13_nothing_of_ours_went_wrong(self) -> None:
         text = self.log()
