@@ -2,7 +2,7 @@
 
 """Our pass beside that of Nova's own manager, over the same real node.
 
-Needs Nova with its tests, so it is for the Python of tox -e nova-unit. The
+Needs Nova with its tests, so it has an environment of its own, bench-nova. The
 database is the one of Nova's tests (sqlite, in memory), and both managers ask
 it. The rounds alternate, and every base file is touched by both.
 """

@@ -2,31 +2,18 @@
 
 """Tests inside a real Nova. Where there is none, there are no tests."""
 
-import os
 from typing import Any
 import unittest
 
-# Nova's own variable and its default; ``false`` has eventlet instead.
-os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true')
+from tests import in_nova
 
-try:
-    from nova import monkey_patch
-except ImportError:
-    monkey_patch = None
-else:
-    # Before anything that would not know of eventlet is imported. To import
-    # it was enough until 2025.1.
-    if hasattr(monkey_patch, 'patch'):
-        monkey_patch.patch()
+_FOUND = in_nova.patch()
 
 
 def load_tests(
     loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: Any
 ) -> unittest.TestSuite:
-    """Find the tests in here, as unittest would, if Nova is there."""
-    if monkey_patch is None:
+    """Find the tests in here, if Nova is there."""
+    if not _FOUND:
         return unittest.TestSuite()
-    here = os.path.dirname(__file__)
-    top = os.path.dirname(os.path.dirname(here))
-    tests.addTests(loader.discover(here, pattern or 'test*.py', top))
-    return tests
+    return in_nova.discover(__file__, loader, pattern)
