@@ -6,6 +6,7 @@ All periodic tasks of a compute service share one thread, and under eventlet
 everything does, so nothing here waits for anything.
 """
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -76,7 +77,8 @@ class Scrub:
     def __init__(self, clock: clocks.Clock = clocks.now) -> None:
         """Start nothing yet."""
         self._clock = clock
-        self._pipe: int | None = None
+        # At most one; to take it out is atomic, whoever else stops this.
+        self._pipes: list[int] = []
         self._settings: confs.Settings | None = None
         self._started: clocks.Instant | None = None
         self._children: list[subprocess.Popen[bytes]] = []
@@ -112,9 +114,9 @@ class Scrub:
 
     def stop(self) -> None:
         """Tell it to end, and do not wait for it."""
-        if self._pipe is not None:
-            os.close(self._pipe)
-        self._pipe = self._settings = self._started = None
+        with contextlib.suppress(IndexError):
+            os.close(self._pipes.pop())
+        self._settings = self._started = None
 
     def _is_coming_up(self, layout: layouts.Layout) -> bool:
         """Whether one was started a moment ago, and has not begun yet."""
@@ -163,7 +165,8 @@ class Scrub:
             return [f'no scrub can be started: {error}']
         finally:
             os.close(end)
-        self._pipe, self._settings = pipe, settings
+        self._pipes.append(pipe)
+        self._settings = settings
         self._started = self._clock()
         LOG.info('A scrub of the image cache is started')
         return []

@@ -212,4 +212,5 @@ class ImageCacheManager:
 
     @property
     def _layout(self) -> layouts.Layout:
-        return layouts.Layout.of(confs.read_settings(self._conf))
+        # No other option matters to where things are.
+        return layouts.Layout.at(*confs.read_paths(self._conf))

@@ -99,7 +99,7 @@ def load() -> list[unittest.TestCase]:
             test for test in flatten(suite) if re.search(pattern, test.id())
         ]
     if loader.errors:
-        sys.exit('\n'.join(loader.errors))
+        sys.exit('\n'.join(map(str, loader.errors)))
     return tests
 
 

@@ -23,10 +23,12 @@ class Layout:
     @classmethod
     def of(cls, settings: conf.Settings) -> 'Layout':
         """Give the layout that the settings describe."""
-        instances = settings.instances_path
-        return cls(
-            instances, os.path.join(instances, settings.subdirectory_name)
-        )
+        return cls.at(settings.instances_path, settings.subdirectory_name)
+
+    @classmethod
+    def at(cls, instances: str, subdirectory_name: str) -> 'Layout':
+        """Give the layout with the base files in such a subdirectory."""
+        return cls(instances, os.path.join(instances, subdirectory_name))
 
     @classmethod
     def around(cls, base_file: str) -> 'Layout':

@@ -6,6 +6,7 @@ from nova_imagecache.conf.opts import list_opts
 from nova_imagecache.conf.opts import register_opts
 from nova_imagecache.conf.settings import decode
 from nova_imagecache.conf.settings import encode
+from nova_imagecache.conf.settings import read_paths
 from nova_imagecache.conf.settings import read_settings
 from nova_imagecache.conf.settings import Settings
 
@@ -14,6 +15,7 @@ __all__ = [
     'decode',
     'encode',
     'list_opts',
+    'read_paths',
     'read_settings',
     'register_opts',
 ]

@@ -178,6 +178,14 @@ def _subdirectory_name(conf: cfg.ConfigOpts) -> str:
     return os.path.normpath(name)
 
 
+def read_paths(conf: cfg.ConfigOpts) -> tuple[str, str]:
+    """Read instances_path, and the subdirectory of the base files.
+
+    :raises oslo_config.cfg.Error: as :func:`read_settings`, for these two
+    """
+    return _instances_path(conf), _subdirectory_name(conf)
+
+
 def read_settings(conf: cfg.ConfigOpts) -> Settings:
     """Read and check the options.
 
@@ -193,9 +201,10 @@ def read_settings(conf: cfg.ConfigOpts) -> Settings:
         )
     group = conf.image_cache
     high, low = _watermarks(conf)
+    instances_path, subdirectory_name = read_paths(conf)
     return Settings(
-        instances_path=_instances_path(conf),
-        subdirectory_name=_subdirectory_name(conf),
+        instances_path=instances_path,
+        subdirectory_name=subdirectory_name,
         host=conf.host,
         remove_unused=group.remove_unused_base_images,
         original_minimum_age=_not_negative(

@@ -9,6 +9,8 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from nova_imagecache import conf as confs
+from nova_imagecache import names
+from nova_imagecache.nova import gate as gates
 from nova_imagecache.nova import manager
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +25,10 @@ class LibvirtDriver(driver.LibvirtDriver):
         self.image_cache_manager = manager.NovaImageCacheManager(
             self._host.get_connection
         )
+        self._gate = gates.Gate(self.image_cache_manager)
+        self.image_backend = gates.Backend(
+            self._gate, manager.CONF.use_cow_images
+        )
 
     def init_host(self, host: str) -> None:
         """Begin; values of options that make no sense end this at once.
@@ -34,8 +40,10 @@ class LibvirtDriver(driver.LibvirtDriver):
 
     def cleanup_host(self, host: str) -> None:
         """End, and the scrub with us."""
-        self.image_cache_manager.stop()
-        super().cleanup_host(host)
+        try:
+            self.image_cache_manager.stop()
+        finally:
+            super().cleanup_host(host)
 
     def manage_image_cache(self, context: Any, all_instances: Any) -> None:
         """Make a pass, as the periodic task of nova-compute asks for it."""
@@ -48,29 +56,29 @@ class LibvirtDriver(driver.LibvirtDriver):
         """Fetch an image before it is needed.
 
         :returns: whether it was fetched, and not there already
+        :raises DamagedBaseFile: it is there, known to be bad, and stays
         """
+        name = names.get_cache_fname(image_id)
+        self._gate.check(name, image_id, exists=lambda: False)
         return self.image_cache_manager.cache_image(context, image_id)
 
-    def _try_fetch_image_cache(
-        self,
-        image: Any,
-        fetch_func: Any,
-        context: Any,
-        filename: str,
-        image_id: str,
-        instance: Any,
-        size: int | None,
-        fallback_from_host: str | None = None,
+    def _rebase_original_qcow2_image(
+        self, context: Any, instance: Any, backend: Any
     ) -> None:
-        """Make a disk from a base file, unless that is known to be bad."""
-        self.image_cache_manager.check_sound(filename, image_id, image.exists)
-        super()._try_fetch_image_cache(
-            image,
-            fetch_func,
-            context,
-            filename,
-            image_id,
-            instance,
-            size,
-            fallback_from_host,
-        )
+        """Have the disk of an unshelved guest read the base of its image.
+
+        The disk is there, and complete with what is below it now. If the base
+        file is bad and stays, it becomes complete without, as it does where
+        the image is gone.
+        """
+        if not self._needs_rebase_original_qcow2_image(instance, backend):
+            return
+        image_id = instance.system_metadata.get('image_base_image_ref')
+        name = names.get_cache_fname(image_id)
+        try:
+            self._gate.check(name, image_id, exists=lambda: False)
+        except gates.DamagedBaseFile as error:
+            LOG.warning('The disk is flattened: %s', error, instance=instance)
+            self._rebase_with_qemu_img(backend.path, None)
+        else:
+            super()._rebase_original_qcow2_image(context, instance, backend)

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import nova.conf
-from nova import exception
 from nova import objects
 from nova.virt import images
 from oslo_log import log as logging
 
-from nova_imagecache.cache import layout as layouts
 from nova_imagecache.cache import locks
-from nova_imagecache import conf as confs
 from nova_imagecache import fetch
 from nova_imagecache import manager
 from nova_imagecache import names
@@ -24,19 +21,6 @@ from nova_imagecache import report as reports
 LOG = logging.getLogger(__name__)
 
 CONF = nova.conf.CONF
-
-
-class DamagedBaseFile(exception.NovaException):
-    """No disk is made from a base file that is known to be bad.
-
-    Nothing that the compute manager knows, so it has the scheduler try another
-    host (``_build_and_run_instance`` in nova/compute/manager.py).
-    """
-
-    msg_fmt = (
-        'Base file %(name)s of image %(image)s is %(damage)s, and stays: '
-        '%(reason)s'
-    )
 
 
 class NovaImageCacheManager(manager.ImageCacheManager):
@@ -91,8 +75,7 @@ class NovaImageCacheManager(manager.ImageCacheManager):
         :returns: whether it was fetched; otherwise it was there, or came back
             from the trash
         """
-        settings = confs.read_settings(CONF)
-        layout = layouts.Layout.of(settings)
+        layout = self._layout
         name = names.get_cache_fname(image_id)
         path = fetch.prepare(layout, name)
         with locks.nova_lock(layout, name, blocking=True):
@@ -102,48 +85,3 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             LOG.info('Caching image %s by request', image_id)
             images.fetch_to_raw(context, image_id, path)
         return True
-
-    def check_sound(
-        self, name: str, image_id: str, exists: Callable[[], bool]
-    ) -> None:
-        """See that a disk may be made from a base file.
-
-        Looks at what is known of the file, and never at its content. One that
-        is bad and that nobody uses is set aside, so that Nova fetches it anew.
-        What goes wrong here keeps no guest from being built.
-
-        :param exists: tells whether the disk is there already; asked only if
-            the base file is bad and stays. Then the guest is not stopped.
-        :raises DamagedBaseFile: it is known to be bad, and somebody uses it
-        """
-        try:
-            damage = self.damage_of(name)
-            if damage is None:
-                return
-            enabled = CONF.image_cache.refuse_damaged_base_images
-            reason = self.set_aside(name) if enabled else None
-            gone = enabled and reason is None
-            refuse = enabled and not gone and not exists()
-        # A broad net, as nothing that fails in here is the guest's fault.
-        except Exception as error:
-            LOG.warning(
-                'Whether base file %(name)s is sound cannot be told: '
-                '%(error)s',
-                {'name': name, 'error': error},
-            )
-            return
-        details = {'name': name, 'image': image_id, 'damage': damage}
-        if refuse:
-            raise DamagedBaseFile(reason=reason, **details)
-        if not gone:
-            LOG.error(
-                'A guest is started from base file %(name)s of image '
-                '%(image)s, which is %(damage)s',
-                details,
-            )
-        else:
-            LOG.warning(
-                'Base file %(name)s of image %(image)s is %(damage)s. Nobody '
-                'uses it, so it is in the trash, and fetched anew.',
-                details,
-            )

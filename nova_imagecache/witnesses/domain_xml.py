@@ -37,7 +37,8 @@ class Domain:
     """What is needed of a domain.
 
     :ivar files: names of the files that its disks need, without any path
-    :ivar images: IDs of the images that Nova made it from
+    :ivar images: IDs of the images that Nova made it from, and whose base
+        files it may read
     """
 
     uuid: str | None
@@ -70,6 +71,25 @@ def _references(domain: ElementTree.Element) -> list[str]:
     return references
 
 
+def _is_copied(domain: ElementTree.Element) -> bool:
+    """Whether all disks are raw, and so copies: none reads a base file."""
+    drivers = [disk.find('driver') for disk in domain.iterfind('devices/disk')]
+    return bool(drivers) and all(
+        driver is not None and driver.get('type') == 'raw'
+        for driver in drivers
+    )
+
+
+def _images(domain: ElementTree.Element) -> frozenset[str]:
+    if _is_copied(domain):
+        return frozenset()
+    return frozenset(
+        root.get('uuid', '')
+        for root in domain.iterfind('metadata//*')
+        if _NOVA_ROOT.fullmatch(root.tag) and root.get('type') == 'image'
+    ) - {''}
+
+
 def _text(domain: ElementTree.Element, tag: str) -> str | None:
     return (domain.findtext(tag) or '').strip() or None
 
@@ -89,10 +109,5 @@ def read_domain(xml: str) -> Domain:
         uuid=_text(domain, 'uuid'),
         name=_text(domain, 'name'),
         files=frozenset(files),
-        images=frozenset(
-            root.get('uuid', '')
-            for root in domain.iterfind('metadata//*')
-            if _NOVA_ROOT.fullmatch(root.tag) and root.get('type') == 'image'
-        )
-        - {''},
+        images=_images(domain),
     )

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 import urllib.parse
 
@@ -157,7 +158,8 @@ class HostConnection:
     """The connection that a host lends.
 
     Keep it from pass to pass: it remembers a question that hangs, and asks no
-    second one meanwhile. Each would keep a thread of the host for good.
+    second one meanwhile. Each would keep a thread of the host for good. Any
+    thread may ask; one question is asked at a time.
     """
 
     def __init__(self, connect: Callable[[], Any]) -> None:
@@ -167,14 +169,28 @@ class HostConnection:
             ``Host.get_connection`` in nova/virt/libvirt/host.py
         """
         self._connect = connect
-        self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
+        self._overdue: threading.Thread | None = None
 
     def ask(self) -> Answer:
         """Ask, and wait for the answer as long as the deadline allows.
 
+        Waiting for the questions of others is part of that.
+
         :raises NoAnswer: there is none, whatever the host or libvirt raised
         """
-        if self._thread is not None and self._thread.is_alive():
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        if not self._turn.acquire(timeout=DEADLINE_SECONDS):
+            raise NoAnswer(
+                f'others have been asking it for {DEADLINE_SECONDS} s'
+            )
+        try:
+            return self._ask(deadline)
+        finally:
+            self._turn.release()
+
+    def _ask(self, deadline: float) -> Answer:
+        if self._overdue is not None and self._overdue.is_alive():
             raise NoAnswer('it has not answered an earlier question yet')
         answers: list[Answer] = []
         problems: list[BaseException] = []
@@ -185,15 +201,16 @@ class HostConnection:
             except BaseException as error:
                 problems.append(error)
 
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=ask, name='imagecache-libvirt', daemon=True
         )
-        self._thread.start()
-        self._thread.join(DEADLINE_SECONDS)
+        thread.start()
+        thread.join(max(deadline - time.monotonic(), 0))
         if problems:
             (problem,) = problems
             raise NoAnswer(str(problem) or repr(problem)) from problem
         if not answers:
+            self._overdue = thread
             raise NoAnswer(f'it has not answered within {DEADLINE_SECONDS} s')
         return answers[0]
 

@@ -17,9 +17,9 @@ from nova.tests import fixtures as nova_fixtures
 from nova.tests.unit import fake_instance
 from nova.virt import driver
 from nova.virt import fake
-from nova.virt.libvirt import imagebackend
 from oslo_utils.fixture import uuidsentinel
 
+from nova_imagecache import names
 from tests import base
 
 CONF = nova.conf.CONF
@@ -74,19 +74,26 @@ class NodeTestCase(test.TestCase):
 
     def add_bad_image(self, image_id: str, age: float = base.HOUR) -> str:
         """Make a base file that is known to be bad; give its name."""
-        name = self.node.add_image(image_id, age=age)
+        return self.add_bad(names.get_cache_fname(image_id), age)
+
+    def add_bad(self, name: str, age: float = base.HOUR) -> str:
+        """Likewise, by name."""
+        self.node.add_base(name, age=age)
         self.node.run()
         base.flip_bit(self.node.base_path(name))
         (bad,) = self.node.run().corrupt
         assert bad.name == name
         return name
 
-    def disk(self, instance: Any, name: str = 'disk') -> Any:
-        """Give the qcow2 disk of an instance, as the driver has it."""
+    def disk(
+        self, instance: Any, name: str = 'disk', kind: str = 'qcow2'
+    ) -> Any:
+        """Give a disk of an instance, as the driver has it."""
         self.node.add_directory(instance.uuid)
-        return imagebackend.Qcow2(
-            instance=instance,
-            disk_name=name,
+        return self.driver.image_backend.by_name(
+            instance,
+            name,
+            kind,
             disk_info_mapping={'bus': 'virtio', 'dev': 'vda', 'type': 'disk'},
         )
 

@@ -60,6 +60,11 @@ class DriverTest(base.NodeTestCase):
         self.assertEqual(
             1, self.driver._get_disk_size_reserved_for_image_cache()
         )
+        # Nothing but these two options matters to where the cache is.
+        self.options(checksum_interval_seconds=-1)
+        self.assertEqual(
+            expected, self.driver.image_cache_manager.get_disk_usage()
+        )
 
     def test_disk_usage_of_no_cache_is_none(self) -> None:
         os.rmdir(self.node.layout.base)

@@ -5,22 +5,30 @@
 import contextlib
 import errno
 import os
+import threading
 from typing import Any
 from unittest import mock
+import uuid
 
+import ddt
 from nova.compute import manager as compute_manager
+from nova.compute import vm_states
 from nova import exception
+from nova.virt.libvirt import utils as libvirt_utils
+from oslo_utils.fixture import uuidsentinel
 
 from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import names
-from nova_imagecache.nova import manager
+from nova_imagecache.nova import gate
 from tests import base as plain
 from tests.nova import base
+from tests.unit import test_domains
 
 FRESH = b'fresh' * 8192
-OTHER = 'a guest of before'
+OTHER = uuidsentinel.other
 
 
+@ddt.ddt
 class GateTest(base.NodeTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -31,14 +39,15 @@ class GateTest(base.NodeTestCase):
         self.fetched = 0
 
     def fetch(self, target: str, **_kwargs: Any) -> None:
+        """Write what Glance has."""
         self.fetched += 1
         with open(target, 'wb') as file:
             file.write(FRESH)
 
-    def make_disk(self) -> None:
+    def make_disk(self, image: Any = None) -> None:
         """Make the disk of the guest, as spawn and rebuild have it made."""
         self.driver._try_fetch_image_cache(
-            self.image,
+            image or self.image,
             self.fetch,
             self.context,
             self.name,
@@ -67,11 +76,11 @@ class GateTest(base.NodeTestCase):
     def test_a_good_base_file_is_used_and_not_read(self) -> None:
         self.node.add_image(base.IMAGE, age=plain.HOUR)
         self.node.run()
-        with mock.patch.object(self.image, 'exists', autospec=True) as exists:
-            self.driver.image_cache_manager.check_sound(
-                self.name, base.IMAGE, self.image.exists
-            )
-            exists.assert_not_called()
+        before = os.stat(self.path)
+        exists = mock.Mock()
+        self.driver._gate.check(self.name, base.IMAGE, exists)
+        exists.assert_not_called()
+        self.assertEqual(before.st_atime_ns, os.stat(self.path).st_atime_ns)
         self.make_disk()
         self.assert_made_of_what_was_there()
 
@@ -82,16 +91,17 @@ class GateTest(base.NodeTestCase):
         self.make_disk()
         self.assert_made_anew()
         self.assertEqual({self.name}, self.node.trash())
-        self.assertIn('fetched anew', self.output)
+        self.assertIn('made anew', self.output)
         # What was known of the bad one is not held against the new one.
         self.assertIsNone(self.driver.image_cache_manager.damage_of(self.name))
 
     def test_no_disk_is_made_from_a_bad_base_file_in_use(self) -> None:
         self.add_bad_image(base.IMAGE)
         self.node.add_overlay(OTHER, self.name)
-        error = self.assertRaises(manager.DamagedBaseFile, self.make_disk)
+        error = self.assertRaises(gate.DamagedBaseFile, self.make_disk)
         self.assertIn('is corrupt', str(error))
         self.assertIn(base.IMAGE, str(error))
+        self.assertIn('and stays: used by 1 guest', self.output)
         self.assertFalse(os.path.exists(self.image.path))
         self.assertEqual(0, self.fetched)
         self.assertIn(self.name, self.node.files())
@@ -99,15 +109,119 @@ class GateTest(base.NodeTestCase):
     def test_no_disk_is_made_from_a_bad_base_file_used_just_now(self) -> None:
         self.add_bad_image(base.IMAGE, age=plain.HOUR)
         self.node.set_age(self.name, 60)
-        self.assertRaises(manager.DamagedBaseFile, self.make_disk)
+        self.assertRaises(gate.DamagedBaseFile, self.make_disk)
         self.assertFalse(os.path.exists(self.image.path))
+
+    def test_the_user_learns_nothing_of_the_host_or_of_others(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.node.add_file(OTHER, 'disk', data=b'QFI\xfb')
+        error = self.assertRaises(gate.DamagedBaseFile, self.make_disk)
+        self.assertIn(OTHER, self.output)
+        for secret in (OTHER, self.node.layout.instances):
+            self.assertNotIn(secret, str(error))
+
+    def test_of_many_builds_one_sets_it_aside_and_all_go_on(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        disks = [
+            self.disk(self.instance(uuid=str(uuid.uuid4())))
+            for _build in range(5)
+        ]
+        begin = threading.Barrier(len(disks))
+        problems = []
+
+        def build(image: Any) -> None:
+            begin.wait()
+            try:
+                self.make_disk(image)
+            except Exception as error:
+                problems.append(error)
+
+        builds = [
+            threading.Thread(target=build, args=[image]) for image in disks
+        ]
+        for each in builds:
+            each.start()
+        for each in builds:
+            each.join()
+        self.assertEqual([], problems)
+        self.assertEqual(1, self.fetched)
+        self.assertEqual({self.name}, self.node.trash())
+
+    def test_a_file_that_another_process_made_anew_is_used(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        real = self.driver.image_cache_manager.set_aside
+
+        def replace_first(name: str) -> Any:
+            self.assertIsNone(real(name))
+            self.fetch(self.path)
+            return real(name)
+
+        with mock.patch.object(
+            self.driver.image_cache_manager, 'set_aside', replace_first
+        ):
+            self.make_disk()
+        self.assert_made_anew()
+
+    def test_a_disk_that_is_a_copy_does_not_hold_the_bad_base_file(
+        self,
+    ) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.define_guest('raw')
+        self.make_disk()
+        self.assert_made_anew()
+
+    def test_a_guest_whose_chain_cannot_be_seen_holds_it(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.define_guest('qcow2')
+        self.assertRaises(gate.DamagedBaseFile, self.make_disk)
+
+    def define_guest(self, kind: str) -> None:
+        """Define a domain of Nova with a disk that is somewhere else."""
+        connection = self.driver._host.get_connection()
+        domain = connection.defineXML(
+            test_domains.guest_xml(OTHER, '/elsewhere', base.IMAGE, kind)
+        )
+        self.addCleanup(domain.undefine)
+
+    @ddt.data('raw', 'qcow2')
+    def test_a_disk_that_needs_no_base_file_is_never_stopped(
+        self, kind: str
+    ) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.image = self.disk(self.guest, kind=kind)
+        plain.qemu_img('create', '-q', '-f', kind, self.image.path, '2M')
+        fetch = mock.Mock(
+            side_effect=exception.ImageNotFound(image_id=base.IMAGE)
+        )
+        self.image.cache(fetch, self.name, image_id=base.IMAGE)
+        fetch.assert_not_called()
+        self.assertIn(self.name, self.node.files())
+        self.assertIn('used all the same', self.output)
+
+    @ddt.data(
+        ('kernel', 'raw', names.get_cache_fname(uuidsentinel.kernel)),
+        ('ramdisk', 'raw', names.get_cache_fname(uuidsentinel.ramdisk)),
+        ('disk.eph0', 'qcow2', 'ephemeral_1_40d1d2c'),
+        ('disk.swap', 'qcow2', 'swap_64'),
+    )
+    @ddt.unpack
+    def test_whatever_a_guest_is_given_is_checked(
+        self, disk: str, kind: str, name: str
+    ) -> None:
+        self.name, self.path = name, self.node.base_path(name)
+        self.add_bad(name)
+        image = self.disk(self.guest, disk, kind)
+        image.cache(fetch_func=self.fetch, filename=name)
+        self.assertEqual(1, self.fetched)
+        self.assertEqual({name}, self.node.trash())
+        self.assertIn(f'Base file {name} is corrupt. Nobody', self.output)
 
     def test_a_disk_that_is_there_is_never_stopped(self) -> None:
         self.add_bad_image(base.IMAGE)
         self.node.add_overlay(self.guest.uuid, self.name)
         self.make_disk()
         self.assert_made_of_what_was_there()
-        self.assertIn('is started from base file', self.output)
+        self.assertIn('used all the same', self.output)
         self.assertEqual(set(), self.node.trash())
 
     def test_the_operator_may_have_disks_made_from_bad_base_files(
@@ -117,7 +231,7 @@ class GateTest(base.NodeTestCase):
         self.add_bad_image(base.IMAGE)
         self.make_disk()
         self.assert_made_of_what_was_there()
-        self.assertIn('is started from base file', self.output)
+        self.assertIn('used all the same', self.output)
 
     def test_a_value_that_makes_no_sense_stops_no_build(self) -> None:
         self.add_bad_image(base.IMAGE)
@@ -135,6 +249,36 @@ class GateTest(base.NodeTestCase):
                 self.make_disk()
             self.assert_made_of_what_was_there()
             self.assertIn('is sound cannot be told', self.output)
+
+    def unshelve(self) -> None:
+        """Have a disk on a snapshot rebased to the base of its image."""
+        snapshot = self.node.add_image(uuidsentinel.snapshot)
+        self.node.add_overlay(self.guest.uuid, snapshot)
+        self.guest.vm_state = vm_states.SHELVED_OFFLOADED
+        self.guest.system_metadata = {'image_base_image_ref': base.IMAGE}
+        with mock.patch.object(libvirt_utils, 'fetch_image', self.fetch):
+            self.driver._rebase_original_qcow2_image(
+                self.context, self.guest, self.image
+            )
+
+    def test_an_unshelved_disk_gets_the_base_of_its_image(self) -> None:
+        self.node.add_image(base.IMAGE, age=plain.HOUR)
+        self.node.run()
+        self.unshelve()
+        self.assert_made_of_what_was_there()
+
+    def test_an_unshelved_disk_gets_a_base_that_is_fetched_anew(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.unshelve()
+        self.assert_made_anew()
+
+    def test_an_unshelved_disk_gets_no_bad_base(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.node.add_overlay(OTHER, self.name)
+        self.unshelve()
+        (_alone,) = plain.backing_chain(self.image.path)
+        self.assertEqual(0, self.fetched)
+        self.assertIn('The disk is flattened', self.output)
 
     def test_the_compute_manager_has_another_host_tried(self) -> None:
         self.add_bad_image(base.IMAGE)
@@ -191,4 +335,4 @@ class GateTest(base.NodeTestCase):
                 filter_properties={},
                 accel_uuids=[],
             )
-        self.assertIn(f'Base file {self.name}', str(error))
+        self.assertIn(f'The copy of image {base.IMAGE}', str(error))

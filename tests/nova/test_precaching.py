@@ -13,6 +13,7 @@ from oslo_utils.fixture import uuidsentinel
 from nova_imagecache.cache import locks
 from nova_imagecache import errors
 from nova_imagecache import names
+from nova_imagecache.nova import gate
 from tests import base as plain
 from tests.nova import base
 
@@ -79,6 +80,28 @@ class PrecachingTest(base.NodeTestCase):
         self.assertEqual(data, self.read())
         self.assertEqual(set(), self.node.trash())
         self.api.download.assert_not_called()
+
+    def test_a_bad_base_file_of_nobody_is_fetched_anew(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.assertIs(True, self.cache())
+        self.assertEqual(DATA, self.read())
+        self.assertEqual({self.name}, self.node.trash())
+
+    def test_a_bad_base_file_of_late_is_an_error_and_gets_no_younger(
+        self,
+    ) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.node.set_age(self.name, 60)
+        before = os.stat(self.path)
+        self.assertRaises(gate.DamagedBaseFile, self.cache)
+        self.assertEqual(before.st_mtime_ns, os.stat(self.path).st_mtime_ns)
+        self.api.download.assert_not_called()
+
+    def test_values_that_make_no_sense_do_not_keep_it_from_working(
+        self,
+    ) -> None:
+        self.options(checksum_interval_seconds=-1)
+        self.assertIs(True, self.cache())
 
     def test_a_fetch_that_fails_leaves_nothing_odd(self) -> None:
         def fail(_context: Any, _image: str, dest_path: str, **_: Any) -> None:

@@ -344,10 +344,10 @@ class StartTest(base.NodeTestCase):
     def test_one_that_is_coming_up_is_not_started_again(self) -> None:
         self.patch(background, '_PROGRAM', ('-c', 'pass'))
         self.keep()
-        pipe = self.scrub._pipe
+        pipes = [*self.scrub._pipes]
         self.node.clock.advance(5)
         self.assertEqual([], self.keep())
-        self.assertEqual(pipe, self.scrub._pipe)
+        self.assertEqual(pipes, self.scrub._pipes)
 
     def test_the_first_process_of_a_container_reaps_its_children(
         self,
@@ -370,7 +370,7 @@ class StartTest(base.NodeTestCase):
         self.keep()
         child = os.fork()
         if not child:
-            os._exit(0 if self.scrub._pipe is None else 1)
+            os._exit(0 if not self.scrub._pipes else 1)
         _pid, status = os.waitpid(child, 0)
         self.assertEqual(0, os.waitstatus_to_exitcode(status))
-        self.assertIsNotNone(self.scrub._pipe)
+        self.assertTrue(self.scrub._pipes)

@@ -131,6 +131,24 @@ class DomainXmlTest(base.TestCase):
     def test_nothing_else_is_an_image(self, xml: str) -> None:
         self.assertEqual(frozenset(), domain_xml.read_domain(xml).images)
 
+    @ddt.data(
+        ("<driver type='raw'/>", False),
+        ("<driver type='raw'/></disk><disk><driver type='raw'/>", False),
+        ("<driver type='raw'/></disk><disk><driver type='qcow2'/>", True),
+        ("<driver name='qemu'/>", True),
+        ('', True),
+    )
+    @ddt.unpack
+    def test_the_image_does_not_count_where_all_disks_are_copies(
+        self, disks: str, counts: bool
+    ) -> None:
+        body = f"<nova:root type='image' uuid='{IMAGE}'/>"
+        xml = metadata(body).replace(
+            '</domain>', f'<devices><disk>{disks}</disk></devices></domain>'
+        )
+        images = domain_xml.read_domain(xml).images
+        self.assertEqual({IMAGE} if counts else frozenset(), images)
+
     def test_a_domain_without_anything_needs_nothing(self) -> None:
         self.assertEqual(
             domain_xml.Domain(None, None, frozenset(), frozenset()),

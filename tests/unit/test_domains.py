@@ -3,6 +3,7 @@
 """The witness that asks libvirt; here a real one, with its test driver."""
 
 from collections.abc import Callable
+import concurrent.futures
 import contextlib
 import io
 import json
@@ -36,8 +37,11 @@ BASE_FILES = (ORIGINAL, RESIZED, SWAP, f'{ORIGINAL}_20.part', 'golden')
 _NOVA = 'http://openstack.org/xmlns/libvirt/nova/1.1'
 
 
-def guest_xml(uuid: str, file: str, image: str | None = None) -> str:
+def guest_xml(
+    uuid: str, file: str, image: str | None = None, kind: str | None = None
+) -> str:
     note = ''
+    driver = f"<driver name='qemu' type='{kind}'/>" if kind else ''
     if image:
         note = (
             f"<metadata><nova:instance xmlns:nova='{_NOVA}'>"
@@ -53,6 +57,7 @@ def guest_xml(uuid: str, file: str, image: str | None = None) -> str:
   <os><type>hvm</type></os>
   <devices>
     <disk type='file' device='disk'>
+      {driver}
       <source file='{file}'/><target dev='vda' bus='virtio'/>
     </disk>
   </devices>
@@ -324,6 +329,32 @@ class HostConnectionTest(DomainsTestCase):
         let_go.set()
         hanging.join()
         self.assertEqual({ORIGINAL: {GUEST}}, look().users)
+
+    def test_questions_are_asked_one_at_a_time_and_all_answered(
+        self,
+    ) -> None:
+        uri = self.write_node(guest_xml(GUEST, f'/x/{ORIGINAL}'))
+        asking = threading.Lock()
+
+        def connect() -> Any:
+            self.assertTrue(asking.acquire(blocking=False))
+            try:
+                return libvirt.open(uri)
+            finally:
+                asking.release()
+
+        connection = libvirt_connection.HostConnection(connect)
+        begin = threading.Barrier(8)
+
+        def look() -> Any:
+            begin.wait()
+            witness = domains.DomainWitness('x', 'compute1', connection)
+            return witness.look(BASE_FILES).users
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            looks = [pool.submit(look) for _caller in range(8)]
+        for each in looks:
+            self.assertEqual({ORIGINAL: {GUEST}}, each.result())
 
 
 @ddt.ddt

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""No disk is made from a base file that is known to be bad."""
+
+from collections.abc import Callable
+import functools
+import threading
+from typing import Any
+
+import nova.conf
+from nova import exception
+from nova.virt.libvirt import imagebackend
+from oslo_log import log as logging
+
+from nova_imagecache import manager
+
+LOG = logging.getLogger(__name__)
+
+CONF = nova.conf.CONF
+
+
+class DamagedBaseFile(exception.NovaException):
+    """No disk is made from a base file that is known to be bad.
+
+    Nothing that the compute manager knows, so it has the scheduler try another
+    host (``_build_and_run_instance`` in nova/compute/manager.py). Its text is
+    the fault that the user sees, so it says nothing of this host or of others'
+    guests.
+    """
+
+    msg_fmt = (
+        'The copy of %(what)s on this host is %(damage)s, so no disk is made '
+        'from it'
+    )
+
+
+class Gate:
+    """Looks at what is known of a base file, and never at its content."""
+
+    def __init__(self, images: manager.ImageCacheManager) -> None:
+        """Look at nothing yet."""
+        self._images = images
+        # Of many builds of one image the first one sets it aside.
+        self._lock = threading.Lock()
+
+    def check(
+        self, name: str, image_id: str | None, exists: Callable[[], bool]
+    ) -> None:
+        """See that a disk may be made from a base file.
+
+        One that is bad and that nobody uses is set aside, so that Nova fetches
+        it anew. What goes wrong here keeps no guest from being built.
+
+        :param image_id: None for swap and ephemeral disks
+        :param exists: tells whether the disk is there already; asked only if
+            the base file is bad. Then it is used as it is.
+        :raises DamagedBaseFile: it is known to be bad, and stays
+        """
+        try:
+            damage = self._settle(name, image_id, exists)
+        # A broad net, as nothing that fails in here is the guest's fault.
+        except Exception as error:
+            LOG.warning(
+                'Whether base file %(name)s is sound cannot be told: '
+                '%(error)s',
+                {'name': name, 'error': str(error) or repr(error)},
+            )
+            return
+        if damage is not None:
+            what = f'image {image_id}' if image_id else f'base file {name}'
+            raise DamagedBaseFile(what=what, damage=damage)
+
+    def _settle(
+        self, name: str, image_id: str | None, exists: Callable[[], bool]
+    ) -> str | None:
+        """Do what can be done; say what damage forbids to make the disk."""
+        damage = self._images.damage_of(name)
+        if damage is None:
+            return None
+        file = f'{name} of image {image_id}' if image_id else name
+        details = {'file': file, 'damage': damage}
+        if not CONF.image_cache.refuse_damaged_base_images or exists():
+            LOG.error(
+                'Base file %(file)s is %(damage)s, and used all the same',
+                details,
+            )
+            return None
+        with self._lock:
+            if self._images.damage_of(name) is None:
+                return None
+            reason = self._images.set_aside(name)
+        if reason is None:
+            LOG.warning(
+                'Base file %(file)s is %(damage)s. Nobody uses it, so it is '
+                'in the trash, and made anew.',
+                details,
+            )
+            return None
+        # What stays may be another file by now, which a pass or another
+        # process has put there.
+        damage = self._images.damage_of(name)
+        if damage is not None:
+            LOG.error(
+                'Base file %(file)s is %(damage)s, and stays: %(reason)s',
+                {**details, 'damage': damage, 'reason': reason},
+            )
+        return damage
+
+
+class Backend(imagebackend.Backend):
+    """Nova's image backends, behind the gate.
+
+    Disks, kernels and ramdisks are made by ``Image.cache`` of
+    nova/virt/libvirt/imagebackend.py, whoever wants them.
+    """
+
+    def __init__(self, gate: Gate, use_cow: bool) -> None:
+        """Choose backends as Nova does.
+
+        :param use_cow: ``CONF.use_cow_images``
+        """
+        super().__init__(use_cow)
+        self._gate = gate
+
+    def by_name(self, *args: Any, **kwargs: Any) -> Any:
+        """Give the image of a disk."""
+        image = super().by_name(*args, **kwargs)
+        image.cache = functools.partial(self._cache, image, image.cache)
+        return image
+
+    def _cache(
+        self,
+        image: Any,
+        cache: Callable[..., None],
+        fetch_func: Callable[..., None],
+        filename: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        self._gate.check(filename, kwargs.get('image_id'), image.exists)
+        cache(fetch_func, filename, *args, **kwargs)
