@@ -107,35 +107,36 @@ class Gate:
         return damage
 
 
-class Backend(imagebackend.Backend):
-    """Nova's image backends, behind the gate.
+def _behind(gate: Gate, kind: Any) -> Any:
+    """Give a kind of image whose ``cache`` asks the gate first.
 
     Disks, kernels and ramdisks are made by ``Image.cache`` of
     nova/virt/libvirt/imagebackend.py, whoever wants them.
     """
 
+    class Image(kind):
+        def cache(
+            self,
+            fetch_func: Callable[..., None],
+            filename: str,
+            *args: Any,
+            **kwargs: Any,
+        ) -> None:
+            gate.check(filename, kwargs.get('image_id'), self.exists)
+            super().cache(fetch_func, filename, *args, **kwargs)
+
+    return functools.update_wrapper(Image, kind, updated=())
+
+
+class Backend(imagebackend.Backend):
+    """Nova's image backends, behind the gate."""
+
     def __init__(self, gate: Gate, use_cow: bool) -> None:
-        """Choose backends as Nova does.
+        """Choose among them as Nova does.
 
         :param use_cow: ``CONF.use_cow_images``
         """
         super().__init__(use_cow)
-        self._gate = gate
-
-    def by_name(self, *args: Any, **kwargs: Any) -> Any:
-        """Give the image of a disk."""
-        image = super().by_name(*args, **kwargs)
-        image.cache = functools.partial(self._cache, image, image.cache)
-        return image
-
-    def _cache(
-        self,
-        image: Any,
-        cache: Callable[..., None],
-        fetch_func: Callable[..., None],
-        filename: str,
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        self._gate.check(filename, kwargs.get('image_id'), image.exists)
-        cache(fetch_func, filename, *args, **kwargs)
+        self.BACKEND: dict[str, Any] = {
+            name: _behind(gate, kind) for name, kind in self.BACKEND.items()
+        }
