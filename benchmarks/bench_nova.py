@@ -4,7 +4,8 @@
 
 Needs Nova with its tests, so it has an environment of its own, bench-nova. The
 database is the one of Nova's tests (sqlite, in memory), and both managers ask
-it. The rounds alternate, and every base file is touched by both.
+it. The rounds alternate, and every base file is touched by both. The libvirt
+that ours asks as well is libvirt's own test driver, in this process.
 """
 
 import os
@@ -18,6 +19,7 @@ import unittest
 from unittest import mock
 import uuid
 
+import libvirt
 from nova import context as contexts
 from nova import objects
 import nova.privsep
@@ -49,13 +51,7 @@ class Bench(test.TestCase):
         os.makedirs(self.base)
         # In this process: there is no daemon to wait for.
         nova.privsep.sys_admin_pctxt.set_client_mode(False)
-        # No libvirt that knows of these guests.
-        names = ['instances', 'overlays', 'locks']
-        self.ours = manager.NovaImageCacheManager(connect=lambda: None)
-        cfg.CONF.set_override('witnesses', names, group='image_cache')
-        self.addCleanup(
-            cfg.CONF.clear_override, 'witnesses', group='image_cache'
-        )
+        self.domains: list[str] = []
         self.context = contexts.get_admin_context()
         self.images = [str(uuid.uuid4()) for _image in range(BASE_FILES)]
         for image in self.images:
@@ -64,6 +60,11 @@ class Bench(test.TestCase):
                 file.truncate(_BASE_SIZE)
         for number in range(GUESTS):
             self.add_guest(directory.name, number)
+        node = os.path.join(directory.name, 'node.xml')
+        with open(node, 'w') as file:
+            file.write(f'<node>{"".join(self.domains)}</node>')
+        connection = libvirt.open(f'test://{node}')
+        self.ours = manager.NovaImageCacheManager(lambda: connection)
 
     def add_guest(self, path: str, number: int) -> None:
         """Make an instance with a disk, swap and an ephemeral device."""
@@ -99,6 +100,13 @@ class Bench(test.TestCase):
                 *('-F', 'raw', '-b', base, disk),
             ],
             check=True,
+        )
+        self.domains.append(
+            f'<domain type="test"><name>instance-{number}</name>'
+            f'<uuid>{instance.uuid}</uuid><memory>1024</memory>'
+            '<os><type>hvm</type></os><devices><disk type="file">'
+            f'<source file="{disk}"/><target dev="vda"/>'
+            '</disk></devices></domain>'
         )
 
     def instances(self) -> Any:
@@ -147,7 +155,9 @@ class Bench(test.TestCase):
             whole, disks = self.parts(
                 overlays.OverlayWitness,
                 'look',
-                lambda: self.ours.update(self.context, listed),
+                lambda: self.assertEqual(
+                    (), self.ours.update(self.context, listed).vetoes
+                ),
             )
             note('ours: whole pass', whole)
             note('ours: users from disks', disks)

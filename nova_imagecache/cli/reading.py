@@ -20,6 +20,7 @@ from oslo_utils import units
 import psutil
 
 from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import locks
 from nova_imagecache.cache import scan
 from nova_imagecache.cli import app
 from nova_imagecache.cli import commands
@@ -193,6 +194,8 @@ class Scrub(_Reading):
 
     columns = ('name', 'checksum', 'bytes', 'seconds', 'reason')
     _scrubber: scrubber.Scrubber | None = None
+    #: Why nothing is to be done.
+    _idle = ''
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options."""
@@ -205,7 +208,8 @@ class Scrub(_Reading):
         parser.add_argument(
             '--if-enabled',
             action='store_true',
-            help='do nothing unless checksum_base_images is on; for a timer',
+            help='do nothing where checksum_base_images is off or another '
+            'scrub is at work in the cache; for a timer',
         )
         return parser
 
@@ -228,12 +232,15 @@ class Scrub(_Reading):
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         """Scrub; give a line per file as it comes."""
         self.adjust(parsed_args)
-        if parsed_args.if_enabled and not self.settings.checksum:
-            LOG.info('checksum_base_images is off, so nothing is read')
-            return self.columns, []
         layout = layouts.Layout.of(self.settings)
         if not os.path.isdir(layout.base):
-            LOG.warning('There is no cache at %s', layout.base)
+            self._idle = f'there is no cache at {layout.base}'
+        elif parsed_args.if_enabled and not self.settings.checksum:
+            self._idle = 'checksum_base_images is off'
+        elif parsed_args.if_enabled and locks.scrub_held(layout):
+            self._idle = 'another scrub is at work'
+        if self._idle:
+            LOG.warning('Nothing is read: %s', self._idle)
             return self.columns, []
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -295,7 +302,7 @@ class Scrub(_Reading):
     def summary(self) -> dict[str, Any]:
         """Say how much was read, and why it ended."""
         if self._scrubber is None:
-            return {'files': 0, 'bytes': 0, 'reason': 'there is no cache'}
+            return {'files': 0, 'bytes': 0, 'reason': self._idle}
         activity = self._scrubber.activity
         return {
             'files': activity.files,

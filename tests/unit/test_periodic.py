@@ -12,6 +12,7 @@ from typing import Any
 
 import ddt
 
+from nova_imagecache.cache import locks
 from nova_imagecache.cache import registry
 from nova_imagecache.cli import app
 from tests import base
@@ -135,10 +136,21 @@ class PassTest(test_cli.ShellTestCase):
     def test_a_scrub_reads_nothing_when_checksums_are_off(self) -> None:
         name = self.node.add_image('x')
         self.write_conf(checksum_base_images='false')
-        self.run_command('scrub', '--if-enabled')
+        _code, stdout, _stderr = self.run_command(
+            'scrub', '--if-enabled', '-f', 'json'
+        )
+        self.assertIn('checksum_base_images is off', stdout)
         self.assertEqual({name}, self.node.files())
         self.run_command('scrub')
         self.assertEqual({name, f'{name}.sha1'}, self.node.files())
+
+    def test_a_scrub_beside_another_is_no_failure_of_a_timer(self) -> None:
+        name = self.node.add_image('x')
+        with locks.scrub_lock(self.node.layout):
+            code, _stdout, stderr = self.run_command('scrub', '--if-enabled')
+            self.assertEqual(0, code)
+            self.assertIn('another scrub is at work', stderr)
+            self.assertEqual({name}, self.node.files())
 
 
 class UnitsTest(base.TestCase):
@@ -159,7 +171,7 @@ class UnitsTest(base.TestCase):
         for timer in timers:
             service = self.read(timer.removesuffix('timer') + 'service')
             program, *arguments = shlex.split(service['Service']['ExecStart'])
-            self.assertEqual('/usr/bin/nova-imagecache', program)
+            self.assertEqual('nova-imagecache', program)
             self.assertEqual('nova', service['Service']['User'])
             shell = app.Shell()
             factory, name, rest = shell.command_manager.find_command(arguments)
