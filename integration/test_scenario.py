@@ -38,8 +38,8 @@ _PREFIX = re.compile(r'^\d{4}-\d\d-\d\d \S+ \d+ [A-Z]+ \S+ (?:\[[^]]*\] )*')
 # What the log is to say, as there is damage.
 _EXPECTED = (
     'is corrupt: ',
-    'A guest is started from base file',
-    'in the trash, and fetched anew',
+    'used all the same',
+    'in the trash, and made anew',
 )
 
 
@@ -268,7 +268,7 @@ class ScenarioTest(unittest.TestCase):
         self.wait_for_status(self.guest, 'ACTIVE')
         (after,) = system.processes('qemu-system-x86_64', self.guest)
         self.assertNotEqual(before, after)
-        self.wait_for_log('A guest is started from base file', since)
+        self.wait_for_log('used all the same', since)
 
     def test_07_the_base_goes_with_its_last_guest(self) -> None:
         self.cloud.delete(self.guest)
@@ -320,7 +320,7 @@ class ScenarioTest(unittest.TestCase):
         _age(self.base)
         type(self).guest = self.boot('third')
         self.wait_for_status(self.guest, 'ACTIVE')
-        self.wait_for_log('in the trash, and fetched anew')
+        self.wait_for_log('in the trash, and made anew')
         self.assertEqual(self.content, self.base.read_bytes())
         self.assertEqual({self.base.name: {self.guest}}, self.users())
 
