@@ -38,6 +38,7 @@ _PREFIX = re.compile(r'^\d{4}-\d\d-\d\d \S+ \d+ [A-Z]+ \S+ (?:\[[^]]*\] )*')
 # What the log is to say, as there is damage.
 _EXPECTED = (
     'is corrupt: ',
+    'is corrupt, and stays: ',
     'used all the same',
     'in the trash, and made anew',
 )

@@ -181,15 +181,17 @@ class Pass:
         view = self._look(with_content=True)
         if not (view.usable and view.facts.files):
             return self._refuse(view)
-        # As if removal were off, which is what is happening.
-        settings = dataclasses.replace(self._settings, remove_unused=False)
         decisions = [
             dataclasses.replace(
                 decision,
+                # Due to go, perhaps, but not by this.
+                action=decide.Action.KEEP
+                if decision.action is decide.Action.REMOVE
+                else decision.action,
                 verify=decision.file.name in chosen
                 and decision.file.name in view.entries,
             )
-            for decision in decide.decide(view.facts, settings).files
+            for decision in decide.decide(view.facts, self._settings).files
         ]
         done = act.Done(tuple(decisions), ())
         report = self._finish(view, done, urgent=True, strict=strict)
