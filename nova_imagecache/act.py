@@ -16,6 +16,7 @@ from nova_imagecache.cache import trash
 from nova_imagecache.cache import uses
 from nova_imagecache import decide
 from nova_imagecache import errors
+from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import look
 from nova_imagecache.witnesses import testimony as testimonies
 
@@ -117,7 +118,23 @@ class Actor:
     def _put_back(
         self, decision: decide.Decision, restored: list[scans.CachedFile]
     ) -> decide.Decision:
-        """Put a file back into the cache; give what became of the decision."""
+        """Put a file back into the cache; give what became of the decision.
+
+        One that is known to be bad was set aside for somebody who is fetching
+        it anew, perhaps. That guest is in the list of instances by then, but
+        none of its disks reads the file.
+        """
+        finding = knowledges.recall(self._layout, decision.file).finding
+        if finding.damaged and decision.age < decide.FLOOR_SECONDS:
+            original = trash.original(decision.file.name)
+            if not self._objections(
+                [decision.file], {decision.file.name: original}
+            ):
+                return _kept(
+                    decision,
+                    f'{decision.reason}; it is {finding.verdict}, and may be '
+                    'on its way from the image service',
+                )
         try:
             file = removal.put_back(self._layout, decision.file)
         except FileExistsError:

@@ -17,6 +17,7 @@ from nova_imagecache.cache import scan
 from nova_imagecache.cache import status as statuses
 from nova_imagecache import clock as clocks
 from nova_imagecache import conf as confs
+from nova_imagecache import errors
 from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import names
 from nova_imagecache import passes
@@ -134,6 +135,8 @@ class ImageCacheManager:
         :param name: of the base file
         :raises oslo_config.cfg.Error: as :meth:`update`
         :raises OSError: it cannot be looked at
+        :raises nova_imagecache.errors.Blind: what was known of it cannot be
+            made out
         """
         layout = self._layout
         try:
@@ -141,7 +144,10 @@ class ImageCacheManager:
         except FileNotFoundError:
             return None
         file = scan.CachedFile(name, names.kind_of(name), status)
-        finding = knowledges.recall(layout, file).finding
+        known = knowledges.recall(layout, file)
+        if known.blind or known.lost:
+            raise errors.Blind('; '.join(known.problems))
+        finding = known.finding
         return str(finding.verdict) if finding.damaged else None
 
     def set_aside(self, name: str) -> str | None:

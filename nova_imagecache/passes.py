@@ -166,9 +166,10 @@ class Pass:
         )
         done = self._actor(view).act(decide.decide(facts, settings))
         for decision in done.files:
-            if decision.action is not decide.Action.REMOVE:
-                return decision.reason
-        return None
+            if decision.action is decide.Action.REMOVE:
+                return None
+            return decision.reason
+        return next(iter(view.problems), 'it is not to be seen')
 
     def verify_now(
         self, chosen: Collection[str], strict: bool = False

@@ -20,7 +20,6 @@ from oslo_utils import units
 import psutil
 
 from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import locks
 from nova_imagecache.cache import scan
 from nova_imagecache.cli import app
 from nova_imagecache.cli import commands
@@ -237,8 +236,6 @@ class Scrub(_Reading):
             self._idle = f'there is no cache at {layout.base}'
         elif parsed_args.if_enabled and not self.settings.checksum:
             self._idle = 'checksum_base_images is off'
-        elif parsed_args.if_enabled and locks.scrub_held(layout):
-            self._idle = 'another scrub is at work'
         if self._idle:
             LOG.warning('Nothing is read: %s', self._idle)
             return self.columns, []
@@ -258,7 +255,20 @@ class Scrub(_Reading):
             means,
             progress_bar=self.progress_bar(parsed_args),
         )
-        return self.columns, self._lines(self._scrubber)
+        lines = self._lines(self._scrubber)
+        if parsed_args.if_enabled:
+            lines = self._unless_locked(lines)
+        return self.columns, lines
+
+    def _unless_locked(
+        self, lines: Iterator[tuple[Any, ...]]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Leave it to another scrub, if one is at work."""
+        try:
+            yield from lines
+        except errors.Locked as error:
+            self._idle = str(error)
+            LOG.warning('Nothing is read: %s', error)
 
     def _lines(self, one: scrubber.Scrubber) -> Iterator[tuple[Any, ...]]:
         verdicts = []
@@ -301,7 +311,7 @@ class Scrub(_Reading):
 
     def summary(self) -> dict[str, Any]:
         """Say how much was read, and why it ended."""
-        if self._scrubber is None:
+        if self._scrubber is None or self._idle:
             return {'files': 0, 'bytes': 0, 'reason': self._idle}
         activity = self._scrubber.activity
         return {

@@ -362,8 +362,8 @@ Make no new disk from a base file that is known to be bad.
 Read by the driver in nova-compute only. A bad base file that nobody uses goes
 to the trash, pinned or not, and Nova fetches the image anew. One that is in
 use stays, and the build fails on this host, so that the scheduler tries
-another. A guest whose disk is there already is always started, and the log
-says so.
+another. A guest that was there before is always started, and the log says
+so.
 
 Each such failure counts as a failed build of this host, and the scheduler
 weighs the host down for it until a build succeeds here

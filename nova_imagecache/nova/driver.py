@@ -62,6 +62,16 @@ class LibvirtDriver(driver.LibvirtDriver):
         self._gate.check(name, image_id, exists=lambda: False)
         return self.image_cache_manager.cache_image(context, image_id)
 
+    def finish_migration(self, *args: Any, **kwargs: Any) -> None:
+        """End a migration or resize; the gate is open for that."""
+        with self._gate.open():
+            super().finish_migration(*args, **kwargs)
+
+    def _hard_reboot(self, *args: Any, **kwargs: Any) -> None:
+        """Start a guest that was there; the gate is open for that."""
+        with self._gate.open():
+            super()._hard_reboot(*args, **kwargs)
+
     def _rebase_original_qcow2_image(
         self, context: Any, instance: Any, backend: Any
     ) -> None:

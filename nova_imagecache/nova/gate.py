@@ -3,8 +3,10 @@
 """No disk is made from a base file that is known to be bad."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import contextvars
 import functools
-import threading
 from typing import Any
 
 import nova.conf
@@ -12,11 +14,15 @@ from nova import exception
 from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
+from nova_imagecache import coalesce
 from nova_imagecache import manager
 
 LOG = logging.getLogger(__name__)
 
 CONF = nova.conf.CONF
+
+# Of one thread, or one green thread.
+_OPEN = contextvars.ContextVar('imagecache_gate_open', default=False)
 
 
 class DamagedBaseFile(exception.NovaException):
@@ -40,8 +46,21 @@ class Gate:
     def __init__(self, images: manager.ImageCacheManager) -> None:
         """Look at nothing yet."""
         self._images = images
-        # Of many builds of one image the first one sets it aside.
-        self._lock = threading.Lock()
+        # Many builds of one image come at once.
+        self._attempts: dict[str, coalesce.Coalesced[str | None]] = {}
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Let everything through, as the guest was there before.
+
+        Some of its disks may not be: Nova makes swap, kernel and ramdisk anew
+        where a guest arrives.
+        """
+        token = _OPEN.set(True)
+        try:
+            yield
+        finally:
+            _OPEN.reset(token)
 
     def check(
         self, name: str, image_id: str | None, exists: Callable[[], bool]
@@ -61,7 +80,7 @@ class Gate:
         # A broad net, as nothing that fails in here is the guest's fault.
         except Exception as error:
             LOG.warning(
-                'Whether base file %(name)s is sound cannot be told: '
+                'Whether base file %(name)s may be used cannot be told: '
                 '%(error)s',
                 {'name': name, 'error': str(error) or repr(error)},
             )
@@ -79,32 +98,47 @@ class Gate:
             return None
         file = f'{name} of image {image_id}' if image_id else name
         details = {'file': file, 'damage': damage}
-        if not CONF.image_cache.refuse_damaged_base_images or exists():
+        refuse = CONF.image_cache.refuse_damaged_base_images
+        if _OPEN.get() or not refuse or exists():
             LOG.error(
                 'Base file %(file)s is %(damage)s, and used all the same',
                 details,
             )
             return None
-        with self._lock:
-            if self._images.damage_of(name) is None:
-                return None
-            reason = self._images.set_aside(name)
-        if reason is None:
+        reason = self._attempts.setdefault(
+            name,
+            coalesce.Coalesced(
+                functools.partial(self._images.set_aside, name)
+            ),
+        )()
+        # What is there may be another file by now, whatever kept the one that
+        # was judged.
+        damage = self._images.damage_of(name)
+        if damage is not None:
+            LOG.error(
+                'Base file %(file)s is %(damage)s, and stays: %(reason)s',
+                details | {'damage': damage, 'reason': reason},
+            )
+        elif reason is None:
             LOG.warning(
                 'Base file %(file)s is %(damage)s. Nobody uses it, so it is '
                 'in the trash, and made anew.',
                 details,
             )
-            return None
-        # What stays may be another file by now, which a pass or another
-        # process has put there.
-        damage = self._images.damage_of(name)
-        if damage is not None:
-            LOG.error(
-                'Base file %(file)s is %(damage)s, and stays: %(reason)s',
-                {**details, 'damage': damage, 'reason': reason},
-            )
         return damage
+
+
+def _reads_base(kind: Any, arguments: dict[str, Any]) -> bool:
+    """Tell whether a kind of image makes a disk out of a base file.
+
+    As ``create_image`` of each in nova/virt/libvirt/imagebackend.py: some make
+    swap and ephemeral disks where they are to be.
+    """
+    if issubclass(kind, imagebackend.Flat | imagebackend.Ploop):
+        return 'image_id' in arguments
+    if issubclass(kind, imagebackend.Lvm):
+        return not arguments.get('ephemeral_size')
+    return True
 
 
 def _behind(gate: Gate, kind: Any) -> Any:
@@ -122,7 +156,8 @@ def _behind(gate: Gate, kind: Any) -> Any:
             *args: Any,
             **kwargs: Any,
         ) -> None:
-            gate.check(filename, kwargs.get('image_id'), self.exists)
+            if _reads_base(kind, kwargs):
+                gate.check(filename, kwargs.get('image_id'), self.exists)
             super().cache(fetch_func, filename, *args, **kwargs)
 
     return functools.update_wrapper(Image, kind, updated=())

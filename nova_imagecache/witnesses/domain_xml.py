@@ -72,9 +72,14 @@ def _references(domain: ElementTree.Element) -> list[str]:
 
 
 def _is_copied(domain: ElementTree.Element) -> bool:
-    """Whether all disks are raw, and so copies: none reads a base file."""
+    """Whether all disks are raw, and so copies: none reads a base file.
+
+    The root of a container is a file system, and may be anything.
+    """
     drivers = [disk.find('driver') for disk in domain.iterfind('devices/disk')]
-    return bool(drivers) and all(
+    if not drivers or domain.find('devices/filesystem') is not None:
+        return False
+    return all(
         driver is not None and driver.get('type') == 'raw'
         for driver in drivers
     )

@@ -17,10 +17,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 import urllib.parse
 
+from nova_imagecache import coalesce
 from nova_imagecache.witnesses import domain_xml
 
 #: How long to wait for the answer to all questions of a pass.
@@ -159,7 +159,7 @@ class HostConnection:
 
     Keep it from pass to pass: it remembers a question that hangs, and asks no
     second one meanwhile. Each would keep a thread of the host for good. Any
-    thread may ask; one question is asked at a time.
+    thread may ask; one question is asked at a time, and answers all who wait.
     """
 
     def __init__(self, connect: Callable[[], Any]) -> None:
@@ -169,27 +169,24 @@ class HostConnection:
             ``Host.get_connection`` in nova/virt/libvirt/host.py
         """
         self._connect = connect
-        self._turn = threading.Lock()
+        self._answer = coalesce.Coalesced(self._ask)
         self._overdue: threading.Thread | None = None
 
     def ask(self) -> Answer:
         """Ask, and wait for the answer as long as the deadline allows.
 
-        Waiting for the questions of others is part of that.
+        Twice as long where somebody else is asking already.
 
         :raises NoAnswer: there is none, whatever the host or libvirt raised
         """
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        if not self._turn.acquire(timeout=DEADLINE_SECONDS):
-            raise NoAnswer(
-                f'others have been asking it for {DEADLINE_SECONDS} s'
-            )
         try:
-            return self._ask(deadline)
-        finally:
-            self._turn.release()
+            return self._answer(2 * DEADLINE_SECONDS)
+        except TimeoutError:
+            raise NoAnswer(
+                f'others have been asking it for {2 * DEADLINE_SECONDS} s'
+            ) from None
 
-    def _ask(self, deadline: float) -> Answer:
+    def _ask(self) -> Answer:
         if self._overdue is not None and self._overdue.is_alive():
             raise NoAnswer('it has not answered an earlier question yet')
         answers: list[Answer] = []
@@ -205,7 +202,7 @@ class HostConnection:
             target=ask, name='imagecache-libvirt', daemon=True
         )
         thread.start()
-        thread.join(max(deadline - time.monotonic(), 0))
+        thread.join(DEADLINE_SECONDS)
         if problems:
             (problem,) = problems
             raise NoAnswer(str(problem) or repr(problem)) from problem

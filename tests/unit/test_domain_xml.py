@@ -135,6 +135,7 @@ class DomainXmlTest(base.TestCase):
         ("<driver type='raw'/>", False),
         ("<driver type='raw'/></disk><disk><driver type='raw'/>", False),
         ("<driver type='raw'/></disk><disk><driver type='qcow2'/>", True),
+        ("<driver type='raw'/></disk><filesystem/><disk>", True),
         ("<driver name='qemu'/>", True),
         ('', True),
     )

@@ -22,7 +22,7 @@ LEVELS = (
     ('witnesses', 'integrity'),
     ('cache',),
     ('conf',),
-    ('clock', 'errors', 'names'),
+    ('clock', 'coalesce', 'errors', 'names'),
 )
 
 _IMPORT_ALL = """

@@ -42,6 +42,13 @@ class Sees:
         return self._testimony
 
 
+class Listed(Sees):
+    """Likewise, by a list of instances: it knows of no disk."""
+
+    def look_again(self, base_files: Any) -> testimonies.Testimony:
+        return testimonies.Testimony()
+
+
 class TrashTestCase(base.NodeTestCase):
     """A base file that a pass has just moved to the trash."""
 
@@ -241,6 +248,34 @@ class PutBackTest(TrashTestCase):
         self.node.clock.jump(365 * base.DAY)
         self.node.run(Sees(self.name))
         self.assert_back()
+
+    def spoil(self) -> None:
+        """Have the file in the trash be one that is known to be bad."""
+        self.node.run(Sees(self.name))
+        base.flip_bit(self.path)
+        self.node.clock.advance(2 * base.DAY)
+        report = self.node.run(Sees(self.name))
+        self.assertEqual(1, len(report.corrupt))
+        self.node.clock.advance(25 * base.HOUR)
+        self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+
+    def test_a_bad_file_waits_for_the_guest_that_has_it_fetched_anew(
+        self,
+    ) -> None:
+        self.spoil()
+        report = self.node.run(Listed(self.name))
+        self.assertEqual(decide.Action.KEEP, self.row(report).action)
+        self.assertIn('it is corrupt', self.row(report).reason)
+        self.assertNotIn(self.name, self.node.files())
+        self.node.clock.advance(decide.FLOOR_SECONDS)
+        self.node.run(Listed(self.name))
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_bad_file_that_a_disk_reads_comes_back_at_once(self) -> None:
+        self.spoil()
+        self.node.run(Sees(self.name))
+        self.assertIn(self.name, self.node.files())
 
     def test_an_overlay_that_comes_to_light_brings_it_back(self) -> None:
         elsewhere = os.path.join(self.temporary, self.name)

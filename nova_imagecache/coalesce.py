@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""One answer for all who ask at the same time."""
+
+from collections.abc import Callable
+import threading
+import time
+from typing import Generic
+from typing import TypeVar
+
+Result = TypeVar('Result')
+
+
+class Coalesced(Generic[Result]):
+    """A function that runs in one thread at a time, and no more than needed.
+
+    Those who come while it runs wait for one more run, and share what that
+    gives: it began after they asked. So nobody waits for more than two.
+    """
+
+    def __init__(self, call: Callable[[], Result]) -> None:
+        """Call nothing yet.
+
+        :param call: what it raises is raised where it was called, and not
+            shared
+        """
+        self._call = call
+        self._turn = threading.Lock()
+        self._latest: tuple[float, Result] | None = None
+
+    def __call__(self, patience: float = -1) -> Result:
+        """Call, or share the result of a call that began after this one.
+
+        :param patience: for how many seconds to wait for others; -1 is for
+            ever
+        :raises TimeoutError: they are still at it
+        """
+        asked = time.monotonic()
+        if not self._turn.acquire(timeout=patience):
+            raise TimeoutError
+        try:
+            if self._latest is None or self._latest[0] < asked:
+                began = time.monotonic()
+                self._latest = (began, self._call())
+            return self._latest[1]
+        finally:
+            self._turn.release()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""One answer for all who ask at the same time."""
+
+import concurrent.futures
+import threading
+from typing import Any
+
+from nova_imagecache import coalesce
+from tests import base
+
+_WAIT_SECONDS = 60
+
+
+class Turn:
+    """A lock that tells when so many have come to wait for it."""
+
+    def __init__(self, waiters: int) -> None:
+        self._lock = threading.Lock()
+        self._waiting = threading.Semaphore(0)
+        self._waiters = waiters
+
+    def acquire(self, timeout: float = -1) -> bool:
+        self._waiting.release()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def wait_for_all(self) -> None:
+        for _waiter in range(self._waiters):
+            assert self._waiting.acquire(timeout=_WAIT_SECONDS)
+
+
+class CoalescedTest(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.calls: list[int] = []
+        self.turn = Turn(6)
+        self.outcomes: list[Any] = []
+        self.coalesced = coalesce.Coalesced(self.call)
+        self.patch(self.coalesced, '_turn', self.turn)
+
+    def call(self) -> int:
+        self.calls.append(len(self.calls))
+        if len(self.calls) == 1:
+            self.turn.wait_for_all()
+        if self.outcomes:
+            raise self.outcomes.pop()
+        return self.calls[-1]
+
+    def ask_at_once(self) -> list[Any]:
+        """Ask six times, all of them before the first has its answer."""
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(self.coalesced) for _caller in range(6)]
+        return [each.exception() or each.result() for each in asked]
+
+    def test_those_who_come_meanwhile_share_one_more_call(self) -> None:
+        self.assertEqual([0, 1, 1, 1, 1, 1], sorted(self.ask_at_once()))
+        self.assertEqual([0, 1], self.calls)
+
+    def test_what_is_raised_is_raised_once(self) -> None:
+        self.outcomes.append(KeyError('first'))
+        answers = self.ask_at_once()
+        self.assertEqual([1, 1, 1, 1, 1], [a for a in answers if a == 1])
+        (error,) = (each for each in answers if each != 1)
+        self.assertIsInstance(error, KeyError)
+
+    def test_who_comes_later_gets_an_answer_of_its_own(self) -> None:
+        coalesced = coalesce.Coalesced(lambda: self.calls.append(1))
+        coalesced()
+        coalesced()
+        self.assertEqual([1, 1], self.calls)
+
+    def test_patience_has_an_end(self) -> None:
+        coalesced = coalesce.Coalesced(lambda: None)
+        with coalesced._turn:
+            self.assertRaises(TimeoutError, coalesced, 0.01)
+        coalesced(0.01)
