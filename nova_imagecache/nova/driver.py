@@ -2,6 +2,9 @@
 
 """Nova's libvirt driver, with our manager in the place of its own."""
 
+from collections.abc import Callable
+import functools
+import inspect
 from typing import Any
 
 from nova.virt.libvirt import driver
@@ -14,6 +17,22 @@ from nova_imagecache.nova import gate as gates
 from nova_imagecache.nova import manager
 
 LOG = logging.getLogger(__name__)
+
+
+def _with_open_gate(name: str) -> Callable[..., None]:
+    """Give a method of Nova's driver, for a guest that was there before.
+
+    Its signature is Nova's, which is not the same in all releases.
+    """
+    method = getattr(driver.LibvirtDriver, name)
+
+    @functools.wraps(method)
+    def run(self: 'LibvirtDriver', *args: Any, **kwargs: Any) -> None:
+        with self._gate.open():
+            getattr(super(LibvirtDriver, self), name)(*args, **kwargs)
+
+    vars(run)['__signature__'] = inspect.signature(method)
+    return run
 
 
 class LibvirtDriver(driver.LibvirtDriver):
@@ -62,15 +81,9 @@ class LibvirtDriver(driver.LibvirtDriver):
         self._gate.check(name, image_id, exists=lambda: False)
         return self.image_cache_manager.cache_image(context, image_id)
 
-    def finish_migration(self, *args: Any, **kwargs: Any) -> None:
-        """End a migration or resize; the gate is open for that."""
-        with self._gate.open():
-            super().finish_migration(*args, **kwargs)
-
-    def _hard_reboot(self, *args: Any, **kwargs: Any) -> None:
-        """Start a guest that was there; the gate is open for that."""
-        with self._gate.open():
-            super()._hard_reboot(*args, **kwargs)
+    # Nova makes swap, kernel and ramdisk anew in these.
+    finish_migration = _with_open_gate('finish_migration')
+    _hard_reboot = _with_open_gate('_hard_reboot')
 
     def _rebase_original_qcow2_image(
         self, context: Any, instance: Any, backend: Any
