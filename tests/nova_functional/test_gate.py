@@ -119,6 +119,15 @@ class GateTest(base.ServersTestCase):
         self._start_server(self._stop_server(self.first))
         self.assertIn(self.name, self.one.files())
 
+    def test_a_server_that_was_shelved_gets_no_bad_base_file(self) -> None:
+        self.options(refuse_damaged_base_images=False)
+        server = self._shelve_server(self.create(self.image))
+        self.options(refuse_damaged_base_images=True)
+        server = self._unshelve_server(server)
+        (disk,) = plain.backing_chain(self.disk('one', server))
+        self.assertEqual('qcow2', disk['format'])
+        self.assertIn('The disk is flattened', self.output)
+
     def test_a_server_that_is_there_is_resized(self) -> None:
         self.flags(allow_resize_to_same_host=True)
         self._resize_server(self.first, self.large)
