@@ -71,6 +71,8 @@ class Actor:
         self._view = view
         self._touch_as_root = touch_as_root
         self._problems: list[str] = []
+        # Names of bad files that somebody may be fetching anew.
+        self._awaited: set[str] = set()
 
     def act(self, decisions: decide.Decisions) -> Done:
         """Put back, touch, remove and delete; a failure ends nothing."""
@@ -124,12 +126,12 @@ class Actor:
         it anew, perhaps. That guest is in the list of instances by then, but
         none of its disks reads the file.
         """
+        name = trash.original(decision.file.name)
         finding = knowledges.recall(self._layout, decision.file).finding
-        if finding.damaged and decision.age < decide.FLOOR_SECONDS:
-            original = trash.original(decision.file.name)
-            if not self._objections(
-                [decision.file], {decision.file.name: original}
-            ):
+        if finding.damaged and not self._is_shown(decision.file.name):
+            if decision.age < decide.FLOOR_SECONDS:
+                self._awaited.add(name)
+            if name in self._awaited:
                 return _kept(
                     decision,
                     f'{decision.reason}; it is {finding.verdict}, and may be '
@@ -149,6 +151,12 @@ class Actor:
             self._touch(file.name)
         restored.append(file)
         return decision
+
+    def _is_shown(self, trashed: str) -> bool:
+        """Whether more than a list of guests says that a file is used."""
+        testimony = self._view.testimony
+        original = trash.original(trashed)
+        return original in testimony.shown or trashed in testimony.held
 
     def _touch(self, name: str) -> None:
         removal.touch(self._layout.file(name), self._touch_as_root)

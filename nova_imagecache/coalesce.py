@@ -3,6 +3,7 @@
 """One answer for all who ask at the same time."""
 
 from collections.abc import Callable
+from concurrent import futures
 import threading
 import time
 from typing import Generic
@@ -21,12 +22,12 @@ class Coalesced(Generic[Result]):
     def __init__(self, call: Callable[[], Result]) -> None:
         """Call nothing yet.
 
-        :param call: what it raises is raised where it was called, and not
-            shared
+        :param call: what it raises is shared likewise
         """
         self._call = call
         self._turn = threading.Lock()
-        self._latest: tuple[float, Result] | None = None
+        self._began = float('-inf')
+        self._outcome: futures.Future[Result] = futures.Future()
 
     def __call__(self, patience: float = -1) -> Result:
         """Call, or share the result of a call that began after this one.
@@ -39,9 +40,14 @@ class Coalesced(Generic[Result]):
         if not self._turn.acquire(timeout=patience):
             raise TimeoutError
         try:
-            if self._latest is None or self._latest[0] < asked:
+            if self._began < asked:
                 began = time.monotonic()
-                self._latest = (began, self._call())
-            return self._latest[1]
+                outcome: futures.Future[Result] = futures.Future()
+                try:
+                    outcome.set_result(self._call())
+                except Exception as error:
+                    outcome.set_exception(error)
+                self._began, self._outcome = began, outcome
+            return self._outcome.result(0)
         finally:
             self._turn.release()

@@ -145,10 +145,11 @@ class ImageCacheManager:
             return None
         file = scan.CachedFile(name, names.kind_of(name), status)
         known = knowledges.recall(layout, file)
+        if known.finding.damaged:
+            return str(known.finding.verdict)
         if known.blind or known.lost:
             raise errors.Blind('; '.join(known.problems))
-        finding = known.finding
-        return str(finding.verdict) if finding.damaged else None
+        return None
 
     def set_aside(self, name: str) -> str | None:
         """Move a bad base file to the trash, so that it is fetched anew.

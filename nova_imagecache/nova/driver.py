@@ -78,7 +78,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         :raises DamagedBaseFile: it is there, known to be bad, and stays
         """
         name = names.get_cache_fname(image_id)
-        self._gate.check(name, image_id, exists=lambda: False)
+        self._gate.check(name, image_id)
         return self.image_cache_manager.cache_image(context, image_id)
 
     # Nova makes swap, kernel and ramdisk anew in these.
@@ -99,7 +99,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         image_id = instance.system_metadata.get('image_base_image_ref')
         name = names.get_cache_fname(image_id)
         try:
-            self._gate.check(name, image_id, exists=lambda: False)
+            self._gate.check(name, image_id)
         except gates.DamagedBaseFile as error:
             LOG.warning('The disk is flattened: %s', error, instance=instance)
             self._rebase_with_qemu_img(backend.path, None)

@@ -63,7 +63,10 @@ class Gate:
             _OPEN.reset(token)
 
     def check(
-        self, name: str, image_id: str | None, exists: Callable[[], bool]
+        self,
+        name: str,
+        image_id: str | None,
+        exists: Callable[[], bool] | None = None,
     ) -> None:
         """See that a disk may be made from a base file.
 
@@ -72,7 +75,8 @@ class Gate:
 
         :param image_id: None for swap and ephemeral disks
         :param exists: tells whether the disk is there already; asked only if
-            the base file is bad. Then it is used as it is.
+            the base file is bad. Then, and while the gate is open, it is used
+            as it is. Without this it is not, in any case.
         :raises DamagedBaseFile: it is known to be bad, and stays
         """
         try:
@@ -90,7 +94,10 @@ class Gate:
             raise DamagedBaseFile(what=what, damage=damage)
 
     def _settle(
-        self, name: str, image_id: str | None, exists: Callable[[], bool]
+        self,
+        name: str,
+        image_id: str | None,
+        exists: Callable[[], bool] | None,
     ) -> str | None:
         """Do what can be done; say what damage forbids to make the disk."""
         damage = self._images.damage_of(name)
@@ -98,8 +105,8 @@ class Gate:
             return None
         file = f'{name} of image {image_id}' if image_id else name
         details = {'file': file, 'damage': damage}
-        refuse = CONF.image_cache.refuse_damaged_base_images
-        if _OPEN.get() or not refuse or exists():
+        passes = exists is not None and (_OPEN.get() or exists())
+        if passes or not CONF.image_cache.refuse_damaged_base_images:
             LOG.error(
                 'Base file %(file)s is %(damage)s, and used all the same',
                 details,

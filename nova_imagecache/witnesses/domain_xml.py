@@ -74,15 +74,20 @@ def _references(domain: ElementTree.Element) -> list[str]:
 def _is_copied(domain: ElementTree.Element) -> bool:
     """Whether all disks are raw, and so copies: none reads a base file.
 
-    The root of a container is a file system, and may be anything.
+    The root of a container is a file system, and may be anything; a share
+    that the host passes on (virtiofs) is no disk.
     """
-    drivers = [disk.find('driver') for disk in domain.iterfind('devices/disk')]
-    if not drivers or domain.find('devices/filesystem') is not None:
-        return False
-    return all(
-        driver is not None and driver.get('type') == 'raw'
-        for driver in drivers
-    )
+
+    def types(device: str) -> list[str | None]:
+        drivers = (each.find('driver') for each in domain.iterfind(device))
+        return [
+            None if driver is None else driver.get('type')
+            for driver in drivers
+        ]
+
+    return set(types('devices/disk')) == {'raw'} and set(
+        types('devices/filesystem')
+    ) <= {'virtiofs'}
 
 
 def _images(domain: ElementTree.Element) -> frozenset[str]:

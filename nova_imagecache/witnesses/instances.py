@@ -162,6 +162,7 @@ class InstanceWitness:
             users,
             images,
             {guest.name: guest.uuid for guest in guests if guest.name},
+            by_list=True,
             failures=tuple(failures),
         )
 

@@ -19,6 +19,9 @@ class Testimony:
         known, else the name of the directory, or of the file, that uses it
     :ivar images: the image a base file was made from, where it is known
     :ivar aliases: UUIDs of instances by the names that others know them by
+    :ivar by_list: whether this is from a list of guests, and no disk was seen
+    :ivar shown: base files of which a disk, a domain or a lock shows a user;
+        of all testimonies together
     :ivar held: base files that somebody uses who cannot be named
     :ivar failures: what the witness could not look at. Such a witness counts
         as having seen everything: nothing is removed on its word.
@@ -28,6 +31,8 @@ class Testimony:
     users: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    by_list: bool = False
+    shown: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -86,7 +91,13 @@ def combine(testimonies: Sequence[Testimony]) -> Testimony:
         users,
         images,
         aliases,
-        frozenset(name for each in testimonies for name in each.held),
-        tuple(text for each in testimonies for text in each.failures),
-        tuple(text for each in testimonies for text in each.notes),
+        shown=frozenset(
+            name
+            for each in testimonies
+            if not each.by_list
+            for name in each.users
+        ),
+        held=frozenset(name for each in testimonies for name in each.held),
+        failures=tuple(text for each in testimonies for text in each.failures),
+        notes=tuple(text for each in testimonies for text in each.notes),
     )

@@ -19,11 +19,14 @@ from nova.virt.libvirt import driver as stock
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_utils.fixture import uuidsentinel
 
+from nova_imagecache import coalesce
+from nova_imagecache.integrity import checksum
 from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import names
 from nova_imagecache.nova import gate
 from tests import base as plain
 from tests.nova import base
+from tests.unit import test_coalesce
 from tests.unit import test_domains
 
 FRESH = b'fresh' * 8192
@@ -128,11 +131,22 @@ class GateTest(base.NodeTestCase):
             self.disk(self.instance(uuid=str(uuid.uuid4())))
             for _build in range(5)
         ]
-        begin = threading.Barrier(len(disks))
         problems = []
+        turn = test_coalesce.Turn(len(disks))
+        real = self.driver.image_cache_manager.set_aside
+        calls = []
+
+        def set_aside() -> Any:
+            calls.append(self.name)
+            if len(calls) == 1:
+                turn.wait_for_all()
+            return real(self.name)
+
+        attempt = coalesce.Coalesced(set_aside)
+        self.enterContext(plain.patched(attempt, '_turn', turn))
+        self.driver._gate._attempts[self.name] = attempt
 
         def build(image: Any) -> None:
-            begin.wait()
             try:
                 self.make_disk(image)
             except Exception as error:
@@ -146,6 +160,7 @@ class GateTest(base.NodeTestCase):
         for each in builds:
             each.join()
         self.assertEqual([], problems)
+        self.assertEqual(2, len(calls))
         self.assertEqual(1, self.fetched)
         self.assertEqual({self.name}, self.node.trash())
 
@@ -311,6 +326,17 @@ class GateTest(base.NodeTestCase):
         self.assertIn('and stays: ', self.output)
         self.assertIn('Input/output error', self.output)
 
+    def test_damage_counts_where_the_checksum_cannot_be_read(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.node.add_overlay(OTHER, self.name)
+        with mock.patch.object(
+            checksum,
+            'read_stored_checksum',
+            autospec=True,
+            side_effect=OSError(errno.EIO, 'Input/output error'),
+        ):
+            self.assertRaises(gate.DamagedBaseFile, self.make_disk)
+
     def test_a_ledger_that_says_nothing_is_told(self) -> None:
         self.add_bad_image(base.IMAGE)
         with open(self.node.layout.ledger(self.name), 'w') as file:
@@ -334,6 +360,13 @@ class GateTest(base.NodeTestCase):
         with mock.patch.object(manager, 'set_aside', set_aside):
             self.make_disk()
         self.assert_made_anew()
+
+    def test_the_end_of_a_resize_puts_no_disk_on_a_bad_base(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.node.add_overlay(OTHER, self.name)
+        with self.driver._gate.open():
+            self.unshelve()
+        (_alone,) = plain.backing_chain(self.image.path)
 
     def unshelve(self) -> None:
         """Have a disk on a snapshot rebased to the base of its image."""

@@ -59,12 +59,24 @@ class CoalescedTest(base.TestCase):
         self.assertEqual([0, 1, 1, 1, 1, 1], sorted(self.ask_at_once()))
         self.assertEqual([0, 1], self.calls)
 
-    def test_what_is_raised_is_raised_once(self) -> None:
-        self.outcomes.append(KeyError('first'))
-        answers = self.ask_at_once()
-        self.assertEqual([1, 1, 1, 1, 1], [a for a in answers if a == 1])
-        (error,) = (each for each in answers if each != 1)
-        self.assertIsInstance(error, KeyError)
+    def test_what_is_raised_is_shared_too(self) -> None:
+        self.outcomes += [KeyError('second'), KeyError('first')]
+        answers = [each.args[0] for each in self.ask_at_once()]
+        self.assertEqual(['first'] + ['second'] * 5, sorted(answers))
+        self.assertEqual([0, 1], self.calls)
+
+    def test_one_that_is_killed_is_shared_with_nobody(self) -> None:
+        killed = SystemExit()
+
+        def call() -> int:
+            if not self.calls:
+                self.calls.append(1)
+                raise killed
+            return 2
+
+        coalesced = coalesce.Coalesced(call)
+        self.assertIs(killed, self.assertRaises(SystemExit, coalesced))
+        self.assertEqual(2, coalesced())
 
     def test_who_comes_later_gets_an_answer_of_its_own(self) -> None:
         coalesced = coalesce.Coalesced(lambda: self.calls.append(1))

@@ -135,7 +135,21 @@ class DomainXmlTest(base.TestCase):
         ("<driver type='raw'/>", False),
         ("<driver type='raw'/></disk><disk><driver type='raw'/>", False),
         ("<driver type='raw'/></disk><disk><driver type='qcow2'/>", True),
-        ("<driver type='raw'/></disk><filesystem/><disk>", True),
+        (
+            "<driver type='raw'/></disk><filesystem><driver type='loop'/>"
+            "</filesystem><disk><driver type='raw'/>",
+            True,
+        ),
+        (
+            "<driver type='raw'/></disk><filesystem/><disk>"
+            "<driver type='raw'/>",
+            True,
+        ),
+        (
+            "<driver type='raw'/></disk><filesystem><driver type='virtiofs'/>"
+            "</filesystem><disk><driver type='raw'/>",
+            False,
+        ),
         ("<driver name='qemu'/>", True),
         ('', True),
     )

@@ -149,7 +149,7 @@ class PassTest(test_cli.ShellTestCase):
         with locks.scrub_lock(self.node.layout):
             code, _stdout, stderr = self.run_command('scrub', '--if-enabled')
             self.assertEqual(0, code)
-            self.assertIn('Nothing is read', stderr)
+            self.assertIn('another manager is at it', stderr)
             self.assertEqual({name}, self.node.files())
 
 

@@ -42,8 +42,14 @@ class Sees:
         return self._testimony
 
 
-class Listed(Sees):
-    """Likewise, by a list of instances: it knows of no disk."""
+class Looks:
+    """A witness that says this, and has nothing to add later."""
+
+    def __init__(self, **testimony: Any) -> None:
+        self._testimony = testimonies.Testimony(**testimony)
+
+    def look(self, base_files: Any) -> testimonies.Testimony:
+        return self._testimony
 
     def look_again(self, base_files: Any) -> testimonies.Testimony:
         return testimonies.Testimony()
@@ -264,18 +270,37 @@ class PutBackTest(TrashTestCase):
         self,
     ) -> None:
         self.spoil()
-        report = self.node.run(Listed(self.name))
+        users = {self.name: frozenset({GUEST})}
+        listed = Looks(users=users, by_list=True)
+        report = self.node.run(listed)
         self.assertEqual(decide.Action.KEEP, self.row(report).action)
         self.assertIn('it is corrupt', self.row(report).reason)
         self.assertNotIn(self.name, self.node.files())
         self.node.clock.advance(decide.FLOOR_SECONDS)
-        self.node.run(Listed(self.name))
+        self.node.run(listed)
         self.assertIn(self.name, self.node.files())
 
-    def test_a_bad_file_that_a_disk_reads_comes_back_at_once(self) -> None:
+    def test_a_bad_file_that_is_seen_in_use_comes_back_at_once(self) -> None:
         self.spoil()
-        self.node.run(Sees(self.name))
+        self.node.run(Looks(users={self.name: frozenset({GUEST})}))
         self.assertIn(self.name, self.node.files())
+
+    def test_a_bad_file_that_a_lock_is_on_comes_back_at_once(self) -> None:
+        self.spoil()
+        (file,) = trash.scan(self.node.layout).files
+        self.node.run(Looks(held=frozenset({file.name})))
+        self.assertIn(self.name, self.node.files())
+
+    def test_an_earlier_bad_file_does_not_come_in_its_place(self) -> None:
+        self.spoil()
+        self.node.clock.advance(2 * decide.FLOOR_SECONDS)
+        self.node.configure(retention=30 * base.DAY)
+        self.node.add_base(self.name, age=25 * base.HOUR)
+        self.spoil()
+        self.assertEqual(2, len(trash.scan(self.node.layout).files))
+        users = {self.name: frozenset({GUEST})}
+        self.node.run(Looks(users=users, by_list=True))
+        self.assertNotIn(self.name, self.node.files())
 
     def test_an_overlay_that_comes_to_light_brings_it_back(self) -> None:
         elsewhere = os.path.join(self.temporary, self.name)
