@@ -82,6 +82,11 @@ class InstanceTest(base.TestCase):
         self.assertEqual({SHA: {GUEST}}, testimony.users)
         self.assertEqual({SHA: IMAGE}, testimony.images)
 
+    def test_a_list_of_instances_shows_no_user(self) -> None:
+        testimony = testimonies.combine([self.look([instance()])])
+        self.assertEqual({SHA}, set(testimony.users))
+        self.assertEqual(frozenset(), testimony.shown)
+
     def test_no_field_that_nova_loads_lazily_is_touched(self) -> None:
         testimony = self.look([NovaLikeInstance()])
         self.assertEqual((), testimony.failures)
