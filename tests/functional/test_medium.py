@@ -258,6 +258,9 @@ class FailingDiskTest(MediumTestCase):
             self.scrub(node)
             path = node.base_path(name)
             base.flip_bit(path, 4 * BLOCK)
+            # It may stay mounted for a while, in a namespace that somebody
+            # else has made meanwhile, as libvirt does.
+            run('sync', '--file-system', self.point)
             bad = self.offset_on_disk(path, 2 * BLOCK + 8192)
         broken = self.break_sector(bad)
         self.mount(self.stack, self.loop(broken, self.stack))
