@@ -148,8 +148,7 @@ class Node:
                 'keystonemiddleware.auth_token:filter_factory',
                 'stack_services:identity_filter',
             )
-        _replace('/etc/nova/rootwrap.conf', 'exec_dirs=',
-                      f'exec_dirs={BIN},')  # fmt: skip
+        _replace('/etc/nova/rootwrap.conf', 'exec_dirs=', f'exec_dirs={BIN},')
         for name, path in {
             'glance-api.conf': '/etc/glance/glance-api.conf',
             'nova-controller.conf': '/etc/nova/nova-controller.conf',

@@ -201,8 +201,8 @@ Algorithm for the digests of the blocks of base files.
 After a change each file gets its new digests when it is next due. The same
 reading compares it with the old ones, and those stay until all of them match.
 
-The cryptographic ones take about twenty times the processor time, and are no
-defence against a malicious administrator either.
+The cryptographic ones take thirty to sixty times the processor time, and are
+no defence against a malicious administrator either.
 
 Related options:
 

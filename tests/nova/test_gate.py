@@ -6,6 +6,7 @@ import contextlib
 import errno
 import inspect
 import os
+import sys
 import threading
 from typing import Any
 from unittest import mock
@@ -81,11 +82,21 @@ class GateTest(base.NodeTestCase):
     def test_a_good_base_file_is_used_and_not_read(self) -> None:
         self.node.add_image(base.IMAGE, age=plain.HOUR)
         self.node.run()
-        before = os.stat(self.path)
         exists = mock.Mock()
+        opened: list[str] = []
+
+        def note(event: str, arguments: Any) -> None:
+            if event == 'open' and watching:
+                opened.append(str(arguments[0]))
+
+        watching = True
+        # It stays for as long as the process.
+        sys.addaudithook(note)
         self.driver._gate.check(self.name, base.IMAGE, exists)
+        watching = False
         exists.assert_not_called()
-        self.assertEqual(before.st_atime_ns, os.stat(self.path).st_atime_ns)
+        self.assertIn(self.node.layout.ledger(self.name), opened)
+        self.assertNotIn(self.path, opened)
         self.make_disk()
         self.assert_made_of_what_was_there()
 
