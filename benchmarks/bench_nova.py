@@ -5,7 +5,8 @@
 Needs Nova with its tests, so it has an environment of its own, bench-nova. The
 database is the one of Nova's tests (sqlite, in memory), and both managers ask
 it. The rounds alternate, and every base file is touched by both. The libvirt
-that ours asks as well is libvirt's own test driver, in this process.
+that ours asks as well is libvirt's own test driver, in this process. Nova's
+tests bring eventlet in, so both run under it.
 """
 
 import os
