@@ -13,7 +13,7 @@ import common
 from oslo_utils import units
 
 from nova_imagecache.conf import image_cache
-from nova_imagecache.integrity import digests
+from nova_imagecache.content import digests
 
 _PIECE = 4 * units.Mi
 _PIECES = 64

@@ -24,8 +24,8 @@ from oslo_config import cfg
 from oslo_utils import units
 import psutil
 
-from nova_imagecache.cache import images
-from nova_imagecache import conf as confs
+from nova_imagecache.conf import Settings
+from nova_imagecache.fetch import images
 from nova_imagecache import hook
 
 # Makes the file cold each time, as the manual of dd has it.
@@ -188,7 +188,7 @@ def bench_latency(options: argparse.Namespace, node: Node) -> None:
             },
         )
     os.unlink(guest)
-    print_latencies(found, confs.Settings('').scrub_bandwidth)
+    print_latencies(found, Settings('').scrub_bandwidth)
 
 
 def print_latencies(found: dict[str, list[Latency]], limit: int) -> None:

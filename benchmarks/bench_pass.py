@@ -21,13 +21,13 @@ import time
 
 from oslo_config import cfg
 
-from nova_imagecache.cache import images
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import locks
-from nova_imagecache import conf as confs
+from nova_imagecache.cache import coordination
+from nova_imagecache.cache import layouts
+from nova_imagecache.conf import Settings
+from nova_imagecache.fetch import images
 from nova_imagecache import hook
 from nova_imagecache import names
-from nova_imagecache import passes
+from nova_imagecache.passes import pipeline
 
 _BASE_SIZE = 1 << 30
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as path:
-        settings = confs.Settings(
+        settings = Settings(
             instances_path=path, witnesses=("overlays", "locks")
         )
         layout = layouts.Layout.of(settings)
@@ -80,7 +80,7 @@ def main() -> None:
         disks = build(layout, options.guests, options.base_files)
 
         def make_pass() -> None:
-            report = passes.Pass(settings).run()
+            report = pipeline.Pass(settings).run()
             used = sum(len(file.users) for file in report.files)
             assert used == options.guests, report
 
@@ -127,21 +127,22 @@ def measure_update(layout: layouts.Layout, rounds: int) -> None:
     with open(layout.file(names.get_cache_fname('0')), 'r+b') as file:
         for _mebibyte in range(512):
             file.write(os.urandom(1 << 20))
+    coordinator = coordination.coordinator(layout)
     idle = make_manager(layout, 10**9)
     busy = make_manager(layout, 0)
     try:
         busy.update(None, [])
-        while not locks.scrub_held(layout):
+        while not coordinator.taken():
             time.sleep(0.1)
         at_work = []
         without = []
         for _round in range(rounds):
             at_work.append(seconds(lambda: busy.update(None, [])))
             without.append(seconds(lambda: idle.update(None, [])))
-        assert locks.scrub_held(layout), 'the scrub has ended already'
+        assert coordinator.taken(), 'the scrub has ended already'
     finally:
         busy.stop()
-    while locks.scrub_held(layout):
+    while coordinator.taken():
         time.sleep(0.1)
     our, peer = statistics.median(at_work), statistics.median(without)
     print(f'update, a scrub at work:     {our:8.3f} s')

@@ -19,20 +19,20 @@ import time
 import common
 from oslo_utils import units
 
-from nova_imagecache.cache import images
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache import conf as confs
+from nova_imagecache.cache import layouts
+from nova_imagecache.conf import Settings
+from nova_imagecache.fetch import images
 from nova_imagecache import names
-from nova_imagecache import passes
+from nova_imagecache.passes import pipeline
 
 _BASE_SIZE = units.Gi
 _HEADER = 4096
 _DAY = 24 * 3600
 
 
-def settings_of(path: str) -> confs.Settings:
+def settings_of(path: str) -> Settings:
     """Give the settings of a node that has no libvirt."""
-    return confs.Settings(path, witnesses=('instances', 'overlays', 'locks'))
+    return Settings(path, witnesses=('instances', 'overlays', 'locks'))
 
 
 def build(path: str, guests: int, unused: int = 0) -> None:
@@ -98,7 +98,7 @@ def child(path: str, what: str) -> None:
     if what == 'walk':
         count = walk(path)
     else:
-        report = passes.Pass(settings_of(path)).run()
+        report = pipeline.Pass(settings_of(path)).run()
         assert not report.problems and not report.vetoes, report
         count = len(report.removed)
     seconds = time.perf_counter() - start

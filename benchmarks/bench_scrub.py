@@ -19,11 +19,11 @@ import threading
 import common
 from oslo_utils import units
 
-from nova_imagecache import conf as confs
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import limiter
-from nova_imagecache.integrity import reader
-from nova_imagecache import scrubber
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache.scrub import limiters
+from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import scrubber
 
 _PIECE = 4 * units.Mi
 
@@ -40,15 +40,15 @@ def scrub_here(cache: common.Cache) -> None:
 
     :raises RuntimeError: something is wrong with a file
     """
-    settings = confs.Settings(
+    settings = Settings(
         cache.instances, checksum=True, checksum_interval=0, scrub_bandwidth=0
     )
     stop = threading.Event()
-    means = reader.Means(
-        limiter.Limiter(wait=stop.wait), stop=stop, ahead=True
+    means = readers.Means(
+        limiters.Limiter(wait=stop.wait), stop=stop, ahead=True
     )
     for result in scrubber.Scrubber(settings, means).run():
-        if result.finding.verdict is not knowledges.Verdict.GOOD:
+        if result.finding.verdict is not knowledge.Verdict.GOOD:
             raise RuntimeError(result)
 
 

@@ -11,7 +11,16 @@
     report = manager.update(context, all_instances)
 """
 
+from nova_imagecache.clocks import Clock
+from nova_imagecache.clocks import Instant
 from nova_imagecache.conf import register_opts
+from nova_imagecache.content.knowledge import Verdict
+from nova_imagecache.content.ledgers import BadRange
+from nova_imagecache.content.ledgers import Damage
+from nova_imagecache.content.sidecars import read_stored_checksum
+from nova_imagecache.content.soundness import Answer
+from nova_imagecache.content.soundness import Soundness
+from nova_imagecache.errors import Blind
 from nova_imagecache.errors import Changed
 from nova_imagecache.errors import Error
 from nova_imagecache.errors import FetchFailed
@@ -20,28 +29,63 @@ from nova_imagecache.errors import InvalidOption
 from nova_imagecache.errors import KnownDamage
 from nova_imagecache.errors import LockBroken
 from nova_imagecache.errors import Locked
+from nova_imagecache.errors import NotNow
 from nova_imagecache.errors import Written
-from nova_imagecache.fetch import cache_image
-from nova_imagecache.integrity.checksum import read_stored_checksum
-from nova_imagecache.integrity.checksum import verify_checksum
-from nova_imagecache.integrity.checksum import write_stored_checksum
+from nova_imagecache.fetch.caching import Fetch
+from nova_imagecache.host import Connect
+from nova_imagecache.host import ReadAsRoot
+from nova_imagecache.host import TouchAsRoot
+from nova_imagecache.manager import cache_image
+from nova_imagecache.manager import GetInstances
 from nova_imagecache.manager import ImageCacheManager
 from nova_imagecache.names import get_cache_fname
-from nova_imagecache.report import FileReport
-from nova_imagecache.report import Report
+from nova_imagecache.names import Kind
+from nova_imagecache.passes.decide import Action
+from nova_imagecache.passes.reports import FileReport
+from nova_imagecache.passes.reports import Report
+from nova_imagecache.scrub.checksums import verify_checksum
+from nova_imagecache.scrub.checksums import write_stored_checksum
+from nova_imagecache.scrub.readers import Progress
+from nova_imagecache.scrub.schedule import Coverage
+from nova_imagecache.witnesses.exposure import Exposure
+from nova_imagecache.witnesses.instances import BlockDeviceMappings
+from nova_imagecache.witnesses.qcow2_map import Effect
+from nova_imagecache.witnesses.qcow2_map import Extent
 
 __all__ = [
+    'Action',
+    'Answer',
+    'BadRange',
+    'Blind',
+    'BlockDeviceMappings',
     'Changed',
+    'Clock',
+    'Connect',
+    'Coverage',
+    'Damage',
+    'Effect',
     'Error',
+    'Exposure',
+    'Extent',
+    'Fetch',
     'FetchFailed',
     'FileReport',
+    'GetInstances',
     'ImageCacheManager',
     'ImageRefused',
+    'Instant',
     'InvalidOption',
+    'Kind',
     'KnownDamage',
     'LockBroken',
     'Locked',
+    'NotNow',
+    'Progress',
+    'ReadAsRoot',
     'Report',
+    'Soundness',
+    'TouchAsRoot',
+    'Verdict',
     'Written',
     'cache_image',
     'get_cache_fname',

@@ -10,21 +10,22 @@ from typing import Any
 
 from oslo_config import cfg
 
-from nova_imagecache import background
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import removal
-from nova_imagecache.cache import scan
-from nova_imagecache.cache import status as statuses
-from nova_imagecache import clock as clocks
-from nova_imagecache import conf as confs
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import scans
+from nova_imagecache import clocks
+from nova_imagecache.conf import read_paths
+from nova_imagecache.conf import read_settings
+from nova_imagecache.conf import register_opts
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import soundness
 from nova_imagecache import errors
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache import names
-from nova_imagecache import passes
-from nova_imagecache import report as reports
+from nova_imagecache.fetch import caching
+from nova_imagecache import host
+from nova_imagecache import outlets
+from nova_imagecache.passes import pipeline
+from nova_imagecache.passes import reports
+from nova_imagecache.scrub import background
 from nova_imagecache.witnesses import instances
-from nova_imagecache.witnesses import libvirt_connection
-from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import panel
 
 #: Fetches the instances of all hosts that share the cache, given a context.
@@ -45,9 +46,9 @@ class ImageCacheManager:
         get_instances: GetInstances | None = None,
         clock: clocks.Clock = clocks.now,
         inline: bool = False,
-        connect: Callable[[], Any] | None = None,
-        read_as_root: overlays.ReadAsRoot | None = None,
-        touch_as_root: removal.Touch | None = None,
+        connect: host.Connect | None = None,
+        read_as_root: host.ReadAsRoot | None = None,
+        touch_as_root: host.TouchAsRoot | None = None,
     ) -> None:
         """Make a manager; the options are read anew in each pass.
 
@@ -67,17 +68,13 @@ class ImageCacheManager:
             to QEMU's user, without following a symbolic link
         """
         self._conf = cfg.CONF if conf is None else conf
-        confs.register_opts(self._conf)
+        register_opts(self._conf)
         self._get_instances = get_instances
         self._clock = clock
         self._inline = inline
         self._scrub = background.Scrub(clock)
-        self._lent = panel.Lent(
-            None
-            if connect is None
-            else libvirt_connection.HostConnection(connect),
-            read_as_root,
-            touch_as_root,
+        self._assembly = panel.Assembly(
+            host.Host(connect, read_as_root, touch_as_root)
         )
 
     @property
@@ -90,7 +87,7 @@ class ImageCacheManager:
 
         0 when the cache is on another file system, or is not there.
         """
-        return scan.disk_usage(self._layout)
+        return scans.disk_usage(self._layout)
 
     def update(
         self,
@@ -114,7 +111,7 @@ class ImageCacheManager:
         :raises oslo_config.cfg.Error: a value of an option makes no sense;
             nothing was done
         """
-        settings = confs.read_settings(self._conf)
+        settings = read_settings(self._conf)
         report = self._pass(
             settings, all_instances, block_device_mappings, self._inline
         )
@@ -124,45 +121,99 @@ class ImageCacheManager:
             report = dataclasses.replace(
                 report, problems=(*report.problems, *problems)
             )
-        reports.log_report(report)
+        outlets.tell(report)
         return report
+
+    def soundness_of(self, name: str) -> soundness.Answer:
+        """Say whether a base file may be handed out, as far as it is known.
+
+        The file itself is not read.
+
+        :param name: of the base file, which need not be there
+        :raises oslo_config.cfg.Error: as :meth:`update`
+        """
+        return soundness.ask(self._layout, name)
 
     def damage_of(self, name: str) -> str | None:
         """Say what is known to be wrong with a base file, if anything is.
 
-        The file itself is not read.
+        The file itself is not read. Ask before a disk is made from it:
+        :meth:`cache_image` does.
 
         :param name: of the base file
+        :returns: ``corrupt`` or ``unreadable``; None of a file that is not
+            there, or that nothing is known to speak against
         :raises oslo_config.cfg.Error: as :meth:`update`
-        :raises OSError: it cannot be looked at
         :raises nova_imagecache.errors.Blind: what was known of it cannot be
-            made out
+            made out; better use it than keep a guest from starting
         """
-        layout = self._layout
-        try:
-            status = statuses.status_of(layout.file(name))
-        except FileNotFoundError:
-            return None
-        file = scan.CachedFile(name, names.kind_of(name), status)
-        known = knowledges.recall(layout, file)
-        if known.finding.damaged:
-            return str(known.finding.verdict)
-        if known.blind or known.lost:
-            raise errors.Blind('; '.join(known.problems))
-        return None
+        answer = self.soundness_of(name)
+        if answer.is_untold:
+            raise errors.Blind(answer.reason)
+        return answer.reason if answer.is_bad else None
 
     def set_aside(self, name: str) -> str | None:
         """Move a bad base file to the trash, so that it is fetched anew.
 
         Only if nobody uses it, as far as the disks, libvirt and locks tell.
+        It takes a look at all of them, and so some time on a large node.
 
         :returns: why it stays; None if it is in the trash
         :raises oslo_config.cfg.Error: as :meth:`update`
         """
-        settings = confs.read_settings(self._conf)
-        return passes.Pass(
-            settings, clock=self._clock, lent=self._lent
+        return pipeline.Pass(
+            read_settings(self._conf),
+            clock=self._clock,
+            assembly=self._assembly,
         ).set_aside(name)
+
+    def cache_image(
+        self,
+        fetch: caching.Fetch,
+        name: str,
+        disk_format: str | None = None,
+        resize_to: int | None = None,
+        overlay: str | None = None,
+        size: int | None = None,
+    ) -> str:
+        """Make sure that a base file is in the cache, and make a disk from it.
+
+        One that was removed lately comes back from the trash. One that is
+        known to be bad is set aside and fetched anew if nobody uses it. Waits
+        for the file's lock, which is Nova's, and so for anybody else who is
+        fetching the same image. Nobody ever sees half a base file.
+
+        :param fetch: writes the image to the path it is given; called only if
+            the base file is absent. What it raises comes out here.
+        :param name: of the base file: ``get_cache_fname(image_id)``, or the
+            driver's own ``swap_<mb>`` and ``ephemeral_<gb>_<hash>``
+        :param disk_format: what the image service says the image is; None to
+            go by its content
+        :param resize_to: make a resized base file of so many bytes as well
+        :param overlay: make a qcow2 disk at this path, backed by the base
+            file; one that is there already is left as it is, and may be used
+            whatever is known of its base file
+        :param size: virtual size of that disk in bytes, by default the base
+            file's
+        :returns: path of the base file, the resized one if that was asked for
+        :raises ValueError: no base file has such a name
+        :raises nova_imagecache.errors.KnownDamage: the base file is known to
+            be bad, and stays as somebody uses it; no disk is made from it
+        :raises nova_imagecache.errors.ImageRefused: the image is hostile or
+            not what it is said to be; it is not in the cache
+        :raises nova_imagecache.errors.FetchFailed: the file or the disk could
+            not be made; nothing of it is left
+        :raises nova_imagecache.errors.LockBroken: the lock cannot be taken
+        :raises OSError: a file or directory of the cache cannot be written
+        :raises oslo_config.cfg.Error: as :meth:`update`
+        """
+        settings = read_settings(self._conf)
+        return caching.FetchPath(
+            layouts.Layout.of(settings),
+            self.set_aside,
+            settings.refuse_damaged,
+            self._assembly.host.touch_as_root,
+        ).cache_image(fetch, name, disk_format, resize_to, overlay, size)
 
     def stop(self) -> None:
         """End the scrub that a pass has started, if it is still at work.
@@ -174,18 +225,17 @@ class ImageCacheManager:
 
     def _pass(
         self,
-        settings: confs.Settings,
+        settings: Settings,
         all_instances: Iterable[Any] | None,
         mappings: instances.BlockDeviceMappings | None,
         inline: bool,
     ) -> reports.Report:
-        witnesses = []
-        if 'instances' in settings.witnesses:
-            witnesses.append(
-                instances.InstanceWitness(all_instances, mappings)
-            )
-        return passes.Pass(
-            settings, witnesses, self._clock, inline, lent=self._lent
+        return pipeline.Pass(
+            settings,
+            self._assembly.instances(settings, all_instances, mappings),
+            self._clock,
+            inline,
+            assembly=self._assembly,
         ).run()
 
     def verify_base_images(self, context: Any) -> reports.Report:
@@ -203,12 +253,12 @@ class ImageCacheManager:
                 'get_instances; or call update with the instances'
             )
         report = self._pass(
-            confs.read_settings(self._conf),
+            read_settings(self._conf),
             self._fetch(self._get_instances, context),
             None,
             inline=True,
         )
-        reports.log_report(report)
+        outlets.tell(report)
         return report
 
     @staticmethod
@@ -220,4 +270,23 @@ class ImageCacheManager:
     @property
     def _layout(self) -> layouts.Layout:
         # No other option matters to where things are.
-        return layouts.Layout.at(*confs.read_paths(self._conf))
+        return layouts.Layout.at(*read_paths(self._conf))
+
+
+def cache_image(
+    fetch: caching.Fetch,
+    name: str,
+    conf: cfg.ConfigOpts,
+    disk_format: str | None = None,
+    resize_to: int | None = None,
+    overlay: str | None = None,
+    size: int | None = None,
+) -> str:
+    """Do as :meth:`ImageCacheManager.cache_image`, where no manager is kept.
+
+    :param conf: the host's options. Options that the host has not registered
+        are registered here.
+    """
+    return ImageCacheManager(conf).cache_image(
+        fetch, name, disk_format, resize_to, overlay, size
+    )

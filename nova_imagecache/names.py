@@ -114,6 +114,17 @@ def trashed_name(name: str) -> str | None:
     return None
 
 
+def original(name: str) -> str:
+    """Give the name that a file in the trash had as a base file.
+
+    :raises ValueError: no file in the trash has such a name
+    """
+    base = trashed_name(name)
+    if base is None:
+        raise ValueError(name)
+    return base
+
+
 def trash_name(name: str, moved: float) -> str:
     """Give the name in the trash of a base file.
 

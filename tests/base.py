@@ -17,14 +17,14 @@ import hypothesis
 from oslo_config import cfg
 import testtools
 
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
-from nova_imagecache import clock as clocks
-from nova_imagecache import conf as confs
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
 from nova_imagecache import hook
 from nova_imagecache import names
-from nova_imagecache import passes
-from nova_imagecache import report as reports
+from nova_imagecache.passes import pipeline
+from nova_imagecache.passes import reports
 
 # The same examples each time, however slow the machine.
 hypothesis.settings.register_profile(
@@ -90,7 +90,7 @@ class Node:
 
     def __init__(self, path: str) -> None:
         self.clock = FakeClock()
-        self.settings = confs.Settings(
+        self.settings = Settings(
             instances_path=path,
             checksum_interval=0,
             scrub_bandwidth=0,
@@ -103,7 +103,7 @@ class Node:
     def configure(self, **changes: Any) -> None:
         """Change what the operator asks for."""
         values = vars(self.settings) | changes
-        self.settings = confs.Settings(**values)
+        self.settings = Settings(**values)
 
     def base_path(self, name: str) -> str:
         return self.layout.file(name)
@@ -163,8 +163,8 @@ class Node:
     def pin(self, name: str) -> None:
         pins.pin(self.layout, pins.Pin(name), self.clock())
 
-    def make_pass(self, *witnesses: Any, inline: bool = True) -> passes.Pass:
-        return passes.Pass(self.settings, witnesses, self.clock, inline)
+    def make_pass(self, *witnesses: Any, inline: bool = True) -> pipeline.Pass:
+        return pipeline.Pass(self.settings, witnesses, self.clock, inline)
 
     def run(self, *witnesses: Any, inline: bool = True) -> reports.Report:
         """Make one pass."""

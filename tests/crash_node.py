@@ -10,17 +10,18 @@ import hashlib
 import os
 import shutil
 
-from nova_imagecache.cache import scan as scans
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import scans
 from nova_imagecache.cache import trash
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache.content import sidecars
 from nova_imagecache import errors
-from nova_imagecache.integrity import checksum
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import ledger as ledgers
 from nova_imagecache import names
-from nova_imagecache import report as reports
+from nova_imagecache.passes import reports
 from tests import base
 
-Verdict = knowledges.Verdict
+Verdict = knowledge.Verdict
 
 _TWO_DAYS = 2 * base.DAY
 
@@ -159,9 +160,9 @@ class CrashNode(base.Node):
     def _places(self, name: str) -> list[str]:
         """Say where a base file is, in the cache and in the trash."""
         found = [
-            self.layout.file(file.name)
+            file.path
             for file in trash.scan(self.layout).files
-            if trash.original(file.name) == name
+            if file.original == name
         ]
         path = self.base_path(name)
         return found + [path] * os.path.lexists(path)
@@ -180,7 +181,7 @@ class CrashNode(base.Node):
     def _false_knowledge(self, name: str, path: str) -> Iterator[str]:
         """Name what looks valid beside a file, and is not."""
         true = (None, self.sha1[name])
-        if checksum.read_stored_checksum(path) not in true:
+        if sidecars.read_stored_checksum(path) not in true:
             yield f'{path}.sha1 is wrong'
         try:
             ledger = self.ledger(path)
@@ -198,9 +199,10 @@ class CrashNode(base.Node):
     def ledger(self, path: str) -> ledgers.Ledger | None:
         """Read what is known of a base file, wherever it is."""
         name = os.path.basename(path)
-        if names.trashed_name(name):
-            name = os.path.join('..', 'trash', f'{name}.ledger')
-        return ledgers.load_any(self.layout, name)
+        trashed = names.trashed_name(name) is not None
+        return ledgers.Ledger.load(
+            base_file.BaseFile.named(self.layout, name, trashed)
+        )
 
     def _forgotten(self) -> Iterator[str]:
         """Name what was known before, and is not, or is made anew."""
@@ -213,7 +215,7 @@ class CrashNode(base.Node):
                     yield f'{path} was rebaselined'
                 elif (name == BAD) != bool(ledger.bad):
                     yield f'{path} has lost its bad blocks, or has some'
-                if checksum.read_stored_checksum(path) is None:
+                if sidecars.read_stored_checksum(path) is None:
                     yield f'{path} has lost its checksum'
 
     def _verdicts(self, report: reports.Report) -> Iterator[str]:

@@ -17,12 +17,12 @@ from typing import Any
 
 import fixtures
 
-from nova_imagecache.cache import directory as directories
-from nova_imagecache.cache import images
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import publish
-from nova_imagecache import clock as clocks
-from nova_imagecache import conf as confs
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.fetch import images
 from nova_imagecache import hook
 from nova_imagecache import names
 from tests import base
@@ -159,7 +159,7 @@ class World:
 
     def __init__(self, path: str, workshop: Workshop) -> None:
         self._workshop = workshop
-        self.settings = confs.Settings(
+        self.settings = Settings(
             instances_path=path,
             checksum_interval=0,
             scrub_bandwidth=0,

@@ -9,9 +9,9 @@ import os
 import random
 import struct
 
-from nova_imagecache import clock as clocks
+from nova_imagecache import clocks
 from nova_imagecache import names
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 from tests import base
 
 HOSTS = ('first', 'second')

@@ -16,9 +16,9 @@ from typing import Any
 
 from nova_imagecache.cache import removal
 from nova_imagecache import names
-from nova_imagecache import passes
+from nova_imagecache.passes import pipeline
 from nova_imagecache.witnesses import instances
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 from tests import base
 from tests import histories
 from tests import history_guests
@@ -253,7 +253,7 @@ class Passes:
         seen = self._seen(host, blind)
         frozen = bool(blind) or self._clock_jumped(host)
         complete = self._attempt(
-            passes.Pass(
+            pipeline.Pass(
                 settings,
                 [*witnesses, *([meanwhile] if meanwhile else [])],
                 lambda: self._world.now(host),
@@ -274,7 +274,7 @@ class Passes:
         self.counts['frozen'] += frozen
 
     def _attempt(
-        self, one: passes.Pass, fuse: int | None, meanwhile: Meanwhile | None
+        self, one: pipeline.Pass, fuse: int | None, meanwhile: Meanwhile | None
     ) -> bool:
         """Make a pass; say whether it came to its end."""
         self._world.fuse = fuse

@@ -302,9 +302,9 @@ class History(history_passes.Passes):
         if not found:
             return
         file = self._pick(found)
-        name = trash.original(file.name)
+        name = file.original
         if not os.path.exists(self._layout.file(name)):
-            removal.put_back(self._layout, file)
+            removal.put_back(file)
             os.utime(self._layout.file(name))
             self._world.used[name] = self._world.reckoned
 

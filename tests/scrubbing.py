@@ -7,18 +7,19 @@ import dataclasses
 import os
 from typing import Any
 
-from nova_imagecache.cache import scan
-from nova_imagecache.integrity import blocks as block_maps
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import ledger as ledgers
-from nova_imagecache.integrity import reader as readers
-from nova_imagecache.integrity import scrub
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import scans
+from nova_imagecache.content import blockmap
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache.scrub import one_file
+from nova_imagecache.scrub import readers
 from tests import base
 
 #: Small, so that a small file has many.
 BLOCK = 64 * base.KIB
 
-Verdict = knowledges.Verdict
+Verdict = knowledge.Verdict
 CORRUPT = ledgers.Damage.CORRUPT
 UNREADABLE = ledgers.Damage.UNREADABLE
 
@@ -28,19 +29,19 @@ class ScrubTestCase(base.NodeTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(block_maps, 'BLOCK_SIZE', BLOCK)
+        self.patch(blockmap, 'BLOCK_SIZE', BLOCK)
         self.means = readers.Means()
 
-    def file(self, name: str) -> scan.CachedFile:
+    def file(self, name: str) -> base_file.BaseFile:
         (found,) = [
             file
-            for file in scan.scan(self.node.layout).files
+            for file in scans.scan(self.node.layout).files
             if file.name == name
         ]
         return found
 
-    def known(self, name: str) -> knowledges.Knowledge:
-        return knowledges.recall(self.node.layout, self.file(name))
+    def known(self, name: str) -> knowledge.Knowledge:
+        return knowledge.recall(self.file(name))
 
     def ledger(self, name: str) -> ledgers.Ledger:
         ledger = self.known(name).ledger
@@ -49,17 +50,17 @@ class ScrubTestCase(base.NodeTestCase):
 
     def scrub(
         self, name: str, outlived: bool = False, **method: Any
-    ) -> knowledges.Finding:
+    ) -> knowledge.Finding:
         """Scrub one file, due or not."""
         values: dict[str, Any] = {
             'algorithm': 'xxh3_128',
             'means': self.means,
             'clock': self.node.clock,
         }
-        job = scrub.Job(self.file(name), self.known(name), outlived=outlived)
-        return scrub.scrub(
-            self.node.layout, job, scrub.Method(**(values | method))
+        job = one_file.Job(
+            self.file(name), self.known(name), outlived=outlived
         )
+        return one_file.scrub(job, one_file.Method(**(values | method)))
 
     def bad(self, name: str) -> dict[int, ledgers.Damage]:
         """Give the damage by block."""

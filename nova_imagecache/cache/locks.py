@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The locks of base files, which are Nova's, and the guard made of them."""
+"""The locks of base files, which are Nova's, and those between managers."""
 
 from collections.abc import Iterator
 import contextlib
@@ -14,9 +14,9 @@ from typing import Any
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
 
-from nova_imagecache.cache import directory
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
 from nova_imagecache import errors
 from nova_imagecache import names
 
@@ -146,7 +146,7 @@ def manager_lock(
     :raises nova_imagecache.errors.Locked: another manager holds it
     :raises nova_imagecache.errors.LockBroken: it cannot be had at all
     """
-    intruder = directory.intruder(layout)
+    intruder = directories.intruder(layout)
     if intruder is not None:
         raise errors.LockBroken(intruder)
     deadline = time.monotonic() + patience
@@ -169,52 +169,12 @@ def manager_lock(
         yield
 
 
-# Held by whoever reads base files: one at a time in a cache, on whatever host.
-_SCRUB = 'scrub'
-# Held by whoever waits for that, so that a long reading gives way.
-_SCRUB_WANTED = 'scrub-wanted'
-
 # include/uapi/asm-generic/fcntl.h: type, whence, start, length and process.
 _FLOCK = struct.Struct('@hhqqi')
 
 
-def scrub_lock(
-    layout: layouts.Layout,
-) -> contextlib.AbstractContextManager[None]:
-    """Be the only one who reads the base files of a cache.
-
-    :raises nova_imagecache.errors.Locked: somebody else is
-    :raises nova_imagecache.errors.LockBroken: it cannot be had at all
-    """
-    return manager_lock(layout, _SCRUB)
-
-
-@contextlib.contextmanager
-def wanted_scrub_lock(
-    layout: layouts.Layout, patience: float
-) -> Iterator[None]:
-    """Likewise, but have whoever is at it give way if it can.
-
-    :param patience: for how many seconds to wait for that
-    """
-    with contextlib.ExitStack() as stack:
-        with manager_lock(layout, _SCRUB_WANTED, patience):
-            stack.enter_context(manager_lock(layout, _SCRUB, patience))
-        yield
-
-
-def scrub_wanted(layout: layouts.Layout) -> bool:
-    """Whether somebody waits for the scrub lock."""
-    return _held(layout, _SCRUB_WANTED)
-
-
-def scrub_held(layout: layouts.Layout) -> bool:
-    """Whether somebody reads base files."""
-    return _held(layout, _SCRUB)
-
-
-def _held(layout: layouts.Layout, name: str) -> bool:
-    """Ask for a lock without taking it.
+def manager_lock_held(layout: layouts.Layout, name: str) -> bool:
+    """Ask for a lock between managers without taking it.
 
     To take it for a moment would make somebody fail who tries meanwhile; and
     to close the file would give up a lock that this process holds.
@@ -231,7 +191,7 @@ def _held(layout: layouts.Layout, name: str) -> bool:
 
 def _held_elsewhere(path: str) -> bool:
     try:
-        fd = statuses.open_regular(path)
+        fd = identity.open_regular(path)
     except OSError:
         return False
     try:
@@ -242,41 +202,3 @@ def _held_elsewhere(path: str) -> bool:
     finally:
         os.close(fd)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
-
-
-def check_unreplaced(
-    layout: layouts.Layout,
-    name: str,
-    incarnation: statuses.Incarnation,
-) -> statuses.Status:
-    """Give the status of a file, provided it is still the same file.
-
-    :raises nova_imagecache.errors.Changed: it is not
-    :raises OSError: it cannot be looked at
-    """
-    try:
-        status = statuses.status_of(layout.file(name), fresh=True)
-    except FileNotFoundError:
-        raise errors.Changed('it has gone meanwhile') from None
-    if status.incarnation != incarnation:
-        raise errors.Changed('another file has taken its place meanwhile')
-    return status
-
-
-@contextlib.contextmanager
-def guard(
-    layout: layouts.Layout,
-    name: str,
-    incarnation: statuses.Incarnation,
-) -> Iterator[statuses.Status]:
-    """Hold one incarnation of a file: it, and no other, under its lock.
-
-    Everything that changes a file, or says something of it that lasts,
-    happens in here.
-
-    :raises nova_imagecache.errors.NotNow: the lock is held, or the file at
-        that name is another one now
-    :raises OSError: the file cannot be looked at
-    """
-    with nova_lock(layout, name, blocking=False):
-        yield check_unreplaced(layout, name, incarnation)

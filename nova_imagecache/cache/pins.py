@@ -10,16 +10,13 @@ import dataclasses
 import errno
 import os
 
-from nova_imagecache.cache import directory
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import records
-from nova_imagecache import clock as clocks
+from nova_imagecache import clocks
 from nova_imagecache import errors
 from nova_imagecache import names
-
-_KIND = 'pin'
-_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +30,17 @@ class Pin:
     name: str
     image: str | None = None
     since: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """A pin on the disk; see :class:`Pin`."""
+
+    image: str | None
+    since: float
+
+
+_FORMAT = records.Format('pin', 1, _Record)
 
 
 def load(layout: layouts.Layout) -> frozenset[str]:
@@ -57,19 +65,14 @@ def describe(layout: layouts.Layout) -> list[Pin]:
 
 def _read(layout: layouts.Layout, name: str) -> Pin:
     try:
-        body = records.load(os.path.join(layout.pins, name), _KIND, _VERSION)
-        if body is None:
-            return Pin(name)
-        image = body['image']
-        return Pin(
-            name, None if image is None else str(image), float(body['since'])
-        )
-    except (errors.Damaged, OSError, KeyError, TypeError, ValueError):
-        return Pin(name)
+        record = _FORMAT.load(os.path.join(layout.pins, name))
+    except (errors.Damaged, OSError):
+        record = None
+    return Pin(name, record.image, record.since) if record else Pin(name)
 
 
 def _check(layout: layouts.Layout) -> None:
-    intruder = directory.intruder(layout)
+    intruder = directories.intruder(layout)
     if intruder is not None:
         raise NotADirectoryError(errno.ENOTDIR, intruder)
 
@@ -84,8 +87,7 @@ def pin(layout: layouts.Layout, new: Pin, now: clocks.Instant) -> bool:
     if new.name in load(layout):
         return False
     path = os.path.join(layout.pins, new.name)
-    body = {'image': new.image, 'since': now.wall}
-    records.save(layout, path, _KIND, _VERSION, body)
+    _FORMAT.save(layout, path, _Record(new.image, now.wall))
     return True
 
 

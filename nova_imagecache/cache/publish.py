@@ -2,11 +2,14 @@
 
 """Putting a file in place so that no crash leaves half of it."""
 
+from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
+import functools
 import os
 import tempfile
 
-from nova_imagecache.cache import directory
+from nova_imagecache.cache import directories
 
 _MODE = 0o644
 
@@ -16,8 +19,8 @@ def sync_directory(path: str) -> None:
 
     :raises OSError: as fsync(2)
     """
-    with directory.opened(path, follow=True) as fd:
-        directory.sync(fd)
+    with directories.opened(path, follow=True) as fd:
+        directories.sync(fd)
 
 
 def rename(source: str, target: str) -> None:
@@ -38,11 +41,13 @@ def rename(source: str, target: str) -> None:
     sync_directory(os.path.dirname(target))
 
 
-def publish(path: str, data: bytes, temporary: str) -> None:
-    """Write a small file: complete, or not at all.
+@contextlib.contextmanager
+def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
+    """Write a small file that is yet to get its place.
 
     :param temporary: a directory on the same file system, made when missing.
         What a crash leaves in there is nobody's.
+    :returns: puts it in the place of a path: complete, or not at all
     :raises OSError: it was not published; what was there before, if
         anything, still is
     """
@@ -52,11 +57,19 @@ def publish(path: str, data: bytes, temporary: str) -> None:
         with os.fdopen(fd, 'wb') as file:
             file.write(data)
             os.fchmod(fd, _MODE)
-        rename(scratch, path)
-    except BaseException:
+        yield functools.partial(rename, scratch)
+    finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)
-        raise
+
+
+def publish(path: str, data: bytes, temporary: str) -> None:
+    """Write a small file, and put it in its place.
+
+    :raises OSError: as :func:`prepared`
+    """
+    with prepared(data, temporary) as put:
+        put(path)
 
 
 def current_time(path: str) -> float:

@@ -15,18 +15,23 @@ no protection against anybody.
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
 import os
 from typing import Any
+from typing import Generic
+from typing import TypeVar
 
+import msgspec
 from oslo_log import log as logging
 
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import publish
-from nova_imagecache.cache import status
 from nova_imagecache import errors
+from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
 
@@ -36,115 +41,150 @@ _SIZE_LIMIT = 64 * 1024 * 1024
 #: What :func:`set_aside` appends.
 DAMAGED_SUFFIX = '.damaged'
 
-Body = dict[str, Any]
+Body = TypeVar('Body')
+T = TypeVar('T')
 
 
-def _digest(sealed: Body) -> str:
+@dataclasses.dataclass(frozen=True)
+class _Payload:
+    length: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sealed:
+    body: dict[str, Any]
+    payload: _Payload
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    kind: str
+    version: Any
+    sha256: str
+    sealed: dict[str, Any]
+
+
+def _digest(sealed: dict[str, Any]) -> str:
     text = json.dumps(sealed, sort_keys=True, separators=(',', ':'))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _parse(line: bytes, kind: str, version: int) -> Body:
-    """Check the line of a record, and give what it seals."""
-    try:
-        record = json.loads(line)
-        found = (record['kind'], record['version'])
-        sealed = record['sealed']
-        digest = record['sha256']
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise errors.Damaged('it is not a record of ours') from None
-    if found != (kind, version):
-        raise errors.Damaged(
-            f'it is of kind {found[0]!r}, version {found[1]!r}, and not of '
-            f'kind {kind!r}, version {version}'
-        )
-    if not isinstance(sealed, dict) or digest != _digest(sealed):
-        raise errors.Damaged('its content does not match its digest')
-    return sealed
+@dataclasses.dataclass(frozen=True)
+class Format(Generic[Body]):
+    """One kind of record: what its body is, and how to read and write it.
 
-
-def _load(
-    path: str, kind: str, version: int, with_payload: bool
-) -> tuple[Body, bytes] | None:
-    try:
-        fd = status.open_regular(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            raise errors.Damaged('it is not a regular file') from None
-        raise
-    with os.fdopen(fd, 'rb') as file:
-        if os.fstat(fd).st_size > _SIZE_LIMIT:
-            raise errors.Damaged('it is too large')
-        line = file.readline(_SIZE_LIMIT)
-        if not line.endswith(b'\n'):
-            raise errors.Damaged('it is cut short')
-        sealed = _parse(line, kind, version)
-        payload = sealed['payload']
-        if os.fstat(fd).st_size != len(line) + payload['length']:
-            raise errors.Damaged('its payload has another length')
-        if not with_payload:
-            return sealed['body'], b''
-        data = file.read(payload['length'])
-    if hashlib.sha256(data).hexdigest() != payload['sha256']:
-        raise errors.Damaged('its payload does not match its digest')
-    return sealed['body'], data
-
-
-def load(path: str, kind: str, version: int) -> Body | None:
-    """Read a record, without its payload.
-
-    :returns: its body, or None when there is no such file
-    :raises nova_imagecache.errors.Damaged: it is not a sound record of this
-        kind and version
-    :raises OSError: it cannot be read
+    :ivar kind: its name, in the record
+    :ivar version: of the body, as it is written now
+    :ivar body: a dataclass, whose fields and types are those of the body; it
+        may check more, and raise ValueError
     """
-    found = _load(path, kind, version, with_payload=False)
-    return None if found is None else found[0]
 
+    kind: str
+    version: int
+    body: type[Body]
 
-def load_whole(path: str, kind: str, version: int) -> tuple[Body, bytes]:
-    """Read a record that is there, and its payload.
+    def load(self, path: str) -> Body | None:
+        """Read a record, without its payload.
 
-    :raises nova_imagecache.errors.Damaged: it is not a sound record of this
-        kind and version
-    :raises OSError: it cannot be read
-    """
-    found = _load(path, kind, version, with_payload=True)
-    if found is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return found
+        :returns: its body, or None when there is no such file
+        :raises nova_imagecache.errors.Damaged: it is not a sound record of
+            this kind and version
+        :raises OSError: it cannot be read
+        """
+        try:
+            return self._load(path, with_payload=False)[0]
+        except FileNotFoundError:
+            return None
 
+    def load_whole(self, path: str) -> tuple[Body, bytes]:
+        """Read a record that is there, and its payload.
 
-def save(
-    layout: layouts.Layout,
-    path: str,
-    kind: str,
-    version: int,
-    body: Body,
-    payload: bytes = b'',
-) -> None:
-    """Publish a record.
+        :raises nova_imagecache.errors.Damaged: it is not a sound record of
+            this kind and version
+        :raises OSError: it cannot be read
+        """
+        return self._load(path, with_payload=True)
 
-    :raises OSError: it was not published
-    """
-    sealed = {
-        'body': body,
-        'payload': {
-            'length': len(payload),
-            'sha256': hashlib.sha256(payload).hexdigest(),
-        },
-    }
-    record = {
-        'kind': kind,
-        'version': version,
-        'sha256': _digest(sealed),
-        'sealed': sealed,
-    }
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    line = json.dumps(record).encode() + b'\n'
-    publish.publish(path, line + payload, layout.temporary)
+    def save(
+        self,
+        layout: layouts.Layout,
+        path: str,
+        body: Body,
+        payload: bytes = b'',
+    ) -> None:
+        """Publish a record.
+
+        :raises OSError: it was not published
+        """
+        sealed = {
+            'body': msgspec.to_builtins(body),
+            'payload': {
+                'length': len(payload),
+                'sha256': hashlib.sha256(payload).hexdigest(),
+            },
+        }
+        record = {
+            'kind': self.kind,
+            'version': self.version,
+            'sha256': _digest(sealed),
+            'sealed': sealed,
+        }
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        line = json.dumps(record).encode() + b'\n'
+        publish.publish(path, line + payload, layout.temporary)
+
+    def _load(self, path: str, with_payload: bool) -> tuple[Body, bytes]:
+        try:
+            fd = identity.open_regular(path)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise errors.Damaged('it is not a regular file') from None
+            raise
+        data = b''
+        with os.fdopen(fd, 'rb') as file:
+            if os.fstat(fd).st_size > _SIZE_LIMIT:
+                raise errors.Damaged('it is too large')
+            line = file.readline(_SIZE_LIMIT)
+            if not line.endswith(b'\n'):
+                raise errors.Damaged('it is cut short')
+            sealed = self._parse(line)
+            if os.fstat(fd).st_size != len(line) + sealed.payload.length:
+                raise errors.Damaged('its payload has another length')
+            if with_payload:
+                data = file.read(sealed.payload.length)
+        if with_payload:
+            if hashlib.sha256(data).hexdigest() != sealed.payload.sha256:
+                raise errors.Damaged('its payload does not match its digest')
+        return self._decode(sealed.body, self.body), data
+
+    def _parse(self, line: bytes) -> _Sealed:
+        """Check the line of a record, and give what it seals."""
+        try:
+            record = msgspec.convert(json.loads(line), _Record)
+        except (ValueError, RecursionError):
+            raise errors.Damaged('it is not a record of ours') from None
+        if (record.kind, record.version) != (self.kind, self.version):
+            raise errors.Damaged(
+                f'it is of kind {record.kind!r}, version {record.version!r}, '
+                f'and not of kind {self.kind!r}, version {self.version!r}'
+            )
+        if record.sha256 != _digest(record.sealed):
+            raise errors.Damaged('its content does not match its digest')
+        return self._decode(record.sealed, _Sealed)
+
+    def _decode(self, values: dict[str, Any], what: type[T]) -> T:
+        try:
+            # Defaults are for what is made here, and not for what was lost.
+            for field in dataclasses.fields(what):  # type: ignore[arg-type]
+                if field.name not in values:
+                    raise ValueError(f'there is no {field.name}')
+            return msgspec.convert(values, what)
+        except ValueError as error:
+            raise errors.Damaged(
+                f'its fields are not those of a {self.kind}: '
+                f'{names.printable(str(error))}'
+            ) from None
 
 
 def set_aside(path: str, error: errors.Damaged) -> None:

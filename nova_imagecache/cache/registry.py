@@ -13,10 +13,10 @@ import os
 
 from oslo_log import log as logging
 
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
-from nova_imagecache.cache import status
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def load(layout: layouts.Layout) -> dict[str, float]:
     """
     path = os.path.join(layout.instances, _FILE)
     try:
-        fd = status.open_regular(path)
+        fd = identity.open_regular(path)
     except FileNotFoundError:
         return {}
     with os.fdopen(fd, 'rb') as file:

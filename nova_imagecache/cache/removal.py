@@ -17,14 +17,15 @@ import os
 
 from oslo_log import log as logging
 
-from nova_imagecache.cache import directory
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
-from nova_imagecache.cache import scan
-from nova_imagecache.cache import status as statuses
 from nova_imagecache.cache import trash
 from nova_imagecache import errors
+from nova_imagecache import host
 from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
@@ -39,22 +40,19 @@ _STALE_SECONDS = 3600
 _BATCH = 128
 
 #: Asked, with the locks of these files held, for reasons to keep some of them.
-Objections = Callable[[Collection[scan.CachedFile]], Mapping[str, str]]
-
-#: Renews the timestamp of the file at a path, with the rights of root.
-Touch = Callable[[str], object]
+Objections = Callable[[Collection[base_file.BaseFile]], Mapping[str, str]]
 
 #: What became of a file: None if it is gone.
 Outcome = errors.NotNow | OSError | None
 
 
 def _batches(
-    files: Sequence[scan.CachedFile], base_name: Callable[[str], str]
-) -> Iterator[dict[str, list[scan.CachedFile]]]:
+    files: Sequence[base_file.BaseFile],
+) -> Iterator[dict[str, list[base_file.BaseFile]]]:
     """Part files by their locks, and the locks in batches."""
-    groups: dict[str, list[scan.CachedFile]] = {}
+    groups: dict[str, list[base_file.BaseFile]] = {}
     for file in files:
-        groups.setdefault(base_name(file.name), []).append(file)
+        groups.setdefault(names.lock_name(file.original), []).append(file)
     names_of_locks = list(groups)
     for start in range(0, len(names_of_locks), _BATCH):
         yield {
@@ -65,14 +63,13 @@ def _batches(
 
 def _work(
     layout: layouts.Layout,
-    files: Sequence[scan.CachedFile],
-    base_name: Callable[[str], str],
+    files: Sequence[base_file.BaseFile],
     objections: Objections,
-    act: Callable[[scan.CachedFile], None],
+    act: Callable[[base_file.BaseFile], None],
 ) -> dict[str, Outcome]:
     """Do something to each file, unless something speaks against it now."""
     outcomes: dict[str, Outcome] = {}
-    for batch in _batches(files, base_name):
+    for batch in _batches(files):
         with contextlib.ExitStack() as stack:
             held = []
             for name, group in batch.items():
@@ -97,7 +94,7 @@ def _work(
 
 def remove(
     layout: layouts.Layout,
-    files: Sequence[scan.CachedFile],
+    files: Sequence[base_file.BaseFile],
     objections: Objections,
     now: float,
 ) -> dict[str, Outcome]:
@@ -107,38 +104,32 @@ def remove(
     :returns: what became of each
     """
 
-    def act(file: scan.CachedFile) -> None:
-        with directory.opened(layout.base, follow=True) as base_fd:
+    def act(file: base_file.BaseFile) -> None:
+        with directories.opened(layout.base, follow=True) as base_fd:
             _check(base_fd, file)
             if file.kind.is_base:
-                trash.move_in(layout, base_fd, file.name, now)
+                trash.move_in(file, base_fd, now)
             else:
                 os.unlink(file.name, dir_fd=base_fd)
 
-    outcomes = _work(layout, files, names.lock_name, objections, act)
+    outcomes = _work(layout, files, objections, act)
     _sync(layout)
     return outcomes
 
 
 def empty(
     layout: layouts.Layout,
-    files: Sequence[scan.CachedFile],
+    files: Sequence[base_file.BaseFile],
     objections: Objections,
 ) -> dict[str, Outcome]:
     """Delete files in the trash for good, if nothing speaks against it now.
 
     :returns: what became of each
     """
-    return _work(
-        layout,
-        files,
-        trash.original,
-        objections,
-        lambda file: trash.delete(layout, file),
-    )
+    return _work(layout, files, objections, trash.delete)
 
 
-def put_back(layout: layouts.Layout, file: scan.CachedFile) -> scan.CachedFile:
+def put_back(file: base_file.BaseFile) -> base_file.BaseFile:
     """Move a file from the trash back into the cache.
 
     :returns: the file as it is in the cache
@@ -146,11 +137,11 @@ def put_back(layout: layouts.Layout, file: scan.CachedFile) -> scan.CachedFile:
     :raises FileExistsError: there is another one by now
     :raises OSError: it cannot be moved
     """
-    with locks.nova_lock(layout, trash.original(file.name), blocking=False):
-        return trash.move_out(layout, file)
+    with locks.nova_lock(file.layout, file.original, blocking=False):
+        return trash.move_out(file)
 
 
-def _check(base_fd: int, file: scan.CachedFile) -> None:
+def _check(base_fd: int, file: base_file.BaseFile) -> None:
     """Make sure that this is the file that was judged, and untouched.
 
     The last thing that is looked at: asking takes time, in which Nova may
@@ -161,27 +152,21 @@ def _check(base_fd: int, file: scan.CachedFile) -> None:
     base = names.sidecar_of(file.name)
     if base:
         with contextlib.suppress(FileNotFoundError):
-            statuses.status_of(base, base_fd)
+            identity.stat_of(base, base_fd)
             raise errors.Changed('its base file is there again')
-    try:
-        status = statuses.status_of(file.name, base_fd, fresh=True)
-    except FileNotFoundError:
-        raise errors.Changed('it has gone meanwhile') from None
-    if status.incarnation != file.status.incarnation:
-        raise errors.Changed('another file has taken its place meanwhile')
-    if status.modified != file.status.modified:
+    if file.same(base_fd).modified != file.stat.modified:
         raise errors.NotNow('somebody has touched it meanwhile')
 
 
 def _sync(layout: layouts.Layout) -> None:
     try:
-        with directory.opened(layout.base, follow=True) as fd:
-            directory.sync(fd)
+        with directories.opened(layout.base, follow=True) as fd:
+            directories.sync(fd)
     except OSError as error:
         LOG.debug('%s cannot be synced: %s', layout.base, error)
 
 
-def touch(path: str, as_root: Touch | None = None) -> bool:
+def touch(path: str, as_root: host.TouchAsRoot | None = None) -> bool:
     """Note the use of a file where Nova notes it: in its mtime.
 
     Refused on a file that belongs to QEMU's user, and on NFS with root
@@ -223,7 +208,7 @@ def tidy(
     for name in set(_list(layout.ledgers)) - set(present):
         _tidy_ledger(layout, name)
     for stray in strays:
-        base = trash.original(os.path.splitext(stray)[0])
+        base = names.original(os.path.splitext(stray)[0])
         with contextlib.suppress(errors.NotNow):
             with locks.nova_lock(layout, base, blocking=False):
                 trash.tidy(layout, stray)
@@ -231,8 +216,8 @@ def tidy(
         return
     try:
         with (
-            directory.opened(layout.base, follow=True) as base_fd,
-            directory.opened_below(base_fd, *_TEMPORARY) as fd,
+            directories.opened(layout.base, follow=True) as base_fd,
+            directories.opened_below(base_fd, *_TEMPORARY) as fd,
         ):
             _sweep(fd, now)
     except OSError as error:
@@ -256,7 +241,7 @@ def _tidy_ledger(layout: layouts.Layout, name: str) -> None:
     try:
         with locks.nova_lock(layout, base, blocking=False):
             path = layout.file(base)
-            if statuses.gone(path) and statuses.gone(names.sidecar_name(path)):
+            if identity.gone(path) and identity.gone(names.sidecar_name(path)):
                 os.unlink(os.path.join(layout.ledgers, name))
     except (errors.NotNow, OSError) as error:
         LOG.debug('%s stays: %s', layout.ledger(name), error)

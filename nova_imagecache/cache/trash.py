@@ -21,16 +21,19 @@ import secrets
 
 from oslo_log import log as logging
 
-from nova_imagecache.cache import directory
-from nova_imagecache.cache import image_locks
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import publish
-from nova_imagecache.cache import scan as scans
-from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import qemu_locks
 from nova_imagecache import errors
 from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
+
+# What is beside a file in here, by what its name has in addition.
+_COMPANIONS = (names.SIDECAR_SUFFIX, '.ledger')
 
 _BELOW_CACHE = (names.OWN_DIRECTORY, 'trash')
 
@@ -44,20 +47,9 @@ class Scan:
     :ivar problems: what could not be looked at, a sentence each
     """
 
-    files: tuple[scans.CachedFile, ...] = ()
+    files: tuple[base_file.BaseFile, ...] = ()
     strays: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-
-
-def original(name: str) -> str:
-    """Give the name that a file in the trash had as a base file.
-
-    :raises ValueError: no file in the trash has such a name
-    """
-    base = names.trashed_name(name)
-    if base is None:
-        raise ValueError(name)
-    return base
 
 
 def scan(layout: layouts.Layout) -> Scan:
@@ -72,29 +64,24 @@ def scan(layout: layouts.Layout) -> Scan:
     problems = []
     for name in sorted(filter(names.trashed_name, found)):
         try:
-            status = statuses.status_of(layout.file(name))
+            file = base_file.BaseFile.named(layout, name, trashed=True)
         except FileNotFoundError:
             continue
         except OSError as error:
-            problems.append(f'{layout.file(name)}: {error.strerror}')
+            path = layout.file(name, trashed=True)
+            problems.append(f'{path}: {error.strerror}')
             continue
-        if status.regular:
-            kind = names.kind_of(original(name))
-            files.append(scans.CachedFile(name, kind, status))
+        if file.stat.regular:
+            files.append(file)
     present = set(found)
     strays = [
         name
         for name in found
         if names.trashed_name(owner := os.path.splitext(name)[0])
-        and os.path.join(layout.trash, name) in _records(layout, owner)
+        and name.removeprefix(owner) in _COMPANIONS
         and owner not in present
     ]
     return Scan(tuple(files), tuple(strays), tuple(problems))
-
-
-def _records(layout: layouts.Layout, name: str) -> tuple[str, str]:
-    """Say where what is known of a base file is: checksum and ledger."""
-    return names.sidecar_name(layout.file(name)), layout.ledger(name)
 
 
 def _copy(layout: layouts.Layout, source: str, target: str) -> bool:
@@ -165,9 +152,7 @@ def _discard(*paths: str) -> None:
             LOG.warning('%s cannot be removed: %s', path, error.strerror)
 
 
-def move_in(
-    layout: layouts.Layout, base_fd: int, name: str, now: float
-) -> str:
+def move_in(file: base_file.BaseFile, base_fd: int, now: float) -> str:
     """Move a base file to the trash.
 
     The caller holds its lock, and has checked that it may go. What is known
@@ -181,33 +166,32 @@ def move_in(
     :raises FileExistsError: it is there already, moved in the same second
     :raises OSError: it cannot be moved
     """
-    trashed = names.trash_name(name, now)
-    records = _records(layout, name)
-    companions = _records(layout, trashed)
-    with directory.opened_below(base_fd, *_BELOW_CACHE, make=True) as fd:
+    trashed = names.trash_name(file.name, now)
+    there = dataclasses.replace(file, name=trashed, trashed=True)
+    with directories.opened_below(base_fd, *_BELOW_CACHE, make=True) as fd:
         # The companions there would be those of another file.
         with contextlib.suppress(FileNotFoundError):
-            statuses.status_of(trashed, fd)
+            identity.stat_of(trashed, fd)
             raise FileExistsError(
                 errno.EEXIST, 'Another one was moved to the trash just now'
             )
         try:
             moves = [
-                (source, target, _copy(layout, source, target))
-                for source, target in zip(records, companions, strict=True)
+                (source, target, _copy(file.layout, source, target))
+                for source, target in zip(
+                    file.companions, there.companions, strict=True
+                )
             ]
-            with image_locks.fence(name, base_fd):
-                directory.rename(base_fd, name, fd, trashed)
+            with qemu_locks.fence(file.name, base_fd):
+                directories.rename(base_fd, file.name, fd, trashed)
         except BaseException:
-            _discard(*companions)
+            _discard(*there.companions)
             raise
         _carry(moves)
     return trashed
 
 
-def move_out(
-    layout: layouts.Layout, file: scans.CachedFile
-) -> scans.CachedFile:
+def move_out(file: base_file.BaseFile) -> base_file.BaseFile:
     """Move a file from the trash back into the cache; with what is known.
 
     The caller holds its lock.
@@ -217,34 +201,31 @@ def move_out(
     :raises FileExistsError: there is another one by now
     :raises OSError: it cannot be moved
     """
-    name = original(file.name)
-    with (
-        directory.opened(layout.base, follow=True) as base_fd,
-        _opened_trash(base_fd) as fd,
-    ):
-        _check(fd, file)
-        records = _records(layout, name)
-        companions = _records(layout, file.name)
+    back = dataclasses.replace(file, name=file.original, trashed=False)
+    with _opened(file.layout) as (base_fd, fd):
+        file.same(fd)
         # What is known is of no use without the file, but does no harm; the
         # file without it would count as one that has lost it.
-        there = os.path.lexists(layout.file(name))
+        taken = os.path.lexists(back.path)
         moves = [
-            (source, target, not there and _copy(layout, source, target))
-            for source, target in zip(companions, records, strict=True)
+            (source, target, not taken and _copy(file.layout, source, target))
+            for source, target in zip(
+                file.companions, back.companions, strict=True
+            )
         ]
-        directory.rename(fd, file.name, base_fd, name)
+        directories.rename(fd, file.name, base_fd, back.name)
         _carry(moves)
         # It is back, whatever comes of this.
         try:
-            directory.sync(base_fd)
-            status = statuses.status_of(name, base_fd)
+            directories.sync(base_fd)
+            stat = identity.stat_of(back.name, base_fd)
         except OSError as error:
-            LOG.debug('%s cannot be synced: %s', layout.base, error)
-            status = file.status
-    return scans.CachedFile(name, file.kind, status)
+            LOG.debug('%s cannot be synced: %s', file.layout.base, error)
+            return back
+    return dataclasses.replace(back, stat=stat)
 
 
-def delete(layout: layouts.Layout, file: scans.CachedFile) -> None:
+def delete(file: base_file.BaseFile) -> None:
     """Delete a file in the trash, for good.
 
     The caller holds its lock, and has checked that it may go.
@@ -253,29 +234,24 @@ def delete(layout: layouts.Layout, file: scans.CachedFile) -> None:
         another file
     :raises OSError: it cannot be deleted
     """
-    with (
-        directory.opened(layout.base, follow=True) as base_fd,
-        _opened_trash(base_fd) as fd,
-    ):
-        _check(fd, file)
-        with image_locks.fence(file.name, fd):
+    with _opened(file.layout) as (_base_fd, fd):
+        file.same(fd)
+        with qemu_locks.fence(file.name, fd):
             os.unlink(file.name, dir_fd=fd)
-    _discard(*_records(layout, file.name))
+    _discard(*file.companions)
 
 
 @contextlib.contextmanager
-def _opened_trash(base_fd: int) -> Iterator[int]:
+def _opened(layout: layouts.Layout) -> Iterator[tuple[int, int]]:
+    """Give handles of the cache and of its trash."""
     try:
-        with directory.opened_below(base_fd, *_BELOW_CACHE) as fd:
-            yield fd
+        with (
+            directories.opened(layout.base, follow=True) as base_fd,
+            directories.opened_below(base_fd, *_BELOW_CACHE) as fd,
+        ):
+            yield base_fd, fd
     except FileNotFoundError:
         raise errors.Changed('it has gone meanwhile') from None
-
-
-def _check(fd: int, file: scans.CachedFile) -> None:
-    status = statuses.status_of(file.name, fd, fresh=True)
-    if status.incarnation != file.status.incarnation:
-        raise errors.Changed('another file has taken its place meanwhile')
 
 
 def tidy(layout: layouts.Layout, stray: str) -> None:
@@ -284,5 +260,5 @@ def tidy(layout: layouts.Layout, stray: str) -> None:
     The caller holds the lock of its base file.
     """
     owner = os.path.splitext(stray)[0]
-    if statuses.gone(layout.file(owner)):
+    if identity.gone(layout.file(owner, trashed=True)):
         _discard(os.path.join(layout.trash, stray))

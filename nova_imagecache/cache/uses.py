@@ -7,25 +7,24 @@ import dataclasses
 
 from oslo_log import log as logging
 
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import scan
-from nova_imagecache.cache import state as states
-from nova_imagecache.cache import status as statuses
-from nova_imagecache import clock
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import sightings
+from nova_imagecache.cache import states
+from nova_imagecache import clocks
 from nova_imagecache import errors
-from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
 
 
-def _last_used(state: states.State, file: scan.CachedFile) -> float | None:
+def _last_used(state: states.State, file: base_file.BaseFile) -> float | None:
     sighting = state.sighting(file)
     return sighting.last_used if sighting else None
 
 
 def used_since(
     layout: layouts.Layout,
-    files: Collection[scan.CachedFile],
+    files: Collection[base_file.BaseFile],
     state: states.State,
 ) -> frozenset[str]:
     """Tell which files had a use noted after a state was read.
@@ -49,18 +48,17 @@ def used_since(
     )
 
 
-def note_use(layout: layouts.Layout, name: str, now: clock.Instant) -> None:
+def note_use(layout: layouts.Layout, name: str, now: clocks.Instant) -> None:
     """Remember that a file is used now, where touching it is refused.
 
     Best effort, as touching is: what cannot be written is not remembered.
     """
     try:
-        status = statuses.status_of(layout.file(name))
-        file = scan.CachedFile(name, names.kind_of(name), status)
+        file = base_file.BaseFile.named(layout, name)
 
         def add(state: states.State) -> states.State:
             old = state.sighting(file)
-            sighting = states.updated(file, old, now, used=True)
+            sighting = sightings.updated(file, old, now, used=True)
             return dataclasses.replace(
                 state, files={**state.files, name: sighting}
             )

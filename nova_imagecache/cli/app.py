@@ -11,10 +11,10 @@ from cliff import app
 from cliff import command
 from cliff import commandmanager
 
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import layouts
 from nova_imagecache.cli import config
 from nova_imagecache.cli import owner
-from nova_imagecache import conf as confs
+from nova_imagecache.conf import Settings
 
 _USAGE = 2
 
@@ -92,7 +92,7 @@ class Shell(app.App):
         """Refuse: there is nothing to do interactively."""
         self.parser.error('name a command, as in: nova-imagecache list')
 
-    def load_settings(self) -> confs.Settings:
+    def load_settings(self) -> Settings:
         """Read the configuration, and become who may act on it.
 
         :raises oslo_config.cfg.Error: a value makes no sense
@@ -105,7 +105,7 @@ class Shell(app.App):
         return settings
 
 
-def become_owner(settings: confs.Settings) -> None:
+def become_owner(settings: Settings) -> None:
     """Become who may act on a cache.
 
     :raises OSError: the change is refused
@@ -122,7 +122,7 @@ class NodeCommand(command.Command):
         lists are always fine
     """
 
-    settings: confs.Settings
+    settings: Settings
     exit_code = 0
 
     def run(self, parsed_args: argparse.Namespace) -> int:
@@ -131,7 +131,7 @@ class NodeCommand(command.Command):
         super().run(parsed_args)
         return self.exit_code
 
-    def load_settings(self, parsed_args: argparse.Namespace) -> confs.Settings:
+    def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
         """Find out which node, and become who may act on it.
 
         :raises oslo_config.cfg.Error: a value makes no sense

@@ -7,7 +7,9 @@ import os
 
 from oslo_config import cfg
 
-from nova_imagecache import conf as confs
+from nova_imagecache.conf import read_settings
+from nova_imagecache.conf import register_opts
+from nova_imagecache.conf import Settings
 from nova_imagecache import errors
 
 _PROJECT = 'nova'
@@ -27,7 +29,7 @@ def _default_files() -> list[str]:
 
 def load(
     config_files: Sequence[str] = (), instances_path: str | None = None
-) -> confs.Settings:
+) -> Settings:
     """Read the configuration of this node.
 
     :param config_files: these instead of those that Nova would find
@@ -37,7 +39,7 @@ def load(
     :raises nova_imagecache.errors.Error: there is no such directory
     """
     conf = cfg.ConfigOpts()
-    confs.register_opts(conf)
+    register_opts(conf)
     args = [f'--config-file={path}' for path in config_files]
     default_files = _default_files()
     try:
@@ -56,7 +58,7 @@ def load(
         # A dollar sign in it is one, and no reference to another option.
         path = os.path.abspath(instances_path).replace('$', '$$')
         conf.set_override('instances_path', path)
-    settings = confs.read_settings(conf)
+    settings = read_settings(conf)
     if not os.path.isdir(settings.instances_path):
         found = '' if config_files or default_files else 'no nova.conf found; '
         raise errors.Error(

@@ -15,14 +15,14 @@ import time
 from cliff import command
 from oslo_utils import units
 
-from nova_imagecache.cache import images
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cli import output
-from nova_imagecache import conf as confs
+from nova_imagecache.cache import layouts
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.conf import Settings
 from nova_imagecache import errors
+from nova_imagecache.fetch import images
 from nova_imagecache import names
-from nova_imagecache import passes
-from nova_imagecache import report as reports
+from nova_imagecache.passes import pipeline
+from nova_imagecache.passes import reports
 
 _CIRROS = names.get_cache_fname('cirros')
 _DEBIAN = names.get_cache_fname('debian')
@@ -122,7 +122,7 @@ class Demo(command.Command):
             )
         damage = not parsed_args.no_damage
         with tempfile.TemporaryDirectory(prefix='imagecache-demo-') as path:
-            node = confs.Settings(
+            node = Settings(
                 instances_path=path,
                 remove_unused=False,
                 checksum=True,
@@ -135,9 +135,9 @@ class Demo(command.Command):
         self._say('The node is gone again.')
         if not as_promised:
             raise errors.Error('this is not what should have been found')
-        return output.FINE
+        return exit_codes.FINE
 
-    def _show(self, node: confs.Settings, damage: bool) -> bool:
+    def _show(self, node: Settings, damage: bool) -> bool:
         layout = layouts.Layout.of(node)
         self._say(
             f'1. A compute node, in {node.instances_path}: three guests read '
@@ -155,10 +155,10 @@ class Demo(command.Command):
             'is written without a lock, and could still be growing. For now '
             'removal is switched off.'
         )
-        self._table(passes.Pass(node, inline=True).run())
+        self._table(pipeline.Pass(node, inline=True).run())
 
         self._say('3. The second pass reads the files again and compares.')
-        second = passes.Pass(node, inline=True).run()
+        second = pipeline.Pass(node, inline=True).run()
         self._table(second)
 
         if damage:
@@ -172,7 +172,7 @@ class Demo(command.Command):
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         else:
             self._say('4. No bit is flipped (--no-damage).')
-        third = passes.Pass(node, inline=True).run()
+        third = pipeline.Pass(node, inline=True).run()
         self._table(third)
         for file in third.corrupt:
             self._say(
@@ -190,14 +190,14 @@ class Demo(command.Command):
             'says what a pass would take: what no guest uses, and only when '
             'it is old enough.'
         )
-        preview = passes.Pass(removing).preview()
+        preview = pipeline.Pass(removing).preview()
         self._table(preview)
         self._say(
             '6. The pass takes it. For an hour it is in the trash, with the '
             'checksums.'
         )
         before_removal = set(os.listdir(layout.base))
-        fourth = passes.Pass(removing, inline=True).run()
+        fourth = pipeline.Pass(removing, inline=True).run()
         gone = before_removal - set(os.listdir(layout.base))
         for name in sorted(gone):
             self._print(f'  removed {name}')
@@ -207,7 +207,7 @@ class Demo(command.Command):
             f'{_RETIRED}. The next pass puts that back.'
         )
         _turn_up(layout)
-        fifth = passes.Pass(removing, inline=True).run()
+        fifth = pipeline.Pass(removing, inline=True).run()
         for file in fifth.restored:
             self._print(f'  {file.name}: {file.reason}')
 

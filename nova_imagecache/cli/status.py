@@ -5,39 +5,23 @@
 import argparse
 from typing import Any
 
-from cliff import columns
+from cliff.columns import FormattableColumn
 from cliff import show
-from oslo_utils import units
 
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import locks
+from nova_imagecache.cache import coordination
+from nova_imagecache.cache import layouts
 from nova_imagecache.cli import app
-from nova_imagecache.cli import commands
-from nova_imagecache.cli import output
-from nova_imagecache import clock as clocks
-from nova_imagecache.integrity import activity as activities
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import listing
+from nova_imagecache import clocks
 from nova_imagecache import names
-from nova_imagecache import passes
-from nova_imagecache import report as reports
+from nova_imagecache.passes import pipeline
+from nova_imagecache.passes import reports
+from nova_imagecache.scrub import activities
 
 
-class Rate(columns.FormattableColumn[float]):
-    """Bytes per second."""
-
-    def human_readable(self) -> str:
-        """Give it in MiB/s."""
-        return f'{self._value / units.Mi:.1f} MiB/s'
-
-
-class Limit(Rate):
-    """A rate that may not be exceeded; 0 for none."""
-
-    def human_readable(self) -> str:
-        """Say so where there is none."""
-        return super().human_readable() if self._value else 'no limit'
-
-
-class Scrub(columns.FormattableColumn[dict[str, Any] | None]):
+class Scrub(FormattableColumn[dict[str, Any] | None]):
     """What the scrub does, or the last one has done."""
 
     def human_readable(self) -> str:
@@ -45,7 +29,7 @@ class Scrub(columns.FormattableColumn[dict[str, Any] | None]):
         last = self._value
         if last is None:
             return 'none yet'
-        read = output.Bytes(last['bytes']).human_readable()
+        read = columns.Bytes(last['bytes']).human_readable()
         text = f'{read} read, {last["files"]} files done, on {last["host"]}'
         if last['running']:
             at = f'; at {last["current"]}' if last['current'] else ''
@@ -54,7 +38,7 @@ class Scrub(columns.FormattableColumn[dict[str, Any] | None]):
         return f'ended ({reason}): {text}'
 
 
-class Damage(columns.FormattableColumn[list[dict[str, Any]]]):
+class Damage(FormattableColumn[list[dict[str, Any]]]):
     """The files that are damaged, with ranges and guests."""
 
     def human_readable(self) -> str:
@@ -114,7 +98,8 @@ def _scrub(
     if last is None:
         return None
     return {
-        'running': last.ended is None and locks.scrub_held(layout),
+        'running': last.ended is None
+        and coordination.coordinator(layout).taken(),
         'host': last.host,
         'started_seconds_ago': round(clocks.elapsed(last.started, now)),
         'bytes': last.read,
@@ -140,11 +125,10 @@ class Status(app.NodeCommand, show.ShowOne):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """Look, and give the figures."""
-        report = passes.Pass(self.settings).preview()
-        commands.show_findings(report)
-        self.exit_code = output.exit_code(report)
+        report = pipeline.Pass(self.settings).preview()
+        listing.show_findings(report)
+        self.exit_code = exit_codes.of(report)
         coverage = report.coverage
-        damaged = [*report.corrupt, *report.unreadable]
         suspect = [
             names.printable(file.name) for file in report.files if file.suspect
         ]
@@ -153,21 +137,21 @@ class Status(app.NodeCommand, show.ShowOne):
             'cache_dir': report.cache_dir,
             'checksums': 'on' if self.settings.checksum else 'off',
             'files': coverage.files,
-            'bytes': output.Bytes(coverage.size),
-            'bytes_digested': output.Bytes(coverage.digested),
-            'bytes_verified': output.Bytes(coverage.verified),
+            'bytes': columns.Bytes(coverage.size),
+            'bytes_digested': columns.Bytes(coverage.digested),
+            'bytes_verified': columns.Bytes(coverage.verified),
             'percent_verified': round(100 * verified, 1),
-            'oldest_verification': output.Seconds(coverage.oldest),
-            'interval': output.Seconds(self.settings.checksum_interval),
+            'oldest_verification': columns.Seconds(coverage.oldest),
+            'interval': columns.Seconds(self.settings.checksum_interval),
             'queue_files': coverage.queue,
-            'queue_bytes': output.Bytes(coverage.queue_size),
-            'rate_needed': Rate(coverage.needed),
-            'rate_limit': Limit(coverage.limit),
+            'queue_bytes': columns.Bytes(coverage.queue_size),
+            'rate_needed': columns.Rate(coverage.needed),
+            'rate_limit': columns.Limit(coverage.limit),
             'rate_sufficient': coverage.sufficient,
             'scrub': Scrub(
                 _scrub(layouts.Layout.of(self.settings), clocks.now())
             ),
             'suspect': suspect,
-            'damaged': Damage([_damage(file) for file in damaged]),
+            'damaged': Damage([_damage(file) for file in report.bad]),
         }
         return tuple(values), tuple(values.values())

@@ -4,16 +4,12 @@
 
 from nova_imagecache.conf.opts import list_opts
 from nova_imagecache.conf.opts import register_opts
-from nova_imagecache.conf.settings import decode
-from nova_imagecache.conf.settings import encode
 from nova_imagecache.conf.settings import read_paths
 from nova_imagecache.conf.settings import read_settings
 from nova_imagecache.conf.settings import Settings
 
 __all__ = [
     'Settings',
-    'decode',
-    'encode',
     'list_opts',
     'read_paths',
     'read_settings',

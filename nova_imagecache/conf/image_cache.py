@@ -359,11 +359,11 @@ DRIVER_OPTS = [
         help="""
 Make no new disk from a base file that is known to be bad.
 
-Read by the driver in nova-compute only. A bad base file that nobody uses goes
-to the trash, pinned or not, and Nova fetches the image anew. One that is in
-use stays, and the build fails on this host, so that the scheduler tries
-another. A guest that was there before is always started, and the log says
-so.
+Read by the driver in nova-compute, and by ``cache_image`` for drivers beside
+Nova. A bad base file that nobody uses goes to the trash, pinned or not, and
+the image is fetched anew. One that is in use stays, and the build fails on
+this host, so that the scheduler tries another. A guest that was there before
+is always started, and the log says so.
 
 Each such failure counts as a failed build of this host, and the scheduler
 weighs the host down for it until a build succeeds here
@@ -379,3 +379,5 @@ Related options:
 
 #: Options that only this package has.
 OWN_OPTS = [*CHECKSUM_OPTS, *REMOVAL_OPTS, *DRIVER_OPTS]
+
+ALL_OPTS = [*NOVA_OPTS, *OWN_OPTS]

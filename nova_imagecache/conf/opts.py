@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from oslo_config import cfg
 
-from nova_imagecache.conf import host
+from nova_imagecache.conf import host_options
 from nova_imagecache.conf import image_cache
 
 
@@ -31,26 +31,19 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     second definition with another help text, in either order, and only ours
     gives way.
     """
-    _register(conf, host.OPTS)
-    _register(conf, host.LIBVIRT_OPTS, group='libvirt')
+    _register(conf, host_options.OPTS)
+    _register(conf, host_options.LIBVIRT_OPTS, group='libvirt')
     conf.register_group(image_cache.make_group())
     # Read anew in each pass, so they may change under a running service.
     for opt in image_cache.OWN_OPTS:
         opt.mutable = True
-    _register(
-        conf,
-        [*image_cache.NOVA_OPTS, *image_cache.OWN_OPTS],
-        group=image_cache.GROUP,
-    )
+    _register(conf, image_cache.ALL_OPTS, group=image_cache.GROUP)
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """List the options for oslo-config-generator and the documentation."""
     return [
-        ('DEFAULT', list(host.OPTS)),
-        ('libvirt', list(host.LIBVIRT_OPTS)),
-        (
-            image_cache.GROUP,
-            [*image_cache.NOVA_OPTS, *image_cache.OWN_OPTS],
-        ),
+        ('DEFAULT', list(host_options.OPTS)),
+        ('libvirt', list(host_options.LIBVIRT_OPTS)),
+        (image_cache.GROUP, list(image_cache.ALL_OPTS)),
     ]

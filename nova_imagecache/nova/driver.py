@@ -11,9 +11,9 @@ from nova.virt.libvirt import driver
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from nova_imagecache import conf as confs
+from nova_imagecache.conf import read_settings
 from nova_imagecache import names
-from nova_imagecache.nova import gate as gates
+from nova_imagecache.nova import gate
 from nova_imagecache.nova import manager
 
 LOG = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class LibvirtDriver(driver.LibvirtDriver):
         self.image_cache_manager = manager.NovaImageCacheManager(
             self._host.get_connection
         )
-        self._gate = gates.Gate(self.image_cache_manager)
-        self.image_backend = gates.Backend(
+        self._gate = gate.Gate(self.image_cache_manager)
+        self.image_backend = gate.Backend(
             self._gate, manager.CONF.use_cow_images
         )
 
@@ -54,7 +54,7 @@ class LibvirtDriver(driver.LibvirtDriver):
 
         :raises oslo_config.cfg.Error: one does
         """
-        confs.read_settings(manager.CONF)
+        read_settings(manager.CONF)
         super().init_host(host)
 
     def cleanup_host(self, host: str) -> None:
@@ -79,7 +79,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         """
         name = names.get_cache_fname(image_id)
         self._gate.check(name, image_id)
-        return self.image_cache_manager.cache_image(context, image_id)
+        return self.image_cache_manager.precache(context, image_id)
 
     # Nova makes swap, kernel and ramdisk anew in these.
     finish_migration = _with_open_gate('finish_migration')
@@ -100,7 +100,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         name = names.get_cache_fname(image_id)
         try:
             self._gate.check(name, image_id)
-        except gates.DamagedBaseFile as error:
+        except gate.DamagedBaseFile as error:
             LOG.warning('The disk is flattened: %s', error, instance=instance)
             self._rebase_with_qemu_img(backend.path, None)
         else:

@@ -100,11 +100,17 @@ class Gate:
         exists: Callable[[], bool] | None,
     ) -> str | None:
         """Do what can be done; say what damage forbids to make the disk."""
-        damage = self._images.damage_of(name)
-        if damage is None:
-            return None
+        answer = self._images.soundness_of(name)
         file = f'{name} of image {image_id}' if image_id else name
-        details = {'file': file, 'damage': damage}
+        if answer.is_untold:
+            LOG.warning(
+                'Whether base file %(file)s may be used cannot be told: '
+                '%(reason)s',
+                {'file': file, 'reason': answer.reason},
+            )
+        if not answer.is_bad:
+            return None
+        details = {'file': file, 'damage': answer.reason}
         passes = exists is not None and (_OPEN.get() or exists())
         if passes or not CONF.image_cache.refuse_damaged_base_images:
             LOG.error(
@@ -120,19 +126,20 @@ class Gate:
         )()
         # What is there may be another file by now, whatever kept the one that
         # was judged.
-        damage = self._images.damage_of(name)
-        if damage is not None:
+        answer = self._images.soundness_of(name)
+        if answer.is_bad:
             LOG.error(
                 'Base file %(file)s is %(damage)s, and stays: %(reason)s',
-                details | {'damage': damage, 'reason': reason},
+                details | {'damage': answer.reason, 'reason': reason},
             )
-        elif reason is None:
+            return answer.reason
+        if reason is None:
             LOG.warning(
                 'Base file %(file)s is %(damage)s. Nobody uses it, so it is '
                 'in the trash, and made anew.',
                 details,
             )
-        return damage
+        return None
 
 
 def _reads_base(kind: Any, arguments: dict[str, Any]) -> bool:

@@ -12,11 +12,11 @@ from nova.virt import images
 from oslo_log import log as logging
 
 from nova_imagecache.cache import locks
-from nova_imagecache import fetch
+from nova_imagecache.fetch import caching
 from nova_imagecache import manager
 from nova_imagecache import names
 from nova_imagecache.nova import privsep
-from nova_imagecache import report as reports
+from nova_imagecache.passes import reports
 
 LOG = logging.getLogger(__name__)
 
@@ -69,17 +69,18 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             )
         return super().update(context, listed(), mappings)
 
-    def cache_image(self, context: Any, image_id: str) -> bool:
+    def precache(self, context: Any, image_id: str) -> bool:
         """Fetch an image before it is needed, under its lock.
 
         :returns: whether it was fetched; otherwise it was there, or came back
             from the trash
+        :raises nova_imagecache.errors.KnownDamage: it is there, and bad
         """
         layout = self._layout
         name = names.get_cache_fname(image_id)
-        path = fetch.prepare(layout, name)
+        path = caching.prepare(layout, name)
         with locks.nova_lock(layout, name, blocking=True):
-            if fetch.is_there(layout, name, privsep.touch):
+            if caching.is_there(layout, name, privsep.touch):
                 LOG.info('Image %s is cached already', image_id)
                 return False
             LOG.info('Caching image %s by request', image_id)

@@ -12,7 +12,7 @@ import os
 
 import nova.privsep
 
-from nova_imagecache.cache import status
+from nova_imagecache.cache import identity
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
@@ -32,7 +32,7 @@ def read(path: str, offset: int, length: int) -> bytes:
     :param length: bytes at most
     :raises OSError: as open(2) and pread(2); EINVAL when it is no file
     """
-    fd = status.open_regular(path)
+    fd = identity.open_regular(path)
     try:
         return os.pread(fd, length, offset)
     finally:

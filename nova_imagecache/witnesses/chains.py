@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dataclasses
 import os
 
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from nova_imagecache import names
 from nova_imagecache.witnesses import domain_xml
 from nova_imagecache.witnesses import libvirt_connection
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 
 
 def _one_line(error: Exception) -> str:

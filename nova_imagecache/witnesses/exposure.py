@@ -10,9 +10,8 @@ import dataclasses
 import os
 import stat
 
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import status as statuses
-from nova_imagecache.witnesses import chains as disk_chains
+from nova_imagecache.cache import identity
+from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import disk_header
 from nova_imagecache.witnesses import qcow2_map
 
@@ -81,7 +80,7 @@ def _through(
 
 
 def _open_layers(
-    chain: disk_chains.Chain, stack: contextlib.ExitStack
+    chain: chains.Chain, stack: contextlib.ExitStack
 ) -> list[qcow2_map.Map]:
     if len(chain.paths) > _MOST_LAYERS:
         raise qcow2_map.NoMap('it has too many layers')
@@ -96,7 +95,7 @@ def _open_layers(
 
 
 def _expose(
-    chain: disk_chains.Chain,
+    chain: chains.Chain,
     ranges: Sequence[tuple[int, int]],
     budget: _Budget,
 ) -> tuple[Extent, ...]:
@@ -113,23 +112,23 @@ def _expose(
 
 
 def expose(
-    layout: layouts.Layout,
     base_file: str,
     ranges: Sequence[tuple[int, int]],
-    chains: Sequence[disk_chains.Chain],
+    disks: Sequence[chains.Chain],
 ) -> list[Exposure]:
     """Say how each guest fares with bad bytes in a base file.
 
     From what is on the disk: a running guest may have written more than its
     QEMU has noted there.
 
+    :param base_file: its path
     :param ranges: first byte, and the one after the last
-    :param chains: the disks that lead to it
+    :param disks: those that lead to it
     :returns: nothing where the base file is not raw, as the offsets in it are
         not those that guests see
     """
     try:
-        fd = statuses.open_regular(layout.file(base_file))
+        fd = identity.open_regular(base_file)
         try:
             raw = disk_header.read_header(fd).format == 'raw'
         finally:
@@ -142,7 +141,7 @@ def expose(
         Exposure(
             chain.guest,
             os.path.basename(chain.paths[0]),
-            _expose(chain, ranges, _Budget(len(chains))),
+            _expose(chain, ranges, _Budget(len(disks))),
         )
-        for chain in chains
+        for chain in disks
     ]

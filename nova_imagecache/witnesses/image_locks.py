@@ -5,11 +5,11 @@
 from collections.abc import Collection
 import errno
 
-from nova_imagecache.cache import image_locks
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import trash
 from nova_imagecache import names
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 
 
 class ImageLockWitness:
@@ -29,13 +29,19 @@ class ImageLockWitness:
 
         And which of those in the trash, by the name that they have there.
         """
-        asked = [name for name in base_files if names.kind_of(name).is_base]
-        asked += [file.name for file in trash.scan(self._layout).files]
+        asked = {
+            name: self._layout.file(name)
+            for name in base_files
+            if names.kind_of(name).is_base
+        }
+        asked |= {
+            file.name: file.path for file in trash.scan(self._layout).files
+        }
         held = set()
         notes = []
-        for name in asked:
+        for name, path in asked.items():
             try:
-                if self._held(self._layout.file(name)):
+                if self._held(path):
                     held.add(name)
             except OSError as error:
                 # What has gone, or is no file, is nobody's.
@@ -59,5 +65,5 @@ class ImageLockWitness:
 
     def _held(self, path: str) -> bool:
         if self._works is None:
-            self._works = image_locks.work_on(path)
-        return self._works and image_locks.in_use(path)
+            self._works = qemu_locks.work_on(path)
+        return self._works and qemu_locks.in_use(path)

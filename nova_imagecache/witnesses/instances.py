@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from nova_imagecache import names
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 
 #: Block device mappings of each instance, by its UUID. As Nova's
 #: BlockDeviceMapping, or dictionaries with the same keys.

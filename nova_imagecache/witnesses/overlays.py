@@ -2,7 +2,6 @@
 
 """The witness that reads the headers of all disks below instances_path."""
 
-from collections.abc import Callable
 from collections.abc import Collection
 import contextlib
 import errno
@@ -11,12 +10,13 @@ import os
 import stat
 import time
 
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
+from nova_imagecache import host
 from nova_imagecache import names
 from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import disk_header
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 
 # How often what changed during the scan is scanned again before giving up.
 _ROUNDS = 10
@@ -35,13 +35,6 @@ _DISK_INFO_LIMIT = 1024 * 1024
 
 # Nova renames the directory of a guest that is resized or deleted.
 _SUFFIXES = ('_del', '_resize')
-
-
-#: Reads a part of a file with privilege: its path, an offset and a length.
-#: May raise anything. A guest's owner may have put something else in the
-#: place of a disk, so it has to open with O_NOFOLLOW, and to refuse what is no
-#: regular file.
-ReadAsRoot = Callable[[str, int, int], bytes]
 
 #: A directory as it was listed: when it differs, entries may have come.
 _Stamp = tuple[int, int, int, int]
@@ -74,7 +67,7 @@ def _declared_raw(directory: str, name: str) -> bool:
     guest owns every byte of such a disk, so a header in it is no promise.
     """
     try:
-        fd = statuses.open_regular(os.path.join(directory, _DISK_INFO))
+        fd = identity.open_regular(os.path.join(directory, _DISK_INFO))
         with os.fdopen(fd, 'rb') as file:
             formats = json.loads(file.read(_DISK_INFO_LIMIT))
         return any(
@@ -96,7 +89,7 @@ def _guest(root: str, directory: str, name: str) -> str:
 
 
 def _read_as_root(
-    path: str, read: ReadAsRoot
+    path: str, read: host.ReadAsRoot
 ) -> tuple[os.stat_result, disk_header.DiskHeader]:
     """Read the header of a disk that this process may not open."""
     status = os.stat(path)
@@ -136,7 +129,9 @@ class OverlayWitness:
     """
 
     def __init__(
-        self, layout: layouts.Layout, read_as_root: ReadAsRoot | None = None
+        self,
+        layout: layouts.Layout,
+        read_as_root: host.ReadAsRoot | None = None,
     ) -> None:
         """Look at nothing yet.
 

@@ -1,51 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which witnesses are asked, and what the host lends them."""
+"""Which witnesses are asked: the one place that makes them."""
 
-import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.cache import removal
-from nova_imagecache import conf as confs
+from nova_imagecache.cache import layouts
+from nova_imagecache.conf import Settings
+from nova_imagecache.host import Host
 from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import image_locks
+from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import libvirt_connection
 from nova_imagecache.witnesses import overlays
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 
 
-@dataclasses.dataclass(frozen=True)
-class Lent:
-    """What a host lends; kept from pass to pass.
+class Assembly:
+    """Makes the witnesses of each pass, with what the host lends.
 
-    :ivar connection: its own connection to libvirt
-    :ivar read_as_root: reads headers of disks that it may not read itself
-    :ivar touch_as_root: renews timestamps that it may not renew itself
+    Keep it from pass to pass: it remembers a question that libvirt has not
+    answered.
+
+    :ivar host: what the host lends
     """
 
-    connection: libvirt_connection.HostConnection | None = None
-    read_as_root: overlays.ReadAsRoot | None = None
-    touch_as_root: removal.Touch | None = None
+    def __init__(self, host: Host | None = None) -> None:
+        """Make none yet.
 
-
-NOTHING = Lent()
-
-
-def assemble(
-    settings: confs.Settings, layout: layouts.Layout, lent: Lent
-) -> list[testimonies.Witness]:
-    """Give the witnesses that are named, but for the host's instances.
-
-    And for the overlays, which are always asked, and last no longer than a
-    pass.
-    """
-    witnesses: list[testimonies.Witness] = []
-    if 'libvirt' in settings.witnesses:
-        witnesses.append(
-            domains.DomainWitness(
-                settings.libvirt_uri, settings.host, lent.connection
-            )
+        :param host: without it we have our own means only
+        """
+        self.host = Host() if host is None else host
+        connect = self.host.connect
+        self._connection = (
+            None
+            if connect is None
+            else libvirt_connection.HostConnection(connect)
         )
-    if 'locks' in settings.witnesses:
-        witnesses.append(image_locks.ImageLockWitness(layout))
-    return witnesses
+
+    def instances(
+        self,
+        settings: Settings,
+        all_instances: Iterable[Any] | None,
+        mappings: instances.BlockDeviceMappings | None,
+    ) -> list[testimonies.Witness]:
+        """Give the witness that has the host's list, if it is asked."""
+        if 'instances' not in settings.witnesses:
+            return []
+        return [instances.InstanceWitness(all_instances, mappings)]
+
+    def overlays(self, layout: layouts.Layout) -> overlays.OverlayWitness:
+        """Give the witness that is always asked, anew for each pass."""
+        return overlays.OverlayWitness(layout, self.host.read_as_root)
+
+    def others(
+        self, settings: Settings, layout: layouts.Layout
+    ) -> list[testimonies.Witness]:
+        """Give those beside these two, as far as they are named."""
+        witnesses: list[testimonies.Witness] = []
+        if 'libvirt' in settings.witnesses:
+            witnesses.append(
+                domains.DomainWitness(
+                    settings.libvirt_uri, settings.host, self._connection
+                )
+            )
+        if 'locks' in settings.witnesses:
+            witnesses.append(image_locks.ImageLockWitness(layout))
+        return witnesses

@@ -22,20 +22,20 @@ import traceback
 from typing import Any
 import uuid
 
-from nova_imagecache.cache import images
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import trash
-from nova_imagecache import clock as clocks
-from nova_imagecache import conf as confs
-from nova_imagecache import decide
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache.fetch import images
 from nova_imagecache import hook
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import reader as readers
 from nova_imagecache import names
-from nova_imagecache import passes
-from nova_imagecache import scrubber
+from nova_imagecache.passes import decide
+from nova_imagecache.passes import pipeline
+from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import scrubber
 from nova_imagecache.witnesses import instances
 from tests import base
 
@@ -99,9 +99,9 @@ class Place:
         """A file that tells all to stop."""
         return os.path.join(self.path, 'stop')
 
-    def settings(self, host: str) -> confs.Settings:
+    def settings(self, host: str) -> Settings:
         """Give the options of a host."""
-        return confs.Settings(
+        return Settings(
             instances_path=self.instances,
             host=host,
             original_minimum_age=0,
@@ -274,7 +274,7 @@ class Worker:
         if not found:
             time.sleep(0.01)
             return
-        name = trash.original(self._random.choice(found).name)
+        name = self._random.choice(found).original
         with self._guest() as (guest, directory):
             with locks.nova_lock(self._layout, name, blocking=True):
                 if not self._is_somewhere(name):
@@ -292,8 +292,7 @@ class Worker:
 
     def _is_somewhere(self, name: str) -> bool:
         return os.path.exists(self._layout.file(name)) or any(
-            trash.original(file.name) == name
-            for file in trash.scan(self._layout).files
+            file.original == name for file in trash.scan(self._layout).files
         )
 
     def run(self) -> None:
@@ -333,7 +332,7 @@ class Worker:
 
     def manage(self) -> None:
         """Make a pass."""
-        report = passes.Pass(
+        report = pipeline.Pass(
             self._place.settings(self._slot),
             [instances.InstanceWitness([])],
             self._place.clock,
@@ -355,7 +354,7 @@ class Worker:
             self._place.settings('first'), readers.Means(), self._place.clock
         )
         for result in one.run():
-            if result.finding.verdict is knowledges.Verdict.CORRUPT:
+            if result.finding.verdict is knowledge.Verdict.CORRUPT:
                 raise Fault(f'{result.name}: {result.finding.note}')
             if not result.finding.skipped:
                 self.note('scrubbed')

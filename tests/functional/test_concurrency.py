@@ -13,8 +13,8 @@ import shutil
 import time
 
 from nova_imagecache.cache import trash
-from nova_imagecache import clock as clocks
-from nova_imagecache import passes
+from nova_imagecache import clocks
+from nova_imagecache.passes import pipeline
 from nova_imagecache.witnesses import instances
 from tests import base
 from tests.functional import busy_cache
@@ -127,7 +127,7 @@ class ConcurrencyTest(base.TestCase):
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def make_pass(self, host: str, later: float = 0) -> None:
-        report = passes.Pass(
+        report = pipeline.Pass(
             self.place.settings(host),
             [instances.InstanceWitness([])],
             lambda: self.place.clock(later),

@@ -27,8 +27,8 @@ import ddt
 import fixtures
 
 from nova_imagecache.cli import app
-from nova_imagecache import passes
-from nova_imagecache import report as reports
+from nova_imagecache.outlets import log
+from nova_imagecache.passes import pipeline
 from nova_imagecache.witnesses import overlays
 from tests import base
 from tests import crash_node
@@ -166,7 +166,7 @@ class CrashPointsTestCase(base.TestCase):
 
     def make_pass(self) -> list[str]:
         report = self.node.run()
-        reports.log_report(report)
+        log.tell(report)
         return [*report.vetoes, *report.problems]
 
     def read(self, path: str) -> str:
@@ -267,11 +267,11 @@ class FailingTest(CrashPointsTestCase):
         """Make the pass as an operator does; give what he sees."""
         conf = os.path.join(self.temporary, 'nova.conf')
         stderr = io.StringIO()
-        one_pass = functools.partial(passes.Pass, clock=self.node.clock)
+        one_pass = functools.partial(pipeline.Pass, clock=self.node.clock)
         with (
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(stderr),
-            base.patched(passes, 'Pass', one_pass),
+            base.patched(pipeline, 'Pass', one_pass),
         ):
             code = app.main(['--config-file', conf, 'pass'])
         return [f'code {code}', *stderr.getvalue().splitlines()]

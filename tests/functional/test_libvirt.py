@@ -16,10 +16,10 @@ from typing import Any
 
 import libvirt
 
-from nova_imagecache.cache import image_locks
+from nova_imagecache.cache import qemu_locks
 from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import libvirt_connection
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 from tests import base
 from tests.unit import test_domains
 from tests.unit import test_scrubber
@@ -267,7 +267,7 @@ class GuestTest(LibvirtTestCase):
         self.assertIn('running QEMU', file.reason)
         self.assertIn(self.name, self.node.files())
         guest.destroy()
-        test_scrubber.wait_for(lambda: not image_locks.in_use(self.base_path))
+        test_scrubber.wait_for(lambda: not qemu_locks.in_use(self.base_path))
         # It counts as used until then.
         self.node.clock.advance(25 * base.HOUR)
         self.node.run()

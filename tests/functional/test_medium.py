@@ -12,12 +12,13 @@ import subprocess
 import threading
 from typing import Any
 
-from nova_imagecache.cache import layout as layouts
-from nova_imagecache.integrity import ledger as ledgers
-from nova_imagecache.integrity import limiter as limiters
-from nova_imagecache.integrity import reader as readers
-from nova_imagecache import passes
-from nova_imagecache import scrubber
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import layouts
+from nova_imagecache.content import ledgers
+from nova_imagecache.passes import pipeline
+from nova_imagecache.scrub import limiters
+from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import scrubber
 from tests import base
 from tests import scrubbing
 
@@ -107,7 +108,9 @@ class MediumTestCase(base.TestCase):
         self.assertIs(Verdict.GOOD, self.scrub(node)[name].verdict)
         base.flip_bit(path, 3 * BLOCK + 5)
         self.assertIs(Verdict.CORRUPT, self.scrub(node)[name].verdict)
-        ledger = ledgers.load_any(node.layout, name)
+        ledger = ledgers.Ledger.load(
+            base_file.BaseFile.named(node.layout, name)
+        )
         assert ledger is not None
         self.assertEqual({3: scrubbing.CORRUPT}, ledgers.spread(ledger.bad))
         base.flip_bit(path, 3 * BLOCK + 5)
@@ -269,7 +272,7 @@ class FailingDiskTest(MediumTestCase):
         findings = self.scrub(node)
         self.assertIs(Verdict.GOOD, findings[other].verdict)
         layout = layouts.Layout.of(node.settings)
-        ledger = ledgers.load_any(layout, name)
+        ledger = ledgers.Ledger.load(base_file.BaseFile.named(layout, name))
         assert ledger is not None
         self.assertEqual(
             {2: scrubbing.UNREADABLE, 4: scrubbing.CORRUPT},
@@ -279,7 +282,7 @@ class FailingDiskTest(MediumTestCase):
             f'bytes {2 * BLOCK}-{3 * BLOCK - 1} are unreadable',
             findings[name].note,
         )
-        report = passes.Pass(node.settings, clock=node.clock).preview()
+        report = pipeline.Pass(node.settings, clock=node.clock).preview()
         file_report = self.file_of(report, name)
         self.assertEqual((guest,), file_report.users)
         self.assertIs(Verdict.CORRUPT, file_report.checksum)

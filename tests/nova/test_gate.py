@@ -21,10 +21,10 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_utils.fixture import uuidsentinel
 
 from nova_imagecache import coalesce
-from nova_imagecache.integrity import checksum
-from nova_imagecache.integrity import knowledge as knowledges
+from nova_imagecache.content import knowledge
 from nova_imagecache import names
 from nova_imagecache.nova import gate
+from nova_imagecache.scrub import checksums
 from tests import base as plain
 from tests.nova import base
 from tests.unit import test_coalesce
@@ -275,7 +275,7 @@ class GateTest(base.NodeTestCase):
         self.add_bad_image(base.IMAGE)
         for error in (OSError(errno.EIO, 'Input/output error'), KeyError(1)):
             with mock.patch.object(
-                knowledges, 'recall', autospec=True, side_effect=error
+                knowledge, 'recall', autospec=True, side_effect=error
             ):
                 self.make_disk()
             self.assert_made_of_what_was_there()
@@ -341,7 +341,7 @@ class GateTest(base.NodeTestCase):
         self.add_bad_image(base.IMAGE)
         self.node.add_overlay(OTHER, self.name)
         with mock.patch.object(
-            checksum,
+            checksums,
             'read_stored_checksum',
             autospec=True,
             side_effect=OSError(errno.EIO, 'Input/output error'),

@@ -39,9 +39,9 @@ from nova.virt.libvirt import imagebackend
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_config import cfg
 
-from nova_imagecache import conf as confs
+from nova_imagecache.conf import register_opts
 from nova_imagecache import names
-from nova_imagecache import report as reports
+from nova_imagecache.passes import reports
 from tests import base
 
 DRIVER = 'imagecache_ext.LibvirtDriver'
@@ -243,7 +243,7 @@ class ServersTestCase(functional.ServersTestBase):
         self.nodes: dict[str, base.Node] = {}
         self.downloads: list[str] = []
         self._improve_glance()
-        confs.register_opts(cfg.CONF)
+        register_opts(cfg.CONF)
         # What was removed can be looked at.
         self.options(removed_image_retention_seconds=100 * LONG)
         self.clock: Any = base.FakeClock()

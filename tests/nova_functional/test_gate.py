@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any
 
-from nova_imagecache import clock as clocks
+from nova_imagecache import clocks
 from nova_imagecache import names
 from tests import base as plain
 from tests.nova_functional import base

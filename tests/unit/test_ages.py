@@ -8,9 +8,9 @@ from typing import Any
 
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import uses
-from nova_imagecache import decide
-from nova_imagecache import passes
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.passes import decide
+from nova_imagecache.passes import pipeline
+from nova_imagecache.witnesses import testimonies
 from tests import base
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
@@ -82,7 +82,7 @@ class ClockTest(base.NodeTestCase):
 
     def test_a_use_noted_by_a_host_whose_clock_is_late_counts(self) -> None:
         self.node.set_age(self.name, 365 * base.DAY)
-        real = passes.Pass._prepare
+        real = pipeline.Pass._prepare
 
         def late(*args: Any) -> Any:
             now = self.node.clock()
@@ -92,7 +92,7 @@ class ClockTest(base.NodeTestCase):
             self.assertEqual(now, self.node.clock())
             return real(*args)
 
-        self.patch(passes.Pass, '_prepare', late)
+        self.patch(pipeline.Pass, '_prepare', late)
         file = self.file_of(self.node.run(), self.name)
         self.assertIn('noted', file.reason)
         self.assertIn(self.name, self.node.files())
@@ -126,8 +126,22 @@ class ClockTest(base.NodeTestCase):
         self.assertIn('ahead of that of the storage', str(reason))
         self.assertIn(self.name, self.node.files())
         self.patch(publish, 'current_time', real)
+        self.spoil()
         self.assertIsNone(self.node.make_pass().set_aside(self.name))
         self.assertEqual({self.name}, self.node.trash())
+
+    def spoil(self) -> None:
+        """Have it known that the file is bad."""
+        self.node.configure(checksum=True, remove_unused=False)
+        self.node.run()
+        base.flip_bit(self.node.base_path(self.name))
+        self.node.run()
+
+    def test_what_is_not_known_to_be_bad_is_not_set_aside(self) -> None:
+        self.node.set_age(self.name, base.HOUR)
+        reason = self.node.make_pass().set_aside(self.name)
+        self.assertEqual('it is not known to be bad', reason)
+        self.assertIn(self.name, self.node.files())
 
     def test_what_was_used_lately_is_not_set_aside(self) -> None:
         self.node.set_age(self.name, decide.FLOOR_SECONDS - 1)

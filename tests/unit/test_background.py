@@ -2,6 +2,7 @@
 
 """The manager and the process that it starts: real ones."""
 
+import io
 import json
 import os
 import subprocess
@@ -11,12 +12,12 @@ from typing import Any
 import fixtures
 import psutil
 
-from nova_imagecache import background
-from nova_imagecache.cache import locks
-from nova_imagecache import conf as confs
+from nova_imagecache.cache import coordination
 from nova_imagecache import hook
-from nova_imagecache.integrity import activity as activities
-from nova_imagecache.integrity import schedule
+from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import background
+from nova_imagecache.scrub import pipe
+from nova_imagecache.scrub import schedule
 from tests import base
 from tests import scrubbing
 from tests.unit import test_scrubber
@@ -235,17 +236,17 @@ class BackgroundTest(base.NodeTestCase):
 
 HOLD = """
 import sys
-from nova_imagecache.cache import layout, locks
-where = layout.Layout(sys.argv[1], sys.argv[1] + '/_base')
-with locks.scrub_lock(where):
+from nova_imagecache.cache import coordination, layouts
+where = layouts.Layout(sys.argv[1], sys.argv[1] + '/_base')
+with coordination.coordinator(where).turn():
     print('held', flush=True)
     sys.stdin.read()
 """
 
 PARENT = """
 import json, os, sys
-from tests import base
 from nova_imagecache import hook
+from tests import base
 from tests.unit import test_scrubber
 conf = base.make_conf(**json.loads(sys.argv[1]))
 manager = hook.ImageCacheManager(conf)
@@ -314,9 +315,12 @@ class StartTest(base.NodeTestCase):
 
     def test_the_settings_survive_the_pipe(self) -> None:
         settings = self.node.settings
-        self.assertEqual(settings, confs.decode(confs.encode(settings)))
-        for line in ('', '{}', '[]', '7', '{"instances_path": "/"}'):
-            self.assertRaises(ValueError, confs.decode, line)
+        end, ours = pipe.open_with(settings)
+        os.close(ours)
+        with open(end, 'rb') as stream:
+            self.assertEqual(settings, pipe.receive(stream))
+        for line in (b'', b'{}', b'[]', b'7', b'{"instances_path": "/"}'):
+            self.assertRaises(ValueError, pipe.receive, io.BytesIO(line))
 
     def test_a_scrub_without_settings_is_one_line(self) -> None:
         done = subprocess.run(
@@ -330,16 +334,16 @@ class StartTest(base.NodeTestCase):
     def test_a_lock_is_asked_for_without_being_taken_or_given_up(
         self,
     ) -> None:
-        self.assertFalse(locks.scrub_held(self.node.layout))
-        with locks.scrub_lock(self.node.layout):
-            self.assertTrue(locks.scrub_held(self.node.layout))
+        self.assertFalse(coordination.coordinator(self.node.layout).taken())
+        with coordination.coordinator(self.node.layout).turn():
+            self.assertTrue(coordination.coordinator(self.node.layout).taken())
             # Another process still sees it held.
             done = subprocess.run(
                 [sys.executable, '-c', HOLD, self.node.layout.instances],
                 stdin=subprocess.DEVNULL, capture_output=True, text=True,
             )  # fmt: skip
             self.assertIn('Locked', done.stderr)
-        self.assertFalse(locks.scrub_held(self.node.layout))
+        self.assertFalse(coordination.coordinator(self.node.layout).taken())
 
     def test_one_that_is_coming_up_is_not_started_again(self) -> None:
         self.patch(background, '_PROGRAM', ('-c', 'pass'))

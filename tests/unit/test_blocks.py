@@ -8,20 +8,20 @@ import hypothesis
 from hypothesis import strategies as st
 import xxhash
 
-from nova_imagecache import conf as confs
 from nova_imagecache.conf import image_cache
-from nova_imagecache.integrity import blocks as block_maps
-from nova_imagecache.integrity import digests
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import blockmap
+from nova_imagecache.content import digests
 from tests import base
 
-Blocks = block_maps.Blocks
+Blocks = blockmap.Blocks
 
 
 @ddt.ddt
 class DigestTest(base.TestCase):
     def test_the_option_offers_what_there_is_the_default_first(self) -> None:
         self.assertEqual(image_cache.CHECKSUM_ALGORITHMS, digests.ALGORITHMS)
-        self.assertEqual('xxh3_128', confs.Settings('/').checksum_algorithm)
+        self.assertEqual('xxh3_128', Settings('/').checksum_algorithm)
 
     def test_the_digests_are_those_of_the_libraries(self) -> None:
         data = random.Random(1).randbytes(100000)
@@ -55,9 +55,9 @@ class BlocksTest(base.TestCase):
     def test_a_ledger_has_a_bounded_number_of_blocks(
         self, size: int, expected: int
     ) -> None:
-        block_size = block_maps.block_size_for(size)
+        block_size = blockmap.block_size_for(size)
         self.assertEqual(expected, block_size)
-        self.assertLessEqual(-(-size // block_size), block_maps.MOST_BLOCKS)
+        self.assertLessEqual(-(-size // block_size), blockmap.MOST_BLOCKS)
 
     def test_nothing_is_known_at_first(self) -> None:
         blocks = Blocks('xxh3_128', 10000, 4096)

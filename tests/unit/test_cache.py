@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
 import errno
 import fcntl
 import json
@@ -14,13 +15,15 @@ import fixtures
 import hypothesis
 from hypothesis import strategies as st
 
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
-from nova_imagecache.cache import scan
-from nova_imagecache.cache import state as states
-from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import scans
+from nova_imagecache.cache import sightings
+from nova_imagecache.cache import states
 from nova_imagecache.cache import uses
-from nova_imagecache import clock as clocks
+from nova_imagecache import clocks
 from nova_imagecache import errors
 from tests import base
 
@@ -63,7 +66,7 @@ class NovaProcess(fixtures.Fixture):
 class StatusTest(base.NodeTestCase):
     def test_it_agrees_with_stat(self) -> None:
         path = self.node.add_base(SHA, size=base.MIB)
-        status = statuses.status_of(path)
+        status = identity.stat_of(path)
         real = os.stat(path)
         self.assertEqual(real.st_size, status.size)
         self.assertEqual(real.st_blocks * 512, status.allocated)
@@ -75,38 +78,38 @@ class StatusTest(base.NodeTestCase):
 
     def test_an_open_file_and_its_path_are_one_incarnation(self) -> None:
         path = self.node.add_base(SHA)
-        fd = statuses.open_regular(path)
+        fd = identity.open_regular(path)
         self.addCleanup(os.close, fd)
-        self.assertEqual(statuses.status_of(path), statuses.status_of_fd(fd))
+        self.assertEqual(identity.stat_of(path), identity.stat_of_fd(fd))
 
     def test_a_file_under_the_same_name_is_another_incarnation(self) -> None:
         seen = set()
         for _attempt in range(20):
             path = self.node.add_base(SHA)
-            seen.add(statuses.status_of(path).incarnation)
+            seen.add(identity.stat_of(path).incarnation)
             os.unlink(path)
         # ext4 hands out one inode number again and again.
         self.assertEqual(20, len(seen))
 
     def test_writing_and_renaming_keep_the_incarnation(self) -> None:
         path = self.node.add_base(SHA)
-        before = statuses.status_of(path)
+        before = identity.stat_of(path)
         base.flip_bit(path)
         os.rename(path, path + 'x')
-        after = statuses.status_of(path + 'x')
+        after = identity.stat_of(path + 'x')
         self.assertEqual(before.incarnation, after.incarnation)
         self.assertFalse(before.same_content_as(after))
 
     def test_without_birth_times_the_generation_tells(self) -> None:
         # Mocked: the file systems without birth times are on the network.
-        self.patch(statuses, '_STATX_BTIME', 0)
+        self.patch(identity, '_STATX_BTIME', 0)
         path = self.node.add_base(SHA)
-        first = statuses.status_of(path).incarnation
+        first = identity.stat_of(path).incarnation
         self.assertIsNone(first.born)
         if first.generation is None:
             self.skipTest('no inode generations on this file system')
         os.unlink(path)
-        second = statuses.status_of(self.node.add_base(SHA)).incarnation
+        second = identity.stat_of(self.node.add_base(SHA)).incarnation
         self.assertNotEqual(first.key, second.key)
 
     def test_only_regular_files_are_opened(self) -> None:
@@ -115,16 +118,16 @@ class StatusTest(base.NodeTestCase):
         link = os.path.join(self.temporary, 'link')
         os.symlink('/etc/passwd', link)
         for path in (fifo, link, self.temporary, '/dev/null'):
-            error = self.assertRaises(OSError, statuses.open_regular, path)
+            error = self.assertRaises(OSError, identity.open_regular, path)
             self.assertEqual(errno.EINVAL, error.errno)
 
     def test_a_missing_file_is_an_error(self) -> None:
-        self.assertRaises(FileNotFoundError, statuses.status_of, '/no/such')
+        self.assertRaises(FileNotFoundError, identity.stat_of, '/no/such')
 
 
 class LockTest(base.NodeTestCase):
-    def incarnation(self) -> statuses.Incarnation:
-        return statuses.status_of(self.node.base_path(SHA)).incarnation
+    def seen(self) -> base_file.BaseFile:
+        return base_file.BaseFile.named(self.node.layout, SHA)
 
     def test_a_lock_that_nova_holds_is_not_waited_for(self) -> None:
         self.useFixture(NovaProcess(self.node.layout.locks, SHA))
@@ -212,9 +215,9 @@ class LockTest(base.NodeTestCase):
 
     def test_asking_for_the_disk_usage_keeps_our_locks(self) -> None:
         # Opening and closing a lock file anywhere in the process drops it.
-        self.patch(statuses, '_STATX_BTIME', 0)
+        self.patch(identity, '_STATX_BTIME', 0)
         with locks.manager_lock(self.node.layout, 'verify'):
-            scan.disk_usage(self.node.layout)
+            scans.disk_usage(self.node.layout)
             code = (
                 'import fcntl, sys\n'
                 'file = open(sys.argv[1], "a")\n'
@@ -231,25 +234,35 @@ class LockTest(base.NodeTestCase):
 
     def test_the_guard_lets_this_very_file_in(self) -> None:
         self.node.add_base(SHA)
-        with locks.guard(self.node.layout, SHA, self.incarnation()) as status:
-            self.assertTrue(status.regular)
+        with self.seen().guard() as stat:
+            self.assertTrue(stat.regular)
 
     def test_the_guard_refuses_another_file_of_that_name(self) -> None:
         path = self.node.add_base(SHA)
-        incarnation = self.incarnation()
+        file = self.seen()
         os.rename(path, path + 'x')
         self.node.add_base(SHA)
         with self.assertRaisesRegex(errors.Changed, 'another file'):
-            with locks.guard(self.node.layout, SHA, incarnation):
+            with file.guard():
                 self.fail('let another file in')
 
     def test_the_guard_refuses_a_file_that_has_gone(self) -> None:
         path = self.node.add_base(SHA)
-        incarnation = self.incarnation()
+        file = self.seen()
         os.unlink(path)
         with self.assertRaisesRegex(errors.Changed, 'gone'):
-            with locks.guard(self.node.layout, SHA, incarnation):
+            with file.guard():
                 self.fail('let nothing in')
+
+
+@dataclasses.dataclass
+class Things:
+    """The body of a record."""
+
+    things: Any
+
+
+FORMAT = records.Format('test', 3, Things)
 
 
 @ddt.ddt
@@ -259,10 +272,11 @@ class RecordTest(base.NodeTestCase):
         self.path = os.path.join(self.node.layout.own, 'record')
 
     def save(self, body: dict[str, Any]) -> None:
-        records.save(self.node.layout, self.path, 'test', 3, body)
+        FORMAT.save(self.node.layout, self.path, Things(body))
 
     def load(self) -> Any:
-        return records.load(self.path, 'test', 3)
+        found = FORMAT.load(self.path)
+        return None if found is None else found.things
 
     def test_what_is_saved_is_loaded(self) -> None:
         body = {'b': [1, None, 2.5], 'a': {'caf\udce9': 'x'}}
@@ -305,8 +319,9 @@ class RecordTest(base.NodeTestCase):
         self,
     ) -> None:
         self.save({})
-        self.assertRaises(errors.Damaged, records.load, self.path, 'test', 4)
-        self.assertRaises(errors.Damaged, records.load, self.path, 'other', 3)
+        for kind, version in (('test', 4), ('other', 3)):
+            form = records.Format(kind, version, Things)
+            self.assertRaises(errors.Damaged, form.load, self.path)
 
     def test_a_damaged_record_is_set_aside_and_logged(self) -> None:
         self.save({})
@@ -363,8 +378,8 @@ class StateTest(base.NodeTestCase):
         super().setUp()
         self.node.add_base(SHA, age=base.DAY)
 
-    def file(self) -> scan.CachedFile:
-        (file,) = scan.scan(self.node.layout).files
+    def file(self) -> base_file.BaseFile:
+        (file,) = scans.scan(self.node.layout).files
         return file
 
     def remember(self, used: bool = False, host: str = 'here') -> None:
@@ -388,7 +403,7 @@ class StateTest(base.NodeTestCase):
         state = states.load(self.node.layout)
         now = self.node.clock.wall
         file = self.file()
-        return now - states.last_use(file, state.sighting(file), now)
+        return now - sightings.last_use(file, state.sighting(file), now)
 
     def test_a_first_pass_remembers_nothing(self) -> None:
         self.assertEqual(states.State(), states.load(self.node.layout))
@@ -406,8 +421,8 @@ class StateTest(base.NodeTestCase):
         self.node.clock.advance(base.HOUR)
         self.remember(host='there')
         state = states.load(self.node.layout)
-        self.assertEqual({'here', 'there'}, state.clocks.keys())
-        self.assertEqual(there, state.clocks['here'])
+        self.assertEqual({'here', 'there'}, state.last_passes.keys())
+        self.assertEqual(there, state.last_passes['here'])
 
     def test_a_use_before_the_clock_was_set_back_ages_from_now_on(
         self,
@@ -481,20 +496,20 @@ class StateTest(base.NodeTestCase):
     def save(self, body: dict[str, Any]) -> None:
         if body:
             body = {'relieved': None} | body
-        records.save(
-            self.node.layout, self.node.layout.state, 'state', 3, body
+        records.Format('state', 3, dict).save(
+            self.node.layout, self.node.layout.state, body
         )
 
 
 class ScanTest(base.NodeTestCase):
     def test_a_missing_cache_is_an_empty_one(self) -> None:
         os.rmdir(self.node.layout.base)
-        self.assertEqual(scan.Scan(), scan.scan(self.node.layout))
+        self.assertEqual(scans.Scan(), scans.scan(self.node.layout))
 
     def test_an_unreadable_cache_is_a_problem(self) -> None:
         os.chmod(self.node.layout.base, 0)
         with base.unprivileged():
-            (problem,) = scan.scan(self.node.layout).problems
+            (problem,) = scans.scan(self.node.layout).problems
         self.assertIn('Permission denied', problem)
 
     def test_a_file_that_vanishes_is_no_problem(self) -> None:
@@ -507,21 +522,21 @@ class ScanTest(base.NodeTestCase):
             return found
 
         self.patch(os, 'listdir', listdir)
-        self.assertEqual(scan.Scan(), scan.scan(self.node.layout))
+        self.assertEqual(scans.Scan(), scans.scan(self.node.layout))
 
     def test_a_file_that_cannot_be_looked_at_is_a_problem(self) -> None:
         self.node.add_base(SHA)
         self.node.add_base('swap_5')
         # Mocked: ESTALE takes an NFS server.
-        real = statuses.status_of
+        real = identity.stat_of
 
-        def status_of(path: str) -> statuses.Status:
+        def stat_of(path: str) -> identity.Stat:
             if path.endswith(SHA):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             return real(path)
 
-        self.patch(statuses, 'status_of', status_of)
-        found = scan.scan(self.node.layout)
+        self.patch(identity, 'stat_of', stat_of)
+        found = scans.scan(self.node.layout)
         self.assertEqual(['swap_5'], [file.name for file in found.files])
         self.assertIn('Stale', found.problems[0])
 
@@ -530,21 +545,21 @@ class ScanTest(base.NodeTestCase):
         self.node.add_base(SHA + '.sha1')
         self.node.add_base('f' * 40 + '.sha1')
         self.node.add_base('readme.sha1')
-        listed = [file.name for file in scan.scan(self.node.layout).files]
+        listed = [file.name for file in scans.scan(self.node.layout).files]
         self.assertEqual([SHA, 'f' * 40 + '.sha1', 'readme.sha1'], listed)
 
     def test_disk_usage_is_what_is_allocated(self) -> None:
         path = self.node.add_base(SHA, size=base.MIB)
         os.symlink(path, self.node.base_path('link'))
         self.assertEqual(
-            os.stat(path).st_blocks * 512, scan.disk_usage(self.node.layout)
+            os.stat(path).st_blocks * 512, scans.disk_usage(self.node.layout)
         )
 
     def test_a_cache_on_another_disk_uses_none_of_this(self) -> None:
         os.rmdir(self.node.layout.base)
         os.symlink('/proc/self/fd', self.node.layout.base)
-        self.assertEqual(0, scan.disk_usage(self.node.layout))
+        self.assertEqual(0, scans.disk_usage(self.node.layout))
 
     def test_a_missing_cache_uses_nothing(self) -> None:
         os.rmdir(self.node.layout.base)
-        self.assertEqual(0, scan.disk_usage(self.node.layout))
+        self.assertEqual(0, scans.disk_usage(self.node.layout))

@@ -9,10 +9,11 @@ from typing import Any
 
 import ddt
 
-from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import publish
 from nova_imagecache import errors
 from nova_imagecache import hook
-from nova_imagecache.integrity import checksum
+from nova_imagecache.scrub import checksums
 from tests import base
 
 DATA = b'a base file' * 1000
@@ -122,7 +123,7 @@ class ChecksumTest(base.NodeTestCase):
 
     def born(self, path: str) -> int:
         try:
-            born = statuses.status_of(path).incarnation.born
+            born = identity.stat_of(path).incarnation.born
         except FileNotFoundError:
             return 0
         assert born is not None
@@ -186,7 +187,7 @@ class ChecksumTest(base.NodeTestCase):
         self.assertRaises(errors.Written, hook.verify_checksum, self.path)
 
     def test_a_file_that_is_replaced_meanwhile_gets_no_checksum(self) -> None:
-        real = checksum.digest_of_fd
+        real = checksums.digest_of_fd
 
         def digest_of_fd(*args: Any) -> str:
             digest = real(*args)
@@ -194,7 +195,7 @@ class ChecksumTest(base.NodeTestCase):
             os.replace(self.node.base_path('b' * 40), self.path)
             return digest
 
-        self.patch(checksum, 'digest_of_fd', digest_of_fd)
+        self.patch(checksums, 'digest_of_fd', digest_of_fd)
         self.assertRaises(
             errors.Changed, hook.write_stored_checksum, self.path
         )
@@ -203,31 +204,29 @@ class ChecksumTest(base.NodeTestCase):
     def test_a_file_that_is_replaced_while_storing_gets_no_checksum(
         self,
     ) -> None:
-        real = checksum.store_checksum
+        real = publish.rename
 
-        def store_checksum(base_file: str, digest: str) -> None:
+        def rename(source: str, target: str) -> None:
             os.unlink(self.path)
             self.node.add_base(OTHER, data=b'other bytes')
-            real(base_file, digest)
+            real(source, target)
 
-        self.patch(checksum, 'store_checksum', store_checksum)
-        self.assertRaises(
-            errors.Changed, hook.write_stored_checksum, self.path
-        )
-        self.assertFalse(os.path.exists(self.sidecar))
+        self.patch(publish, 'rename', rename)
+        hook.write_stored_checksum(self.path)
+        self.assertIsNone(hook.read_stored_checksum(self.path))
 
     def test_a_file_that_is_replaced_meanwhile_is_not_called_bad(
         self,
     ) -> None:
         hook.write_stored_checksum(self.path)
-        real = checksum.digest_of_fd
+        real = checksums.digest_of_fd
 
         def digest_of_fd(*args: Any) -> str:
             os.unlink(self.path)
             self.node.add_base(OTHER, data=b'other bytes')
             return real(*args)[::-1]
 
-        self.patch(checksum, 'digest_of_fd', digest_of_fd)
+        self.patch(checksums, 'digest_of_fd', digest_of_fd)
         self.assertRaises(errors.Changed, hook.verify_checksum, self.path)
 
     def test_a_full_disk_leaves_nothing_that_looks_valid(self) -> None:
@@ -248,5 +247,5 @@ class ChecksumTest(base.NodeTestCase):
     def test_progress_adds_up_to_the_size(self) -> None:
         path = self.node.add_base('c' * 40, data=b'', size=3 * base.MIB + 7)
         seen: list[int] = []
-        checksum.write_stored_checksum(path, seen.append)
+        checksums.write_stored_checksum(path, seen.append)
         self.assertEqual(os.path.getsize(path), sum(seen))

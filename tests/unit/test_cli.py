@@ -13,8 +13,8 @@ import ddt
 import fixtures
 
 from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
 from nova_imagecache.cli import demo
-from nova_imagecache.cli import output
 from tests import base
 from tests.unit import test_cache
 
@@ -433,12 +433,12 @@ class OutputTest(base.TestCase):
     def test_bytes_are_shown_in_the_unit_that_fits(
         self, value: int, shown: str
     ) -> None:
-        self.assertEqual(shown, output.Bytes(value).human_readable())
-        self.assertEqual(value, output.Bytes(value).machine_readable())
+        self.assertEqual(shown, columns.Bytes(value).human_readable())
+        self.assertEqual(value, columns.Bytes(value).machine_readable())
 
     def test_many_users_are_cut_short_for_people_only(self) -> None:
         users = ['a', 'b', 'c', 'd', 'e']
-        column = output.Users(users)
+        column = columns.Users(users)
         self.assertEqual('a\nb\nc\nand 2 more', column.human_readable())
         self.assertEqual(users, column.machine_readable())
 

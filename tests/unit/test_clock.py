@@ -3,19 +3,19 @@
 import hypothesis
 from hypothesis import strategies as st
 
-from nova_imagecache import clock
+from nova_imagecache import clocks
 from tests import base
 
-BEFORE = clock.Instant(wall=1e9, boottime=base.DAY, boot_id='a')
+BEFORE = clocks.Instant(wall=1e9, boottime=base.DAY, boot_id='a')
 
 
 class JumpTest(base.TestCase):
     def after(
         self, wall: float, boottime: float, boot_id: str = 'a'
     ) -> str | None:
-        return clock.jump(
+        return clocks.jump(
             BEFORE,
-            clock.Instant(
+            clocks.Instant(
                 BEFORE.wall + wall, BEFORE.boottime + boottime, boot_id
             ),
         )
@@ -40,7 +40,7 @@ class JumpTest(base.TestCase):
         self.assertIn('back', str(self.after(-600, 60 - base.DAY, 'b')))
 
     def test_the_real_clock_does_not_jump(self) -> None:
-        self.assertIsNone(clock.jump(clock.now(), clock.now()))
+        self.assertIsNone(clocks.jump(clocks.now(), clocks.now()))
 
     @hypothesis.given(
         st.floats(0, 1e8), st.floats(-1e9, 1e9).filter(lambda x: abs(x) > 2e5)

@@ -8,7 +8,7 @@ import ddt
 from oslo_config import cfg
 
 from nova_imagecache.cli import config
-from nova_imagecache import conf as confs
+from nova_imagecache.conf import read_settings
 from nova_imagecache import errors
 from nova_imagecache import hook
 from tests import base
@@ -98,7 +98,7 @@ class OptionsTest(base.TestCase):
             subdirectory_name = _base_$my_ip
             """
         )
-        settings = confs.read_settings(conf)
+        settings = read_settings(conf)
         self.assertEqual('/srv/nova/instances', settings.instances_path)
         self.assertEqual('_base_192.0.2.7', settings.subdirectory_name)
 
@@ -115,7 +115,7 @@ class OptionsTest(base.TestCase):
 @ddt.ddt
 class SettingsTest(base.TestCase):
     def assert_refused(self, conf: cfg.ConfigOpts, option: str) -> None:
-        error = self.assertRaises(cfg.Error, confs.read_settings, conf)
+        error = self.assertRaises(cfg.Error, read_settings, conf)
         self.assertIn(option, str(error))
         self.assertNotIn('\n', str(error))
 
@@ -198,7 +198,7 @@ class SettingsTest(base.TestCase):
     def test_without_a_low_mark_it_is_five_less_than_the_high_one(
         self, high: int, low: int, expected: tuple[int, int]
     ) -> None:
-        settings = confs.read_settings(
+        settings = read_settings(
             base.make_conf(
                 instances_path='/i',
                 disk_high_watermark_percent=high,
@@ -221,7 +221,7 @@ class SettingsTest(base.TestCase):
         conf = base.make_conf(instances_path='/i')
         conf.set_override('virt_type', virt_type, group='libvirt')
         conf.set_override('connection_uri', uri, group='libvirt')
-        self.assertEqual(expected, confs.read_settings(conf).libvirt_uri)
+        self.assertEqual(expected, read_settings(conf).libvirt_uri)
 
     def test_all_witnesses_are_asked_unless_some_are_named(self) -> None:
         conf = cfg.ConfigOpts()
@@ -230,16 +230,12 @@ class SettingsTest(base.TestCase):
         conf.set_override('instances_path', '/i')
         self.assertEqual(
             ('instances', 'overlays', 'libvirt', 'locks'),
-            confs.read_settings(conf).witnesses,
+            read_settings(conf).witnesses,
         )
-
-    def test_settings_survive_the_way_to_another_process(self) -> None:
-        settings = confs.Settings('/i', witnesses=('overlays',), max_size=5)
-        self.assertEqual(settings, confs.decode(confs.encode(settings)))
 
     def test_a_name_of_several_directories_is_accepted(self) -> None:
         conf = base.make_conf(instances_path='/i/', subdirectory_name='a/b/')
-        settings = confs.read_settings(conf)
+        settings = read_settings(conf)
         self.assertEqual('/i', settings.instances_path)
         self.assertEqual('a/b', settings.subdirectory_name)
 

@@ -8,17 +8,19 @@ import ddt
 import hypothesis
 from hypothesis import strategies as st
 
-from nova_imagecache.cache import scan
-from nova_imagecache.cache import state as states
-from nova_imagecache.cache import status as statuses
-from nova_imagecache import clock as clocks
-from nova_imagecache import conf as confs
-from nova_imagecache import decide
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import ledger as ledgers
-from nova_imagecache.integrity import schedule
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import sightings
+from nova_imagecache.cache import states
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
 from nova_imagecache import names
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.passes import decide
+from nova_imagecache.scrub import schedule
+from nova_imagecache.witnesses import testimonies
 from tests import base
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
@@ -32,30 +34,38 @@ def make_file(
     age: float = 0,
     mode: int = stat.S_IFREG | 0o644,
     inode: int = 7,
-) -> scan.CachedFile:
-    incarnation = statuses.Incarnation(1, inode, 100, None)
+) -> base_file.BaseFile:
+    incarnation = identity.Incarnation(1, inode, 100, None)
     times = int((NOW - age) * 10**9)
-    status = statuses.Status(incarnation, mode, 10, 4096, times, times)
-    return scan.CachedFile(name, names.kind_of(name), status)
+    seen = identity.Stat(incarnation, mode, 10, 4096, times, times)
+    layout = layouts.Layout('/instances', '/instances/_base')
+    trashed = names.trashed_name(name) is not None
+    return base_file.BaseFile(layout, name, seen, trashed)
 
 
-def sighting(file: scan.CachedFile, **fields: Any) -> states.State:
+def sighting(file: base_file.BaseFile, **fields: Any) -> states.State:
     values: dict[str, Any] = {
-        'key': file.status.incarnation.key,
+        'key': file.stat.incarnation.key,
         'last_used': None,
-        'modified': file.status.modified,
+        'modified': file.stat.modified,
         'seen': INSTANT,
+        'image': None,
+        'digested': False,
+        'suspect': False,
+        'rebaselined': None,
+        'trashed': None,
+        'ahead': False,
     }
     return states.State(
-        files={file.name: states.Sighting(**(values | fields))}
+        files={file.name: sightings.Sighting(**(values | fields))}
     )
 
 
 def decide_one(
-    file: scan.CachedFile,
+    file: base_file.BaseFile,
     testimony: testimonies.Testimony = NOBODY,
     state: states.State | None = None,
-    knowledge: knowledges.Knowledge | None = None,
+    knowledge: knowledge.Knowledge | None = None,
     vetoes: tuple[str, ...] = (),
     **settings: Any,
 ) -> decide.Decision:
@@ -70,7 +80,7 @@ def decide_one(
             else {file.name: schedule.Entry(file.name, 4096, knowledge, None)},
             vetoes=vetoes,
         ),
-        confs.Settings(instances_path='/i', **settings),
+        Settings(instances_path='/i', **settings),
     )
     (decision,) = decisions.files
     return decision
@@ -140,7 +150,7 @@ class RemovalTest(base.TestCase):
         stat.S_IFDIR, stat.S_IFIFO, stat.S_IFLNK, stat.S_IFBLK, stat.S_IFSOCK
     )
     def test_what_is_no_regular_file_is_left_alone(self, mode: int) -> None:
-        known = knowledges.Knowledge()
+        known = knowledge.Knowledge()
         decision = decide_one(make_file(age=1e9, mode=mode), knowledge=known)
         self.assertEqual(decide.Action.LEAVE, decision.action)
 
@@ -229,15 +239,15 @@ class RemovalTest(base.TestCase):
 
 @ddt.ddt
 class VerificationTest(base.TestCase):
-    def ledger(self, read: float | None) -> knowledges.Knowledge:
+    def ledger(self, read: float | None) -> knowledge.Knowledge:
         """Give what is known of a file that was read so many seconds ago."""
         then = None
         if read is not None:
             then = dataclasses.replace(
                 INSTANT, boottime=INSTANT.boottime - read
             )
-        ledger = ledgers.begin((7, 100, None), 4096, 'xxh3_128')
-        return knowledges.Knowledge(
+        ledger = ledgers.Ledger.begin((7, 100, None), 4096, 'xxh3_128')
+        return knowledge.Knowledge(
             'a' * 40,
             dataclasses.replace(
                 ledger, settled=True, sha1='a' * 40, stored='a' * 40, read=then
@@ -245,7 +255,7 @@ class VerificationTest(base.TestCase):
         )
 
     def due(
-        self, knowledge: knowledges.Knowledge | None, **settings: Any
+        self, knowledge: knowledge.Knowledge | None, **settings: Any
     ) -> bool:
         file = make_file()
         return decide_one(
@@ -256,8 +266,8 @@ class VerificationTest(base.TestCase):
         self.assertFalse(self.due(None))
 
     def test_what_was_never_verified_is_due(self) -> None:
-        self.assertTrue(self.due(knowledges.Knowledge()))
-        self.assertTrue(self.due(knowledges.Knowledge(stored='a' * 40)))
+        self.assertTrue(self.due(knowledge.Knowledge()))
+        self.assertTrue(self.due(knowledge.Knowledge(stored='a' * 40)))
         self.assertTrue(self.due(self.ledger(None)))
 
     def test_a_file_is_verified_once_per_interval(self) -> None:
@@ -276,18 +286,18 @@ class VerificationTest(base.TestCase):
     ) -> None:
         for age, due in ((base.DAY - 1, False), (base.DAY, True)):
             ledger = self.ledger(age).ledger
-            replaced = knowledges.Knowledge('b' * 40, ledger)
+            replaced = knowledge.Knowledge('b' * 40, ledger)
             self.assertEqual(due, self.due(replaced))
 
     def test_only_a_resized_file_seen_first_may_still_grow(self) -> None:
         for name, settled in ((f'{SHA}_20', False), (SHA, True)):
             file = make_file(name)
-            self.assertEqual(settled, decide.settled(file, None))
+            self.assertEqual(settled, schedule.settled(file, None))
             seen = sighting(file).sighting(file)
-            self.assertTrue(decide.settled(file, seen))
+            self.assertTrue(schedule.settled(file, seen))
 
     def test_a_file_that_goes_is_not_verified(self) -> None:
         file = make_file(age=1e9)
         self.assertFalse(
-            decide_one(file, knowledge=knowledges.Knowledge()).verify
+            decide_one(file, knowledge=knowledge.Knowledge()).verify
         )

@@ -22,7 +22,7 @@ import libvirt
 from nova_imagecache import names
 from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import libvirt_connection
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 from tests import base
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'

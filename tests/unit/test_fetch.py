@@ -14,7 +14,7 @@ import ddt
 from oslo_concurrency import lockutils
 from oslo_concurrency import processutils
 
-from nova_imagecache.cache import images
+from nova_imagecache.fetch import images
 from nova_imagecache import hook
 from nova_imagecache import names
 from tests import base

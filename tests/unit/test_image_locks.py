@@ -8,8 +8,8 @@ import os
 import subprocess
 from typing import Any
 
-from nova_imagecache.cache import directory
-from nova_imagecache.cache import image_locks
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
 from nova_imagecache import errors
 from tests import base
@@ -18,7 +18,7 @@ from tests.unit import test_scrubber
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
 
-in_use = image_locks.in_use
+in_use = qemu_locks.in_use
 
 
 class ImageLockTest(base.NodeTestCase):
@@ -88,7 +88,7 @@ class ImageLockTest(base.NodeTestCase):
 
     def test_no_qemu_gets_in_between_the_question_and_the_act(self) -> None:
         started: list[bytes] = []
-        real = directory.rename
+        real = directories.rename
 
         def rename(*args: Any) -> None:
             process = self.start_qemu()
@@ -97,19 +97,19 @@ class ImageLockTest(base.NodeTestCase):
             started.append(process.stderr.read())
             real(*args)
 
-        self.patch(directory, 'rename', rename)
+        self.patch(directories, 'rename', rename)
         self.node.run()
         self.assertIn(b'Failed to get "consistent read" lock', started[0])
         self.assertNotIn(self.name, self.node.files())
 
     def test_asking_keeps_nobody_out(self) -> None:
-        self.assertFalse(image_locks.in_use(self.path))
-        self.assertTrue(image_locks.work_on(self.path))
+        self.assertFalse(qemu_locks.in_use(self.path))
+        self.assertTrue(qemu_locks.work_on(self.path))
         process = self.start_qemu()
         self.assertIsNone(process.poll())
-        self.assertTrue(image_locks.in_use(self.path))
+        self.assertTrue(qemu_locks.in_use(self.path))
         with self.assertRaisesRegex(errors.NotNow, 'running QEMU'):
-            with image_locks.fence(self.path):
+            with qemu_locks.fence(self.path):
                 self.fail('it was let in')
 
     def refuse_locks(self, code: int) -> None:
@@ -134,7 +134,7 @@ class ImageLockTest(base.NodeTestCase):
 
     def test_a_base_file_that_cannot_be_asked_about_stays(self) -> None:
         self.node.add_image('another', age=365 * base.DAY)
-        real = image_locks.in_use
+        real = qemu_locks.in_use
 
         # Mocked: another user's file takes root.
         def in_use(path: str) -> bool:
@@ -142,7 +142,7 @@ class ImageLockTest(base.NodeTestCase):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return real(path)
 
-        self.patch(image_locks, 'in_use', in_use)
+        self.patch(qemu_locks, 'in_use', in_use)
         report = self.node.run()
         self.assertIn('cannot be asked', report.notes[0])
         self.assertEqual({self.name}, self.node.files())

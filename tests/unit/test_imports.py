@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
+"""The house as the documentation draws it: rooms, floors, and what is pure."""
+
 import ast
+from collections.abc import Iterator
+import graphlib
 import os
 import subprocess
 import sys
@@ -10,20 +14,61 @@ from tests import base
 
 PACKAGE = os.path.dirname(nova_imagecache.__file__)
 
-# What a module may import of ours: itself, and what is below it.
-LEVELS = (
-    ('cli', 'nova', '__main__'),
+# What a room may import of ours: itself, and what is on a floor below.
+FLOORS = (
+    ('__main__',),
+    ('cli', 'nova'),
     ('hook',),
-    ('manager', 'background'),
-    ('passes', 'summary', 'scrubber', 'verification', 'act', 'look', 'fetch'),
-    ('report',),
-    ('decide',),
-    ('pressure',),
-    ('witnesses', 'integrity'),
+    ('manager',),
+    ('fetch', 'outlets'),
+    ('passes',),
+    ('scrub', 'witnesses'),
+    ('content',),
     ('cache',),
     ('conf',),
-    ('clock', 'coalesce', 'errors', 'names'),
+    ('clocks', 'coalesce', 'errors', 'host', 'names'),
 )
+
+# That these stay pure is a promise; others may claim it too.
+PURE = frozenset(
+    {
+        'cache.sightings',
+        'outlets.messages',
+        'passes.decide',
+        'passes.pressure',
+        'scrub.comparisons',
+        'scrub.conclusions',
+        'scrub.jobs',
+        'scrub.schedule',
+    }
+)
+
+# What pure functions may use of Python and of others.
+_PURE_IMPORTS = frozenset(
+    {
+        'collections.abc', 'dataclasses', 'datetime', 'enum', 'functools',
+        'hashlib', 'itertools', 'math', 're', 'typing', 'oslo_utils.units',
+    }
+)  # fmt: skip
+
+# And of ours: classes, what is in modules that are pure, and these.
+_PURE_FUNCTIONS = frozenset(
+    {
+        'clocks.elapsed', 'clocks.jump', 'clocks.skew',
+        'content.ledgers.gather', 'content.ledgers.spread',
+        'content.knowledge.judge',
+    }
+)  # fmt: skip
+_PURE_MODULES = PURE | {'names', 'errors'}
+
+# Methods of ours that look at the disk, the clock or the world.
+_IMPURE_METHODS = frozenset(
+    {
+        'at', 'guard', 'load', 'load_blocks', 'look', 'look_again', 'named',
+        'now', 'opened', 'publish', 'run', 'same', 'save',
+    }
+)  # fmt: skip
+_IMPURE_BUILTINS = frozenset({'open', 'print', 'input', 'exec', 'eval'})
 
 _IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -34,41 +79,61 @@ for module in pkgutil.walk_packages(nova_imagecache.__path__,
             or module.name.startswith('nova_imagecache.nova.')):
         importlib.import_module(module.name)
 print(set(sys.modules) & {'eventlet', 'asyncio', 'nova', 'libvirt', 'tooz',
-                          'glanceclient', 'openstack'})
+                          'glanceclient', 'openstack', 'prometheus_client'})
 """
 
 
-def modules() -> dict[str, str]:
-    """Give the source of each module by its dotted name."""
+def read_modules() -> dict[str, ast.Module]:
+    """Parse each module of ours, by its name below the package."""
     found = {}
     for directory, _directories, files in os.walk(PACKAGE):
         for file in files:
-            if file.endswith('.py'):
-                path = os.path.join(directory, file)
-                with open(path) as source:
-                    found[os.path.relpath(path, PACKAGE)] = source.read()
+            if not file.endswith('.py'):
+                continue
+            path = os.path.join(directory, file)
+            name = os.path.relpath(path, PACKAGE).removesuffix('.py')
+            name = name.replace(os.sep, '.').removesuffix('.__init__')
+            with open(path, encoding='utf-8') as source:
+                found[name] = ast.parse(source.read())
+    del found['__init__']
     return found
 
 
-def level(name: str) -> int:
-    (found,) = [number for number, rooms in enumerate(LEVELS) if name in rooms]
+MODULES = read_modules()
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Give what is imported, and the name that it has from then on."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, alias.asname or alias.name
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f'{node.module}.{alias.name}'
+                yield name, alias.asname or alias.name
+
+
+def ours(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Give the modules of ours that are imported, and their names here.
+
+    The package itself where a name is imported from a package.
+    """
+    for full, local in imports(tree):
+        name = full.removeprefix('nova_imagecache.')
+        if name != full:
+            yield name if name in MODULES else name.rpartition('.')[0], local
+
+
+def room(module: str) -> str:
+    return module.partition('.')[0]
+
+
+def floor(module: str) -> int:
+    (found,) = [
+        number for number, rooms in enumerate(FLOORS) if room(module) in rooms
+    ]
     return found
-
-
-def imported(source: str) -> set[str]:
-    """Give the rooms of ours that a module imports."""
-    rooms = set()
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        parts = (node.module or '').split('.')
-        if parts[0] != 'nova_imagecache':
-            continue
-        if len(parts) > 1:
-            rooms.add(parts[1])
-        else:
-            rooms |= {alias.name for alias in node.names}
-    return rooms
 
 
 class ImportTest(base.TestCase):
@@ -78,27 +143,107 @@ class ImportTest(base.TestCase):
         )
         self.assertEqual(('set()\n', ''), (done.stdout, done.stderr))
 
-    def test_imports_run_one_way(self) -> None:
-        for path, source in modules().items():
-            room = path.split(os.sep)[0].removesuffix('.py')
-            if room == '__init__':
-                continue
-            for other in imported(source):
-                self.assertLessEqual(
-                    level(room), level(other), f'{path} imports {other}'
+    def test_imports_lead_down_from_floor_to_floor(self) -> None:
+        for module, tree in MODULES.items():
+            for other, _name in ours(tree):
+                if room(other) == room(module):
+                    continue
+                self.assertLess(
+                    floor(module), floor(other), f'{module} imports {other}'
                 )
 
-    def test_deciding_does_no_input_or_output(self) -> None:
-        source = modules()['decide.py']
-        names = {
-            alias.name.split('.')[0]
-            for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.Import)
-            for alias in node.names
+    def test_no_modules_import_each_other_in_a_circle(self) -> None:
+        graph = {
+            module: {other for other, _name in ours(tree)} - {module}
+            for module, tree in MODULES.items()
         }
-        self.assertEqual({'dataclasses', 'enum', 'functools'}, names)
+        # Raises CycleError with the circle.
+        self.assertTrue([*graphlib.TopologicalSorter(graph).static_order()])
+
+    def test_a_module_of_ours_has_its_own_name_wherever_it_is_used(
+        self,
+    ) -> None:
+        for module, tree in MODULES.items():
+            for other, name in ours(tree):
+                if other.rpartition('.')[2] != name:
+                    defined = {
+                        node.name
+                        for node in ast.walk(MODULES[other])
+                        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+                    }
+                    exported = {
+                        name for _full, name in imports(MODULES[other])
+                    }
+                    names = {
+                        target.id
+                        for node in ast.walk(MODULES[other])
+                        if isinstance(node, ast.Assign)
+                        for target in node.targets
+                        if isinstance(target, ast.Name)
+                    }
+                    self.assertIn(
+                        name, defined | exported | names, f'in {module}'
+                    )
 
     def test_nobody_uses_green_threads_or_asyncio(self) -> None:
-        for path, source in modules().items():
-            for word in ('import eventlet', 'import asyncio', 'greenlet'):
-                self.assertNotIn(word, source, path)
+        for module, tree in MODULES.items():
+            for full, _name in imports(tree):
+                self.assertNotIn(
+                    full.partition('.')[0],
+                    ('asyncio', 'eventlet', 'greenlet'),
+                    module,
+                )
+
+    def test_only_one_room_knows_nova(self) -> None:
+        for module, tree in MODULES.items():
+            if room(module) != 'nova':
+                for full, _name in imports(tree):
+                    self.assertNotEqual('nova', full.partition('.')[0], module)
+
+
+def claims_purity(tree: ast.Module) -> bool:
+    return 'pure function' in (ast.get_docstring(tree) or '').lower()
+
+
+def impurities(module: str) -> Iterator[str]:
+    """Name what makes the functions of a module impure."""
+    tree = MODULES[module]
+    local = {name: other for other, name in ours(tree) if other in MODULES}
+    for full, _name in imports(tree):
+        if full.startswith('nova_imagecache'):
+            continue
+        if not {full, full.rpartition('.')[0]} & _PURE_IMPORTS:
+            yield f'it imports {full}'
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in _IMPURE_BUILTINS:
+            yield f'it uses {node.id}'
+        if not isinstance(node, ast.Attribute):
+            continue
+        if not isinstance(node.value, ast.Name) or (
+            node.value.id not in local
+        ):
+            if node.attr in _IMPURE_METHODS and not isinstance(
+                node.value, ast.Name
+            ):
+                yield f'it uses .{node.attr}'
+            continue
+        other = local[node.value.id]
+        used = f'{other}.{node.attr}'
+        if not (
+            node.attr.lstrip('_')[0].isupper()
+            or other in _PURE_MODULES
+            or used in _PURE_FUNCTIONS
+        ):
+            yield f'it uses {used}'
+
+
+class PurityTest(base.TestCase):
+    def test_what_is_to_be_pure_says_so(self) -> None:
+        claimed = {
+            name for name, tree in MODULES.items() if claims_purity(tree)
+        }
+        self.assertEqual(PURE, claimed)
+
+    def test_what_says_that_it_is_pure_does_no_input_or_output(self) -> None:
+        for module in PURE:
+            self.assertEqual([], [*impurities(module)], module)

@@ -16,7 +16,7 @@ from typing import Any
 
 import ddt
 
-from nova_imagecache.cache import directory
+from nova_imagecache.cache import directories
 from nova_imagecache import names
 from nova_imagecache.witnesses import instances
 from tests import base
@@ -376,7 +376,7 @@ class LockTest(LaunchpadTestCase):
 
         spy(os, 'unlink')
         spy(os, 'link')
-        spy(directory, 'rename')
+        spy(directories, 'rename')
         for _pass in range(2):
             self.node.run(self.witness)
             self.node.clock.advance(2 * base.HOUR)

@@ -3,7 +3,7 @@
 import hypothesis
 from hypothesis import strategies as st
 
-from nova_imagecache.integrity import limiter as limiters
+from nova_imagecache.scrub import limiters
 from tests import base
 
 RATE = 8 * base.MIB

@@ -8,7 +8,7 @@ import sys
 
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import scan
+from nova_imagecache.cache import scans
 from nova_imagecache import errors
 from tests import base
 from tests.unit import test_cache
@@ -39,7 +39,7 @@ class LockLifetimeTest(base.NodeTestCase):
         nova = self.useFixture(
             test_cache.NovaProcess(self.node.layout.locks, self.name)
         )
-        (file,) = scan.scan(self.node.layout).files
+        (file,) = scans.scan(self.node.layout).files
         outcomes = removal.remove(self.node.layout, [file], lambda _: {}, 0)
         self.assertIsInstance(outcomes[self.name], errors.Locked)
         nova.end()

@@ -7,9 +7,9 @@ from typing import Any
 import libvirt
 from oslo_config import cfg
 
-from nova_imagecache import decide
+from nova_imagecache.content import knowledge
 from nova_imagecache import hook
-from nova_imagecache.integrity import knowledge as knowledges
+from nova_imagecache.passes import decide
 from tests import base
 from tests.unit import test_domains
 
@@ -176,7 +176,7 @@ class ManagerTest(base.NodeTestCase):
         )
         report = manager.update(None, [])
         self.assertIs(
-            knowledges.Verdict.OFF, self.file_of(report, name).checksum
+            knowledge.Verdict.OFF, self.file_of(report, name).checksum
         )
 
     def test_a_bad_option_is_refused_and_nothing_is_done(self) -> None:

@@ -14,15 +14,15 @@ import ddt
 import hypothesis
 from hypothesis import strategies as st
 
-from nova_imagecache import act
-from nova_imagecache.cache import image_locks
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import status as statuses
 from nova_imagecache.cache import uses
-from nova_imagecache import clock as clocks
-from nova_imagecache import decide
+from nova_imagecache import clocks
+from nova_imagecache.passes import act
+from nova_imagecache.passes import decide
 from nova_imagecache.witnesses import overlays
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 from tests import base
 from tests import histories
 from tests import history_passes
@@ -54,18 +54,18 @@ def _sees_nothing(*args: Any) -> testimonies.Testimony:
 _real_check = removal._check
 
 
-def _check_loosely(identity: bool) -> Any:
+def _check_loosely(whose: bool) -> Any:
     """Make a last look at a file that overlooks that it was touched.
 
-    :param identity: whether it sees at least that it is another file
+    :param whose: whether it sees at least that it is another file
     """
 
     def check(base_fd: int, file: Any) -> None:
-        found = statuses.status_of(file.name, base_fd)
-        judged = dataclasses.replace(file.status, modified=found.modified)
-        if not identity:
+        found = identity.stat_of(file.name, base_fd)
+        judged = dataclasses.replace(file.stat, modified=found.modified)
+        if not whose:
             judged = dataclasses.replace(judged, incarnation=found.incarnation)
-        _real_check(base_fd, dataclasses.replace(file, status=judged))
+        _real_check(base_fd, dataclasses.replace(file, stat=judged))
 
     return check
 
@@ -80,13 +80,13 @@ _MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     'overlays': [_BLIND, _BLIND_AGAIN],
     'overlays at the last moment': [_BLIND_AGAIN],
     'image locks at the last moment': [
-        (image_locks, 'fence', lambda *args: contextlib.nullcontext())
+        (qemu_locks, 'fence', lambda *args: contextlib.nullcontext())
     ],
     'touches at the last moment': [
-        (removal, '_check', _check_loosely(identity=True))
+        (removal, '_check', _check_loosely(whose=True))
     ],
     'touches and identity at the last moment': [
-        (removal, '_check', _check_loosely(identity=False))
+        (removal, '_check', _check_loosely(whose=False))
     ],
     'noted uses at the last moment': [
         (uses, 'used_since', lambda *args: frozenset())

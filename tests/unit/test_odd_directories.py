@@ -11,7 +11,7 @@ from typing import Any
 import ddt
 
 from nova_imagecache.cache import pins
-from nova_imagecache import clock as clocks
+from nova_imagecache import clocks
 from tests import base
 from tests.unit import test_odd_files
 

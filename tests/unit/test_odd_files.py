@@ -14,7 +14,7 @@ from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import trash
 from nova_imagecache import names
-from nova_imagecache import report as reports
+from nova_imagecache.passes import reports
 from tests import base
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'

@@ -10,9 +10,10 @@ from typing import Any
 
 import ddt
 
-from nova_imagecache.cache import layout as layouts
+from nova_imagecache.cache import layouts
+from nova_imagecache import host
 from nova_imagecache.witnesses import overlays
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.witnesses import testimonies
 from tests import base
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
@@ -392,12 +393,12 @@ class RootTest(OverlaysTestCase):
         self.asked.append(path)
         return self.data[offset : offset + length]
 
-    def look_as(self, read: overlays.ReadAsRoot) -> testimonies.Testimony:
+    def look_as(self, read: host.ReadAsRoot) -> testimonies.Testimony:
         witness = overlays.OverlayWitness(self.node.layout, read)
         with base.unprivileged():
             return witness.look([SHA, RESIZED])
 
-    def assert_failure(self, read: overlays.ReadAsRoot, text: str) -> None:
+    def assert_failure(self, read: host.ReadAsRoot, text: str) -> None:
         (failure,) = self.look_as(read).failures
         self.assertIn(self.disk, failure)
         self.assertIn('Permission denied', failure)

@@ -11,23 +11,23 @@ from typing import Any
 import ddt
 import fixtures
 
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import status as statuses
 from nova_imagecache.cache import uses
-from nova_imagecache import decide
+from nova_imagecache.content import knowledge
 from nova_imagecache import hook
-from nova_imagecache.integrity import conclusion
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import scrub
 from nova_imagecache import names
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.passes import decide
+from nova_imagecache.scrub import conclusions
+from nova_imagecache.scrub import one_file
+from nova_imagecache.witnesses import testimonies
 from tests import base
 from tests.unit import test_cache
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 KEEP = decide.Action.KEEP
 REMOVE = decide.Action.REMOVE
-Verdict = knowledges.Verdict
+Verdict = knowledge.Verdict
 
 
 class SaysLater:
@@ -397,15 +397,15 @@ class ChecksumTest(base.NodeTestCase):
         self.sidecar = self.path + '.sha1'
         self.node.add_overlay(GUEST, self.name)
         self.reads: list[str] = []
-        real = scrub._Scrub._read
+        real = one_file._Scrub._read
 
         def read(one: Any, *args: Any) -> None:
             self.reads.append(one._file.name)
             real(one, *args)
 
-        self.patch(scrub._Scrub, '_read', read)
+        self.patch(one_file._Scrub, '_read', read)
 
-    def verdict(self) -> knowledges.Verdict:
+    def verdict(self) -> knowledge.Verdict:
         return self.file_of(self.node.run(), self.name).checksum
 
     def write_sidecar(self, text: str) -> None:
@@ -600,16 +600,16 @@ class ChecksumTest(base.NodeTestCase):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             return real(path, *args, **kwargs)
 
-        real_status = statuses.status_of
+        real_status = identity.stat_of
 
-        def status_of(path: str, **kwargs: Any) -> statuses.Status:
+        def stat_of(path: str, *args: Any, **kwargs: Any) -> identity.Stat:
             fail(path)
-            return real_status(path, **kwargs)
+            return real_status(path, *args, **kwargs)
 
         with (
             fixtures.MonkeyPatch('os.lstat', fail),
             fixtures.MonkeyPatch(
-                'nova_imagecache.cache.status.status_of', status_of
+                'nova_imagecache.cache.identity.stat_of', stat_of
             ),
         ):
             report = self.node.run()
@@ -669,7 +669,7 @@ class ChecksumTest(base.NodeTestCase):
         self,
     ) -> None:
         # Mocked: the file systems without birth times are on the network.
-        self.patch(statuses, '_STATX_BTIME', 0)
+        self.patch(identity, '_STATX_BTIME', 0)
         self.node.run()
         self.node.run()
         os.rename(self.path, self.path + 'x')
@@ -788,7 +788,7 @@ class ChecksumTest(base.NodeTestCase):
     def test_a_verdict_never_crosses_over_to_another_file(self) -> None:
         self.node.run()
         base.flip_bit(self.path)
-        real = conclusion.conclude
+        real = conclusions.conclude
 
         def conclude(*args: Any) -> Any:
             after = real(*args)
@@ -796,7 +796,7 @@ class ChecksumTest(base.NodeTestCase):
             self.node.add_base(self.name, data=b'other bytes')
             return after
 
-        self.patch(conclusion, 'conclude', conclude)
+        self.patch(conclusions, 'conclude', conclude)
         file = self.file_of(self.node.run(), self.name)
         self.assertIs(Verdict.UNKNOWN, file.checksum)
         self.assertIn('another file', file.reason)

@@ -12,7 +12,7 @@ from typing import Any
 
 import ddt
 
-from nova_imagecache.cache import locks
+from nova_imagecache.cache import coordination
 from nova_imagecache.cache import registry
 from nova_imagecache.cli import app
 from tests import base
@@ -146,7 +146,7 @@ class PassTest(test_cli.ShellTestCase):
 
     def test_a_scrub_beside_another_is_no_failure_of_a_timer(self) -> None:
         name = self.node.add_image('x')
-        with locks.scrub_lock(self.node.layout):
+        with coordination.coordinator(self.node.layout).turn():
             code, _stdout, stderr = self.run_command('scrub', '--if-enabled')
             self.assertEqual(0, code)
             self.assertIn('another manager is at it', stderr)

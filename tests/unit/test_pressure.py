@@ -9,10 +9,10 @@ import ddt
 import hypothesis
 from hypothesis import strategies as st
 
-from nova_imagecache import conf as confs
-from nova_imagecache import decide
-from nova_imagecache import pressure
-from nova_imagecache import report as reports
+from nova_imagecache.conf import Settings
+from nova_imagecache.passes import decide
+from nova_imagecache.passes import pressure
+from nova_imagecache.passes import reports
 from tests import base
 from tests.unit import test_trash
 
@@ -21,8 +21,8 @@ MIB = base.MIB
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
 
-def settings(**changes: Any) -> confs.Settings:
-    return confs.Settings(instances_path='/i', **changes)
+def settings(**changes: Any) -> Settings:
+    return Settings(instances_path='/i', **changes)
 
 
 @ddt.ddt

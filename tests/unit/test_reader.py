@@ -15,9 +15,9 @@ import hypothesis
 from hypothesis import strategies as st
 
 from nova_imagecache import errors
-from nova_imagecache.integrity import hashing
-from nova_imagecache.integrity import limiter as limiters
-from nova_imagecache.integrity import reader as readers
+from nova_imagecache.scrub import hashing
+from nova_imagecache.scrub import limiters
+from nova_imagecache.scrub import readers
 from tests import base
 
 BLOCK = 64 * base.KIB

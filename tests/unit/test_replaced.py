@@ -10,9 +10,9 @@ import errno
 import os
 from typing import Any
 
-from nova_imagecache.cache import status as statuses
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import trash
-from nova_imagecache.integrity import knowledge as knowledges
+from nova_imagecache.content import knowledge
 from tests import base
 
 
@@ -20,8 +20,8 @@ class ReplacedTest(base.NodeTestCase):
     def setUp(self) -> None:
         super().setUp()
         # Mocked: such a file system takes a server.
-        self.patch(statuses, '_STATX_BTIME', 0)
-        self.patch(statuses, '_generation', lambda fd: None)
+        self.patch(identity, '_STATX_BTIME', 0)
+        self.patch(identity, '_generation', lambda fd: None)
         self.name = self.node.add_image('image', age=365 * base.DAY)
         # So that each pass has something to do.
         self.node.add_image('other')
@@ -34,7 +34,7 @@ class ReplacedTest(base.NodeTestCase):
         self.node.add_base(self.name, data=b'other bytes')
         for _pass in range(2):
             verdict = self.file_of(self.node.run(), self.name).checksum
-            self.assertIsNot(knowledges.Verdict.CORRUPT, verdict)
+            self.assertIsNot(knowledge.Verdict.CORRUPT, verdict)
 
     def remove_as_nova_does(self) -> None:
         # Not unlinked, as its inode would be the next file's at once.

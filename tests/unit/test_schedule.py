@@ -5,10 +5,10 @@ from typing import Any
 
 import ddt
 
-from nova_imagecache import clock as clocks
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import ledger as ledgers
-from nova_imagecache.integrity import schedule
+from nova_imagecache import clocks
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache.scrub import schedule
 from tests import base
 
 WEEK = 7 * base.DAY
@@ -30,10 +30,10 @@ def entry(
     ledger = None
     if fields:
         ledger = dataclasses.replace(
-            ledgers.begin((1, 2, None), size, 'xxh3_128'),
+            ledgers.Ledger.begin((1, 2, None), size, 'xxh3_128'),
             **({'settled': True} | fields),
         )
-    known = knowledges.Knowledge(ledger=ledger)
+    known = knowledge.Knowledge(ledger=ledger)
     return schedule.Entry(name, size, known, seen)
 
 

@@ -20,18 +20,19 @@ import ddt
 import hypothesis
 from hypothesis import strategies as st
 
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import locks
-from nova_imagecache.cache import status as statuses
+from nova_imagecache.content import digests
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache.content import sidecars
 from nova_imagecache import errors
 from nova_imagecache import hook
-from nova_imagecache.integrity import checksum
-from nova_imagecache.integrity import conclusion
-from nova_imagecache.integrity import digests
-from nova_imagecache.integrity import knowledge as knowledges
-from nova_imagecache.integrity import ledger as ledgers
-from nova_imagecache.integrity import reader as readers
-from nova_imagecache.integrity import scrub
 from nova_imagecache import names
+from nova_imagecache.scrub import conclusions
+from nova_imagecache.scrub import one_file
+from nova_imagecache.scrub import readers
 from tests import base
 from tests import scrubbing
 from tests.unit import test_cache
@@ -132,7 +133,7 @@ class FirstReadingTest(OneFileTestCase):
                 ledger.settled,
             ),
         )
-        blocks = ledgers.load_blocks(self.node.layout, self.name, ledger)
+        blocks = ledger.load_blocks(self.file(self.name))
         self.assertNotIn(None, [blocks.get(i) for i in range(COUNT)])
 
     def test_a_sparse_file_has_the_sha1_that_sha1sum_gives(self) -> None:
@@ -249,22 +250,22 @@ class FirstReadingTest(OneFileTestCase):
     def test_a_suspect_stays_one_when_its_ledger_is_lost(self) -> None:
         self.scrub(self.name, outlived=True)
         os.unlink(self.node.layout.ledger(self.name))
-        job = scrub.Job(
+        job = one_file.Job(
             self.file(self.name), self.known(self.name), suspect=True
         )
-        method = scrub.Method('xxh3_128', self.means, self.node.clock)
-        finding = scrub.scrub(self.node.layout, job, method)
+        method = one_file.Method('xxh3_128', self.means, self.node.clock)
+        finding = one_file.scrub(job, method)
         self.assertIs(Verdict.GOOD, finding.verdict)
         self.assertIn('suspect', finding.note)
 
     def test_a_reading_asked_for_begins_at_the_start(self) -> None:
         self.scrub_file(**self.stop_after(4))
         self.go_on()
-        job = scrub.Job(
+        job = one_file.Job(
             self.file(self.name), self.known(self.name), afresh=True
         )
-        method = scrub.Method('xxh3_128', self.means, self.node.clock)
-        scrub.scrub(self.node.layout, job, method)
+        method = one_file.Method('xxh3_128', self.means, self.node.clock)
+        one_file.scrub(job, method)
         self.assertEqual(self.sha1(), self.read_sidecar())
 
     def test_a_lost_ledger_and_checksum_are_told_for_ever(self) -> None:
@@ -275,11 +276,11 @@ class FirstReadingTest(OneFileTestCase):
             self.assertIn('rebaselined on 20', self.scrub(self.name).note)
 
     def test_the_image_is_remembered(self) -> None:
-        job = scrub.Job(
+        job = one_file.Job(
             self.file(self.name), self.known(self.name), image='an image'
         )
-        method = scrub.Method('sha256', readers.Means(), self.node.clock)
-        scrub.scrub(self.node.layout, job, method)
+        method = one_file.Method('sha256', readers.Means(), self.node.clock)
+        one_file.scrub(job, method)
         self.scrub_file()
         self.assertEqual('an image', self.ledger(self.name).image)
 
@@ -384,15 +385,13 @@ class DamageTest(OneFileTestCase):
         self.assertEqual({}, self.bad_blocks())
 
     def test_a_bad_block_keeps_its_old_digest(self) -> None:
-        before = ledgers.load_blocks(
-            self.node.layout, self.name, self.ledger(self.name)
-        ).get(3)
+        before = (
+            self.ledger(self.name).load_blocks(self.file(self.name)).get(3)
+        )
         self.flip(3)
         for _scrub in range(3):
             self.scrub_file()
-        after = ledgers.load_blocks(
-            self.node.layout, self.name, self.ledger(self.name)
-        ).get(3)
+        after = self.ledger(self.name).load_blocks(self.file(self.name)).get(3)
         self.assertEqual(before, after)
         self.assertEqual(self.known_sha1, self.read_sidecar())
 
@@ -429,7 +428,7 @@ class DamageTest(OneFileTestCase):
         def conclude(*args: Any) -> Any:
             raise Killed
 
-        with base.patched(conclusion, 'conclude', conclude):
+        with base.patched(conclusions, 'conclude', conclude):
             self.assertRaises(Killed, self.scrub_file, checkpoint_seconds=0)
         self.assertEqual(COUNT, self.ledger(self.name).position)
         os.truncate(self.path, 7 * BLOCK + 5)
@@ -799,15 +798,15 @@ class LaunderingTest(OneFileTestCase):
 
     def test_rebaselined_is_told_for_ever(self) -> None:
         self.scrub_file()
-        job = scrub.Job(
+        job = one_file.Job(
             self.file(self.name),
-            knowledges.Knowledge(lost=True),
+            knowledge.Knowledge(lost=True),
             rebaselined=1e9,
         )
         os.unlink(self.sidecar)
         os.unlink(self.node.layout.ledger(self.name))
-        method = scrub.Method('xxh3_128', self.means, self.node.clock)
-        finding = scrub.scrub(self.node.layout, job, method)
+        method = one_file.Method('xxh3_128', self.means, self.node.clock)
+        finding = one_file.scrub(job, method)
         self.assertIn('rebaselined on 2001-09-09', finding.note)
 
     def test_a_file_read_in_its_boot_is_not_suspect_for_being_touched(
@@ -846,7 +845,7 @@ class NoFaultOfTheFileTest(OneFileTestCase):
         def load_blocks(*args: Any) -> Any:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        with base.patched(ledgers, 'load_blocks', load_blocks):
+        with base.patched(ledgers.Ledger, 'load_blocks', load_blocks):
             finding = self.scrub(self.name)
         self.assertIs(Verdict.UNKNOWN, finding.verdict)
         self.assertTrue(finding.problem)
@@ -896,8 +895,8 @@ class NoFaultOfTheFileTest(OneFileTestCase):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return real(path)
 
-        real = statuses.open_regular
-        with base.patched(statuses, 'open_regular', open_regular):
+        real = identity.open_regular
+        with base.patched(identity, 'open_regular', open_regular):
             self.scrub_file()
         for _scrub in range(3):
             self.assertIs(Verdict.CORRUPT, self.scrub_file())
@@ -944,7 +943,7 @@ class NoFaultOfTheFileTest(OneFileTestCase):
         def born_after(*args: Any) -> bool:
             return True
 
-        with base.patched(checksum, '_born_after', born_after):
+        with base.patched(sidecars, '_born_after', born_after):
             self.assertIs(Verdict.UNKNOWN, self.scrub_file())
             self.assertIs(Verdict.GOOD, self.scrub_file())
 
@@ -1147,9 +1146,10 @@ class IncarnationTest(OneFileTestCase):
 
 MOMENTS: list[tuple[Any, str]] = [
     (os, 'open'), (os, 'fsync'), (os, 'preadv'), (os, 'lseek'),
-    (os, 'rename'), (os, 'close'), (ledgers, 'load_any'), (ledgers, 'save'),
-    (ledgers, 'load_blocks'), (conclusion, 'conclude'),
-    (checksum, 'store_checksum'), (locks, 'guard'),
+    (os, 'rename'), (os, 'close'), (ledgers.Ledger, 'load'),
+    (ledgers.Ledger, 'save'), (ledgers.Ledger, 'load_blocks'),
+    (conclusions, 'conclude'), (sidecars, 'save'),
+    (base_file.BaseFile, 'guard'), (base_file.BaseFile, 'same'),
 ]  # fmt: skip
 
 
@@ -1324,7 +1324,7 @@ class LedgerTest(base.TestCase):
 
     def test_ranges_end_where_the_file_does(self) -> None:
         ledger = dataclasses.replace(
-            ledgers.begin((1, None, None), 9 * base.MIB, 'xxh3_128'),
+            ledgers.Ledger.begin((1, None, None), 9 * base.MIB, 'xxh3_128'),
             bad=ledgers.gather({0: CORRUPT, 2: CORRUPT}),
         )
         mib = base.MIB

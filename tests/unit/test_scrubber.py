@@ -16,16 +16,17 @@ from typing import Any
 
 import psutil
 
-from nova_imagecache.cache import locks
+from nova_imagecache.cache import coordination
 from nova_imagecache.cache import publish as publishing
-from nova_imagecache.cache import state as states
+from nova_imagecache.cache import states
+from nova_imagecache.content import blockmap
 from nova_imagecache import errors
-from nova_imagecache.integrity import activity as activities
-from nova_imagecache.integrity import blocks as block_maps
-from nova_imagecache.integrity import limiter as limiters
-from nova_imagecache.integrity import reader as readers
-from nova_imagecache.integrity import schedule
-from nova_imagecache import scrubber
+from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import limiters
+from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import schedule
+from nova_imagecache.scrub import scrubber
 from tests import base
 from tests import scrubbing
 
@@ -124,7 +125,7 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         self.assertEqual([name], self.names())
 
     def test_only_one_is_at_work_in_a_cache(self) -> None:
-        with locks.scrub_lock(self.node.layout):
+        with coordination.coordinator(self.node.layout).turn():
             self.assertRaises(errors.Locked, self.names)
 
     def test_told_to_stop_it_ends_and_says_so(self) -> None:
@@ -231,7 +232,7 @@ class ScrubberTest(scrubbing.ScrubTestCase):
 
     def test_what_has_come_meanwhile_has_its_turn(self) -> None:
         self.node.configure(checksum_interval=0)
-        self.patch(scrubber, '_REQUEUE_SECONDS', -1)
+        self.patch(queues, '_REQUEUE_SECONDS', -1)
         first = [self.node.add_image(str(number)) for number in range(3)]
         found = []
         for result in self.scrubber().run():
@@ -401,7 +402,7 @@ class ProcessTest(ProcessTestCase):
 
     def test_another_one_at_work_is_one_line(self) -> None:
         self.node.add_image('x')
-        with locks.scrub_lock(self.node.layout):
+        with coordination.coordinator(self.node.layout).turn():
             code, lines, stderr = self.run_scrub()
         self.assertEqual(1, code)
         self.assertEqual(1, len(stderr.splitlines()))
@@ -409,7 +410,7 @@ class ProcessTest(ProcessTestCase):
         self.assertEqual([], lines)
 
     def test_sigterm_ends_it_and_the_next_one_goes_on(self) -> None:
-        self.patch(block_maps, 'BLOCK_SIZE', 4 * base.MIB)
+        self.patch(blockmap, 'BLOCK_SIZE', 4 * base.MIB)
         self.configure(scrub_bandwidth_mib_per_second=2)
         data = random.Random(1).randbytes(24 * base.MIB)
         name = self.node.add_image('x', data=data)
@@ -451,7 +452,11 @@ class ProcessTest(ProcessTestCase):
         self.configure(scrub_bandwidth_mib_per_second=2)
         self.node.add_image('x', data=b'x' * 16 * base.MIB)
         process = self.start('scrub', '-f', 'json')
-        self.assertTrue(wait_for(lambda: locks.scrub_held(self.node.layout)))
+        self.assertTrue(
+            wait_for(
+                lambda: coordination.coordinator(self.node.layout).taken()
+            )
+        )
         other = self.node.add_image('y')
         done = subprocess.run(
             self.command('verify', other), capture_output=True, text=True
@@ -488,7 +493,7 @@ class ProcessTest(ProcessTestCase):
 
     def begin_ledger(self, name: str) -> None:
         """Let a reading have begun, so that it needs no SHA-1."""
-        self.patch(block_maps, 'BLOCK_SIZE', 4 * base.MIB)
+        self.patch(blockmap, 'BLOCK_SIZE', 4 * base.MIB)
         self.scrub(name, **self.stop_after(1))
         self.go_on()
 

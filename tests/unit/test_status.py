@@ -8,11 +8,10 @@ import subprocess
 import sys
 from typing import Any
 
-from nova_imagecache.cli import output
-from nova_imagecache.cli import status
-from nova_imagecache.integrity import activity as activities
-from nova_imagecache.integrity import schedule
-from nova_imagecache import report as reports
+from nova_imagecache.cli import columns
+from nova_imagecache.outlets import messages
+from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import schedule
 from tests import base
 from tests.unit import test_cli
 
@@ -164,9 +163,9 @@ class StatusTest(test_cli.ShellTestCase):
 
 HOLD = """
 import sys
-from nova_imagecache.cache import layout, locks
-where = layout.Layout(sys.argv[1], sys.argv[1] + '/_base')
-with locks.scrub_lock(where):
+from nova_imagecache.cache import coordination, layouts
+where = layouts.Layout(sys.argv[1], sys.argv[1] + '/_base')
+with coordination.coordinator(where).turn():
     print('held', flush=True)
     sys.stdin.read()
 """
@@ -196,11 +195,11 @@ class ColumnTest(base.TestCase):
             (None, 'never'), (5, '5 s'), (90, '1.5 min'),
             (5400, '1.5 hours'), (129600, '1.5 days'),
         ):  # fmt: skip
-            self.assertEqual(shown, output.Seconds(value).human_readable())
+            self.assertEqual(shown, columns.Seconds(value).human_readable())
 
     def test_no_limit_is_said(self) -> None:
-        self.assertEqual('no limit', status.Limit(0).human_readable())
-        self.assertEqual('2.5 MiB/s', status.Limit(2621440).human_readable())
+        self.assertEqual('no limit', columns.Limit(0).human_readable())
+        self.assertEqual('2.5 MiB/s', columns.Limit(2621440).human_readable())
 
     def test_a_sufficient_rate_is_no_news(self) -> None:
-        self.assertIsNone(reports.shortfall(schedule.Coverage()))
+        self.assertIsNone(messages.shortfall(schedule.Coverage()))

@@ -8,22 +8,22 @@ from typing import Any
 
 import ddt
 
-from nova_imagecache.cache import directory
-from nova_imagecache.cache import image_locks
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import trash
-from nova_imagecache import decide
+from nova_imagecache.content import knowledge
 from nova_imagecache import hook
-from nova_imagecache.integrity import knowledge as knowledges
 from nova_imagecache import names
-from nova_imagecache import report as reports
-from nova_imagecache.witnesses import testimony as testimonies
+from nova_imagecache.passes import decide
+from nova_imagecache.passes import reports
+from nova_imagecache.witnesses import testimonies
 from tests import base
 from tests.unit import test_cache
 from tests.unit import test_passes
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
-Verdict = knowledges.Verdict
+Verdict = knowledge.Verdict
 
 
 class Sees:
@@ -205,13 +205,12 @@ class RetentionTest(TrashTestCase):
         looks: list[Any] = []
         real = removal._work
 
-        def work(layout: Any, files: Any, base_name: Any, ask: Any,
-                 act: Any) -> Any:  # fmt: skip
+        def work(layout: Any, files: Any, ask: Any, act: Any) -> Any:
             def count(held: Any) -> Any:
                 looks.append(len(held))
                 return ask(held)
 
-            return real(layout, files, base_name, count, act)
+            return real(layout, files, count, act)
 
         self.patch(removal, '_work', work)
         self.assertEqual(2, len(self.node.run().removed))
@@ -359,7 +358,7 @@ class PutBackTest(TrashTestCase):
         self.node.add_base(self.name, data=b'new', age=2 * base.DAY)
         fd = os.open(self.in_trash(), os.O_RDONLY)
         # As QEMU does; a real one is in test_image_locks.
-        image_locks._share(fd, 100)
+        qemu_locks._share(fd, 100)
         self.node.clock.advance(2 * base.HOUR)
         report = self.node.run()
         row = self.row(report)
@@ -378,7 +377,7 @@ class PutBackTest(TrashTestCase):
     def test_a_qemu_that_has_it_open_brings_it_back(self) -> None:
         fd = os.open(self.in_trash(), os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        image_locks._share(fd, 100)
+        qemu_locks._share(fd, 100)
         self.node.run()
         self.assert_back()
 
@@ -414,7 +413,7 @@ class PutBackTest(TrashTestCase):
         def refuse(*args: Any) -> None:
             raise OSError(code, os.strerror(code))
 
-        self.patch(directory, '_renameat2', refuse)
+        self.patch(directories, '_renameat2', refuse)
         self.node.run(Sees(self.name))
         self.assert_back()
         self.assertEqual(1, os.stat(self.path).st_nlink)
@@ -426,15 +425,13 @@ class PutBackTest(TrashTestCase):
         def refuse(*args: Any, **kwargs: Any) -> None:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-        self.patch(directory, '_renameat2', refuse)
+        self.patch(directories, '_renameat2', refuse)
         self.patch(os, 'link', refuse)
         self.node.add_base(self.name, data=b'new')
         (file,) = trash.scan(self.node.layout).files
-        self.assertRaises(
-            FileExistsError, removal.put_back, self.node.layout, file
-        )
+        self.assertRaises(FileExistsError, removal.put_back, file)
         os.unlink(self.path)
-        removal.put_back(self.node.layout, file)
+        removal.put_back(file)
         self.assertEqual(self.data, self.read(self.path))
         self.assertEqual(self.sha1, self.read(f'{self.path}.sha1'))
 
@@ -464,9 +461,7 @@ class FetchTest(TrashTestCase):
         )
 
     def test_one_that_is_known_to_be_bad_is_fetched_anew(self) -> None:
-        removal.put_back(
-            self.node.layout, trash.scan(self.node.layout).files[0]
-        )
+        removal.put_back(trash.scan(self.node.layout).files[0])
         base.flip_bit(self.path)
         self.node.make_pass(Sees(self.name)).verify_now([self.name])
         # Whether or not anybody looks at checksums by now.
@@ -511,26 +506,26 @@ class DirectoryTest(base.TestCase):
         os.symlink('real', os.path.join(self.temporary, 'link'))
 
     def test_a_link_is_not_followed_on_the_way(self) -> None:
-        with directory.opened(self.temporary) as fd:
+        with directories.opened(self.temporary) as fd:
             with self.assertRaises(OSError):  # noqa: H202 ELOOP or ENOTDIR
-                with directory.opened_below(fd, 'link', 'more', make=True):
+                with directories.opened_below(fd, 'link', 'more', make=True):
                     self.fail('it was followed')
         self.assertEqual([], os.listdir(os.path.join(self.temporary, 'real')))
 
     def test_a_link_is_followed_where_that_is_allowed(self) -> None:
         link = os.path.join(self.temporary, 'link')
-        with directory.opened(link, follow=True) as fd:
+        with directories.opened(link, follow=True) as fd:
             self.assertEqual([], os.listdir(fd))
 
     def test_a_file_is_renamed_unless_there_is_one(self) -> None:
         for name in ('a', 'b'):
             with open(os.path.join(self.temporary, name), 'w') as file:
                 file.write(name)
-        with directory.opened(self.temporary) as fd:
+        with directories.opened(self.temporary) as fd:
             self.assertRaises(
-                FileExistsError, directory.rename, fd, 'a', fd, 'b'
+                FileExistsError, directories.rename, fd, 'a', fd, 'b'
             )
-            directory.rename(fd, 'a', fd, 'c')
+            directories.rename(fd, 'a', fd, 'c')
         with open(os.path.join(self.temporary, 'c')) as file:
             self.assertEqual('a', file.read())
         with open(os.path.join(self.temporary, 'b')) as file:
@@ -540,7 +535,7 @@ class DirectoryTest(base.TestCase):
 class NameTest(base.TestCase):
     def test_a_name_in_the_trash_tells_the_base_file(self) -> None:
         name = names.get_cache_fname('x')
-        self.assertEqual(name, trash.original(f'{name}.0123abcd'))
+        self.assertEqual(name, names.original(f'{name}.0123abcd'))
         for other in (name, f'{name}.sha1', 'README.0123abcd', f'{name}.'):
             self.assertIsNone(names.trashed_name(other))
-            self.assertRaises(ValueError, trash.original, other)
+            self.assertRaises(ValueError, names.original, other)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Directories by handle, so that nothing we do can be led elsewhere.
+
+A path is looked up anew in each call. Whoever can replace a directory in it by
+a symbolic link between two of them has the second one act somewhere else.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+
+from nova_imagecache.cache import layouts
+
+# include/uapi/linux/fs.h
+_RENAME_NOREPLACE = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def intruder(layout: layouts.Layout) -> str | None:
+    """Say what is in the place of a directory of ours, if anything is.
+
+    A link there would have us write and remove files somewhere else.
+    """
+    for path in layout.directories:
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            return (
+                f'{path} is no directory; move away what is there (a link to '
+                'another place will not do)'
+            )
+    return None
+
+
+@contextlib.contextmanager
+def opened(
+    path: str, dir_fd: int | None = None, follow: bool = False
+) -> Iterator[int]:
+    """Give a handle of a directory.
+
+    :param dir_fd: of the directory that the path is relative to
+    :param follow: whether the last component may be a symbolic link
+    :raises OSError: as open(2)
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if not follow:
+        flags |= os.O_NOFOLLOW
+    fd = os.open(path, flags, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def opened_below(fd: int, *parts: str, make: bool = False) -> Iterator[int]:
+    """Give a handle of a directory further down; no link is followed.
+
+    :param make: whether to make those that are missing
+    :raises OSError: as open(2) and mkdir(2)
+    """
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=fd)
+            fd = stack.enter_context(opened(part, fd))
+        yield fd
+
+
+def _renameat2(
+    source_fd: int, source: str, target_fd: int, target: str
+) -> None:
+    done = _libc.renameat2(
+        source_fd,
+        os.fsencode(source),
+        target_fd,
+        os.fsencode(target),
+        _RENAME_NOREPLACE,
+    )
+    if done:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), source)
+
+
+def rename(source_fd: int, source: str, target_fd: int, target: str) -> None:
+    """Rename a file, unless there is one of the new name already.
+
+    On NFS, which cannot do this in one step, it has both names for a moment.
+    Where it may not have two either (as with ``fs.protected_hardlinks``, if
+    it is another user's), a file that appears in just that moment is lost: so
+    hold the lock of the file.
+
+    :raises FileExistsError: there is one
+    :raises OSError: as renameat2(2)
+    """
+    try:
+        _renameat2(source_fd, source, target_fd, target)
+        return
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+    try:
+        os.link(
+            source,
+            target,
+            src_dir_fd=source_fd,
+            dst_dir_fd=target_fd,
+            follow_symlinks=False,
+        )
+    except FileExistsError:
+        raise
+    except OSError:
+        try:
+            os.lstat(target, dir_fd=target_fd)
+        except FileNotFoundError:
+            os.rename(
+                source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd
+            )
+            return
+        raise FileExistsError(
+            errno.EEXIST, os.strerror(errno.EEXIST), target
+        ) from None
+    os.unlink(source, dir_fd=source_fd)
+
+
+def sync(fd: int) -> None:
+    """Make the names in a directory durable, as far as that can be done.
+
+    :raises OSError: as fsync(2); a file system that cannot sync a directory
+        (EINVAL) is not an error, there is nothing more to do there
+    """
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise

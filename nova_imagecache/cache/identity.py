@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which file is this? What statx(2) says of a file, and its identity.
+
+Python's ``os.stat`` has no birth time on Linux. The structure is the kernel's
+(include/uapi/linux/stat.h), which never changes what it once had.
+"""
+
+import ctypes
+import dataclasses
+import errno
+import fcntl
+import os
+import stat
+import struct
+
+_AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EMPTY_PATH = 0x1000
+_AT_STATX_FORCE_SYNC = 0x2000
+_STATX_BASIC_STATS = 0x7FF
+_STATX_BTIME = 0x800
+_STATX_SIZE = 256
+# mask, mode, inode, size, blocks, and the four times (a, b, c, m).
+_STATX_FIELDS = struct.Struct('=I24xH2xQQQ8x' + 'qI4x' * 4 + '8xII')
+
+# _IOR('v', 1, long) in include/uapi/linux/fs.h.
+_FS_IOC_GETVERSION = 0x80087601
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+#: Inode, birth time and generation, see :attr:`Incarnation.key`.
+Key = tuple[int, int | None, int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Incarnation:
+    """One file, from its creation to its end, under whatever name.
+
+    A name says nothing: stock Nova deletes a base file and fetches other
+    bytes under the same name, and ext4 and xfs give the inode number of a
+    deleted file to the next one.
+
+    :ivar device: the file system, as long as it stays mounted
+    :ivar inode: inode number
+    :ivar born: birth time in nanoseconds, or None where the file system has
+        none (NFS before 4.2)
+    :ivar generation: inode generation, asked for where there is no birth
+        time; None where there is none either
+    """
+
+    device: int
+    inode: int
+    born: int | None
+    generation: int | None
+
+    @property
+    def key(self) -> Key:
+        """What identifies the file in records that outlive a mount.
+
+        Without the device: its number changes over a reboot on NFS, btrfs
+        and device mapper, and our records are on the file's own file system.
+        """
+        return (self.inode, self.born, self.generation)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stat:
+    """What statx says of a file.
+
+    :ivar mode: type and permissions
+    :ivar size: in bytes
+    :ivar allocated: bytes that it takes on the disk
+    :ivar modified: time of the last write or touch, in nanoseconds
+    :ivar changed: time of the last change of the inode, in nanoseconds
+    """
+
+    incarnation: Incarnation
+    mode: int
+    size: int
+    allocated: int
+    modified: int
+    changed: int
+
+    @property
+    def regular(self) -> bool:
+        """Whether it is a regular file (symbolic links are not)."""
+        return stat.S_ISREG(self.mode)
+
+    def same_content_as(self, other: 'Stat') -> bool:
+        """Whether nothing suggests a write between the two."""
+        return (
+            self.incarnation == other.incarnation
+            and self.size == other.size
+            and self.modified == other.modified
+            and self.changed == other.changed
+        )
+
+
+def _generation(fd: int) -> int | None:
+    try:
+        answer = fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))
+    except OSError:
+        return None
+    return int.from_bytes(answer[:4], 'little')
+
+
+def _statx(dirfd: int, path: bytes, flags: int) -> bytes:
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    mask = _STATX_BASIC_STATS | _STATX_BTIME
+    if _libc.statx(dirfd, path, flags, mask, buffer):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), os.fsdecode(path))
+    return buffer.raw
+
+
+def _nanoseconds(seconds: int, nanoseconds: int) -> int:
+    return seconds * 10**9 + nanoseconds
+
+
+def _stat(buffer: bytes, generation: int | None) -> Stat:
+    (mask, mode, inode, size, blocks, *times, major, minor) = (
+        _STATX_FIELDS.unpack_from(buffer)
+    )
+    born = _nanoseconds(*times[2:4]) if mask & _STATX_BTIME else None
+    return Stat(
+        incarnation=Incarnation(
+            device=os.makedev(major, minor),
+            inode=inode,
+            born=born,
+            generation=generation,
+        ),
+        mode=mode,
+        size=size,
+        allocated=blocks * 512,
+        changed=_nanoseconds(*times[4:6]),
+        modified=_nanoseconds(*times[6:8]),
+    )
+
+
+def stat_of_fd(fd: int) -> Stat:
+    """Describe an open file.
+
+    :raises OSError: as statx(2)
+    """
+    buffer = _statx(fd, b'', _AT_EMPTY_PATH)
+    seen = _stat(buffer, None)
+    if seen.incarnation.born is not None or not seen.regular:
+        return seen
+    return _stat(buffer, _generation(fd))
+
+
+def stat_of(path: str, dir_fd: int | None = None, fresh: bool = False) -> Stat:
+    """Describe the file at a path; a symbolic link is not followed.
+
+    :param dir_fd: of the directory that the path is relative to
+    :param fresh: whether a server is to be asked, and no cache of it believed
+    :raises OSError: as statx(2)
+    """
+    start = _AT_FDCWD if dir_fd is None else dir_fd
+    flags = _AT_SYMLINK_NOFOLLOW | (_AT_STATX_FORCE_SYNC if fresh else 0)
+    buffer = _statx(start, os.fsencode(path), flags)
+    seen = _stat(buffer, None)
+    if seen.incarnation.born is not None or not seen.regular:
+        return seen
+    try:
+        fd = open_regular(path, dir_fd)
+    except PermissionError:
+        return seen
+    try:
+        return stat_of_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def gone(path: str) -> bool:
+    """Whether there is no such file: not, whether it cannot be looked at."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def open_regular(path: str, dir_fd: int | None = None) -> int:
+    """Open a regular file for reading, and nothing else.
+
+    Does not follow a symbolic link, nor wait for a FIFO's writer.
+
+    :param dir_fd: of the directory that the path is relative to
+    :raises OSError: as open(2); EINVAL when it is not a regular file
+    """
+    # To open a device may do something, such as start a watchdog.
+    seen = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+    if not stat.S_ISREG(seen.st_mode):
+        raise _not_regular(path)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, dir_fd=dir_fd)
+    except OSError as error:
+        # A symbolic link and a socket, as open(2) reports them.
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _not_regular(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _not_regular(path)
+    return fd
+
+
+def _not_regular(path: str) -> OSError:
+    return OSError(errno.EINVAL, 'Not a regular file', path)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Where things are below ``instances_path``."""
+
+import dataclasses
+import os
+
+from nova_imagecache.conf import Settings
+from nova_imagecache import names
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The paths of one image cache.
+
+    :ivar instances: the instances' directories are in here
+    :ivar base: the base files are in here
+    """
+
+    instances: str
+    base: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> 'Layout':
+        """Give the layout that the settings describe."""
+        return cls.at(settings.instances_path, settings.subdirectory_name)
+
+    @classmethod
+    def at(cls, instances: str, subdirectory_name: str) -> 'Layout':
+        """Give the layout with the base files in such a subdirectory."""
+        return cls(instances, os.path.join(instances, subdirectory_name))
+
+    @classmethod
+    def around(cls, base_file: str) -> 'Layout':
+        """Give the layout of the cache that a base file is in.
+
+        The instances are where Nova's locks are, which is the next directory
+        above that has a ``locks`` in it, or else just the next.
+        """
+        base = above = os.path.dirname(os.path.abspath(base_file))
+        while above != (above := os.path.dirname(above)):
+            if os.path.isdir(os.path.join(above, 'locks')):
+                return cls(above, base)
+        return cls(os.path.dirname(base), base)
+
+    @property
+    def locks(self) -> str:
+        """Nova's directory of lock files, as nova/virt/libvirt has it."""
+        return os.path.join(self.instances, 'locks')
+
+    @property
+    def own(self) -> str:
+        """The directory of everything of ours but the sidecars."""
+        return os.path.join(self.base, names.OWN_DIRECTORY)
+
+    @property
+    def own_locks(self) -> str:
+        """Locks between managers; Nova knows nothing of them."""
+        return os.path.join(self.own, 'locks')
+
+    @property
+    def ledgers(self) -> str:
+        """One record per base file: what is known of its content."""
+        return os.path.join(self.own, 'ledgers')
+
+    @property
+    def state(self) -> str:
+        """The record of when files were seen first and used last."""
+        return os.path.join(self.own, 'state')
+
+    @property
+    def scrub(self) -> str:
+        """The record of the last scrub: who, when, how far."""
+        return os.path.join(self.own, 'scrub')
+
+    @property
+    def trash(self) -> str:
+        """Base files that were removed, for as long as they are kept."""
+        return os.path.join(self.own, 'trash')
+
+    @property
+    def pins(self) -> str:
+        """One record per base file that is to stay, under its name."""
+        return os.path.join(self.own, 'pins')
+
+    @property
+    def temporary(self) -> str:
+        """Where files are written before they are published."""
+        return os.path.join(self.own, 'tmp')
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """All directories of ours, each after the one that it is in."""
+        return (
+            self.own,
+            self.own_locks,
+            self.ledgers,
+            self.trash,
+            self.pins,
+            self.temporary,
+        )
+
+    def file(self, name: str, trashed: bool = False) -> str:
+        """Give the path of a file in the cache, or in the trash."""
+        return os.path.join(self.trash if trashed else self.base, name)
+
+    def ledger(self, name: str, trashed: bool = False) -> str:
+        """Give the path of the ledger of a base file, wherever that is."""
+        if trashed:
+            return f'{self.file(name, trashed)}.ledger'
+        return os.path.join(self.ledgers, name)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is remembered of one incarnation of a file: pure functions."""
+
+from collections.abc import Collection
+import dataclasses
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import identity
+from nova_imagecache import clocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Sighting:
+    """What is remembered of one incarnation of a file.
+
+    :ivar last_used: when a pass last saw a user of it, or a touch whose time
+        was in the future, in seconds since the epoch; None if never
+    :ivar modified: its mtime in nanoseconds, as the last pass saw it
+    :ivar seen: when it was first seen
+    :ivar image: the image it was made from, where a host has said so
+    :ivar digested: whether it had a ledger once: if it has none now, that
+        was lost
+    :ivar suspect: whether its ledger said that it may have been damaged
+        without a trace
+    :ivar rebaselined: when all that was known of its content had been lost,
+        in seconds since the epoch
+    :ivar trashed: when it was first seen in the trash, if it is there
+    :ivar ahead: whether its mtime was in the future then
+    """
+
+    key: identity.Key
+    last_used: float | None
+    modified: int
+    seen: clocks.Instant
+    image: str | None
+    digested: bool
+    suspect: bool
+    rebaselined: float | None
+    trashed: clocks.Instant | None
+    ahead: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What is not to be forgotten when a ledger is lost.
+
+    :ivar suspect: as in :class:`Sighting`
+    :ivar rebaselined: likewise
+    """
+
+    suspect: bool
+    rebaselined: float | None
+
+
+def _known_ahead(file: base_file.BaseFile, sighting: Sighting | None) -> bool:
+    """Whether a pass has counted an mtime in the future as a use already.
+
+    One that was not in the future then is a use: the clock has gone back.
+    """
+    return bool(
+        sighting and sighting.ahead and sighting.modified == file.stat.modified
+    )
+
+
+def last_use(
+    file: base_file.BaseFile, sighting: Sighting | None, now: float
+) -> float:
+    """Say when a file was last used, as far as it is known.
+
+    The later one of mtime and memory. An mtime in the future says only that
+    somebody touched the file since it was last seen.
+    """
+    modified = file.stat.modified / 10**9
+    remembered = sighting.last_used if sighting else None
+    if modified > now:
+        modified = 0.0 if _known_ahead(file, sighting) else now
+    if remembered is None or remembered > now:
+        # The clock has been set back since; start counting again.
+        remembered = 0.0 if remembered is None else now
+    return max(modified, remembered)
+
+
+def outlived(
+    file: base_file.BaseFile,
+    sighting: Sighting | None,
+    other_boots: Collection[str],
+    now: clocks.Instant,
+) -> bool:
+    """Whether a file has been through a reboot of the host that made it.
+
+    What was not on the disk by then is lost, and nothing tells. The sighting
+    knows the boot, where the birth time of the file may be of a clock that
+    was wrong, or unknown. On shared storage any host may have made it.
+
+    :param other_boots: those in which the other hosts were seen last
+    """
+    seen = sighting.seen if sighting else now
+    born = file.incarnation.born
+    if born is not None and born / 10**9 < seen.wall - seen.boottime:
+        return True
+    return seen.boot_id not in {*other_boots, now.boot_id}
+
+
+def updated(
+    file: base_file.BaseFile,
+    old: Sighting | None,
+    instant: clocks.Instant,
+    used: bool = False,
+    image: str | None = None,
+    history: History | None = None,
+) -> Sighting:
+    """Give what is to be remembered of a file now.
+
+    :param old: what was remembered
+    :param used: whether it is in use at this moment
+    """
+    now = instant.wall
+    in_future = file.stat.modified / 10**9 > now
+    if used or (in_future and not _known_ahead(file, old)):
+        last_used: float | None = now
+    elif old and old.last_used is not None:
+        last_used = min(old.last_used, now)
+    else:
+        last_used = None
+    return Sighting(
+        key=file.incarnation.key,
+        last_used=last_used,
+        modified=file.stat.modified,
+        seen=old.seen if old else instant,
+        image=image or (old.image if old else None),
+        digested=history is not None or bool(old and old.digested),
+        suspect=bool((history and history.suspect) or (old and old.suspect)),
+        rebaselined=(history.rebaselined if history else None)
+        or (old.rebaselined if old else None),
+        trashed=_trashed_since(old, instant) if file.trashed else None,
+        ahead=in_future,
+    )
+
+
+def _trashed_since(
+    old: Sighting | None, instant: clocks.Instant
+) -> clocks.Instant:
+    since = old.trashed if old else None
+    # Over a reboot the clock may have been set back.
+    if since is None or clocks.elapsed(since, instant) < 0:
+        return instant
+    return since

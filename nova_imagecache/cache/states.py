@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What one pass remembers for the next: sightings of files, and the clock.
+
+The time of last use is kept in the file's mtime, where Nova looks for it, and
+here as well: touching a file that belongs to QEMU's user, or one on NFS with
+root squashed, is refused.
+"""
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+import dataclasses
+import functools
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import records
+from nova_imagecache.cache import sightings
+from nova_imagecache import clocks
+from nova_imagecache import errors
+from nova_imagecache import names
+
+# Nobody holds the state's lock for longer than it takes to write a file.
+_PATIENCE_SECONDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that is remembered.
+
+    :ivar last_passes: when each host that shares the cache made its last pass
+    :ivar relieved: when files were last deleted early, to make room
+    :ivar files: by name; those in the trash by the name that they have there
+    :ivar version: of the file that this was read from
+    """
+
+    last_passes: Mapping[str, clocks.Instant] = dataclasses.field(
+        default_factory=dict
+    )
+    files: Mapping[str, sightings.Sighting] = dataclasses.field(
+        default_factory=dict
+    )
+    relieved: clocks.Instant | None = None
+    version: identity.Stat | None = None
+
+    def sighting(self, file: base_file.BaseFile) -> sightings.Sighting | None:
+        """Recall this very file, and not another of the same name.
+
+        Also if it was moved to the trash, or back, since it was seen.
+        """
+        key = file.incarnation.key
+        sighting = self.files.get(file.name)
+        if sighting and sighting.key == key:
+            return sighting
+        others = (
+            [file.original]
+            if file.trashed
+            else self._trashed.get(file.name, [])
+        )
+        for other in others:
+            sighting = self.files.get(other)
+            if sighting and sighting.key == key:
+                return sighting
+        return None
+
+    def other_boots(self, host: str) -> frozenset[str]:
+        """Say in which boots the hosts beside one made their last passes."""
+        return frozenset(
+            instant.boot_id
+            for name, instant in self.last_passes.items()
+            if name != host
+        )
+
+    @functools.cached_property
+    def _trashed(self) -> dict[str, list[str]]:
+        """Find the names in the trash of each base file."""
+        found: dict[str, list[str]] = {}
+        for name in self.files:
+            base = names.trashed_name(name)
+            if base:
+                found.setdefault(base, []).append(name)
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """The state on the disk; see :class:`State`."""
+
+    relieved: clocks.Instant | None
+    files: dict[str, sightings.Sighting]
+    # The last one, as it has the name of a module.
+    clocks: dict[str, clocks.Instant]
+
+
+_FORMAT = records.Format('state', 3, _Record)
+
+
+def _save(layout: layouts.Layout, state: State) -> None:
+    record = _Record(
+        state.relieved, dict(state.files), dict(state.last_passes)
+    )
+    _FORMAT.save(layout, layout.state, record)
+
+
+def load(layout: layouts.Layout) -> State:
+    """Read what earlier passes remembered; a first pass finds nothing.
+
+    :raises nova_imagecache.errors.Damaged: there is something else there
+    :raises OSError: it cannot be read
+    """
+    # Before reading: what is published meanwhile then counts as newer.
+    version = version_of(layout)
+    record = _FORMAT.load(layout.state)
+    if record is None:
+        return State()
+    return State(record.clocks, record.files, record.relieved, version)
+
+
+def remember(
+    layout: layouts.Layout,
+    host: str,
+    now: clocks.Instant,
+    files: Collection[base_file.BaseFile],
+    used: Collection[str],
+    images: Mapping[str, str],
+    histories: Mapping[str, sightings.History],
+    before: State,
+    relieved: bool = False,
+) -> None:
+    """Add this pass to what is remembered.
+
+    :param files: what the pass found and left in place, and what is in the
+        trash now
+    :param used: names of those that have a user
+    :param images: what they were made from, where that is known
+    :param histories: what their ledgers say, of those that have one
+    :param before: what the pass began with, which need not be read again
+        where nobody has written since
+    :param relieved: whether files were deleted early
+    :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
+    :raises OSError: it was not saved
+    """
+    with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
+        try:
+            unchanged = before.version and before.version == version_of(layout)
+            state = before if unchanged else load(layout)
+        except errors.Damaged as error:
+            records.set_aside(layout.state, error)
+            state = State()
+            # Any of them may have been used a moment ago.
+            used = {file.name for file in files}
+        last_pass = state.last_passes.get(host)
+        jumped = last_pass is not None and clocks.jump(last_pass, now)
+        if jumped:
+            # How old they are is not known any more, so they age from here.
+            used = {file.name for file in files}
+        # What could not be looked at in this pass may be there in the next.
+        sighted = {
+            name: sighting
+            for name, sighting in state.files.items()
+            if not identity.gone(
+                layout.file(name, bool(names.trashed_name(name)))
+            )
+        }
+        for file in files:
+            sighting = sightings.updated(
+                file,
+                state.sighting(file),
+                now,
+                file.name in used,
+                images.get(file.name),
+                histories.get(file.name),
+            )
+            if jumped and sighting.trashed:
+                sighting = dataclasses.replace(sighting, trashed=now)
+            sighted[file.name] = sighting
+        state = State(
+            {**state.last_passes, host: now},
+            sighted,
+            now if relieved else state.relieved,
+        )
+        _save(layout, state)
+
+
+def amend(layout: layouts.Layout, change: Callable[[State], State]) -> None:
+    """Change what is remembered, with nobody else doing so meanwhile.
+
+    :raises nova_imagecache.errors.Error: it is damaged, or its lock cannot be
+        had
+    :raises OSError: it cannot be read or saved
+    """
+    with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
+        _save(layout, change(load(layout)))
+
+
+def sight(
+    layout: layouts.Layout,
+    now: clocks.Instant,
+    files: Collection[base_file.BaseFile],
+) -> State:
+    """Remember files that were never seen before, and nothing else.
+
+    For a scrub where no pass has been.
+
+    :returns: the state as it was before: a file seen for the first time is
+        not in it
+    :raises nova_imagecache.errors.Error: it cannot be read, or not now
+    :raises OSError: it was not saved
+    """
+    state = load(layout)
+    new = [file for file in files if state.sighting(file) is None]
+
+    def add(current: State) -> State:
+        sighted = {
+            file.name: sightings.updated(file, None, now)
+            for file in new
+            if current.sighting(file) is None
+        }
+        return dataclasses.replace(current, files={**current.files, **sighted})
+
+    if new:
+        amend(layout, add)
+    return state
+
+
+def version_of(layout: layouts.Layout) -> identity.Stat | None:
+    try:
+        return identity.stat_of(layout.state, fresh=True)
+    except FileNotFoundError:
+        return None

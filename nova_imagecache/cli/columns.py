@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The columns of the tables, which are the keys of the JSON objects."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cliff.columns import FormattableColumn
+from oslo_utils import units
+
+from nova_imagecache import names
+from nova_imagecache.passes import reports
+
+#: The columns of a file, and the keys of the JSON objects.
+COLUMNS = (
+    'name',
+    'kind',
+    'size',
+    'allocated',
+    'users',
+    'age_seconds',
+    'checksum',
+    'action',
+    'reason',
+)
+
+_UNITS = (
+    (units.Ti, 'TiB'),
+    (units.Gi, 'GiB'),
+    (units.Mi, 'MiB'),
+    (units.Ki, 'KiB'),
+)
+
+# A table with a hundred UUIDs in a cell is none.
+_USERS_SHOWN = 3
+
+
+class Bytes(FormattableColumn[int]):
+    """A number of bytes."""
+
+    def human_readable(self) -> str:
+        """Give it in the unit that fits."""
+        for factor, unit in _UNITS:
+            if self._value >= factor:
+                return f'{self._value / factor:.1f} {unit}'
+        return f'{self._value} B'
+
+
+class Seconds(FormattableColumn[float | None]):
+    """A span of time; None for never."""
+
+    def human_readable(self) -> str:
+        """Give it in the unit that fits."""
+        if self._value is None:
+            return 'never'
+        for factor, unit in ((86400, 'days'), (3600, 'hours'), (60, 'min')):
+            if self._value >= factor:
+                return f'{self._value / factor:.1f} {unit}'
+        return f'{self._value:.0f} s'
+
+
+class Users(FormattableColumn[list[str]]):
+    """Guests."""
+
+    def human_readable(self) -> str:
+        """Give the first ones, and how many there are beside them."""
+        shown = self._value[:_USERS_SHOWN]
+        more = len(self._value) - len(shown)
+        return '\n'.join(shown + ([f'and {more} more'] if more else []))
+
+
+def row(file: reports.FileReport) -> tuple[Any, ...]:
+    """Give a file's values, in the order of the columns."""
+    return (
+        names.printable(file.name),
+        str(file.kind),
+        Bytes(file.size),
+        Bytes(file.allocated),
+        Users([names.printable(user) for user in file.users]),
+        file.age_seconds,
+        str(file.checksum),
+        str(file.action),
+        names.printable(file.reason),
+    )
+
+
+def machine_readable(
+    columns: Sequence[str], line: Sequence[Any]
+) -> dict[str, Any]:
+    """Give a line as JSON has it."""
+    return {
+        name: value.machine_readable()
+        if isinstance(value, FormattableColumn)
+        else value
+        for name, value in zip(columns, line, strict=True)
+    }
+
+
+class Rate(FormattableColumn[float]):
+    """Bytes per second."""
+
+    def human_readable(self) -> str:
+        """Give it in MiB/s."""
+        return f'{self._value / units.Mi:.1f} MiB/s'
+
+
+class Limit(Rate):
+    """A rate that may not be exceeded; 0 for none."""
+
+    def human_readable(self) -> str:
+        """Say so where there is none."""
+        return super().human_readable() if self._value else 'no limit'

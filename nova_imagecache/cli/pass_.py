@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command pass."""
+
+import argparse
+from collections.abc import Iterable
+import dataclasses
+import time
+
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import registry
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import listing
+from nova_imagecache import errors
+from nova_imagecache.passes import reports
+
+
+class Pass(listing.Listing):
+    """Make one pass, without the list of instances of the compute service.
+
+    Checksums, verifies and removes as nova.conf says, and as the manager in
+    the compute service does. Who uses a file is learnt from the disks below
+    instances_path, from libvirt and from the locks of running guests.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--dry-run',
+            action='store_true',
+            help='say what would be done, and change nothing',
+        )
+        parser.add_argument(
+            '--no-verify',
+            action='store_true',
+            help='read no base file; for a timer, beside one that runs '
+            'nova-imagecache scrub',
+        )
+        parser.add_argument(
+            '--register-host',
+            action='store_true',
+            help='note this host in instances_path/compute_nodes, as the '
+            'compute service does in its own passes; for where those are off, '
+            'or the hosts that share instances_path take the guests of this '
+            'one for gone after a day',
+        )
+        return parser
+
+    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
+        """Make the pass."""
+        if parsed_args.dry_run:
+            return self.make_pass().preview()
+        problems = []
+        if parsed_args.register_host:
+            problems += self._register()
+        report = self.make_pass(inline=not parsed_args.no_verify).run()
+        return dataclasses.replace(
+            report, problems=(*report.problems, *problems)
+        )
+
+    def _register(self) -> list[str]:
+        """Note this host; what goes wrong ends no pass."""
+        layout = layouts.Layout.of(self.settings)
+        try:
+            registry.register(layout, self.settings.host, time.time())
+        except (errors.NotNow, OSError) as error:
+            return [f'this host cannot be noted in compute_nodes: {error}']
+        return []
+
+    def more(self, report: reports.Report) -> Iterable[reports.FileReport]:
+        """List the trash as well, which passes empty."""
+        return report.trash
+
+    def judge(self, report: reports.Report) -> int:
+        """Give the exit code; a pass that may not remove is not fine."""
+        code = exit_codes.of(report)
+        return code or (
+            exit_codes.COULD_NOT if report.vetoes else exit_codes.FINE
+        )

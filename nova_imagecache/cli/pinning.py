@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the commands pin and unpin have in common."""
+
+import abc
+import argparse
+
+from cliff import lister
+
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import pins
+from nova_imagecache.cli import app
+from nova_imagecache.cli import listing
+from nova_imagecache import errors
+from nova_imagecache import names
+
+
+class Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
+    """A command about pins."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'names', metavar='NAME', nargs='*', help='name of the base file'
+        )
+        parser.add_argument(
+            '--image-id',
+            metavar='ID',
+            action='append',
+            default=[],
+            help='the base file of this image; can be repeated',
+        )
+        return parser
+
+    @abc.abstractmethod
+    def change(self, layout: layouts.Layout, new: pins.Pin) -> bool:
+        """Pin or unpin; say whether that changed anything."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
+        """Pin or unpin all of them."""
+        chosen = [pins.Pin(_base_file(text)) for text in parsed_args.names]
+        chosen += [
+            pins.Pin(names.get_cache_fname(image), image)
+            for image in map(_image_id, parsed_args.image_id)
+        ]
+        if not chosen:
+            raise errors.Error('name a base file, or an image with --image-id')
+        layout = listing.writable_layout(self.settings)
+        rows = [
+            (new.name, new.image, self.change(layout, new)) for new in chosen
+        ]
+        return ('name', 'image', 'changed'), rows
+
+
+def _image_id(text: str) -> str:
+    if not text.strip() or names.printable(text) != text:
+        raise errors.Error(f'{names.printable(text)!r} is no ID of an image')
+    return text
+
+
+def _base_file(text: str) -> str:
+    name = text.rpartition('/')[2]
+    if not names.kind_of(name).is_base:
+        raise errors.Error(
+            f'{names.printable(text)} is not the name of a base file; '
+            'nova-imagecache list shows what there is, and --image-id takes '
+            'the ID of an image'
+        )
+    return name

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command scrub, which is also the reading process of the manager."""
+
+import argparse
+from collections.abc import Iterable
+from collections.abc import Iterator
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_imagecache.cache import layouts
+from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import reading
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache import errors
+from nova_imagecache import names
+from nova_imagecache.outlets import log
+from nova_imagecache.passes import pipeline
+from nova_imagecache.scrub import background
+from nova_imagecache.scrub import limiters
+from nova_imagecache.scrub import pipe
+from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import scrubber
+
+LOG = logging.getLogger(__name__)
+
+
+class Scrub(reading.Reading):
+    """Read the base files that are due, and end.
+
+    The same program whether the compute service starts it, a timer or a
+    person. It is nice, idle to the I/O scheduler, and no faster than it must
+    be to be in time; scrub_bandwidth_mib_per_second is the most. One is at
+    work in a cache at any time. Told to end, it saves how far it has got, and
+    the next one goes on there. nova-imagecache verify reads files that are
+    not due.
+    """
+
+    columns = ('name', 'checksum', 'bytes', 'seconds', 'reason')
+    _scrubber: scrubber.Scrubber | None = None
+    #: Why nothing is to be done.
+    _idle = ''
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the options."""
+        parser = super().get_parser(prog_name)
+        # For the manager: the settings come on the first line of the standard
+        # input, and when that is closed the scrub ends.
+        parser.add_argument(
+            '--parent', action='store_true', help=argparse.SUPPRESS
+        )
+        parser.add_argument(
+            '--if-enabled',
+            action='store_true',
+            help='do nothing where checksum_base_images is off or another '
+            'scrub is at work in the cache; for a timer',
+        )
+        return parser
+
+    def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
+        """Take the settings from the parent, where there is one."""
+        if not parsed_args.parent:
+            return super().load_settings(parsed_args)
+        try:
+            settings = pipe.receive(sys.stdin.buffer if sys.stdin else None)
+        except ValueError as error:
+            raise errors.Error(
+                f'the parent gave no settings: {error}'
+            ) from error
+        app.become_owner(settings)
+        return settings
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Iterable[Any]]:
+        """Scrub; give a line per file as it comes."""
+        self.adjust(parsed_args)
+        layout = layouts.Layout.of(self.settings)
+        if not os.path.isdir(layout.base):
+            self._idle = f'there is no cache at {layout.base}'
+        elif parsed_args.if_enabled and not self.settings.checksum:
+            self._idle = 'checksum_base_images is off'
+        if self._idle:
+            LOG.warning('Nothing is read: %s', self._idle)
+            return self.columns, []
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_args: stop.set())
+        if parsed_args.parent:
+            pipe.set_when_closed(stop)
+        background.be_modest()
+        means = readers.Means(
+            limiters.Limiter(wait=stop.wait), stop=stop, ahead=True
+        )
+        self._scrubber = scrubber.Scrubber(
+            self.settings,
+            means,
+            progress_bar=self.progress_bar(parsed_args),
+        )
+        lines = self._lines(self._scrubber)
+        if parsed_args.if_enabled:
+            lines = self._unless_locked(lines)
+        return self.columns, lines
+
+    def _unless_locked(
+        self, lines: Iterator[tuple[Any, ...]]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Leave it to another scrub, if one is at work."""
+        try:
+            yield from lines
+        except errors.Locked as error:
+            self._idle = str(error)
+            LOG.warning('Nothing is read: %s', error)
+
+    def _lines(self, one: scrubber.Scrubber) -> Iterator[tuple[Any, ...]]:
+        verdicts = []
+        damaged = []
+        for result in one.run():
+            finding = result.finding
+            verdicts.append(finding.verdict)
+            if finding.problem:
+                LOG.warning(
+                    '%s: %s', names.printable(result.name), finding.note
+                )
+                self.exit_code = exit_codes.COULD_NOT
+            if finding.damaged:
+                damaged.append(result.name)
+            yield (
+                names.printable(result.name),
+                str(finding.verdict),
+                columns.Bytes(result.bytes),
+                round(result.seconds, 3),
+                names.printable(finding.note),
+            )
+        following = one.next
+        if not verdicts and following is not None:
+            LOG.warning(
+                'Nothing is due. %(name)s is next, in %(time)s; '
+                'nova-imagecache verify reads files at once.',
+                {
+                    'name': names.printable(following.name),
+                    'time': columns.Seconds(following.due).human_readable(),
+                },
+            )
+        if damaged:
+            # Whoever reads the log wants to know the guests too.
+            report = pipeline.Pass(self.settings).preview().only(damaged)
+            log.tell_damage(report)
+        if knowledge.Verdict.CORRUPT in verdicts:
+            self.exit_code = exit_codes.CORRUPTION
+        elif knowledge.Verdict.UNREADABLE in verdicts:
+            self.exit_code = exit_codes.COULD_NOT
+
+    def summary(self) -> dict[str, Any]:
+        """Say how much was read, and why it ended."""
+        if self._scrubber is None or self._idle:
+            return {'files': 0, 'bytes': 0, 'reason': self._idle}
+        activity = self._scrubber.activity
+        return {
+            'files': activity.files,
+            'bytes': activity.read,
+            'reason': activity.reason,
+        }

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command show."""
+
+import argparse
+from typing import Any
+
+from cliff import show
+
+from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import listing
+from nova_imagecache import errors
+from nova_imagecache.outlets import log
+from nova_imagecache.passes import pipeline
+
+
+class Show(app.NodeCommand, show.ShowOne):
+    """Show one file of the cache, as list does."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument('name', metavar='NAME', help='name of the file')
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Any]:
+        """Give the file's values."""
+        (name,) = listing.find(self.settings, [parsed_args.name])
+        report = pipeline.Pass(self.settings).preview()
+        report = report.only([name])
+        if not report.files:
+            raise errors.Error(f'{parsed_args.name} has gone meanwhile')
+        log.tell_findings(report)
+        self.exit_code = exit_codes.of(report)
+        return columns.COLUMNS, columns.row(report.files[0])

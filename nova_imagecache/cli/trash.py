@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command trash."""
+
+import argparse
+
+from cliff import lister
+
+from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import listing
+from nova_imagecache.passes import pipeline
+
+
+class Trash(app.NodeCommand, lister.Lister):
+    """List the base files that were removed and are not deleted yet.
+
+    The actions are those that a pass would take now. Nothing is changed.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
+        """Look."""
+        report = pipeline.Pass(self.settings).preview()
+        listing.show_findings(report)
+        self.exit_code = exit_codes.of(report)
+        return columns.COLUMNS, [columns.row(file) for file in report.trash]

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command verify."""
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import scans
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import listing
+from nova_imagecache.cli import reading
+from nova_imagecache import errors
+from nova_imagecache import names
+from nova_imagecache.passes import pipeline
+
+
+class Verify(reading.Reading):
+    """Verify base files now, whether due or not.
+
+    Reads each file and compares it with what is known of it; one of which
+    nothing is known gets its checksum. Works whether checksum_base_images is
+    on or off, at scrub_bandwidth_mib_per_second unless --bandwidth says
+    otherwise. A scrub that is at work gives way. Nothing is removed. A file
+    that is named, and cannot be verified just now, makes the exit code 1.
+    """
+
+    columns = columns.COLUMNS
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'names',
+            metavar='NAME',
+            nargs='*',
+            help='names of base files; by default all',
+        )
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Iterable[Any]]:
+        """Verify, and give a line per file."""
+        self.adjust(parsed_args)
+        chosen = listing.find(self.settings, parsed_args.names)
+        for name in chosen:
+            if not names.kind_of(name).is_base:
+                raise errors.Error(
+                    f'{names.printable(name)} is no base file, so there is '
+                    'nothing to verify'
+                )
+        if not chosen:
+            layout = layouts.Layout.of(self.settings)
+            chosen = [
+                file.name
+                for file in scans.scan(layout).files
+                if file.kind.is_base
+            ]
+        self._report = pipeline.Pass(
+            self.settings, progress_bar=self.progress_bar(parsed_args)
+        ).verify_now(chosen, strict=bool(parsed_args.names))
+        listing.show_findings(self._report)
+        self.exit_code = exit_codes.of(self._report)
+        return self.columns, [columns.row(each) for each in self._report.files]
+
+    def summary(self) -> dict[str, Any]:
+        """Count the verdicts."""
+        verdicts = [str(file.checksum) for file in self._report.files]
+        return {each: verdicts.count(each) for each in sorted(set(verdicts))}

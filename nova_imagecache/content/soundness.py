@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""May these bytes be handed out? The one answer to that, for all who ask.
+
+The gate, the fetch path, the trash and the report have it from here.
+"""
+
+import dataclasses
+import enum
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import layouts
+from nova_imagecache.content import knowledge
+
+
+class Soundness(enum.StrEnum):
+    """What is known to speak against handing out a base file.
+
+    SOUND: nothing. It was verified, or has not been read yet.
+
+    BAD: some of it is not what it was, or cannot be read.
+
+    UNTOLD: what is known cannot be made out, so it may be either. To refuse it
+    would keep guests from starting for want of a record.
+    """
+
+    SOUND = 'sound'
+    BAD = 'bad'
+    UNTOLD = 'untold'
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Whether a base file may be handed out, and why not.
+
+    :ivar reason: ``corrupt`` or ``unreadable`` of one that is bad; a sentence
+        of one of which it cannot be told; empty otherwise
+    """
+
+    soundness: Soundness
+    reason: str = ''
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing speaks against it."""
+        return self.soundness is Soundness.SOUND
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it is known to be bad."""
+        return self.soundness is Soundness.BAD
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether it cannot be told."""
+        return self.soundness is Soundness.UNTOLD
+
+
+def judge(
+    known: knowledge.Knowledge, finding: knowledge.Finding | None = None
+) -> Answer:
+    """Say what follows from what is known of a file.
+
+    :param finding: what has just been found, if that is news
+    """
+    finding = finding or known.finding
+    if finding.damaged:
+        return Answer(Soundness.BAD, str(finding.verdict))
+    if known.blind or known.lost:
+        return Answer(Soundness.UNTOLD, '; '.join(known.problems))
+    return Answer(Soundness.SOUND)
+
+
+def of(file: base_file.BaseFile) -> Answer:
+    """Ask about one incarnation of a file, which itself is not read."""
+    return judge(knowledge.recall(file))
+
+
+def ask(layout: layouts.Layout, name: str) -> Answer:
+    """Ask about the file that has a name in the cache now.
+
+    One that is not there is fetched, so nothing speaks against it.
+    """
+    try:
+        return of(base_file.BaseFile.named(layout, name))
+    except FileNotFoundError:
+        return Answer(Soundness.SOUND)
+    except OSError as error:
+        return Answer(
+            Soundness.UNTOLD, f'it cannot be looked at: {error.strerror}'
+        )

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The fetch path: getting an image into the cache, and a disk out of it.
+
+It computes no checksum and, past the headers that the format inspector needs,
+reads nothing of the image back: a guest that waits for its first boot must not
+wait for us. The manager's first pass over the file makes the checksum.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import os
+import secrets
+
+from oslo_log import log as logging
+
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import publish
+from nova_imagecache.cache import removal
+from nova_imagecache.cache import trash
+from nova_imagecache.cache import uses
+from nova_imagecache import clocks
+from nova_imagecache.content import soundness
+from nova_imagecache import errors
+from nova_imagecache.fetch import images
+from nova_imagecache.host import TouchAsRoot
+from nova_imagecache import names
+
+LOG = logging.getLogger(__name__)
+
+#: Writes an image to the path that it is given.
+Fetch = Callable[[str], object]
+
+# A bad file is set aside, or somebody else is at it, who is waited for.
+_ATTEMPTS = 2
+
+
+@contextlib.contextmanager
+def _staged(path: str) -> Iterator[str]:
+    """Give a path to write to; what is there in the end is published.
+
+    Under a name that nobody else writes to: stock Nova unlinks lock files, so
+    somebody may hold "the same" lock. If we are killed it is a leftover.
+    """
+    parent, name = os.path.split(path)
+    # As rsync names what it writes to.
+    staged = os.path.join(parent, f'.{name}.{secrets.token_hex(3)}')
+    try:
+        yield staged
+        publish.rename(staged, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(staged)
+        raise
+
+
+def _inspect(
+    path: str, kind: names.Kind, disk_format: str | None
+) -> images.Image:
+    if not kind.is_image:
+        # The driver made it itself, from nothing that a user supplied.
+        return images.Image('raw', os.path.getsize(path))
+    return images.inspect(path, disk_format)
+
+
+def _check_size(image: images.Image, size: int | None) -> None:
+    if size is not None and size < image.virtual_size:
+        raise errors.FetchFailed(
+            f'the image needs {image.virtual_size} bytes, more than the '
+            f'{size} asked for'
+        )
+
+
+def prepare(layout: layouts.Layout, name: str) -> str:
+    """Make the directory of the cache; give the path of a base file in it.
+
+    :raises OSError: it cannot be made
+    """
+    os.makedirs(layout.base, exist_ok=True)
+    return layout.file(name)
+
+
+def is_there(
+    layout: layouts.Layout,
+    name: str,
+    as_root: TouchAsRoot | None = None,
+    refuse: bool = True,
+) -> bool:
+    """Whether the file is cached, or in the trash; then it is used now.
+
+    As Nova does, so that nobody takes it for unused meanwhile. The caller
+    holds its lock.
+
+    :param as_root: what the host lends for files that are not its own
+    :param refuse: whether one that is known to be bad is no use
+    :raises nova_imagecache.errors.KnownDamage: it is cached, and bad
+    """
+    if os.path.exists(layout.file(name)):
+        answer = soundness.ask(layout, name)
+        if answer.is_bad and refuse:
+            raise _refused(name, answer)
+        if answer.is_untold:
+            LOG.warning(
+                'Whether base file %(name)s is sound cannot be told: '
+                '%(reason)s',
+                {'name': name, 'reason': answer.reason},
+            )
+    elif not _recover(layout, name):
+        return False
+    use(layout, name, as_root)
+    return True
+
+
+def _refused(
+    name: str, answer: soundness.Answer, why: str | None = None
+) -> errors.KnownDamage:
+    stays = '' if why is None else f'; it stays in the cache: {why}'
+    return errors.KnownDamage(
+        f'base file {name} is {answer.reason}, so no disk is made from it'
+        f'{stays}'
+    )
+
+
+def use(
+    layout: layouts.Layout, name: str, as_root: TouchAsRoot | None = None
+) -> None:
+    """Note that a base file is used now, as far as that can be done."""
+    if not removal.touch(layout.file(name), as_root):
+        uses.note_use(layout, name, clocks.now())
+
+
+def _recover(layout: layouts.Layout, name: str) -> bool:
+    """Bring a base file back from the trash, if it is there and sound.
+
+    The newest one. One that is known to be bad is to be fetched anew, and so
+    is one of which it cannot be told.
+    """
+    files = [
+        file for file in trash.scan(layout).files if file.original == name
+    ]
+    if directories.intruder(layout) is not None:
+        return False
+    for file in sorted(
+        files, key=lambda file: names.trashed_at(file.name), reverse=True
+    ):
+        if not soundness.of(file).is_sound:
+            continue
+        try:
+            trash.move_out(file)
+        except (errors.NotNow, OSError) as error:
+            LOG.warning(
+                'Base file %(name)s is fetched, as it cannot be brought back '
+                'from the trash: %(error)s',
+                {'name': name, 'error': error},
+            )
+            return False
+        LOG.info('Brought base file %s back from the trash', name)
+        return True
+    return False
+
+
+class FetchPath:
+    """The fetch path into one cache, out of which disks are made."""
+
+    def __init__(
+        self,
+        layout: layouts.Layout,
+        set_aside: Callable[[str], str | None],
+        refuse_damaged: bool,
+        as_root: TouchAsRoot | None = None,
+    ) -> None:
+        """Fetch nothing yet.
+
+        :param set_aside: moves a bad base file to the trash if nobody uses
+            it, or says why it stays
+        :param refuse_damaged: whether a new disk may not be made from a base
+            file that is bad and stays
+        :param as_root: what the host lends for files that are not its own
+        """
+        self._layout = layout
+        self._set_aside = set_aside
+        self._refuse_damaged = refuse_damaged
+        self._as_root = as_root
+
+    def cache_image(
+        self,
+        fetch: Fetch,
+        name: str,
+        disk_format: str | None = None,
+        resize_to: int | None = None,
+        overlay: str | None = None,
+        size: int | None = None,
+    ) -> str:
+        """Make sure that a base file is in the cache, and make a disk from it.
+
+        See :meth:`nova_imagecache.manager.ImageCacheManager.cache_image`.
+        """
+        kind = names.kind_of(name)
+        if not kind.is_base:
+            raise ValueError(f'{name!r} is not the name of a base file')
+        if resize_to is not None and kind is not names.Kind.ORIGINAL:
+            raise ValueError(f'{name!r} is no original, so it is not resized')
+        prepare(self._layout, name)
+        # A guest whose disk is there is started, whatever that reads.
+        new = overlay is None or not os.path.lexists(overlay)
+        refuse = new and self._refuse_damaged
+        with self._secured(name, refuse):
+            self._ensure_fetched(name, fetch, disk_format)
+            if resize_to is None and overlay is not None:
+                self._ensure_overlay(name, overlay, size)
+        if resize_to is None:
+            return self._layout.file(name)
+        resized = f'{name}_{resize_to}'
+        with self._secured(resized, refuse):
+            self._ensure_resized(name, resized, resize_to)
+            if overlay is not None:
+                self._ensure_overlay(resized, overlay, size)
+        return self._layout.file(resized)
+
+    @contextlib.contextmanager
+    def _secured(self, name: str, refuse: bool) -> Iterator[None]:
+        """Hold the lock of a base file that is not known to be bad.
+
+        One that is bad and that nobody uses is set aside, to be made anew.
+        That takes the lock itself, so it is done before.
+
+        :param refuse: whether one that is bad and stays is no use
+        :raises nova_imagecache.errors.KnownDamage: there is such a one
+        """
+        why = None
+        for attempts_left in reversed(range(_ATTEMPTS + 1)):
+            with locks.nova_lock(self._layout, name, blocking=True):
+                answer = soundness.ask(self._layout, name)
+                if not answer.is_bad or not refuse:
+                    if answer.is_bad:
+                        LOG.error(
+                            'Base file %(name)s is %(damage)s, and used all '
+                            'the same',
+                            {'name': name, 'damage': answer.reason},
+                        )
+                    yield
+                    return
+                if not attempts_left:
+                    raise _refused(name, answer, why)
+            why = self._set_aside(name)
+            if why is None:
+                LOG.warning(
+                    'Base file %(name)s is %(damage)s. Nobody uses it, so it '
+                    'is in the trash, and made anew.',
+                    {'name': name, 'damage': answer.reason},
+                )
+
+    def _is_there(self, name: str) -> bool:
+        # What may not be handed out is behind us.
+        return is_there(self._layout, name, self._as_root, refuse=False)
+
+    def _ensure_fetched(
+        self, name: str, fetch: Fetch, disk_format: str | None
+    ) -> None:
+        if self._is_there(name):
+            return
+        with _staged(self._layout.file(name)) as staged:
+            fetch(staged)
+            if not os.path.lexists(staged):
+                raise errors.FetchFailed(f'fetch wrote no file at {staged}')
+            _inspect(staged, names.kind_of(name), disk_format)
+            # It is used from now on, whatever times the fetch has copied.
+            os.utime(staged)
+
+    def _ensure_resized(self, original: str, name: str, size: int) -> None:
+        if self._is_there(name):
+            return
+        source = self._layout.file(original)
+        image = images.inspect(source)
+        _check_size(image, size)
+        with _staged(self._layout.file(name)) as staged:
+            images.copy_resized(source, staged, image, size)
+
+    def _ensure_overlay(
+        self, name: str, overlay: str, size: int | None
+    ) -> None:
+        overlay = os.path.abspath(overlay)
+        if os.path.lexists(overlay):
+            return
+        path = self._layout.file(name)
+        image = _inspect(path, names.kind_of(name), None)
+        _check_size(image, size)
+        try:
+            images.create_overlay(overlay, path, image, size)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(overlay)
+            raise

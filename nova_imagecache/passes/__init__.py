@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A pass: it looks, decides, acts and reports."""

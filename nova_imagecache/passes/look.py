@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What there is to see before anything is decided. Looking changes nothing."""
+
+from collections.abc import Sequence
+import os
+
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import pins
+from nova_imagecache.cache import scans
+from nova_imagecache.cache import states
+from nova_imagecache.cache import trash
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache import errors
+from nova_imagecache.passes import decide
+from nova_imagecache.passes import pressure
+from nova_imagecache.scrub import queues
+from nova_imagecache.witnesses import testimonies
+
+
+def _recall_state(
+    layout: layouts.Layout, host: str, now: clocks.Instant
+) -> tuple[states.State, list[str]]:
+    try:
+        state = states.load(layout)
+    except errors.Damaged as error:
+        return states.State(), [
+            f'{layout.state} is damaged ({error}), so when files '
+            'were used last is not known'
+        ]
+    except OSError as error:
+        return states.State(), [
+            f'{layout.state} cannot be read: {error.strerror}'
+        ]
+    before = state.last_passes.get(host)
+    jump = clocks.jump(before, now) if before else None
+    return state, [jump] if jump else []
+
+
+def _recall_pins(
+    layout: layouts.Layout,
+) -> tuple[frozenset[str], list[str]]:
+    try:
+        return pins.load(layout), []
+    except OSError as error:
+        return frozenset(), [f'{layout.pins} cannot be read: {error.strerror}']
+
+
+def _measure(
+    layout: layouts.Layout, settings: Settings
+) -> tuple[pressure.Space | None, list[str]]:
+    """Say how full the disk is, where that matters."""
+    if not settings.high_watermark:
+        return None, []
+    try:
+        found = os.statvfs(layout.base)
+    except FileNotFoundError:
+        return None, []
+    except OSError as error:
+        return None, [
+            f'how full the disk of {layout.base} is cannot be told: '
+            f'{error.strerror}'
+        ]
+    return pressure.Space(
+        (found.f_blocks - found.f_bfree) * found.f_frsize,
+        found.f_bavail * found.f_frsize,
+    ), []
+
+
+def look(
+    settings: Settings,
+    witnesses: Sequence[testimonies.Witness],
+    now: clocks.Instant,
+    with_content: bool,
+) -> decide.Facts:
+    """See what is there, without changing anything.
+
+    :param with_content: whether to read what is known of the content of base
+        files
+    """
+    layout = layouts.Layout.of(settings)
+    problems: list[str] = []
+    scan = scans.scan(layout)
+    trashed = trash.scan(layout)
+    state, vetoes = _recall_state(layout, settings.host, now)
+    pinned, unread = _recall_pins(layout)
+    space, unmeasured = _measure(layout, settings)
+    intruder = directories.intruder(layout)
+    if intruder is not None:
+        vetoes = [intruder, *vetoes]
+    entries = {}
+    for file in scan.files if with_content else ():
+        if file.is_base:
+            entry = entries[file.name] = queues.entry_of(file, state)
+            problems += entry.known.problems
+    wanted = {file.original for file in (*scan.files, *trashed.files)}
+    testimony = testimonies.ask(witnesses, sorted(wanted), again=False)
+    return decide.Facts(
+        now=now,
+        files=scan.files,
+        trash=trashed.files,
+        testimony=testimony,
+        state=state,
+        entries=entries,
+        pins=pinned,
+        space=space,
+        vetoes=(*vetoes, *unread),
+        usable=intruder is None,
+        problems=(
+            *scan.problems,
+            *trashed.problems,
+            *unmeasured,
+            *problems,
+        ),
+    )

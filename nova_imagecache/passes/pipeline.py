@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""One pass over an image cache, from top to bottom.
+
+A pass looks (:mod:`nova_imagecache.passes.look`), decides
+(:mod:`nova_imagecache.passes.decide`), acts on each file under its lock
+(:mod:`nova_imagecache.passes.act`), and reports
+(:mod:`nova_imagecache.passes.reports`).
+"""
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import os
+import time
+
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import publish
+from nova_imagecache.cache import removal
+from nova_imagecache.cache import sightings
+from nova_imagecache.cache import states
+from nova_imagecache.cache import trash
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import soundness
+from nova_imagecache import errors
+from nova_imagecache.passes import act
+from nova_imagecache.passes import decide
+from nova_imagecache.passes import look
+from nova_imagecache.passes import reports
+from nova_imagecache.scrub import keeper
+from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import schedule
+from nova_imagecache.scrub import verification
+from nova_imagecache.witnesses import panel
+from nova_imagecache.witnesses import testimonies
+
+
+class Pass:
+    """One pass over one cache."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        witnesses: Sequence[testimonies.Witness] = (),
+        clock: clocks.Clock = clocks.now,
+        inline: bool = False,
+        progress_bar: readers.ProgressBar = readers.no_progress_bar,
+        assembly: panel.Assembly | None = None,
+    ) -> None:
+        """Prepare a pass; nothing is looked at yet.
+
+        :param witnesses: those beside the ones that the settings name and
+            that need nobody's list
+        :param inline: whether the pass itself reads the base files that are
+            due, and does not leave that to a scrub
+        :param progress_bar: shows how far the reading of files has got
+        :param assembly: makes the witnesses, with what a host lends
+        """
+        assembly = panel.Assembly() if assembly is None else assembly
+        self._settings = settings
+        self._layout = layouts.Layout.of(settings)
+        self._overlays = assembly.overlays(self._layout)
+        self._witnesses = (
+            *witnesses,
+            self._overlays,
+            *assembly.others(settings, self._layout),
+        )
+        self._touch_as_root = assembly.host.touch_as_root
+        self._clock = clock
+        self._inline = inline
+        self._progress_bar = progress_bar
+
+    def _look(self, with_content: bool) -> decide.Facts:
+        return look.look(
+            self._settings, self._witnesses, self._clock(), with_content
+        )
+
+    def _actor(self, facts: decide.Facts) -> act.Actor:
+        return act.Actor(
+            self._layout, self._witnesses, facts, self._touch_as_root
+        )
+
+    def preview(self) -> reports.Report:
+        """Say what a pass would do; change nothing, read no base file."""
+        facts = self._look(with_content=True)
+        decisions = decide.decide(facts, self._settings)
+        findings = {
+            name: entry.known.finding
+            for name, entry in facts.entries.items()
+            if entry.known.digests
+            or entry.known.ledger
+            or self._settings.checksum
+        }
+        return self._report(
+            facts, act.nothing(decisions), findings, dry_run=True
+        )
+
+    def run(self) -> reports.Report:
+        """Make the pass."""
+        facts = self._look(with_content=self._settings.checksum)
+        # An empty cache is remembered too: the clock is, for the next pass.
+        if not (facts.usable and os.path.isdir(self._layout.base)):
+            return self._refuse(facts)
+        facts = self._prepare(facts)
+        decisions = decide.decide(facts, self._settings)
+        return self._finish(facts, self._actor(facts).act(decisions))
+
+    def _prepare(self, facts: decide.Facts) -> decide.Facts:
+        """Make what is needed for a removal while there is space for it.
+
+        And compare our clock with that of the storage, which may be another:
+        it is the one that dates files, for all hosts. Where that cannot be
+        asked, no file can be made, and little can be removed; on a disk
+        without inodes something has to be.
+        """
+        vetoes, problems = [*facts.vetoes], [*facts.problems]
+        try:
+            for path in (self._layout.locks, *self._layout.directories):
+                os.makedirs(path, exist_ok=True)
+            before = time.time()
+            storage = publish.current_time(self._layout.temporary)
+        except OSError as error:
+            where = error.filename or self._layout.temporary
+            problems.append(f'{where} cannot be written to: {error.strerror}')
+        else:
+            # Neither may be apart: the answer may have taken its time.
+            nearest = min(max(storage, before), time.time())
+            skew = clocks.skew(nearest, storage)
+            vetoes += [] if skew is None else [skew]
+        return dataclasses.replace(facts, vetoes=vetoes, problems=problems)
+
+    def _refuse(self, facts: decide.Facts) -> reports.Report:
+        """Report that there is nothing to do, or no way to do it."""
+        problems = () if facts.usable else tuple(facts.vetoes[:1])
+        facts = dataclasses.replace(facts, entries={})
+        return self._report(facts, act.Done((), (), problems=problems), {})
+
+    def set_aside(self, name: str) -> str | None:
+        """Move a base file that is bad to the trash, if nobody uses it.
+
+        Its minimum age does not count, nor does a pin: what is bad is better
+        fetched anew. The floor does.
+
+        :returns: why it stays; None if it is in the trash
+        """
+        facts = self._look(with_content=False)
+        if not facts.usable:
+            return facts.vetoes[0]
+        facts = dataclasses.replace(
+            self._prepare(facts),
+            files=[file for file in facts.files if file.name == name],
+            trash=(),
+            pins=frozenset(),
+            space=None,
+        )
+        settings = dataclasses.replace(
+            self._settings,
+            remove_unused=True,
+            original_minimum_age=0,
+            resized_minimum_age=0,
+        )
+        decisions = decide.decide(facts, settings)
+        for decision in decisions.files:
+            goes = decision.action is decide.Action.REMOVE
+            if goes and not soundness.of(decision.file).is_bad:
+                return 'it is not known to be bad'
+        done = self._actor(facts).act(decisions)
+        for decision in done.files:
+            if decision.action is decide.Action.REMOVE:
+                return None
+            return decision.reason
+        return next(iter(facts.problems), 'it is not to be seen')
+
+    def verify_now(
+        self, chosen: Collection[str], strict: bool = False
+    ) -> reports.Report:
+        """Verify some files, due or not, and remove nothing.
+
+        :param strict: whether a file that cannot be verified just now, as
+            its lock is held or as it may still grow, is a problem
+        """
+        facts = self._look(with_content=True)
+        if not (facts.usable and facts.files):
+            return self._refuse(facts)
+        decisions = [
+            dataclasses.replace(
+                decision,
+                # Due to go, perhaps, but not by this.
+                action=decide.Action.KEEP
+                if decision.action is decide.Action.REMOVE
+                else decision.action,
+                verify=decision.file.name in chosen
+                and decision.file.name in facts.entries,
+            )
+            for decision in decide.decide(facts, self._settings).files
+        ]
+        done = act.Done(tuple(decisions), ())
+        report = self._finish(facts, done, urgent=True, strict=strict)
+        return report.only(chosen)
+
+    def _finish(
+        self,
+        facts: decide.Facts,
+        done: act.Done,
+        urgent: bool = False,
+        strict: bool = False,
+    ) -> reports.Report:
+        """Remember what was seen, verify what is to be, and report."""
+        kept = [
+            decision
+            for decision in done.files
+            if decision.action is not decide.Action.REMOVE
+        ]
+        problems = [*done.problems, *self._remember(facts, done, kept)]
+        if self._settings.checksum:
+            self._restore(facts, kept, problems)
+        entries = dict(facts.entries)
+        findings = {
+            name: entry.known.finding for name, entry in entries.items()
+        }
+        if urgent or self._inline:
+            # Reading comes last, as it alone takes long.
+            chosen = [decision.file for decision in kept if decision.verify]
+            findings |= verification.verify(
+                self._settings,
+                chosen,
+                facts.state,
+                self._clock,
+                self._progress_bar,
+                urgent,
+            )
+            for file in chosen:
+                entries[file.name] = queues.entry_of(file, facts.state)
+        problems += [
+            f'{name}: {finding.note}'
+            for name, finding in findings.items()
+            if finding.problem or (strict and finding.skipped)
+        ]
+        return self._report(
+            dataclasses.replace(facts, entries=entries),
+            dataclasses.replace(done, problems=tuple(problems)),
+            findings,
+        )
+
+    def _report(
+        self,
+        facts: decide.Facts,
+        done: act.Done,
+        findings: Mapping[str, knowledge.Finding],
+        dry_run: bool = False,
+    ) -> reports.Report:
+        gone = {
+            decision.file.name
+            for decision in done.files
+            if decision.action is decide.Action.REMOVE and not dry_run
+        }
+        coverage = schedule.coverage(
+            [each for name, each in facts.entries.items() if name not in gone],
+            self._settings.checksum_interval,
+            self._settings.scrub_bandwidth,
+            self._clock(),
+            self._settings.host,
+        )
+        return reports.Report(
+            cache_dir=self._layout.base,
+            files=self._rows(facts, done.files, findings),
+            trash=self._rows(facts, done.trash, findings),
+            vetoes=facts.obstacles,
+            problems=(*facts.problems, *done.problems),
+            notes=(*facts.testimony.notes, *done.notes),
+            dry_run=dry_run,
+            checksums=self._settings.checksum,
+            coverage=coverage,
+        )
+
+    def _rows(
+        self,
+        facts: decide.Facts,
+        decisions: Sequence[decide.Decision],
+        findings: Mapping[str, knowledge.Finding],
+    ) -> tuple[reports.FileReport, ...]:
+        return tuple(
+            reports.row(
+                decision,
+                facts.entries.get(decision.file.name),
+                findings.get(decision.file.name),
+                facts.testimony.aliases,
+                self._overlays.chains,
+            )
+            for decision in decisions
+        )
+
+    def _remember(
+        self,
+        facts: decide.Facts,
+        done: act.Done,
+        kept: Sequence[decide.Decision],
+    ) -> list[str]:
+        used = {each.file.name for each in kept if each.used}
+        used |= {
+            each.file.original
+            for each in done.trash
+            if each.used and each.action is decide.Action.PUT_BACK
+        }
+        trashed = trash.scan(self._layout)
+        try:
+            states.remember(
+                self._layout,
+                self._settings.host,
+                facts.now,
+                [
+                    *(decision.file for decision in kept),
+                    *done.restored,
+                    *trashed.files,
+                ],
+                used,
+                facts.testimony.images,
+                {
+                    name: sightings.History(
+                        entry.known.ledger.suspect,
+                        entry.known.ledger.rebaselined,
+                    )
+                    for name, entry in facts.entries.items()
+                    if entry.known.ledger is not None
+                },
+                facts.state,
+                any(
+                    each.spare and each.action is decide.Action.DELETE
+                    for each in done.trash
+                ),
+            )
+        except errors.NotNow as error:
+            return [f'{self._layout.state} cannot be kept: {error}']
+        except OSError as error:
+            return [f'{self._layout.state} cannot be kept: {error.strerror}']
+        removal.tidy(
+            self._layout,
+            [
+                *(decision.file.name for decision in kept),
+                *(file.name for file in done.restored),
+            ],
+            trashed.strays,
+            None if facts.vetoes else facts.now.wall,
+        )
+        return []
+
+    def _restore(
+        self,
+        facts: decide.Facts,
+        kept: Sequence[decide.Decision],
+        problems: list[str],
+    ) -> None:
+        """Bring back stored checksums that were lost."""
+        for decision in kept:
+            file = decision.file
+            entry = facts.entries.get(file.name)
+            if entry is None:
+                continue
+            try:
+                keeper.restore_checksum(file, entry.known)
+            except errors.NotNow:
+                continue
+            except OSError as error:
+                problems.append(
+                    f'the checksum of {file.name} cannot be written: '
+                    f'{error.strerror}'
+                )

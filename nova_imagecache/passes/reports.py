@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a pass saw and did, for whoever is told of it."""
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache.content import soundness
+from nova_imagecache import names
+from nova_imagecache.passes import decide
+from nova_imagecache.scrub import schedule
+from nova_imagecache.witnesses import chains
+from nova_imagecache.witnesses import exposure
+
+_OFF = knowledge.Finding(knowledge.Verdict.OFF)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileReport:
+    """One file in the cache.
+
+    :ivar size: in bytes
+    :ivar allocated: bytes that it takes on the disk
+    :ivar users: UUIDs of the instances that use it; where those are not
+        known, names of directories or files
+    :ivar image: the image it was made from, where it is known
+    :ivar age_seconds: since its last use
+    :ivar action: what was done, or would be in a dry run
+    :ivar bad: the bytes of it that are bad
+    :ivar exposures: how its guests fare with these, where it is a raw image
+    :ivar suspect: whether a crash may have damaged it before it was first
+        read
+    :ivar answer: whether it may be handed out; None where that was not
+        looked at
+    """
+
+    name: str
+    kind: names.Kind
+    size: int
+    allocated: int
+    users: tuple[str, ...]
+    image: str | None
+    age_seconds: int
+    checksum: knowledge.Verdict
+    action: decide.Action
+    reason: str
+    bad: tuple[ledgers.BadRange, ...] = ()
+    exposures: tuple[exposure.Exposure, ...] = ()
+    suspect: bool = False
+    answer: soundness.Soundness | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One pass.
+
+    :ivar cache_dir: path of the cache
+    :ivar files: every file in it, by name
+    :ivar trash: every file in the trash, by the name that it has there; its
+        age is the time for which it is there
+    :ivar vetoes: why nothing may be removed, a sentence each
+    :ivar problems: what could not be done, a sentence each
+    :ivar notes: what somebody may want to look into, a sentence each
+    :ivar dry_run: whether nothing was changed
+    :ivar checksums: whether base files are to be verified
+    :ivar coverage: how much of the cache is verified, as far as that was
+        looked at
+    """
+
+    cache_dir: str
+    files: tuple[FileReport, ...] = ()
+    trash: tuple[FileReport, ...] = ()
+    vetoes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    dry_run: bool = False
+    checksums: bool = False
+    coverage: schedule.Coverage = dataclasses.field(
+        default_factory=schedule.Coverage
+    )
+
+    def only(self, chosen: Collection[str]) -> 'Report':
+        """Give the same report, on some of the files."""
+        rows = [file for file in self.files if file.name in chosen]
+        return dataclasses.replace(self, files=tuple(rows))
+
+    @property
+    def corrupt(self) -> tuple[FileReport, ...]:
+        """The files that do not match their checksum."""
+        return self._with(knowledge.Verdict.CORRUPT)
+
+    @property
+    def unreadable(self) -> tuple[FileReport, ...]:
+        """The files that could not be read."""
+        return self._with(knowledge.Verdict.UNREADABLE)
+
+    @property
+    def bad(self) -> tuple[FileReport, ...]:
+        """The files that may not be handed out, of either kind."""
+        return tuple(
+            file
+            for file in self.files
+            if file.answer is soundness.Soundness.BAD
+        )
+
+    @property
+    def removed(self) -> tuple[FileReport, ...]:
+        """The files that were removed, or would be in a dry run."""
+        return _which(self.files, decide.Action.REMOVE)
+
+    @property
+    def restored(self) -> tuple[FileReport, ...]:
+        """The files that were put back from the trash, or would be."""
+        return _which(self.trash, decide.Action.PUT_BACK)
+
+    @property
+    def deleted(self) -> tuple[FileReport, ...]:
+        """The files in the trash that were deleted for good, or would be."""
+        return _which(self.trash, decide.Action.DELETE)
+
+    def _with(self, verdict: knowledge.Verdict) -> tuple[FileReport, ...]:
+        return tuple(file for file in self.files if file.checksum is verdict)
+
+
+def _which(
+    files: tuple[FileReport, ...], action: decide.Action
+) -> tuple[FileReport, ...]:
+    return tuple(file for file in files if file.action is action)
+
+
+def row(
+    decision: decide.Decision,
+    entry: schedule.Entry | None,
+    finding: knowledge.Finding | None,
+    aliases: Mapping[str, str],
+    chains_to: Callable[[str], Sequence[chains.Chain]],
+) -> FileReport:
+    """Put together what there is to say of one file.
+
+    :param entry: what is known of its content, if that was looked at
+    :param finding: what was found in it, if anything was
+    :param aliases: UUIDs of instances by the names that disks know them by
+    :param chains_to: gives the disks that lead to a base file
+    """
+    file = decision.file
+    answer = soundness.judge(entry.known, finding) if entry else None
+    ledger = entry.known.ledger if entry else None
+    finding = finding or _OFF
+    bad = ledger.bad_ranges if ledger else ()
+    exposures: Sequence[exposure.Exposure] = ()
+    if bad:
+        ranges = [(each.start, each.end) for each in bad]
+        exposures = exposure.expose(file.path, ranges, chains_to(file.name))
+    return FileReport(
+        name=file.name,
+        kind=file.kind,
+        size=file.stat.size,
+        allocated=file.stat.allocated,
+        users=decision.users,
+        image=decision.image or (ledger.image if ledger else None),
+        age_seconds=int(decision.age),
+        checksum=finding.verdict,
+        action=decision.action,
+        reason='; '.join(filter(None, [decision.reason, finding.note])),
+        bad=bad,
+        exposures=tuple(
+            dataclasses.replace(
+                each, guest=aliases.get(each.guest, each.guest)
+            )
+            for each in exposures
+        ),
+        suspect=bool(ledger and ledger.suspect),
+        answer=answer.soundness if answer else None,
+    )

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The reading process, as the manager starts and ends it.
+
+All periodic tasks of a compute service share one thread, and under eventlet
+everything does, so nothing here waits for anything.
+"""
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+import weakref
+
+from oslo_log import log as logging
+import psutil
+
+from nova_imagecache.cache import coordination
+from nova_imagecache.cache import layouts
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import pipe
+from nova_imagecache.scrub import schedule
+
+LOG = logging.getLogger(__name__)
+
+# setsid(1) of util-linux forks, and its child is init's to reap: a process
+# that ends between two passes is no zombie until the next. -P: the current
+# directory of the service is no place to find modules in.
+_COMMAND = ('setsid', '--fork')
+_PROGRAM = ('-P', '-m', 'nova_imagecache', 'scrub', '--parent')
+
+# For which a scrub may take to come up: slow disks, busy processors.
+_STARTUP_SECONDS = 60
+
+# What systemd means for the service, and for nobody else.
+_SERVICES_OWN = ('NOTIFY_SOCKET', 'WATCHDOG_PID', 'WATCHDOG_USEC',
+                 'LISTEN_FDS', 'LISTEN_FDNAMES', 'LISTEN_PID')  # fmt: skip
+
+
+_PR_GET_CHILD_SUBREAPER = 37  # include/uapi/linux/prctl.h
+
+_scrubs: 'weakref.WeakSet[Scrub]' = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """Close the pipes in a process that the host has forked.
+
+    They would keep a scrub at work when the host itself has ended.
+    """
+    for scrub in list(_scrubs):
+        scrub.stop()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _adopts_orphans() -> bool:
+    """Whether this process gets the children of its children to reap.
+
+    The first process of a container does; then there is no point in setsid.
+    """
+    answer = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
+    return os.getpid() == 1 or bool(answer.value)
+
+
+def be_modest() -> None:
+    """Let everybody else go first, where the kernel knows how.
+
+    For the reading process itself.
+    """
+    this = psutil.Process()
+    with contextlib.suppress(OSError, psutil.Error):
+        this.nice(19)
+    with contextlib.suppress(OSError, psutil.Error):
+        # The scheduler "none" ignores it; the limit is what counts.
+        this.ionice(psutil.IOPRIO_CLASS_IDLE)
+
+
+class Scrub:
+    """At most one scrub, which ends when this process does.
+
+    It is told apart by the lock that it holds, not by a process ID: it may be
+    in another container. It has the settings from a pipe, and ends when that
+    is closed. However this process ends, even by ``os._exit`` as nova-compute
+    does, the kernel closes it.
+    """
+
+    def __init__(self, clock: clocks.Clock = clocks.now) -> None:
+        """Start nothing yet."""
+        self._clock = clock
+        # At most one; to take it out is atomic, whoever else stops this.
+        self._pipes: list[int] = []
+        self._settings: Settings | None = None
+        self._started: clocks.Instant | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+        _scrubs.add(self)
+
+    def __del__(self) -> None:
+        """End it with the manager that it belongs to."""
+        self.stop()
+
+    def keep(
+        self, settings: Settings, coverage: schedule.Coverage | None
+    ) -> list[str]:
+        """Start a scrub if one is needed, end one that no longer is.
+
+        :param coverage: None while checksums are off
+        :returns: what somebody has to look into, a sentence each
+        """
+        layout = layouts.Layout.of(settings)
+        self._children = [
+            child for child in self._children if child.poll() is None
+        ]
+        if coverage is None or settings != self._settings:
+            # One with other settings comes in the next pass at the latest.
+            self.stop()
+        if coverage is None:
+            return []
+        if self._is_coming_up(layout):
+            return []
+        problems = self._explain(layout)
+        if not coverage.queue or coordination.coordinator(layout).taken():
+            return problems
+        return problems + self._start(settings)
+
+    def stop(self) -> None:
+        """Tell it to end, and do not wait for it."""
+        with contextlib.suppress(IndexError):
+            os.close(self._pipes.pop())
+        self._settings = self._started = None
+
+    def _is_coming_up(self, layout: layouts.Layout) -> bool:
+        """Whether one was started a moment ago, and has not begun yet."""
+        if self._started is None:
+            return False
+        since = clocks.elapsed(self._started, self._clock())
+        return since < _STARTUP_SECONDS and not self._has_begun(layout)
+
+    def _has_begun(self, layout: layouts.Layout) -> bool:
+        last = activities.load(layout)
+        return (
+            self._started is not None
+            and last is not None
+            and clocks.elapsed(self._started, last.started) >= 0
+        )
+
+    def _explain(self, layout: layouts.Layout) -> list[str]:
+        """Say what became of one that we started before."""
+        if self._started is None or coordination.coordinator(layout).taken():
+            return []
+        if self._has_begun(layout):
+            last = activities.load(layout)
+            return list(last.problems) if last else []
+        self._started = None
+        return [
+            'the scrub that the last pass started has not come up; what it '
+            'says is in the standard error output of this service'
+        ]
+
+    def _start(self, settings: Settings) -> list[str]:
+        self.stop()
+        if not sys.executable:
+            return ['no scrub can be started: Python does not know its path']
+        try:
+            end, ours = pipe.open_with(settings)
+        except OSError as error:
+            return [f'no scrub can be started: {error}']
+        try:
+            environment = {
+                name: value
+                for name, value in os.environ.items()
+                if name not in _SERVICES_OWN
+            }
+            self._run([sys.executable, *_PROGRAM], end, environment)
+        except (OSError, subprocess.SubprocessError) as error:
+            os.close(ours)
+            return [f'no scrub can be started: {error}']
+        finally:
+            os.close(end)
+        self._pipes.append(ours)
+        self._settings = settings
+        self._started = self._clock()
+        LOG.info('A scrub of the image cache is started')
+        return []
+
+    def _run(
+        self, command: list[str], stdin: int, environment: dict[str, str]
+    ) -> None:
+        adopts = _adopts_orphans()
+        child = subprocess.Popen(
+            command if adopts else [*_COMMAND, *command],
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+            cwd='/',
+            start_new_session=adopts,
+        )
+        if adopts:
+            # To be reaped in the next pass.
+            self._children.append(child)
+        elif child.wait():
+            raise subprocess.CalledProcessError(child.returncode, _COMMAND)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Comparing what the blocks of a file hold with what they should hold.
+
+Pure functions, and an object that is told what was read.
+"""
+
+import enum
+
+from nova_imagecache.content import blockmap
+from nova_imagecache.content import ledgers
+from nova_imagecache.scrub import hashing
+
+# Blocks that cannot be read before a file is left alone for now. Each can hold
+# up guests for minutes while the disk retries.
+_MOST_UNREADABLE = 3
+
+
+class Aim(enum.Enum):
+    """What a reading of a file is for.
+
+    LEARN: its digests are not all known. They are noted, and can be noted in
+    several goes.
+
+    CHECK: its digests say what it should hold.
+
+    PROVE: its digests are lost, or are those of a file that is corrupt. Only
+    the SHA-1 of the whole file can tell, which takes one go.
+    """
+
+    LEARN = enum.auto()
+    CHECK = enum.auto()
+    PROVE = enum.auto()
+
+
+class TooManyErrors(Exception):
+    """Blocks of the file cannot be read, and more are not to be tried."""
+
+    def __init__(self, error: OSError) -> None:
+        """Keep the last error."""
+        super().__init__(error.strerror or str(error))
+
+
+class Comparison:
+    """One reading of one file, as far as it has got.
+
+    :ivar blocks: what the blocks should hold; what is learnt is added
+    :ivar fresh: what they hold, where that may replace the other
+    :ivar whole: the SHA-1 of the file, where it is wanted
+    :ivar bad: damage by block, from this and earlier readings
+    :ivar suspects: blocks that did not match, and are to be read again, with
+        the digest that they had
+    :ivar next: the block that is to be read next
+    :ivar learnt: whether there was a block whose digest was not known
+    :ivar changed: whether a file that is not settled is other than it was
+        when it was read before
+    """
+
+    def __init__(
+        self,
+        aim: Aim,
+        ledger: ledgers.Ledger,
+        blocks: blockmap.Blocks,
+        fresh: blockmap.Blocks | None = None,
+        whole: hashing.WholeFile | None = None,
+        first: int = 0,
+    ) -> None:
+        """Begin.
+
+        :param first: the block with which the reading begins
+        """
+        self.aim = aim
+        self.blocks = blocks
+        self.fresh = fresh
+        self.whole = whole
+        self.bad = ledgers.spread(ledger.bad)
+        self.suspects: dict[int, bytes] = {}
+        self.next = first
+        self.learnt = False
+        self.changed = ledger.changed
+        self._settled = ledger.settled
+        self._unreadable = 0
+
+    @property
+    def algorithms(self) -> list[str]:
+        """The digests that are needed: the old one first, the new one last."""
+        found = [self.blocks.algorithm]
+        if self.fresh is not None and self.fresh.algorithm not in found:
+            found.append(self.fresh.algorithm)
+        return found
+
+    @property
+    def position(self) -> int:
+        """The block with which to go on if the reading ended here."""
+        if self.aim is Aim.PROVE:
+            return 0
+        return min([self.next, *self.suspects])
+
+    @property
+    def sha1(self) -> str | None:
+        """The SHA-1 of the file, if all of it was added."""
+        return self.whole.hexdigest() if self.whole else None
+
+    def take(self, reading: hashing.BlockReading) -> None:
+        """Compare the next block.
+
+        :raises TooManyErrors: the file is to be left alone for now
+        """
+        index = reading.index
+        self.next = index + 1
+        if reading.error is not None:
+            self._fail(index, reading.error)
+            return
+        if self.fresh is not None:
+            self.fresh.put(index, reading.digests[-1])
+        if self.aim is Aim.PROVE:
+            if self.bad.get(index) is ledgers.Damage.UNREADABLE:
+                del self.bad[index]
+            return
+        length = self.blocks.length(index)
+        if self._expected(index) is None and reading.length == length:
+            self.learnt = True
+            if self.bad.get(index) is ledgers.Damage.CORRUPT:
+                # Its digest is lost, and what it holds now is not the one.
+                return
+            self.blocks.put(index, reading.digests[0])
+            self.changed |= self.aim is Aim.CHECK
+        elif not self._matches(reading):
+            self.suspects[index] = reading.digests[0]
+            return
+        self.bad.pop(index, None)
+
+    def take_again(self, reading: hashing.BlockReading | None) -> bool:
+        """Compare a suspect that was read again.
+
+        :param reading: None where the file has become shorter
+        :returns: whether it gave something else each time
+        """
+        index = reading.index if reading else min(self.suspects)
+        first = self.suspects.pop(index)
+        if reading is None:
+            self.bad[index] = ledgers.Damage.CORRUPT
+            return False
+        if reading.error is not None:
+            self._fail(index, reading.error)
+            return False
+        second = reading.digests[0]
+        if self.fresh is not None:
+            self.fresh.put(index, reading.digests[-1])
+        if self.whole is not None and second != first:
+            # What was read first is in it.
+            self.whole.spoil()
+        if self._matches(reading):
+            self.bad.pop(index, None)
+        elif not self._settled and index < self.blocks.count:
+            self.blocks.put(index, second)
+            self.changed = True
+        else:
+            self.bad[index] = ledgers.Damage.CORRUPT
+        return second != first
+
+    def end(self, size: int) -> None:
+        """Note that the file ends here, where it may go on in the ledger.
+
+        :param size: of the file in bytes; it may have been cut short after
+            its end was read
+        """
+        if self.aim is Aim.PROVE:
+            return
+        if size < self.blocks.size:
+            first = size // self.blocks.block_size
+            for index in range(first, self.blocks.count):
+                if self.blocks.get(index) is not None:
+                    self.bad[index] = ledgers.Damage.CORRUPT
+        # What once came after the end, and has gone, is bad no longer.
+        end = max(self.next, self.blocks.count)
+        self.bad = {
+            index: damage for index, damage in self.bad.items() if index < end
+        }
+
+    def _expected(self, index: int) -> bytes | None:
+        return self.blocks.get(index) if index < self.blocks.count else None
+
+    def _matches(self, reading: hashing.BlockReading) -> bool:
+        return reading.length == self.blocks.length(
+            reading.index
+        ) and reading.digests[0] == self._expected(reading.index)
+
+    def _fail(self, index: int, error: OSError) -> None:
+        self.learnt |= self._expected(index) is None
+        self.bad.setdefault(index, ledgers.Damage.UNREADABLE)
+        self.fresh = None
+        self._unreadable += 1
+        if self._unreadable >= _MOST_UNREADABLE:
+            raise TooManyErrors(error)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""From pieces of a file to the digests of its blocks."""
+
+from collections.abc import Generator
+from collections.abc import Iterable
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+
+from nova_imagecache.content import digests
+from nova_imagecache.scrub import readers
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockReading:
+    """What one block held when it was read.
+
+    :ivar length: bytes that there were, fewer than a block at the end of the
+        file
+    :ivar digests: one for each algorithm asked for; none if there was an
+        error
+    """
+
+    index: int
+    length: int
+    digests: tuple[bytes, ...] = ()
+    error: OSError | None = None
+
+
+class WholeFile:
+    """The SHA-1 of a whole file, as sha1sum gives it, holes and all.
+
+    What has been added so far cannot be saved (hashlib has no way), so it
+    takes one reading from start to end.
+    """
+
+    def __init__(self) -> None:
+        """Begin at the start of the file."""
+        self._digest = hashlib.sha1(usedforsecurity=False)
+        self._broken = False
+
+    def add(self, piece: readers.Piece) -> None:
+        """Add the next piece."""
+        if self._broken:
+            return
+        if piece.error is not None:
+            self._broken = True
+        elif piece.data is None:
+            digests.add_zeros(self._digest, piece.length)
+        else:
+            self._digest.update(piece.data)
+
+    def spoil(self) -> None:
+        """Give up: what was added was not what the file holds."""
+        self._broken = True
+
+    def hexdigest(self) -> str | None:
+        """Give the digest, or None where a part could not be read."""
+        return None if self._broken else self._digest.hexdigest()
+
+
+class _Block:
+    """One block in the making."""
+
+    def __init__(self, index: int, algorithms: Sequence[str]) -> None:
+        self.length = 0
+        self._index = index
+        self._algorithms = algorithms
+        # None as long as there was nothing but holes.
+        self._hashes: list[digests.Hash] | None = None
+        self._error: OSError | None = None
+
+    def add(self, length: int, piece: readers.Piece) -> None:
+        if piece.error is not None:
+            self._error = piece.error
+        elif piece.data is not None:
+            if self._hashes is None:
+                self._hashes = [digests.new(name) for name in self._algorithms]
+                self._add_zeros(self.length)
+            for each in self._hashes:
+                each.update(piece.data)
+        else:
+            self._add_zeros(length)
+        self.length += length
+
+    def _add_zeros(self, length: int) -> None:
+        for each in self._hashes or ():
+            digests.add_zeros(each, length)
+
+    def finish(self) -> BlockReading:
+        if self._error is not None:
+            return BlockReading(self._index, self.length, (), self._error)
+        if self._hashes is None:
+            found = [
+                digests.of_zeros(name, self.length)
+                for name in self._algorithms
+            ]
+        else:
+            found = [each.digest() for each in self._hashes]
+        return BlockReading(self._index, self.length, tuple(found))
+
+
+def read_blocks(
+    pieces: Iterable[readers.Piece],
+    block_size: int,
+    algorithms: Sequence[str],
+    whole: WholeFile | None = None,
+) -> Generator[BlockReading]:
+    """Put pieces together to blocks.
+
+    :param pieces: those of a range that begins with a block; a hole may be
+        longer than a block
+    :param whole: gets all pieces as well
+    """
+    block: _Block | None = None
+    for piece in pieces:
+        if whole is not None:
+            whole.add(piece)
+        position, end = piece.start, piece.start + piece.length
+        while position < end:
+            index = position // block_size
+            if block is None:
+                block = _Block(index, algorithms)
+            length = min(end, (index + 1) * block_size) - position
+            block.add(length, piece)
+            position += length
+            if block.length == block_size:
+                yield block.finish()
+                block = None
+    if block is not None:
+        yield block.finish()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the scrub of a base file begins with: pure functions."""
+
+import dataclasses
+from typing import TypeGuard
+
+from nova_imagecache.cache import base_file
+from nova_imagecache import clocks
+from nova_imagecache.content import blockmap
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache.scrub import comparisons
+
+Aim = comparisons.Aim
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A base file to be scrubbed.
+
+    :ivar known: what is known of its content so far
+    :ivar image: the image it was made from, where that is known
+    :ivar outlived: whether it was there in an earlier boot, see
+        :func:`nova_imagecache.cache.sightings.outlived`
+    :ivar suspect: whether it was found to be so before its ledger was lost
+    :ivar rebaselined: when all that was known of it had been lost, if that
+        is remembered
+    :ivar afresh: whether to read it from its start, although an earlier
+        reading was interrupted
+    """
+
+    file: base_file.BaseFile
+    known: knowledge.Knowledge
+    image: str | None = None
+    outlived: bool = False
+    suspect: bool = False
+    rebaselined: float | None = None
+    afresh: bool = False
+
+
+def aim_of(ledger: ledgers.Ledger, blocks: blockmap.Blocks) -> comparisons.Aim:
+    """Say what a reading is for."""
+    if ledger.read is None:
+        return Aim.LEARN
+    corrupt = ledger.found is not None and not ledger.proven
+    lost = ledger.sha1 is not None and blocks.unknown == blocks.count > 0
+    return Aim.PROVE if corrupt or lost else Aim.CHECK
+
+
+def goes_on(
+    old: ledgers.Ledger | None, blocks: blockmap.Blocks | None, size: int
+) -> TypeGuard[ledgers.Ledger]:
+    """Whether there is a ledger to go on with.
+
+    :param blocks: its digests; None where they are lost
+    :param size: of the file, in bytes
+    """
+    if old is None or (not old.settled and old.size != size):
+        return False
+    lost = blocks is None or (
+        old.read is not None and blocks.unknown == blocks.count > 0
+    )
+    return not lost or (old.sha1 is not None and old.settled)
+
+
+def new_ledger(
+    job: Job,
+    old: ledgers.Ledger | None,
+    size: int,
+    algorithm: str,
+    now: clocks.Instant,
+) -> ledgers.Ledger:
+    """Begin a ledger, with what is left of the old one."""
+    key = job.file.incarnation.key
+    ledger = ledgers.Ledger.begin(key, size, algorithm, job.image)
+    rebaselined = old.rebaselined if old else job.rebaselined
+    if job.known.lost and not job.known.digests:
+        rebaselined = rebaselined or now.wall
+    return dataclasses.replace(
+        ledger,
+        sha1=(old.sha1 if old else None) or job.known.stored,
+        rebaselined=rebaselined,
+        suspect=job.suspect or bool(old and old.suspect),
+        # What they held is lost, and not that they are bad.
+        bad=old.bad if old and old.settled else (),
+    )

@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scrubbing one base file: reading it and comparing it with its ledger.
+
+The file is read without its lock: a long read under the lock would hold up
+every guest that is started from the image meanwhile. The lock is taken before,
+for a moment, because whoever still writes the file holds it, and to publish,
+if the file is still the one that was read.
+"""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+import os
+import time
+
+from oslo_log import log as logging
+
+from nova_imagecache.cache import identity
+from nova_imagecache import clocks
+from nova_imagecache.content import blockmap
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache import errors
+from nova_imagecache import names
+from nova_imagecache.scrub import comparisons
+from nova_imagecache.scrub import conclusions
+from nova_imagecache.scrub import hashing
+from nova_imagecache.scrub import jobs
+from nova_imagecache.scrub import keeper
+from nova_imagecache.scrub import readers
+
+LOG = logging.getLogger(__name__)
+
+Aim = comparisons.Aim
+Job = jobs.Job
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How base files are scrubbed.
+
+    :ivar algorithm: for the digests of blocks
+    :ivar patience: for how many seconds to wait for the lock of a file, to
+        publish what a long reading gave
+    :ivar pulse: called after each block
+    :ivar checkpoint_seconds: after which what is known so far is published,
+        and blocks that did not match are read again
+    """
+
+    algorithm: str
+    means: readers.Means
+    clock: clocks.Clock = clocks.now
+    patience: float = 0
+    pulse: Callable[[], None] = lambda: None
+    checkpoint_seconds: float = 30
+    monotonic: Callable[[], float] = time.monotonic
+
+
+def scrub(job: Job, method: Method) -> knowledge.Finding:
+    """Read a base file; compare it with its ledger, or begin one.
+
+    Goes on where an earlier call was interrupted.
+
+    :returns: the verdict; an error is a finding too. Where the file could not
+        be read to its end just now, it is the last one, ``skipped``.
+    """
+    return _Scrub(job, method).run()
+
+
+class _Scrub:
+    """One scrub of one file."""
+
+    def __init__(self, job: Job, method: Method) -> None:
+        self._job = job
+        self._file = job.file
+        self._keeper = keeper.Keeper(job.file, job.known)
+        self._method = method
+        self._ledger: ledgers.Ledger | None = job.known.ledger
+        self._blocks: blockmap.Blocks | None = None
+
+    def run(self) -> knowledge.Finding:
+        known = self._keeper.known
+        if known.blind and not known.digests:
+            # To make a checksum now could make damage the baseline.
+            return known.finding.postponed(
+                'what is known of it cannot be read', problem=True
+            )
+        try:
+            with self._file.opened() as fd:
+                return self._scrub(fd)
+        except errors.Changed as error:
+            # What was known is of a file that is gone.
+            return knowledge.Finding().postponed(str(error))
+        except errors.NotNow as error:
+            broken = isinstance(
+                error, errors.LockBroken | errors.Written | errors.Blind
+            )
+            return self._keeper.known.finding.postponed(
+                str(error), problem=broken
+            )
+        except OSError as error:
+            return self._give_up(error.strerror or str(error))
+
+    def _scrub(self, fd: int) -> knowledge.Finding:
+        opened = identity.stat_of_fd(fd)
+        ledger, comparison = self._begin(opened)
+        if ledger.read is None and comparison.next == 0:
+            # What is only in memory yet says nothing of the disk.
+            os.fsync(fd)
+        try:
+            self._read(fd, opened, ledger, comparison)
+            self._read_again(fd, opened, ledger, comparison)
+        except errors.Stopped:
+            self._note_progress(ledger, comparison)
+            raise
+        except comparisons.TooManyErrors as error:
+            self._note_progress(ledger, comparison)
+            return self._give_up(f'{error}; the rest is left for later')
+        now = identity.stat_of_fd(fd)
+        moved = not now.same_content_as(opened) or (
+            ledger.times not in (None, (now.modified, now.changed))
+        )
+        return self._end(ledger, comparison, moved, now.size)
+
+    def _begin(
+        self, opened: identity.Stat
+    ) -> tuple[ledgers.Ledger, comparisons.Comparison]:
+        """Find out what is known, and what the reading is for."""
+        blocks = self._keeper.recall_blocks()
+        old = self._keeper.known.ledger
+        ledger = self._continued(old, blocks, opened.size)
+        if blocks is None or ledger is not old:
+            blocks = blockmap.Blocks(
+                ledger.algorithm, ledger.size, ledger.block_size
+            )
+        aim = jobs.aim_of(ledger, blocks)
+        if aim is Aim.PROVE:
+            ledger = dataclasses.replace(ledger, proven=False)
+        first = ledger.position if ledger.started else 0
+        times = (opened.modified, opened.changed)
+        again = ledger.read is not None and not ledger.settled
+        moved = ledger.times not in (None, times)
+        if aim is Aim.PROVE or self._job.afresh or (again and moved):
+            first = 0
+        if not first:
+            ledger = dataclasses.replace(
+                ledger,
+                started=self._method.clock(),
+                position=0,
+                times=None,
+                changed=False,
+            )
+        if not ledger.settled and ledger.times is None:
+            ledger = dataclasses.replace(ledger, times=times)
+        self._ledger, self._blocks = ledger, blocks
+        return ledger, self._comparison(aim, ledger, blocks, first, opened)
+
+    def _comparison(
+        self,
+        aim: comparisons.Aim,
+        ledger: ledgers.Ledger,
+        blocks: blockmap.Blocks,
+        first: int,
+        opened: identity.Stat,
+    ) -> comparisons.Comparison:
+        """Prepare to compare, with the SHA-1 and new digests if wanted."""
+        fresh = whole = None
+        if not first and not (ledger.proven and ledger.settled):
+            whole = hashing.WholeFile()
+        convert = aim is Aim.CHECK and (
+            ledger.algorithm != self._method.algorithm
+        )
+        if whole is not None or (convert and not first):
+            fresh = blockmap.Blocks(
+                self._method.algorithm, opened.size, ledger.block_size
+            )
+        return comparisons.Comparison(aim, ledger, blocks, fresh, whole, first)
+
+    def _continued(
+        self,
+        old: ledgers.Ledger | None,
+        blocks: blockmap.Blocks | None,
+        size: int,
+    ) -> ledgers.Ledger:
+        method = self._method
+        job = dataclasses.replace(self._job, known=self._keeper.known)
+        if jobs.goes_on(old, blocks, size):
+            return old
+        return jobs.new_ledger(
+            job, old, size, method.algorithm, method.clock()
+        )
+
+    def _read(
+        self,
+        fd: int,
+        opened: identity.Stat,
+        ledger: ledgers.Ledger,
+        comparison: comparisons.Comparison,
+    ) -> None:
+        size = ledger.block_size
+        reader = readers.Reader(fd, self._method.means)
+        readings = hashing.read_blocks(
+            reader.read(comparison.next * size, opened.size, size),
+            size,
+            comparison.algorithms,
+            comparison.whole,
+        )
+        monotonic = self._method.monotonic
+        last = monotonic()
+        with contextlib.closing(readings):
+            for reading in readings:
+                comparison.take(reading)
+                self._method.pulse()
+                if monotonic() - last >= self._method.checkpoint_seconds:
+                    self._read_suspects(fd, opened, comparison, ledger.settled)
+                    self._note_progress(ledger, comparison)
+                    last = monotonic()
+        self._read_suspects(fd, opened, comparison, ledger.settled)
+        comparison.end(identity.stat_of_fd(fd).size)
+
+    def _read_suspects(
+        self,
+        fd: int,
+        opened: identity.Stat,
+        comparison: comparisons.Comparison,
+        settled: bool,
+    ) -> None:
+        """Read once more what did not match, later and to other memory."""
+        means = dataclasses.replace(self._method.means, ahead=False)
+        size = comparison.blocks.block_size
+        for index in sorted(comparison.suspects):
+            reader = readers.Reader(fd, means)
+            start = index * size
+            pieces = reader.read(start, start + size, size)
+            found = list(
+                hashing.read_blocks(pieces, size, comparison.algorithms)
+            )
+            unsteady = comparison.take_again(found[0] if found else None)
+            if not unsteady:
+                continue
+            now = identity.stat_of_fd(fd)
+            if not (settled or now.same_content_as(opened)):
+                raise errors.Written('it was written to while it was read')
+            LOG.warning(
+                'Block %(index)d of base file %(name)s, %(size)d bytes from '
+                '%(start)d, was read twice and came out differently. That is '
+                'not the fault of the file, but of memory, cable or disk.',
+                {
+                    'index': index,
+                    'name': names.printable(self._file.name),
+                    'size': size,
+                    'start': start,
+                },
+            )
+
+    def _read_again(
+        self,
+        fd: int,
+        opened: identity.Stat,
+        ledger: ledgers.Ledger,
+        comparison: comparisons.Comparison,
+    ) -> None:
+        """Read all of a file once more whose SHA-1 alone says it is bad.
+
+        Only the first time: which block was misread, if one was, is not known.
+
+        :raises nova_imagecache.errors.NotNow: it came out differently
+        """
+        sha1, fresh = comparison.sha1, comparison.fresh
+        expected = ledger.sha1 or self._keeper.known.stored
+        if fresh is None or expected is None:
+            return
+        if sha1 is None or sha1 in (expected, ledger.found):
+            return
+        size = fresh.block_size
+        reader = readers.Reader(fd, self._method.means)
+        readings = hashing.read_blocks(
+            reader.read(0, opened.size, size), size, [fresh.algorithm]
+        )
+        with contextlib.closing(readings):
+            for reading in readings:
+                self._method.pulse()
+                if reading.digests != (fresh.get(reading.index),):
+                    raise errors.NotNow(
+                        'it came out differently when it was read again'
+                    )
+
+    def _note_progress(
+        self, ledger: ledgers.Ledger, comparison: comparisons.Comparison
+    ) -> None:
+        """Publish how far a reading has got, so that it can go on there."""
+        if comparison.aim is Aim.PROVE:
+            self._file.same()
+            return
+        ledger = dataclasses.replace(
+            ledger,
+            position=comparison.position,
+            changed=comparison.changed,
+            bad=ledgers.gather(comparison.bad),
+        )
+        with contextlib.suppress(errors.Locked, errors.LockBroken, OSError):
+            self._keeper.recall_checksum()
+            self._keeper.publish(ledger, comparison.blocks)
+        self._ledger = ledger
+
+    def _end(
+        self,
+        ledger: ledgers.Ledger,
+        comparison: comparisons.Comparison,
+        moved: bool,
+        size: int,
+    ) -> knowledge.Finding:
+        """Conclude, publish, and give the verdict."""
+        with contextlib.suppress(OSError):
+            self._keeper.recall_checksum()
+        known = self._keeper.known
+        assert ledger.started is not None  # noqa: S101 for mypy
+        reading = conclusions.Reading(
+            comparison,
+            ledger.started,
+            moved,
+            size,
+            known.stored,
+            self._job.outlived,
+        )
+        concluded = conclusions.conclude(ledger, reading)
+        after, blocks = concluded.ledger, concluded.blocks
+        image = after.image or self._job.image
+        after = dataclasses.replace(after, image=image)
+        self._log_change(ledger, comparison)
+        finding = knowledge.judge(after, known.stored)
+        first = comparison.aim is Aim.LEARN and not known.digests
+        if first and after.settled:
+            finding = finding.noting(
+                'its checksum has been created'
+                if after.proven
+                else 'its blocks have been digested; its SHA-1 takes a '
+                'reading that is not interrupted'
+            )
+        try:
+            self._keeper.publish(
+                after,
+                blocks,
+                self._file.guard(
+                    self._method.patience,
+                    self._method.means.stop.wait,
+                    self._method.monotonic,
+                ),
+            )
+        except (errors.Locked, errors.LockBroken, OSError) as error:
+            # The verdict holds all the same, if this is still that file.
+            self._file.same()
+            LOG.warning(
+                'What was learnt of base file %(name)s cannot be kept, so it '
+                'will be read again: %(error)s',
+                {'name': names.printable(self._file.name), 'error': error},
+            )
+            if first:
+                return knowledge.judge(after, known.stored).postponed(
+                    f'its checksum cannot be kept: {error}', problem=True
+                )
+            return dataclasses.replace(
+                finding.noting(f'that cannot be kept: {error}'), problem=True
+            )
+        return finding
+
+    def _log_change(
+        self, ledger: ledgers.Ledger, comparison: comparisons.Comparison
+    ) -> None:
+        again = ledger.read is not None and not ledger.settled
+        if again and comparison.changed:
+            LOG.warning(
+                'Base file %(name)s was touched while it was first read, and '
+                'did not hold the same when it was read again: somebody '
+                'writes to it, or it is going bad.',
+                {'name': names.printable(self._file.name)},
+            )
+
+    def _give_up(self, reason: str) -> knowledge.Finding:
+        """Remember that a file cannot be read; what is known of it stays."""
+        try:
+            size = self._file.same().size
+        except errors.Changed as error:
+            return knowledge.Finding().postponed(str(error))
+        except OSError:
+            size = self._file.stat.size
+        ledger, blocks = self._ledger, self._blocks
+        with contextlib.suppress(errors.NotNow):
+            if ledger is None or blocks is None:
+                # It could not even be opened; its digests stay.
+                blocks = self._keeper.recall_blocks()
+                ledger = self._continued(ledger, blocks, size)
+                if ledger is not self._keeper.known.ledger:
+                    blocks = None
+            ledger = dataclasses.replace(
+                ledger, unreadable=reason, attempted=self._method.clock()
+            )
+            if not self._keeper.known.blind:
+                self._publish_failure(ledger, blocks)
+            return knowledge.judge(ledger, self._keeper.known.stored)
+        return self._keeper.known.finding.postponed(reason, problem=True)
+
+    def _publish_failure(
+        self, ledger: ledgers.Ledger, blocks: blockmap.Blocks | None
+    ) -> None:
+        with contextlib.suppress(errors.NotNow, OSError):
+            self._keeper.publish(ledger, blocks)

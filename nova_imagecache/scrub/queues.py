@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The queue of the scrub: which base files are to be read, and how fast."""
+
+from collections.abc import Callable
+import dataclasses
+
+from oslo_log import log as logging
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import scans
+from nova_imagecache.cache import sightings
+from nova_imagecache.cache import states
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache import errors
+from nova_imagecache.scrub import jobs
+from nova_imagecache.scrub import schedule
+
+LOG = logging.getLogger(__name__)
+
+# After which files that have come meanwhile get their turn.
+_REQUEUE_SECONDS = 60.0
+
+
+def entry_of(file: base_file.BaseFile, state: states.State) -> schedule.Entry:
+    """Recall what is known of the content of a base file."""
+    sighting = state.sighting(file)
+    return schedule.Entry(
+        name=file.name,
+        size=file.stat.allocated,
+        known=knowledge.recall(file),
+        seen=sighting.seen if sighting else None,
+    )
+
+
+def job_of(
+    file: base_file.BaseFile,
+    known: knowledge.Knowledge,
+    state: states.State,
+    now: clocks.Instant,
+    host: str,
+) -> jobs.Job:
+    """Put together what the scrub of a base file needs to know."""
+    sighting = state.sighting(file)
+    if sighting and sighting.digested and known.ledger is None:
+        known = dataclasses.replace(known, lost=True)
+    return jobs.Job(
+        file,
+        known,
+        image=sighting.image if sighting else None,
+        outlived=sightings.outlived(
+            file, sighting, state.other_boots(host), now
+        ),
+        suspect=bool(sighting and sighting.suspect),
+        rebaselined=sighting.rebaselined if sighting else None,
+    )
+
+
+class Queue:
+    """The base files of a cache that are due, the most urgent first.
+
+    Each comes once: with an interval of 0, all are due all the time.
+
+    :ivar items: those that are left
+    :ivar next: the file that is due next, where none is due now
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: clocks.Clock,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """Look at nothing yet."""
+        self.items: list[schedule.Item] = []
+        self.next: schedule.Item | None = None
+        self._settings = settings
+        self._layout = layouts.Layout.of(settings)
+        self._clock = clock
+        self._monotonic = monotonic
+        self._done: set[str] = set()
+        self._reckoned = 0.0
+        self._files: dict[str, base_file.BaseFile] = {}
+        self._state = states.State()
+
+    @property
+    def size(self) -> int:
+        """Give the bytes to be read."""
+        return sum(item.size for item in self.items)
+
+    def refresh(self) -> None:
+        """See which files there are, and queue those that are due."""
+        self._files = {
+            file.name: file
+            for file in scans.scan(self._layout).files
+            if file.is_base
+        }
+        self._state = self._sight()
+        items = [
+            self._item(entry_of(file, self._state))
+            for file in self._files.values()
+            # What is seen for the first time has its turn in a later scrub.
+            if schedule.settled(file, self._state.sighting(file))
+        ]
+        later = [item for item in items if item.due > 0]
+        self.next = min(later, key=lambda item: item.due, default=None)
+        self.items = [
+            item
+            for item in schedule.queue(items)
+            if item.name not in self._done
+        ]
+        self._reckoned = self._monotonic()
+
+    def is_old(self) -> bool:
+        """Whether it is time to refresh it."""
+        return self._monotonic() - self._reckoned > _REQUEUE_SECONDS
+
+    def job(self) -> jobs.Job | None:
+        """Give the first file; None if somebody has read it meanwhile."""
+        file = self._files[self.items[0].name]
+        entry = entry_of(file, self._state)
+        if self._item(entry).due > 0:
+            return None
+        return job_of(
+            file, entry.known, self._state, self._clock(), self._settings.host
+        )
+
+    def pop(self) -> None:
+        """Be through with the first file."""
+        self._done.add(self.items.pop(0).name)
+
+    def rate(self, read: int) -> float:
+        """Say how fast to read so as to be through in time.
+
+        :param read: bytes that were read of the first file
+        :returns: bytes per second, 0 for no limit
+        """
+        first = self.items[0]
+        rest = dataclasses.replace(first, size=max(0, first.size - read))
+        return schedule.rate(
+            [rest, *self.items[1:]],
+            self._settings.scrub_bandwidth,
+            self._monotonic() - self._reckoned,
+        )
+
+    def _item(self, entry: schedule.Entry) -> schedule.Item:
+        interval = self._settings.checksum_interval
+        return schedule.due_in(
+            entry, interval, self._clock(), self._settings.host
+        )
+
+    def _sight(self) -> states.State:
+        try:
+            return states.sight(
+                self._layout, self._clock(), self._files.values()
+            )
+        except (errors.Error, OSError) as error:
+            # A pass makes it good; what has a ledger is read all the same.
+            LOG.warning('%s: %s', self._layout.state, error)
+            return states.State()

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is to be read, when, in which order, and how fast: pure functions.
+
+::
+
+    read        due          deadline
+     |-interval--|-spread-|----|
+                 <------------> time to read it in
+
+A file is due once in an interval, plus a spread that differs from file to
+file and from host to host, so that a fleet does not read in step. It is to be
+read within a tenth of the interval from then on.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import sightings
+from nova_imagecache import clocks
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache import names
+
+# Parts of the interval over which files become due, and in which they are
+# then read.
+_SPREAD = 0.1
+_GRACE = 0.1
+
+# A first reading is not put off for long: until then nothing is known.
+_FIRST_SPREAD_SECONDS = 3600
+_FIRST_GRACE_SECONDS = 3600
+
+# After which a file that could not be read, or not all of it, is tried again
+# at the latest.
+_RETRY_SECONDS = 24 * 3600
+
+_UNREADABLE = ledgers.Damage.UNREADABLE
+
+#: Bytes per second below which reading a large file takes so long that a
+#: restart interrupts it each time.
+LEAST_RATE = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What the schedule needs to know of one file.
+
+    :ivar size: bytes that it takes on the disk, as holes are not read
+    :ivar seen: when it was first seen; None if it is seen for the first time
+    """
+
+    name: str
+    size: int
+    known: knowledge.Knowledge
+    seen: clocks.Instant | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One file in the queue.
+
+    :ivar due: seconds until it is to be read, negative if it is due already
+    :ivar deadline: seconds until it is to have been read
+    :ivar age: seconds since it was last verified, or None if never
+    """
+
+    name: str
+    size: int
+    due: float
+    deadline: float
+    age: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Coverage:
+    """How much of a cache is verified.
+
+    :ivar files: base files
+    :ivar size: bytes that they take on the disk
+    :ivar digested: bytes of files whose blocks have digests
+    :ivar verified: bytes of files that were verified within the interval,
+        or whose next verification is not overdue yet; with an interval of 0,
+        of those that were ever verified
+    :ivar oldest: seconds since the oldest verification; None if there is none
+    :ivar queue: files that are due
+    :ivar queue_size: bytes of these
+    :ivar needed: bytes per second that it takes to read everything once in
+        an interval
+    :ivar limit: bytes per second that are allowed, 0 for no limit
+    """
+
+    files: int = 0
+    size: int = 0
+    digested: int = 0
+    verified: int = 0
+    oldest: float | None = None
+    queue: int = 0
+    queue_size: int = 0
+    needed: float = 0
+    limit: float = 0
+
+    @property
+    def sufficient(self) -> bool:
+        """Whether the limit lets everything be read once in an interval."""
+        return not self.limit or self.needed <= self.limit
+
+
+def _lot(*parts: object) -> float:
+    """Draw a number from 0 to 1, the same each time for the same parts."""
+    drawn = hashlib.sha256('\0'.join(map(str, parts)).encode()).digest()
+    return int.from_bytes(drawn[:8]) / 2**64
+
+
+def _unfinished(known: knowledge.Knowledge) -> bool:
+    """Whether a reading is to be gone on with, or made good, at once."""
+    ledger = known.ledger
+    if ledger is None or ledger.read is None:
+        return False
+    return ledger.started is not None or not ledger.settled
+
+
+def _retry(
+    known: knowledge.Knowledge, interval: float, now: clocks.Instant
+) -> float | None:
+    """Say in how many seconds a file is read again that was not all read.
+
+    Or that has a checksum with which it could not be compared.
+    """
+    ledger = known.ledger
+    if ledger is None:
+        return None
+    last = ledger.read
+    if ledger.unreadable is not None:
+        last = ledger.attempted
+    elif known.stored in (None, ledger.stored) and all(
+        run.damage is not _UNREADABLE for run in ledger.bad
+    ):
+        return None
+    if last is None:
+        return None
+    since = clocks.elapsed(last, now)
+    return min(interval, _RETRY_SECONDS) - since if since >= 0 else 0.0
+
+
+def due_in(
+    entry: Entry, interval: float, now: clocks.Instant, host: str | None = None
+) -> Item:
+    """Say when a file is to be read.
+
+    :param interval: seconds between two verifications
+    :param host: spreads files; None to have each due as soon as it may be
+    """
+    ledger = entry.known.ledger
+    lot = 0.0
+    last = ledger.read if ledger else None
+    if host is not None:
+        last_wall = last.wall if last else None
+        lot = _lot(host, entry.name, last_wall)
+    age = None
+    if ledger and ledger.verified:
+        age = max(0.0, clocks.elapsed(ledger.verified, now))
+    retry = _retry(entry.known, interval, now)
+    if _unfinished(entry.known) and ledger and ledger.unreadable is None:
+        retry = None
+    if retry is not None:
+        due, grace = retry, _GRACE * interval
+    elif last is None:
+        since = clocks.elapsed(entry.seen, now) if entry.seen else 0.0
+        spread = lot * min(_SPREAD * interval, _FIRST_SPREAD_SECONDS)
+        # A reading that was begun goes on, whatever the clock says.
+        begun = ledger is not None and ledger.started is not None
+        due = 0.0 if begun or since < 0 else spread - since
+        grace = float(_FIRST_GRACE_SECONDS)
+    else:
+        since = clocks.elapsed(last, now)
+        grace = _GRACE * interval
+        if _unfinished(entry.known):
+            due = 0.0
+        elif since < 0:
+            # Noted before a clock was set back: no reason to wait for years,
+            # and none to hurry, as that goes for the whole cache.
+            due, grace = 0.0, interval
+        else:
+            due = interval * (1 + lot * _SPREAD) - since
+    return Item(entry.name, entry.size, due, due + grace, age)
+
+
+def settled(
+    file: base_file.BaseFile, sighting: sightings.Sighting | None
+) -> bool:
+    """Whether a file that is not locked is complete.
+
+    Nova copies resized files without a lock, so one that no pass has seen
+    before may still be growing.
+    """
+    unlocked = file.kind in (names.Kind.RESIZED, names.Kind.LEGACY)
+    return sighting is not None or not unlocked
+
+
+def queue(items: Iterable[Item]) -> list[Item]:
+    """Give what is due: never verified first, then oldest verified first."""
+    return sorted(
+        (item for item in items if item.due <= 0),
+        key=lambda item: (
+            item.age is not None,
+            -(item.age or 0.0),
+            item.due,
+            item.name,
+        ),
+    )
+
+
+def rate(due: Sequence[Item], limit: float, elapsed: float = 0) -> float:
+    """Say how fast to read what is due, in bytes per second.
+
+    What is due divided by the time left, for whatever deadline comes out
+    worst; at least :data:`LEAST_RATE`, at most the limit.
+
+    :param limit: bytes per second; 0 for no limit, and then there is none
+    :param elapsed: seconds since the deadlines were reckoned
+    """
+    if not limit:
+        return 0
+    needed = float(LEAST_RATE)
+    size = 0
+    for item in sorted(due, key=lambda item: item.deadline):
+        size += item.size
+        left = item.deadline - elapsed
+        if left <= 0:
+            return limit
+        needed = max(needed, size / left)
+    return min(needed, limit)
+
+
+def coverage(
+    entries: Sequence[Entry],
+    interval: float,
+    limit: float,
+    now: clocks.Instant,
+    host: str | None = None,
+) -> Coverage:
+    """Say how much of a cache is verified, and what is to be read."""
+    items = [due_in(entry, interval, now, host) for entry in entries]
+    ages = [item.age for item in items if item.age is not None]
+    due = queue(items)
+    size = sum(item.size for item in items)
+    return Coverage(
+        files=len(items),
+        size=size,
+        digested=sum(
+            entry.size
+            for entry in entries
+            if entry.known.ledger and entry.known.ledger.read
+        ),
+        verified=sum(
+            item.size
+            for item in items
+            if item.age is not None
+            and (not interval or item.age <= interval or item.deadline > 0)
+        ),
+        oldest=max(ages, default=None),
+        queue=len(due),
+        queue_size=sum(item.size for item in due),
+        needed=size / interval if interval else 0.0,
+        limit=limit,
+    )

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scrubbing a whole cache: what the scrub process does from start to end."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
+import os
+import time
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_imagecache.cache import coordination
+from nova_imagecache.cache import layouts
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache import errors
+from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import one_file
+from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import schedule
+
+LOG = logging.getLogger(__name__)
+
+# To publish what a long reading gave is worth some waiting for a lock.
+_PATIENCE_SECONDS = 5
+
+# How often to look whether somebody else wants to read, and to tell status.
+_PULSE_SECONDS = 1.0
+_REPORT_SECONDS = 10.0
+
+# Enough to see what is wrong.
+_MOST_PROBLEMS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One file that was read.
+
+    :ivar bytes: that were read of it
+    :ivar seconds: that it took
+    """
+
+    name: str
+    finding: knowledge.Finding
+    bytes: int
+    seconds: float
+
+
+class Scrubber:
+    """One scrub: reads what is due, the most urgent first, and ends.
+
+    :ivar activity: what it does, or has done
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        means: readers.Means,
+        clock: clocks.Clock = clocks.now,
+        monotonic: Callable[[], float] = time.monotonic,
+        progress_bar: readers.ProgressBar = readers.no_progress_bar,
+    ) -> None:
+        """Prepare a scrub.
+
+        :param means: how to read; its limiter and progress are set here
+        """
+        self._settings = settings
+        self._layout = layouts.Layout.of(settings)
+        self._coordinator = coordination.coordinator(self._layout)
+        self._queue = queues.Queue(settings, clock, monotonic)
+        self._means = means
+        self._clock = clock
+        self._monotonic = monotonic
+        self._progress_bar = progress_bar
+        self._pulse = monotonic()
+        self._report = -_REPORT_SECONDS
+        self._read = self._before = 0
+        now = clock()
+        self.activity = activities.Activity(settings.host, now, now)
+
+    @property
+    def next(self) -> schedule.Item | None:
+        """The file that is due next, where none was due now."""
+        return self._queue.next
+
+    def run(self) -> Iterator[Result]:
+        """Read what is due, and give what was found file by file.
+
+        :raises nova_imagecache.errors.Error: it cannot be done, or not now
+        :raises OSError: the cache cannot be worked on
+        """
+        if not os.path.isdir(self._layout.base):
+            raise errors.Error(f'there is no cache at {self._layout.base}')
+        with self._coordinator.turn():
+            # What is read and cannot be kept is read for nothing.
+            activities.save(self._layout, self.activity)
+            try:
+                yield from self._scrub()
+            except BaseException as error:
+                self._update(
+                    ended=self._clock(), reason=str(error) or 'killed'
+                )
+                self._save()
+                raise
+            reason = self.activity.reason or 'nothing more is due'
+            self._update(ended=self._clock(), reason=reason)
+            self._save()
+
+    def _scrub(self) -> Iterator[Result]:
+        queue = self._queue
+        queue.refresh()
+        with self._progress_bar(queue.size) as progress:
+
+            def count(length: int) -> None:
+                # In the thread that reads ahead, and in no other.
+                self._read += length
+                progress(length)
+
+            means = dataclasses.replace(self._means, progress=count)
+            method = one_file.Method(
+                self._settings.checksum_algorithm,
+                means,
+                self._clock,
+                _PATIENCE_SECONDS,
+                monotonic=self._monotonic,
+                pulse=self._look_around,
+            )
+            while queue.items and not means.stop.is_set():
+                name = queue.items[0].name
+                self._before = self._read
+                self._set_rate()
+                self._update(current=name, queue=len(queue.items) - 1)
+                result = self._scrub_file(name, method)
+                queue.pop()
+                self._update(current=None)
+                if result is not None:
+                    self._note(result)
+                    yield result
+                if queue.is_old():
+                    queue.refresh()
+        if means.stop.is_set() and self.activity.reason is None:
+            self._update(reason='it was told to stop')
+
+    def _scrub_file(self, name: str, method: one_file.Method) -> Result | None:
+        """Scrub a file, unless somebody else has done so meanwhile."""
+        began = self._monotonic()
+        job = self._queue.job()
+        if job is None:
+            return None
+        finding = one_file.scrub(job, method)
+        return Result(
+            name,
+            finding,
+            self._read - self._before,
+            self._monotonic() - began,
+        )
+
+    def _set_rate(self) -> None:
+        """Read as fast as it takes now to be through in time."""
+        rate = self._queue.rate(self._read - self._before)
+        self._means.limiter.rate = rate
+        self._update(rate=rate)
+
+    def _note(self, result: Result) -> None:
+        """Remember what the manager has to tell, as nobody else hears it."""
+        finding = result.finding
+        if not finding.skipped:
+            self._update(files=self.activity.files + 1)
+        if finding.problem and len(self.activity.problems) < _MOST_PROBLEMS:
+            problem = f'{result.name}: {finding.note}'
+            self._update(problems=(*self.activity.problems, problem))
+
+    def _look_around(self) -> None:
+        """Called all the time: give way, and say how far it has got."""
+        now = self._monotonic()
+        if now - self._pulse < _PULSE_SECONDS:
+            return
+        self._pulse = now
+        if self._coordinator.wanted():
+            self._update(reason='it gave way to a verification')
+            self._means.stop.set()
+        self._set_rate()
+        if now - self._report >= _REPORT_SECONDS:
+            self._report = now
+            self._save()
+
+    def _update(self, **changes: Any) -> None:
+        self.activity = dataclasses.replace(
+            self.activity, updated=self._clock(), read=self._read, **changes
+        )
+
+    def _save(self) -> None:
+        """Note what it does. That this fails is no reason to stop."""
+        try:
+            activities.save(self._layout, self.activity)
+        except OSError as error:
+            LOG.warning('%s: %s', self._layout.scrub, error.strerror)

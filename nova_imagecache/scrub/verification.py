@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Verifying base files here and now, in the process that asks for it."""
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import coordination
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import states
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache import errors
+from nova_imagecache.scrub import limiters
+from nova_imagecache.scrub import one_file
+from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import schedule
+
+# For which a person waits while a scrub finishes the block it is at. One that
+# reads slowly takes four seconds for it.
+_PATIENCE_SECONDS = 30
+
+
+def verify(
+    settings: Settings,
+    files: Sequence[base_file.BaseFile],
+    state: states.State,
+    clock: clocks.Clock,
+    progress_bar: readers.ProgressBar,
+    urgent: bool,
+) -> dict[str, knowledge.Finding]:
+    """Read base files, and compare them with what is known of them.
+
+    :param state: what earlier passes remember
+    :param urgent: whether a scrub that is at work is to give way
+    :returns: what was found, by name; of each file
+    """
+    if not files:
+        return {}
+    coordinator = coordination.coordinator(layouts.Layout.of(settings))
+    now = clock()
+    findings = {}
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                coordinator.urgent_turn(_PATIENCE_SECONDS)
+                if urgent
+                else coordinator.turn()
+            )
+        except errors.NotNow as error:
+            # The other one's findings are those of the next pass.
+            problem = urgent or isinstance(error, errors.LockBroken)
+            return {
+                file.name: knowledge.recall(file).finding.postponed(
+                    str(error), problem
+                )
+                for file in files
+            }
+        total = sum(file.stat.allocated for file in files)
+        progress = stack.enter_context(progress_bar(total))
+        method = one_file.Method(
+            settings.checksum_algorithm,
+            readers.Means(
+                limiters.Limiter(settings.scrub_bandwidth), progress=progress
+            ),
+            clock,
+        )
+        for file in files:
+            # A scrub may have learnt more while it was waited for.
+            known = knowledge.recall(file)
+            if not schedule.settled(file, state.sighting(file)):
+                findings[file.name] = known.finding.postponed(
+                    'it is seen for the first time, and may still grow'
+                )
+                continue
+            job = queues.job_of(file, known, state, now, settings.host)
+            # Whoever asks for it wants to know of all of the file.
+            job = dataclasses.replace(job, afresh=urgent)
+            findings[file.name] = one_file.scrub(job, method)
+    return findings
