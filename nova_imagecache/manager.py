@@ -155,17 +155,24 @@ class ImageCacheManager:
     def set_aside(self, name: str) -> str | None:
         """Move a bad base file to the trash, so that it is fetched anew.
 
-        Only if nobody uses it, as far as the disks, libvirt and locks tell.
-        It takes a look at all of them, and so some time on a large node.
+        Only if nobody uses it, as far as the disks, libvirt and locks tell,
+        and nobody has touched it for 600 s: Nova does so, without the lock,
+        before it makes a disk. It takes a look at all of them, and so some
+        time on a large node.
 
         :returns: why it stays; None if it is in the trash
         :raises oslo_config.cfg.Error: as :meth:`update`
         """
+        return self._set_aside(name, young=True)
+
+    def _set_aside(self, name: str, young: bool = False) -> str | None:
+        # What cache_image makes is made under the lock, and who makes a disk
+        # from what it gave finds the file again that is fetched anew.
         return pipeline.Pass(
             read_settings(self._conf),
             clock=self._clock,
             assembly=self._assembly,
-        ).set_aside(name)
+        ).set_aside(name, young)
 
     def cache_image(
         self,
@@ -210,7 +217,7 @@ class ImageCacheManager:
         settings = read_settings(self._conf)
         return caching.FetchPath(
             layouts.Layout.of(settings),
-            self.set_aside,
+            self._set_aside,
             settings.refuse_damaged,
             self._assembly.host.touch_as_root,
         ).cache_image(fetch, name, disk_format, resize_to, overlay, size)

@@ -54,6 +54,8 @@ class Facts:
     :ivar pins: names of files that are to stay
     :ivar space: how full the disk is, where that matters
     :ivar vetoes: reasons to remove nothing, beside witnesses that failed
+    :ivar young: whether somebody may be about to use what was used lately,
+        see :data:`FLOOR_SECONDS`
     :ivar problems: what could not be looked at, a sentence each
     :ivar usable: whether there is room for what a pass writes
     """
@@ -71,6 +73,7 @@ class Facts:
     pins: frozenset[str] = frozenset()
     space: pressure.Space | None = None
     vetoes: Sequence[str] = ()
+    young: bool = True
     problems: Sequence[str] = ()
     usable: bool = True
 
@@ -310,7 +313,7 @@ def _decide_file(
             idle='left behind' if leftover else 'unused',
             age=now
             - sightings.last_use(file, facts.state.sighting(file), now),
-            least=minimum_age(file.kind, settings),
+            least=minimum_age(file.kind, settings) if facts.young else 0,
             removal_is_on=settings.remove_unused,
             obstacles=facts.obstacles,
         ),

@@ -139,12 +139,13 @@ class Pass:
         facts = dataclasses.replace(facts, entries={})
         return self._report(facts, act.Done((), (), problems=problems), {})
 
-    def set_aside(self, name: str) -> str | None:
+    def set_aside(self, name: str, young: bool = True) -> str | None:
         """Move a base file that is bad to the trash, if nobody uses it.
 
         Its minimum age does not count, nor does a pin: what is bad is better
-        fetched anew. The floor does.
+        fetched anew.
 
+        :param young: whether it stays for 600 s after its last use
         :returns: why it stays; None if it is in the trash
         """
         facts = self._look(with_content=False)
@@ -156,6 +157,7 @@ class Pass:
             trash=(),
             pins=frozenset(),
             space=None,
+            young=young,
         )
         settings = dataclasses.replace(
             self._settings,
