@@ -219,22 +219,21 @@ def impurities(module: str) -> Iterator[str]:
             yield f'it uses {node.id}'
         if not isinstance(node, ast.Attribute):
             continue
-        if not isinstance(node.value, ast.Name) or (
-            node.value.id not in local
-        ):
-            if node.attr in _IMPURE_METHODS and not isinstance(
-                node.value, ast.Name
-            ):
-                yield f'it uses .{node.attr}'
+        if not isinstance(node.value, ast.Name) or node.value.id not in local:
             continue
-        other = local[node.value.id]
-        used = f'{other}.{node.attr}'
+        used = f'{local[node.value.id]}.{node.attr}'
         if not (
             node.attr.lstrip('_')[0].isupper()
-            or other in _PURE_MODULES
+            or local[node.value.id] in _PURE_MODULES
             or used in _PURE_FUNCTIONS
         ):
             yield f'it uses {used}'
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (
+            isinstance(node.func, ast.Attribute)
+            and node.func.attr in _IMPURE_METHODS
+        ):
+            yield f'it calls .{node.func.attr}()'
 
 
 class PurityTest(base.TestCase):
