@@ -16,7 +16,6 @@ PACKAGE = os.path.dirname(nova_imagecache.__file__)
 
 # What a room may import of ours: itself, and what is on a floor below.
 FLOORS = (
-    ('__main__',),
     ('cli', 'nova'),
     ('hook',),
     ('manager',),
@@ -95,7 +94,8 @@ def read_modules() -> dict[str, ast.Module]:
             name = name.replace(os.sep, '.').removesuffix('.__init__')
             with open(path, encoding='utf-8') as source:
                 found[name] = ast.parse(source.read())
-    del found['__init__']
+    # The one is empty, the other is the shell under another name.
+    del found['__init__'], found['__main__']
     return found
 
 
