@@ -21,7 +21,7 @@ from nova_imagecache import names
 from nova_imagecache.passes import decide
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
-from tests import base
+from tests.support import base
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 NOW = 2e9
