@@ -3,7 +3,6 @@
 """The command demo: a throw-away node, and real passes over it."""
 
 import argparse
-from collections.abc import Sequence
 import dataclasses
 import os
 import random
@@ -239,18 +238,12 @@ class Demo(command.Command):
         self._print(textwrap.fill(text, 78))
 
     def _table(self, report: reports.Report) -> None:
-        rows: list[Sequence[str]] = [('file', 'kind', 'checksum', 'action')]
+        self._print()
         for file in report.files:
             name = file.name
             # Enough to tell the files apart.
             short = name if len(name) < 20 else name[:8] + '...' + name[40:]
-            action = f'{file.action} ({file.reason.partition(";")[0]})'
-            rows.append((short, file.kind, file.checksum, action))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        self._print()
-        for row in rows:
-            cells = [
-                text.ljust(width)
-                for text, width in zip(row[:3], widths, strict=True)
-            ]
-            self._print('  ' + '  '.join([*cells, row[3]]))
+            self._print(
+                f'  {short:21} {file.kind:9} {file.checksum:8} {file.action} '
+                f'({file.reason.partition(";")[0]})'
+            )

@@ -4,16 +4,18 @@
 
 import argparse
 
+from cliff import lister
+
+from nova_imagecache.cli import app
 from nova_imagecache.cli import listing
-from nova_imagecache.passes import reports
 
 
-class List(listing.Listing):
+class List(app.NodeCommand, lister.Lister):
     """List what is cached, who uses it, and the state of its checksum.
 
     The actions are those that a pass would take now. Nothing is changed.
     """
 
-    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
+    def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
-        return self.make_pass().preview()
+        return listing.table(listing.preview(self).files)

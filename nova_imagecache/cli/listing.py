@@ -2,13 +2,10 @@
 
 """What the commands that list files have in common."""
 
-import abc
-import argparse
 from collections.abc import Iterable
 import os
 from typing import Any
 
-from cliff import lister
 from oslo_log import log as logging
 
 from nova_imagecache.cache import directories
@@ -17,7 +14,6 @@ from nova_imagecache.cache import scans
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
-from nova_imagecache.cli import progress
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
 from nova_imagecache import names
@@ -31,39 +27,20 @@ LOG = logging.getLogger(__name__)
 Table = tuple[tuple[str, ...], Iterable[Any]]
 
 
-class Listing(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
-    """A command that gives a line per file."""
+def table(files: Iterable[reports.FileReport]) -> Table:
+    """Give a line per file."""
+    return columns.COLUMNS, [columns.row(file) for file in files]
 
-    @abc.abstractmethod
-    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
-        """Do the command's work."""
 
-    def make_pass(self, inline: bool = True) -> pipeline.Pass:
-        """Prepare a pass that shows how far its reading has got.
+def preview(command: app.NodeCommand) -> reports.Report:
+    """See what a pass would do, for a command that changes nothing.
 
-        :param inline: whether it reads at all
-        """
-        return pipeline.Pass(
-            self.settings, inline=inline, progress_bar=progress.progress_bar
-        )
-
-    def judge(self, report: reports.Report) -> int:
-        """Give the exit code."""
-        return exit_codes.of(report)
-
-    def take_action(
-        self, parsed_args: argparse.Namespace
-    ) -> tuple[tuple[str, ...], Iterable[Any]]:
-        """Give the lines, and remember how it went."""
-        report = self.make_report(parsed_args)
-        show_findings(report)
-        self.exit_code = self.judge(report)
-        rows = [*report.files, *self.more(report)]
-        return columns.COLUMNS, [columns.row(file) for file in rows]
-
-    def more(self, report: reports.Report) -> Iterable[reports.FileReport]:
-        """Give what is to be listed beside what is in the cache."""
-        return ()
+    What is to be looked into is told, and makes the exit code.
+    """
+    report = pipeline.Pass(command.settings).preview()
+    show_findings(report)
+    command.exit_code = exit_codes.of(report)
+    return report
 
 
 def show_findings(report: reports.Report) -> None:

@@ -3,19 +3,22 @@
 """The command pass."""
 
 import argparse
-from collections.abc import Iterable
 import dataclasses
 import time
 
+from cliff import lister
+
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import registry
+from nova_imagecache.cli import app
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import progress
 from nova_imagecache import errors
-from nova_imagecache.passes import reports
+from nova_imagecache.passes import pipeline
 
 
-class Pass(listing.Listing):
+class Pass(app.NodeCommand, lister.Lister):
     """Make one pass, without the list of instances of the compute service.
 
     Checksums, verifies and removes as nova.conf says, and as the manager in
@@ -47,17 +50,26 @@ class Pass(listing.Listing):
         )
         return parser
 
-    def make_report(self, parsed_args: argparse.Namespace) -> reports.Report:
-        """Make the pass."""
-        if parsed_args.dry_run:
-            return self.make_pass().preview()
-        problems = []
-        if parsed_args.register_host:
-            problems += self._register()
-        report = self.make_pass(inline=not parsed_args.no_verify).run()
-        return dataclasses.replace(
-            report, problems=(*report.problems, *problems)
+    def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
+        """Make the pass, and list the trash as well, which passes empty."""
+        one = pipeline.Pass(
+            self.settings,
+            inline=not parsed_args.no_verify,
+            progress_bar=progress.progress_bar,
         )
+        if parsed_args.dry_run:
+            report = one.preview()
+        else:
+            problems = self._register() if parsed_args.register_host else []
+            report = one.run()
+            report = dataclasses.replace(
+                report, problems=(*report.problems, *problems)
+            )
+        listing.show_findings(report)
+        # A pass that may not remove is not fine.
+        vetoed = exit_codes.COULD_NOT if report.vetoes else exit_codes.FINE
+        self.exit_code = exit_codes.of(report) or vetoed
+        return listing.table([*report.files, *report.trash])
 
     def _register(self) -> list[str]:
         """Note this host; what goes wrong ends no pass."""
@@ -67,14 +79,3 @@ class Pass(listing.Listing):
         except (errors.NotNow, OSError) as error:
             return [f'this host cannot be noted in compute_nodes: {error}']
         return []
-
-    def more(self, report: reports.Report) -> Iterable[reports.FileReport]:
-        """List the trash as well, which passes empty."""
-        return report.trash
-
-    def judge(self, report: reports.Report) -> int:
-        """Give the exit code; a pass that may not remove is not fine."""
-        code = exit_codes.of(report)
-        return code or (
-            exit_codes.COULD_NOT if report.vetoes else exit_codes.FINE
-        )

@@ -12,11 +12,9 @@ from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
-from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache import clocks
 from nova_imagecache import names
-from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 
@@ -125,9 +123,7 @@ class Status(app.NodeCommand, show.ShowOne):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """Look, and give the figures."""
-        report = pipeline.Pass(self.settings).preview()
-        listing.show_findings(report)
-        self.exit_code = exit_codes.of(report)
+        report = listing.preview(self)
         coverage = report.coverage
         suspect = [
             names.printable(file.name) for file in report.files if file.suspect

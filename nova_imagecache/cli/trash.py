@@ -7,10 +7,7 @@ import argparse
 from cliff import lister
 
 from nova_imagecache.cli import app
-from nova_imagecache.cli import columns
-from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
-from nova_imagecache.passes import pipeline
 
 
 class Trash(app.NodeCommand, lister.Lister):
@@ -21,7 +18,4 @@ class Trash(app.NodeCommand, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
-        report = pipeline.Pass(self.settings).preview()
-        listing.show_findings(report)
-        self.exit_code = exit_codes.of(report)
-        return columns.COLUMNS, [columns.row(file) for file in report.trash]
+        return listing.table(listing.preview(self).trash)

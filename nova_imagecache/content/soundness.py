@@ -41,11 +41,6 @@ class Answer:
     reason: str = ''
 
     @property
-    def is_sound(self) -> bool:
-        """Whether nothing speaks against it."""
-        return self.soundness is Soundness.SOUND
-
-    @property
     def is_bad(self) -> bool:
         """Whether it is known to be bad."""
         return self.soundness is Soundness.BAD

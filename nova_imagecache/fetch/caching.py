@@ -146,7 +146,7 @@ def _recover(layout: layouts.Layout, name: str) -> bool:
     for file in sorted(
         files, key=lambda file: names.trashed_at(file.name), reverse=True
     ):
-        if not soundness.of(file).is_sound:
+        if soundness.of(file).soundness is not soundness.Soundness.SOUND:
             continue
         try:
             trash.move_out(file)

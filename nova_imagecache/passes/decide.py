@@ -4,10 +4,11 @@
 
 No clock, no I/O, no CONF in here: it is what ``--dry-run`` prints.
 
-A file goes only if no reason keeps it. The reasons are a list,
-:data:`REASONS_TO_KEEP`, and the first one that applies is told.
+A file goes only if no reason keeps it. The reasons are one list, and the first
+one that applies is told.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -158,31 +159,34 @@ def minimum_age(kind: names.Kind, settings: Settings) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """One file, and what the reasons to keep it go by.
+    """One file, in the cache or in the trash, and what speaks for it.
 
-    :ivar users: who uses it, sorted
-    :ivar held: whether a QEMU has it open
-    :ivar superseded: whether one has an earlier file of its name open
-    :ivar replaced: of a file in the trash, whether another one has its name
-        in the cache by now
-    :ivar pinned: whether it is to stay
-    :ivar idle: how it is said to be without a user
-    :ivar least: for how many seconds it is kept
+    What is said of the name of a file in the trash is of the file that has it
+    in the cache by now, if one has.
     """
 
     file: base_file.BaseFile
-    users: tuple[str, ...]
-    held: bool
-    superseded: bool
-    replaced: bool
-    pinned: bool
-    idle: str
-    age: float
-    least: int
-    removal_is_on: bool
-    obstacles: tuple[str, ...]
+    facts: Facts
+    settings: Settings
 
-    @property
+    @functools.cached_property
+    def sighting(self) -> sightings.Sighting | None:
+        return self.facts.state.sighting(self.file)
+
+    @functools.cached_property
+    def replaced(self) -> bool:
+        return self.file.trashed and self.file.original in self.facts.present
+
+    @functools.cached_property
+    def users(self) -> tuple[str, ...]:
+        users = self.facts.testimony.users.get(self.file.original, ())
+        return () if self.replaced else tuple(sorted(users))
+
+    @functools.cached_property
+    def held(self) -> bool:
+        return self.file.name in self.facts.testimony.held
+
+    @functools.cached_property
     def in_use(self) -> str | None:
         """Say who needs it, if anybody does."""
         if self.users:
@@ -190,175 +194,110 @@ class _Case:
             return f'used by {count} guest' + ('' if count == 1 else 's')
         if self.held:
             return 'a running QEMU has it open'
-        if self.superseded:
+        if not self.file.trashed and self.file.name in self.facts.superseded:
             return 'a running QEMU has an earlier file of this name open'
         return None
 
+    @functools.cached_property
+    def pinned(self) -> bool:
+        return self.file.original in self.facts.pins and not self.replaced
 
-@dataclasses.dataclass(frozen=True)
-class _Reason:
-    """One reason to keep a file.
+    @functools.cached_property
+    def idle(self) -> str:
+        """Say in which way it is without a user."""
+        if self.file.trashed:
+            return 'in the trash'
+        leftover = self.file.kind is names.Kind.LEFTOVER
+        return 'left behind' if leftover else 'unused'
 
-    :ivar action: what it has done to the file
+    @functools.cached_property
+    def age(self) -> float:
+        """Give the seconds since its last use, or since it is in the trash."""
+        now = self.facts.now
+        if not self.file.trashed:
+            used = sightings.last_use(self.file, self.sighting, now.wall)
+            return now.wall - used
+        since = self.sighting.trashed if self.sighting else None
+        if since is not None:
+            return clocks.elapsed(since, now)
+        # No pass could note it yet, as on a full disk.
+        return max(0.0, now.wall - names.trashed_at(self.file.name))
+
+    @functools.cached_property
+    def least(self) -> int:
+        """Give the seconds for which it is kept."""
+        if self.file.trashed:
+            return max(self.settings.retention, FLOOR_SECONDS)
+        if not self.facts.young:
+            return 0
+        return minimum_age(self.file.kind, self.settings)
+
+    @property
+    def youth(self) -> str:
+        return f'{self.idle} for {int(self.age)} s of {self.least} s'
+
+
+def _reasons_to_keep(case: _Case) -> Iterator[tuple[str, Action]]:
+    """Give all reasons to keep a file, those first that count most.
+
+    A file in the trash comes back on one witness's word, also where others
+    are blind.
     """
-
-    text: str
-    action: Action = Action.KEEP
-
-
-def _not_ours(case: _Case) -> _Reason | None:
-    if not case.file.stat.regular:
-        return _Reason('not a regular file', Action.LEAVE)
-    if case.file.kind is names.Kind.OTHER:
-        return _Reason('not a name that the image cache uses', Action.LEAVE)
-    return None
-
-
-def _held_and_replaced(case: _Case) -> _Reason | None:
-    if not (case.replaced and case.held):
-        return None
-    return _Reason(
-        f'{case.in_use}, and another file has its name in the cache by now'
-    )
-
-
-def _in_use(case: _Case) -> _Reason | None:
-    if case.in_use is None:
-        return None
-    if case.file.trashed:
-        return _Reason(f'{case.idle}, but {case.in_use}', Action.PUT_BACK)
-    return _Reason(case.in_use + (', and pinned' if case.pinned else ''))
-
-
-def _pinned(case: _Case) -> _Reason | None:
-    if not case.pinned:
-        return None
     back = Action.PUT_BACK if case.file.trashed else Action.KEEP
-    return _Reason(f'{case.idle}, but pinned', back)
+    if not case.file.stat.regular:
+        yield 'not a regular file', Action.LEAVE
+    if case.file.kind is names.Kind.OTHER:
+        yield 'not a name that the image cache uses', Action.LEAVE
+    if case.replaced and case.held:
+        yield (
+            f'{case.in_use}, and another file has its name in the cache by '
+            'now',
+            Action.KEEP,
+        )
+    if case.in_use is not None:
+        but = f'{case.idle}, but ' if case.file.trashed else ''
+        pinned = ', and pinned' if case.pinned and not but else ''
+        yield f'{but}{case.in_use}{pinned}', back
+    if case.pinned:
+        yield f'{case.idle}, but pinned', back
+    if not case.settings.remove_unused:
+        yield f'{case.idle}; removal is off', Action.KEEP
+    if case.age < case.least:
+        yield case.youth, Action.KEEP
+    if case.facts.obstacles:
+        first, *others = case.facts.obstacles
+        more = f' (and {len(others)} more)' if others else ''
+        yield (
+            f'{case.idle}, but nothing is removed now: {first}{more}',
+            Action.KEEP,
+        )
 
 
-def _removal_is_off(case: _Case) -> _Reason | None:
-    return (
-        None if case.removal_is_on else _Reason(f'{case.idle}; removal is off')
-    )
-
-
-def _young(case: _Case) -> _Reason | None:
-    if case.age >= case.least:
-        return None
-    return _Reason(f'{case.idle} for {int(case.age)} s of {case.least} s')
-
-
-def _vetoed(case: _Case) -> _Reason | None:
-    if not case.obstacles:
-        return None
-    first, *others = case.obstacles
-    more = f' (and {len(others)} more)' if others else ''
-    return _Reason(f'{case.idle}, but nothing is removed now: {first}{more}')
-
-
-#: In the order in which they count. A file that none of them keeps goes.
-REASONS_TO_KEEP = (
-    _not_ours,
-    _held_and_replaced,
-    _in_use,
-    _pinned,
-    _removal_is_off,
-    _young,
-    _vetoed,
-)
-
-
-def _decide(file: base_file.BaseFile, facts: Facts, case: _Case) -> Decision:
-    sighting = facts.state.sighting(file)
-    reasons = {
-        reason_to_keep: reason
-        for reason_to_keep in REASONS_TO_KEEP
-        if (reason := reason_to_keep(case)) is not None
-    }
-    goes = _Reason(
+def _decide(case: _Case) -> Decision:
+    file, facts = case.file, case.facts
+    goes = (
         f'{case.idle} for {int(case.age)} s, more than {case.least} s',
         Action.DELETE if file.trashed else Action.REMOVE,
     )
-    fate = next(iter(reasons.values()), goes)
+    reasons = [*_reasons_to_keep(case)]
+    reason, action = (reasons or [goes])[0]
+    entry = None if file.trashed else facts.entries.get(file.name)
+    interval = case.settings.checksum_interval
     return Decision(
         file=file,
-        action=fate.action,
-        reason=fate.text,
+        action=action,
+        reason=reason,
         users=case.users,
         used=case.in_use is not None,
         image=facts.testimony.images.get(file.original)
-        or (sighting.image if sighting else None),
+        or (case.sighting.image if case.sighting else None),
         age=case.age,
         # Nothing but its youth keeps it.
-        spare=reasons.keys() == {_young} and case.age >= FLOOR_SECONDS,
-    )
-
-
-def _decide_file(
-    file: base_file.BaseFile, facts: Facts, settings: Settings
-) -> Decision:
-    now = facts.now.wall
-    leftover = file.kind is names.Kind.LEFTOVER
-    decision = _decide(
-        file,
-        facts,
-        _Case(
-            file=file,
-            users=tuple(sorted(facts.testimony.users.get(file.name, ()))),
-            held=file.name in facts.testimony.held,
-            superseded=file.name in facts.superseded,
-            replaced=False,
-            pinned=file.name in facts.pins,
-            idle='left behind' if leftover else 'unused',
-            age=now
-            - sightings.last_use(file, facts.state.sighting(file), now),
-            least=minimum_age(file.kind, settings) if facts.young else 0,
-            removal_is_on=settings.remove_unused,
-            obstacles=facts.obstacles,
-        ),
-    )
-    entry = facts.entries.get(file.name)
-    if entry is None or decision.action is Action.REMOVE:
-        return decision
-    item = schedule.due_in(entry, settings.checksum_interval, facts.now)
-    return dataclasses.replace(decision, verify=item.due <= 0)
-
-
-def _decide_trashed(
-    file: base_file.BaseFile, facts: Facts, settings: Settings
-) -> Decision:
-    """Decide on a file in the trash.
-
-    One witness's word brings it back, also where others are blind. It goes
-    for good when it is there for long enough. What is said of its name is of
-    the file that has it in the cache by now, if one has.
-    """
-    replaced = file.original in facts.present
-    users = () if replaced else facts.testimony.users.get(file.original, ())
-    sighting = facts.state.sighting(file)
-    since = sighting.trashed if sighting else None
-    if since is not None:
-        age = clocks.elapsed(since, facts.now)
-    else:
-        # No pass could note it yet, as on a full disk.
-        age = max(0.0, facts.now.wall - names.trashed_at(file.name))
-    return _decide(
-        file,
-        facts,
-        _Case(
-            file=file,
-            users=tuple(sorted(users)),
-            held=file.name in facts.testimony.held,
-            superseded=False,
-            replaced=replaced,
-            pinned=file.original in facts.pins and not replaced,
-            idle='in the trash',
-            age=age,
-            least=max(settings.retention, FLOOR_SECONDS),
-            removal_is_on=settings.remove_unused,
-            obstacles=facts.obstacles,
-        ),
+        spare=[text for text, _action in reasons] == [case.youth]
+        and case.age >= FLOOR_SECONDS,
+        verify=action is not Action.REMOVE
+        and entry is not None
+        and schedule.due_in(entry, interval, facts.now).due <= 0,
     )
 
 
@@ -416,8 +355,8 @@ def _hasten(
 def decide(facts: Facts, settings: Settings) -> Decisions:
     """Decide on each file in the cache and in the trash."""
     decisions = Decisions(
-        tuple(_decide_file(each, facts, settings) for each in facts.files),
-        tuple(_decide_trashed(each, facts, settings) for each in facts.trash),
+        tuple(_decide(_Case(each, facts, settings)) for each in facts.files),
+        tuple(_decide(_Case(each, facts, settings)) for each in facts.trash),
     )
     plan = _plan(decisions, facts, settings)
     relieved = facts.state.relieved

@@ -20,6 +20,8 @@ import threading
 from typing import Any
 import urllib.parse
 
+import msgspec
+
 from nova_imagecache import coalesce
 from nova_imagecache.witnesses import domain_xml
 
@@ -216,19 +218,7 @@ def _decode(output: bytes) -> Answer:
     values = json.loads(output)
     if 'error' in values:
         raise NoAnswer(values['error'])
-    return Answer(
-        values['uri'],
-        values['hostname'],
-        tuple(
-            domain_xml.Domain(
-                domain['uuid'],
-                domain['name'],
-                frozenset(domain['files']),
-                frozenset(domain['images']),
-            )
-            for domain in values['domains']
-        ),
-    )
+    return msgspec.convert(values, Answer)
 
 
 def ask(uri: str) -> Answer:
@@ -255,7 +245,7 @@ def ask(uri: str) -> Answer:
         ) from None
     try:
         return _decode(done.stdout)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         *_lines, last = [b'', *done.stderr.splitlines()]
         raise NoAnswer(
             'the process that asks it ended with status '

@@ -22,6 +22,7 @@ import sqlalchemy
 
 from nova_imagecache.nova import driver as ours
 from nova_imagecache.nova import manager
+from nova_imagecache.witnesses import libvirt_connection
 from tests.nova import base
 from tests.support import base as plain
 from tests.support import libvirt_guests
@@ -269,25 +270,21 @@ class PassTest(base.DatabaseTestCase):
         # and only asks libvirt.
         idents = set()
         real = lockutils.internal_lock
-        connect = self.driver._host.get_connection
+        read = libvirt_connection.read_answer
         asked = []
 
         def lock(*args: Any, **kwargs: Any) -> Any:
             idents.add(native_ident())
             return real(*args, **kwargs)
 
-        def get_connection() -> Any:
+        def read_answer(connection: Any) -> Any:
             asked.append(native_ident())
-            return connect()
+            return read(connection)
 
         self.node.add_image(OTHER, age=OLD)
         with (
             mock.patch.object(lockutils, 'internal_lock', lock),
-            mock.patch.object(
-                self.driver.image_cache_manager._lent.connection,
-                '_connect',
-                get_connection,
-            ),
+            mock.patch.object(libvirt_connection, 'read_answer', read_answer),
         ):
             report = self.run_pass()
         self.assertEqual(1, len(report.removed))

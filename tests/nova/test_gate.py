@@ -22,9 +22,9 @@ from oslo_utils.fixture import uuidsentinel
 
 from nova_imagecache import coalesce
 from nova_imagecache.content import knowledge
+from nova_imagecache.content import sidecars
 from nova_imagecache import names
 from nova_imagecache.nova import gate
-from nova_imagecache.scrub import checksums
 from tests.nova import base
 from tests.support import base as plain
 from tests.support import libvirt_guests
@@ -342,7 +342,7 @@ class GateTest(base.NodeTestCase):
         self.add_bad_image(base.IMAGE)
         self.node.add_overlay(OTHER, self.name)
         with mock.patch.object(
-            checksums,
+            sidecars,
             'read_stored_checksum',
             autospec=True,
             side_effect=OSError(errno.EIO, 'Input/output error'),
