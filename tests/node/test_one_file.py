@@ -18,7 +18,6 @@ from nova_imagecache.content import sidecars
 from nova_imagecache import errors
 from nova_imagecache.scrub import conclusions
 from nova_imagecache.scrub import one_file
-from nova_imagecache.scrub import readers
 from tests.support import base
 from tests.support import processes
 from tests.support import scrubbing
@@ -83,14 +82,7 @@ class FirstReadingTest(scrubbing.OneFileTestCase):
         self.assertEqual((4, None), (ledger.position, ledger.read))
         self.assertFalse(os.path.exists(self.sidecar))
         self.go_on()
-        reads: list[int] = []
-        real = readers.Reader._read_into
-
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
-            reads.append(offset // BLOCK)
-            return real(reader, buffer, offset)
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        reads = self.note_reads()
         self.scrub_file()
         self.assertEqual(list(range(4, COUNT)), reads)
         self.assertIsNotNone(self.ledger(self.name).read)
@@ -192,7 +184,7 @@ class FirstReadingTest(scrubbing.OneFileTestCase):
         job = one_file.Job(
             self.file(self.name), self.known(self.name), image='an image'
         )
-        method = one_file.Method('sha256', readers.Means(), self.node.clock)
+        method = one_file.Method('sha256', self.make_means(), self.node.clock)
         one_file.scrub(job, method)
         self.scrub_file()
         self.assertEqual('an image', self.ledger(self.name).image)
@@ -220,13 +212,7 @@ class TouchedTest(scrubbing.OneFileTestCase):
         self.assertEqual(self.sha1(), self.read_sidecar())
 
     def test_one_that_is_touched_all_the_time_does_not_escape(self) -> None:
-        real = readers.Reader._read_into
-
-        def read_into(reader: Any, *args: Any) -> int:
-            os.utime(self.path)
-            return real(reader, *args)
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.touch_at_each_read()
         self.scrub_file()
         self.assertIs(Verdict.GOOD, self.scrub_file())
         self.flip(2)
@@ -437,6 +423,6 @@ class LockTest(scrubbing.OneFileTestCase):
                 return False
 
         self.before_read(3, holder.setUp)
-        self.means = readers.Means(stop=Stop())
+        self.means = self.make_means(stop=Stop())
         self.scrub_file(patience=3600)
         self.assertTrue(os.path.exists(self.sidecar))

@@ -2,6 +2,7 @@
 
 """Damage in one file: what is found, named and remembered."""
 
+import ctypes
 import os
 import random
 import subprocess
@@ -12,7 +13,6 @@ import ddt
 from nova_imagecache.content import ledgers
 from nova_imagecache import names
 from nova_imagecache.scrub import conclusions
-from nova_imagecache.scrub import readers
 from tests.support import base
 from tests.support import nodes
 from tests.support import scrubbing
@@ -143,19 +143,23 @@ class DamageTest(scrubbing.OneFileTestCase):
 
     def test_the_second_reading_is_later_and_to_other_memory(self) -> None:
         self.flip(1)
-        buffers: list[tuple[int, Any]] = []
-        real = readers.Reader._read_into
+        reads: list[tuple[int, Any]] = []
+        real = self.pread
 
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
-            buffers.append((offset // BLOCK, reader._buffers[0]))
-            return real(reader, buffer, offset)
+        def pread(fd: int, buffers: Any, offset: int) -> int:
+            reads.append((offset // BLOCK, buffers[0]))
+            return real(fd, buffers, offset)
 
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.pread = pread
         self.scrub_file()
         self.assertEqual(
-            [*range(COUNT), 1], [block for block, _buffer in buffers]
+            [*range(COUNT), 1], [block for block, _buffer in reads]
         )
-        self.assertIsNot(buffers[1][1], buffers[-1][1])
+        first, second = (
+            ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+            for _block, buffer in (reads[1], reads[-1])
+        )
+        self.assertNotEqual(first, second)
 
     def test_a_suspect_is_not_lost_when_it_is_stopped_first(self) -> None:
         self.flip(1)
@@ -204,7 +208,7 @@ class UnreadableTest(scrubbing.OneFileTestCase):
         self,
     ) -> None:
         self.scrub_file()
-        with self.patched_reads(1, 2, 3, 4):
+        with self.failing_reads(1, 2, 3, 4):
             finding = self.scrub(self.name)
         self.assertIs(Verdict.UNREADABLE, finding.verdict)
         self.assertIn('left for later', finding.note)
@@ -220,7 +224,7 @@ class UnreadableTest(scrubbing.OneFileTestCase):
         self.assertIs(Verdict.GOOD, self.scrub_file())
 
     def test_a_block_never_read_is_learnt_when_it_can_be(self) -> None:
-        with self.patched_reads(2):
+        with self.failing_reads(2):
             self.assertIs(Verdict.UNREADABLE, self.scrub_file())
         self.assertFalse(os.path.exists(self.sidecar))
         # There was nothing to compare with, for a part of it.
@@ -232,7 +236,7 @@ class UnreadableTest(scrubbing.OneFileTestCase):
         self.scrub_file()
         self.flip(2)
         self.scrub_file()
-        with self.patched_reads(2):
+        with self.failing_reads(2):
             self.assertIs(Verdict.CORRUPT, self.scrub_file())
         self.assertEqual({2: CORRUPT}, self.bad_blocks())
 

@@ -2,6 +2,7 @@
 
 """No knowledge that is lost makes damage what a file should hold."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,11 +15,9 @@ import ddt
 from nova_imagecache.cache import identity
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
-from nova_imagecache.content import sidecars
 from nova_imagecache import errors
 from nova_imagecache import hook
 from nova_imagecache.scrub import one_file
-from nova_imagecache.scrub import readers
 from tests.support import base
 from tests.support import nodes
 from tests.support import scrubbing
@@ -128,7 +127,7 @@ class LaunderingTest(scrubbing.OneFileTestCase):
         self.spoil_payload()
         self.flip(2)
         verified = self.ledger(self.name).verified
-        with self.patched_reads(5):
+        with self.failing_reads(5):
             self.scrub_file()
         # Nothing was compared with anything.
         self.assertEqual(verified, self.ledger(self.name).verified)
@@ -138,13 +137,7 @@ class LaunderingTest(scrubbing.OneFileTestCase):
         self.scrub_file()
         self.spoil_payload()
         self.flip(2)
-        real = readers.Reader._read_into
-
-        def read_into(reader: Any, *args: Any) -> int:
-            os.utime(self.path)
-            return real(reader, *args)
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.touch_at_each_read()
         self.assert_corrupt()
 
     def test_digests_lost_and_no_sha1_leave_the_bad_blocks_bad(self) -> None:
@@ -192,7 +185,7 @@ class LaunderingTest(scrubbing.OneFileTestCase):
         self.touch_while_reading(9)
         self.scrub_file()
         self.flip(3)
-        with self.patched_reads(3):
+        with self.failing_reads(3):
             self.scrub_file()
         self.assertFalse(self.ledger(self.name).settled)
 
@@ -200,7 +193,7 @@ class LaunderingTest(scrubbing.OneFileTestCase):
         self,
     ) -> None:
         for _scrub in range(2):
-            with self.patched_reads(5):
+            with self.failing_reads(5):
                 self.scrub_file()
             self.assertIsNone(self.ledger(self.name).verified)
         self.assertIs(Verdict.UNKNOWN, self.scrub_file())
@@ -260,7 +253,7 @@ class LaunderingTest(scrubbing.OneFileTestCase):
         for _restart in range(3):
             self.scrub_file(**self.stop_after(4))
             self.go_on()
-            with self.patched_reads(2):
+            with self.failing_reads(2):
                 verdict = self.scrub_file()
             self.assertIsNot(Verdict.GOOD, verdict)
 
@@ -338,7 +331,7 @@ class NoFaultOfTheFileTest(scrubbing.OneFileTestCase):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
         for ahead in (False, True):
-            self.means = readers.Means(progress=progress, ahead=ahead)
+            self.means = self.make_means(progress=progress, ahead=ahead)
             self.assertRaises(errors.Error, self.scrub_file)
         self.go_on()
         self.assertIsNone(self.ledger(self.name).unreadable)
@@ -374,7 +367,7 @@ class NoFaultOfTheFileTest(scrubbing.OneFileTestCase):
     ) -> None:
         self.scrub_file()
         os.truncate(self.node.layout.ledger(self.name), 50)
-        with self.patched_reads(0, 1, 2, 3, 4):
+        with self.failing_reads(0, 1, 2, 3, 4):
             self.assertIs(Verdict.UNREADABLE, self.scrub_file())
         self.assertIs(
             Verdict.UNREADABLE, self.known(self.name).finding.verdict
@@ -427,16 +420,8 @@ class NoFaultOfTheFileTest(scrubbing.OneFileTestCase):
     def test_a_proof_ends_when_its_file_has_gone(self) -> None:
         self.write_sidecar('f' * 40)
         self.scrub_file()
-        reads: list[int] = []
-        real = readers.Reader._read_into
-
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
-            reads.append(offset)
-            if len(reads) == 2:
-                os.unlink(self.path)
-            return real(reader, buffer, offset)
-
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.before_read(1, lambda: os.unlink(self.path))
+        reads = self.note_reads()
         self.scrub_file(checkpoint_seconds=0)
         self.assertEqual(2, len(reads))
 
@@ -447,11 +432,17 @@ class NoFaultOfTheFileTest(scrubbing.OneFileTestCase):
         os.unlink(self.path)
         self.node.add_base(self.name, data=b'other bytes')
 
-        # Mocked: a birth time cannot be set.
-        def born_after(*args: Any) -> bool:
-            return True
+        real = identity.stat_of_fd
 
-        with base.patched(sidecars, '_born_after', born_after):
+        # Mocked: a birth time cannot be set.
+        def stat_of_fd(fd: int) -> identity.Stat:
+            stat = real(fd)
+            if os.readlink(f'/proc/self/fd/{fd}') != self.sidecar:
+                return stat
+            late = dataclasses.replace(stat.incarnation, born=2**62)
+            return dataclasses.replace(stat, incarnation=late)
+
+        with base.patched(identity, 'stat_of_fd', stat_of_fd):
             self.assertIs(Verdict.UNKNOWN, self.scrub_file())
             self.assertIs(Verdict.GOOD, self.scrub_file())
 

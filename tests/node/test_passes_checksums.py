@@ -2,6 +2,8 @@
 
 """What passes find out about the content of files."""
 
+from collections.abc import Callable
+import dataclasses
 import errno
 import hashlib
 import os
@@ -38,13 +40,25 @@ class ChecksumTest(nodes.NodeTestCase):
         self.sidecar = self.path + '.sha1'
         self.node.add_overlay(GUEST, self.name)
         self.reads: list[str] = []
-        real = one_file._Scrub._read
+        self.patch(one_file, 'scrub', self.noted(one_file.scrub))
 
-        def read(one: Any, *args: Any) -> None:
-            self.reads.append(one._file.name)
-            real(one, *args)
+    def noted(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Have it noted which files are read, once for each scrub."""
 
-        self.patch(one_file._Scrub, '_read', read)
+        def scrub(job: one_file.Job, method: one_file.Method) -> Any:
+            read: list[str] = []
+
+            def pread(*args: Any) -> int:
+                read[:] = [job.file.name]
+                return method.means.pread(*args)
+
+            means = dataclasses.replace(method.means, pread=pread)
+            try:
+                return real(job, dataclasses.replace(method, means=means))
+            finally:
+                self.reads += read
+
+        return scrub
 
     def verdict(self) -> knowledge.Verdict:
         return self.file_of(self.node.run(), self.name).checksum

@@ -9,7 +9,6 @@ import subprocess
 from typing import Any
 
 import ddt
-import fixtures
 
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import uses
@@ -327,10 +326,14 @@ class RemovalTest(nodes.NodeTestCase):
         self.node.run()
         self.node.configure(remove_unused=True)
 
-        def carry(*args: Any) -> None:
-            raise KeyboardInterrupt
+        real = os.unlink
 
-        with fixtures.MonkeyPatch('nova_imagecache.cache.trash._carry', carry):
+        def unlink(path: Any, *args: Any, **kwargs: Any) -> None:
+            if path == self.node.base_path(f'{name}.sha1'):
+                raise KeyboardInterrupt
+            real(path, *args, **kwargs)
+
+        with base.patched(os, 'unlink', unlink):
             self.assertRaises(KeyboardInterrupt, self.node.run)
         self.assertEqual({f'{name}.sha1'}, self.node.files())
         # Fetched anew meanwhile: what is left of the old one says nothing.

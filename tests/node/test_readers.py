@@ -42,6 +42,7 @@ class ReaderTest(nodes.FileTestCase):
         super().setUp()
         self.path = os.path.join(self.temporary, 'file')
         self.requests: list[tuple[int, int, int]] = []
+        self.pread: readers.Pread = os.preadv
 
     def write(self, size: int, *data: tuple[int, bytes]) -> bytes:
         """Make a sparse file; give what it holds."""
@@ -56,19 +57,20 @@ class ReaderTest(nodes.FileTestCase):
 
     def spy(self) -> None:
         """Note offset, length and flags of each read from now on."""
-        real = os.preadv
+        real = self.pread
 
-        def preadv(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
+        def pread(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
             got = real(fd, buffers, offset, *([flags] if flags else []))
             self.requests.append((offset, got, flags))
             return got
 
-        self.patch(os, 'preadv', preadv)
+        self.pread = pread
 
     def read(self, start: int = 0, **means: Any) -> list[tuple[int, int, Any]]:
         """Read the file; give start, length and bytes of each piece."""
         fd = os.open(self.path, os.O_RDONLY)
         self.addCleanup(os.close, fd)
+        means = {'pread': self.pread} | means
         reader = readers.Reader(fd, readers.Means(**means))
         return [
             (piece.start, piece.length, piece.data and bytes(piece.data))
@@ -157,10 +159,10 @@ class ReaderTest(nodes.FileTestCase):
     @contextlib.contextmanager
     def refusing(self, *ways: str) -> Any:
         """Let the file system refuse ways of reading."""
-        real = os.preadv
+        real = self.pread
 
         # Mocked: the file systems that refuse are not at hand.
-        def preadv(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
+        def pread(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
             if flags:
                 if 'uncached' in ways:
                     raise OSError(errno.EOPNOTSUPP, 'refused')
@@ -171,11 +173,11 @@ class ReaderTest(nodes.FileTestCase):
             return real(fd, buffers, offset)
 
         plain: set[int] = set()
-        os.preadv = preadv
+        self.pread = pread
         try:
             yield
         finally:
-            os.preadv = real
+            self.pread = real
 
     @ddt.data(['direct'], ['direct', 'uncached'])
     def test_a_file_system_without_direct_reads_is_read_otherwise(
@@ -221,20 +223,20 @@ class ReaderTest(nodes.FileTestCase):
     def test_what_cannot_be_read_is_one_block_and_read_no_more(self) -> None:
         self.write(4 * BLOCK, (0, random.Random(1).randbytes(4 * BLOCK)))
         tried: list[int] = []
-        real = os.preadv
+        real = self.pread
 
         # Mocked here; tests/node/test_medium.py has a disk that fails.
-        def preadv(fd: int, buffers: Any, offset: int, *flags: int) -> int:
+        def pread(fd: int, buffers: Any, offset: int, *flags: int) -> int:
             tried.append(offset)
             if BLOCK <= offset < 2 * BLOCK:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return real(fd, buffers, offset, *flags)
 
-        self.patch(os, 'preadv', preadv)
+        self.pread = pread
         self.patch(limiters, 'LARGE_PIECE', 16 * base.KIB)
         fd = os.open(self.path, os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        reader = readers.Reader(fd, readers.Means())
+        reader = readers.Reader(fd, readers.Means(pread=self.pread))
         pieces = list(reader.read(0, 2**62, BLOCK))
         failed = [piece for piece in pieces if piece.error is not None]
         self.assertEqual(
@@ -249,10 +251,10 @@ class ReaderTest(nodes.FileTestCase):
         self.write(BLOCK, (0, b'x' * BLOCK))
 
         # Mocked: ESTALE takes an NFS server.
-        def preadv(*args: Any) -> int:
+        def pread(*args: Any) -> int:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-        self.patch(os, 'preadv', preadv)
+        self.pread = pread
         for ahead in (False, True):
             error = self.assertRaises(OSError, self.read, ahead=ahead)
             self.assertEqual(errno.ESTALE, error.errno)
@@ -292,23 +294,25 @@ class ReaderTest(nodes.FileTestCase):
         stop = threading.Event()
         over = threading.Event()
         self.addCleanup(over.set)
-        real = os.preadv
+        real = self.pread
 
         # Mocked: a disk that hangs.
-        def preadv(fd: int, buffers: Any, offset: int, *flags: int) -> int:
+        def pread(fd: int, buffers: Any, offset: int, *flags: int) -> int:
             if offset:
                 stop.set()
                 over.wait()
             return real(fd, buffers, offset, *flags)
 
-        self.patch(os, 'preadv', preadv)
+        self.pread = pread
         self.assertRaises(errors.Stopped, self.read, stop=stop, ahead=True)
 
     def test_a_file_that_becomes_shorter_ends_early(self) -> None:
         self.write(4 * BLOCK, (0, b'x' * 4 * BLOCK))
         fd = os.open(self.path, os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        pieces = readers.Reader(fd, readers.Means()).read(0, 2**62, BLOCK)
+        pieces = readers.Reader(fd, readers.Means(pread=self.pread)).read(
+            0, 2**62, BLOCK
+        )
         next(pieces)
         os.truncate(self.path, BLOCK + 100)
         lengths = [piece.length for piece in pieces]

@@ -6,12 +6,13 @@ What is fetched under its name later is another file; also where the file
 system has no birth times to tell, as NFS before 4.2.
 """
 
+from collections.abc import Iterator
+import contextlib
 import errno
 import os
 from typing import Any
 
 from nova_imagecache.cache import identity
-from nova_imagecache.cache import trash
 from nova_imagecache.content import knowledge
 from tests.support import base
 from tests.support import nodes
@@ -37,6 +38,20 @@ class ReplacedTest(nodes.NodeTestCase):
             verdict = self.file_of(self.node.run(), self.name).checksum
             self.assertIsNot(knowledge.Verdict.CORRUPT, verdict)
 
+    @contextlib.contextmanager
+    def unlinking_the_checksum_raises(
+        self, error: BaseException
+    ) -> Iterator[None]:
+        real = os.unlink
+
+        def unlink(path: Any, *args: Any, **kwargs: Any) -> None:
+            if path == self.node.base_path(f'{self.name}.sha1'):
+                raise error
+            real(path, *args, **kwargs)
+
+        with base.patched(os, 'unlink', unlink):
+            yield
+
     def remove_as_nova_does(self) -> None:
         # Not unlinked, as its inode would be the next file's at once.
         os.rename(self.node.base_path(self.name), f'{self.temporary}/gone')
@@ -51,23 +66,14 @@ class ReplacedTest(nodes.NodeTestCase):
         self.assert_not_taken_for_the_old_one()
 
     def test_after_a_pass_that_was_killed_and_another(self) -> None:
-        def carry(*args: Any) -> None:
-            raise KeyboardInterrupt
-
-        with base.patched(trash, '_carry', carry):
+        with self.unlinking_the_checksum_raises(KeyboardInterrupt()):
             self.assertRaises(KeyboardInterrupt, self.node.run)
         self.node.run()
         self.assert_not_taken_for_the_old_one()
 
     def test_after_a_pass_that_could_not_remove_the_checksum(self) -> None:
-        real = os.unlink
-
         # Mocked: a disk that fails to order needs root and a block device.
-        def unlink(path: Any, *args: Any, **kwargs: Any) -> None:
-            if path == self.node.base_path(f'{self.name}.sha1'):
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            real(path, *args, **kwargs)
-
-        with base.patched(os, 'unlink', unlink):
+        error = OSError(errno.EIO, os.strerror(errno.EIO))
+        with self.unlinking_the_checksum_raises(error):
             self.node.run()
         self.assert_not_taken_for_the_old_one()

@@ -14,7 +14,6 @@ from nova_imagecache import errors
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import queues
-from nova_imagecache.scrub import readers
 from nova_imagecache.scrub import schedule
 from nova_imagecache.scrub import scrubber
 from tests.support import base
@@ -33,8 +32,10 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         self.stop = threading.Event()
 
     def scrubber(self, **kwargs: Any) -> scrubber.Scrubber:
-        means = readers.Means(
-            limiters.Limiter(wait=self.stop.wait), stop=self.stop, ahead=True
+        means = self.make_means(
+            limiter=limiters.Limiter(wait=self.stop.wait),
+            stop=self.stop,
+            ahead=True,
         )
         return scrubber.Scrubber(
             self.node.settings, means, self.node.clock, **kwargs

@@ -173,19 +173,15 @@ class RetentionTest(TrashTestCase):
         leftovers = [f'{self.name}.part', f'{self.name}.converted']
         for name in leftovers:
             self.node.add_base(name, age=25 * base.HOUR)
-        looks: list[Any] = []
-        real = removal._work
+        looks: list[set[str]] = []
 
-        def work(layout: Any, files: Any, ask: Any, act: Any) -> Any:
-            def count(held: Any) -> Any:
-                looks.append(len(held))
-                return ask(held)
+        class Notes(fake_witnesses.Looks):
+            def look_again(self, base_files: Any) -> testimonies.Testimony:
+                looks.append(set(base_files))
+                return testimonies.Testimony()
 
-            return real(layout, files, count, act)
-
-        self.patch(removal, '_work', work)
-        self.assertEqual(2, len(self.node.run().removed))
-        self.assertEqual([2], looks)
+        self.assertEqual(2, len(self.node.run(Notes()).removed))
+        self.assertEqual([set(leftovers)], looks)
 
     def test_other_files_in_the_trash_are_left_alone(self) -> None:
         path = os.path.join(self.node.layout.trash, 'README')

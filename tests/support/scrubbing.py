@@ -5,7 +5,6 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import os
@@ -36,7 +35,17 @@ class ScrubTestCase(nodes.NodeTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(blockmap, 'BLOCK_SIZE', BLOCK)
-        self.means = readers.Means()
+        #: What reads; tests wrap it.
+        self.pread: readers.Pread = lambda *args: os.preadv(*args)
+        self.means = self.make_means()
+
+    def make_means(self, **means: Any) -> readers.Means:
+        """Have files be read by what is :attr:`pread` at that time."""
+        return readers.Means(pread=self._pread, **means)
+
+    def _pread(self, fd: int, buffers: Any, offset: int, *flags: int) -> int:
+        # Without flags it is asked once for each piece, on any file system.
+        return self.pread(fd, buffers, offset)
 
     def file(self, name: str) -> base_file.BaseFile:
         (found,) = [
@@ -81,27 +90,25 @@ class ScrubTestCase(nodes.NodeTestCase):
             if not left[0]:
                 self.means.stop.set()
 
-        self.means = dataclasses.replace(
-            readers.Means(), progress=self.means.progress
-        )
+        self.means = self.make_means(progress=self.means.progress)
         return {'pulse': pulse}
 
     def go_on(self) -> None:
         """Let the next scrub run to its end."""
-        self.means = readers.Means()
+        self.means = self.make_means()
 
     def before_read(self, number: int, act: Callable[[], object]) -> None:
         """Do something just before the read with that number, from 0."""
-        real = readers.Reader._read_into
+        real = self.pread
         count = [0]
 
-        def read_into(reader: Any, *args: Any) -> int:
+        def pread(*args: Any) -> int:
             if count[0] == number:
                 act()
             count[0] += 1
-            return real(reader, *args)
+            return real(*args)
 
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.pread = pread
 
     def overwrite(self, name: str, offset: int, data: bytes) -> None:
         """Change bytes as a disk would: times stay as they are."""
@@ -152,37 +159,62 @@ class OneFileTestCase(ScrubTestCase):
 
     def fail_reads(self, *blocks: int) -> None:
         """Let reading these blocks fail from now on."""
-        real = readers.Reader._read_into
+        real = self.pread
 
         # Mocked here; tests/node/test_medium.py has a disk that fails.
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
+        def pread(fd: int, buffers: Any, offset: int) -> int:
             if offset // BLOCK in blocks:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return real(reader, buffer, offset)
+            return real(fd, buffers, offset)
 
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.pread = pread
 
     def misread_once(self, block: int, touch: bool = False) -> list[int]:
         """Let a block be misread once; give the offsets that were."""
-        real = readers.Reader._read_into
+        real = self.pread
         spoilt: list[int] = []
 
         # Mocked: a cable or a memory that flips a bit on the way.
-        def read_into(reader: Any, buffer: Any, offset: int) -> int:
+        def pread(fd: int, buffers: Any, offset: int) -> int:
             if touch:
                 os.utime(self.path)
-            got = real(reader, buffer, offset)
+            got = real(fd, buffers, offset)
             if offset // BLOCK == block and not spoilt:
                 spoilt.append(offset)
-                buffer[9] ^= 1
+                buffers[0][9] ^= 1
             return got
 
-        self.patch(readers.Reader, '_read_into', read_into)
+        self.pread = pread
         return spoilt
 
     @contextlib.contextmanager
-    def patched_reads(self, *blocks: int) -> Iterator[None]:
-        real = readers.Reader._read_into
-        with base.patched(readers.Reader, '_read_into', real):
-            self.fail_reads(*blocks)
+    def failing_reads(self, *blocks: int) -> Iterator[None]:
+        """Let reading these blocks fail for a while."""
+        real = self.pread
+        self.fail_reads(*blocks)
+        try:
             yield
+        finally:
+            self.pread = real
+
+    def touch_at_each_read(self) -> None:
+        """Let guests start all the time."""
+        real = self.pread
+
+        def pread(*args: Any) -> int:
+            os.utime(self.path)
+            return real(*args)
+
+        self.pread = pread
+
+    def note_reads(self) -> list[int]:
+        """Note the blocks that are read from now on."""
+        real = self.pread
+        blocks: list[int] = []
+
+        def pread(fd: int, buffers: Any, offset: int) -> int:
+            blocks.append(offset // BLOCK)
+            return real(fd, buffers, offset)
+
+        self.pread = pread
+        return blocks
