@@ -25,8 +25,6 @@ from tests.support import scrubbing
 
 Verdict = scrubbing.Verdict
 
-processes.wait_for = processes.wait_for
-
 
 class BackgroundTest(nodes.NodeTestCase):
     def setUp(self) -> None:
@@ -38,14 +36,31 @@ class BackgroundTest(nodes.NodeTestCase):
             'scrub_bandwidth_mib_per_second': 0,
         }
         self.name = self.node.add_image('image')
+        self.started = self.note_scrubs()
+
+    def note_scrubs(self) -> list[list[str]]:
+        """Note the commands of the scrubs that are started from now on."""
+        commands: list[list[str]] = []
+
+        class Noted(subprocess.Popen[bytes]):
+            def __init__(self, command: list[str], **kwargs: Any) -> None:
+                if '--parent' in command:
+                    commands.append(command)
+                super().__init__(command, **kwargs)
+
+        self.patch(subprocess, 'Popen', Noted)
+        return commands
 
     def manager(self, **values: Any) -> hook.ImageCacheManager:
         self.conf = base.make_conf(**(self.values | values))
         manager = hook.ImageCacheManager(self.conf)
         # What it starts must not outlive the test.
-        self.addCleanup(processes.wait_for, lambda: not self.scrubs())
+        self.addCleanup(self.assert_none_is_left)
         self.addCleanup(manager.stop)
         return manager
+
+    def assert_none_is_left(self) -> None:
+        self.assertTrue(processes.wait_for(lambda: not self.scrubs()))
 
     def scrubs(self) -> list[psutil.Process]:
         """Find the scrubs of this cache: those that have its lock open."""
@@ -82,6 +97,7 @@ class BackgroundTest(nodes.NodeTestCase):
         self.assertIn('not been read yet', file.reason)
         self.assertEqual((), report.problems)
         self.assertTrue(processes.wait_for(self.ended))
+        self.assertEqual(1, len(self.started))
         self.assertIn(f'{self.name}.sha1', self.node.files())
 
     def test_the_next_pass_takes_up_what_was_found(self) -> None:
@@ -115,13 +131,13 @@ class BackgroundTest(nodes.NodeTestCase):
         self.assertTrue(processes.wait_for(self.scrubs))
         # While it reads, a pass neither waits nor starts a second one.
         manager.update(None, [])
-        self.assertEqual(1, len(self.scrubs()))
+        self.assertEqual(1, len(self.started))
         self.assertEqual([], reads)
 
     def test_with_checksums_off_there_is_no_scrub(self) -> None:
         manager = self.manager(checksum_base_images=False)
         manager.update(None, [])
-        self.assertIsNone(activities.load(self.node.layout))
+        self.assertEqual([], self.started)
         self.assertEqual([], os.listdir(self.node.layout.ledgers))
 
     def test_switched_off_it_ends(self) -> None:
@@ -151,13 +167,13 @@ class BackgroundTest(nodes.NodeTestCase):
         manager = self.manager(checksum_interval_seconds=7 * base.DAY)
         for _pass in range(2):
             manager.update(None, [])
-        self.assertIsNone(activities.load(self.node.layout))
+        self.assertEqual([], self.started)
 
     def test_one_of_another_host_is_left_at_it(self) -> None:
         self.useFixture(processes.OtherScrub(self.node.layout.instances))
         report = self.manager().update(None, [])
         self.assertEqual((), report.problems)
-        self.assertIsNone(activities.load(self.node.layout))
+        self.assertEqual([], self.started)
 
     def test_it_is_no_child_that_could_be_a_zombie(self) -> None:
         manager = self.manager(**self.slow())
@@ -216,7 +232,7 @@ class BackgroundTest(nodes.NodeTestCase):
         )
         manager.update(None, [])
         self.assertIn(f'{self.name}.sha1', self.node.files())
-        self.assertIsNone(activities.load(self.node.layout))
+        self.assertEqual([], self.started)
 
     def test_the_2012_name_verifies_inline(self) -> None:
         manager = hook.ImageCacheManager(
@@ -224,7 +240,7 @@ class BackgroundTest(nodes.NodeTestCase):
         )
         manager.verify_base_images(None)
         self.assertIn(f'{self.name}.sha1', self.node.files())
-        self.assertIsNone(activities.load(self.node.layout))
+        self.assertEqual([], self.started)
 
 
 PARENT = """

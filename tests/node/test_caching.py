@@ -235,15 +235,30 @@ class CacheImageTest(FetchTestCase):
         nova = self.useFixture(
             processes.NovaProcess(os.path.join(self.instances, 'locks'), NAME)
         )
+        waiting = self.useFixture(processes.Waiting())
         thread = threading.Thread(target=self.cache)
         thread.start()
+        self.assertTrue(waiting.wait())
         self.assertEqual([], self.fetched)
         nova.end()
         thread.join()
         self.assertEqual(1, len(self.fetched))
 
     def test_two_threads_fetch_once(self) -> None:
-        threads = [threading.Thread(target=self.cache) for _each in range(8)]
+        both = threading.Barrier(2)
+        over = threading.Event()
+        self.addCleanup(over.set)
+
+        def cache() -> None:
+            both.wait()
+            self.cache(fetch)
+
+        def fetch(path: str) -> None:
+            self.fetch(path)
+            # The other one would come to this as well, if it could.
+            over.wait(0.5)
+
+        threads = [threading.Thread(target=cache) for _each in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import limiters
 from tests.support import base
 from tests.support import nodes
 from tests.support import processes
@@ -151,10 +152,19 @@ class StatusTest(shell.ShellTestCase):
 class BandwidthTest(shell.ShellTestCase):
     def test_it_overrides_the_configuration(self) -> None:
         self.write_conf(scrub_bandwidth_mib_per_second=1)
-        name = self.node.add_image('x', data=b'x' * 100 * base.MIB)
-        # Within the lifetime of a test only if the limit is lifted.
-        (row,) = self.rows('verify', name, '--bandwidth', '0')
-        self.assertEqual('unknown', row['checksum'])
+        name = self.node.add_image('x')
+        rates: list[float] = []
+
+        class Noted(limiters.Limiter):
+            def before(self, length: int) -> None:
+                rates.append(self.rate)
+                super().before(length)
+
+        self.patch(limiters, 'Limiter', Noted)
+        self.rows('verify', name)
+        for text in ('0', '2.5'):
+            self.rows('verify', name, '--bandwidth', text)
+        self.assertEqual([base.MIB, 0, 2.5 * base.MIB], rates)
 
     def test_nonsense_is_wrong_usage(self) -> None:
         for text in ('-1', 'fast', 'inf', 'nan'):

@@ -232,6 +232,7 @@ class GuestTest(LibvirtTestCase):
         finally:
             stop.set()
             thread.join()
+        self.assert_users(GUEST)
 
     def test_a_libvirt_that_hangs_vetoes_removal_and_nothing_else(
         self,
@@ -255,7 +256,9 @@ class GuestTest(LibvirtTestCase):
             self.assertIn(problem, failure)
         self.process.send_signal(signal.SIGCONT)
         # Once it has answered, it is asked again.
-        processes.wait_for(lambda: not witness.look([self.name]).failures)
+        self.assertTrue(
+            processes.wait_for(lambda: not witness.look([self.name]).failures)
+        )
 
     def test_a_base_file_that_only_a_running_guest_holds_is_not_removed(
         self,
@@ -270,7 +273,9 @@ class GuestTest(LibvirtTestCase):
         self.assertIn('running QEMU', file.reason)
         self.assertIn(self.name, self.node.files())
         guest.destroy()
-        processes.wait_for(lambda: not qemu_locks.in_use(self.base_path))
+        self.assertTrue(
+            processes.wait_for(lambda: not qemu_locks.in_use(self.base_path))
+        )
         # It counts as used until then.
         self.node.clock.advance(25 * base.HOUR)
         self.node.run()

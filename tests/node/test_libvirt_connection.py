@@ -163,17 +163,19 @@ class ProcessTest(libvirt_guests.DomainsTestCase):
         )
 
     def test_one_that_hangs_is_ended(self) -> None:
-        pid = os.path.join(self.temporary, 'pid')
-        self.replace_program(
-            'import os, signal\n'
-            f'with open({pid!r}, "w") as file: file.write(str(os.getpid()))\n'
-            'signal.pause()'
-        )
+        started: list[int] = []
+
+        class Noted(subprocess.Popen[bytes]):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                started.append(self.pid)
+
+        self.patch(subprocess, 'Popen', Noted)
+        self.replace_program('import signal; signal.pause()')
         self.patch(libvirt_connection, 'DEADLINE_SECONDS', 1)
         self.assert_failure(self.look('x'), 'not answered within 1 s')
-        with contextlib.suppress(FileNotFoundError), open(pid) as file:
-            number = int(file.read())
-            self.assertRaises(ProcessLookupError, os.kill, number, 0)
+        (pid,) = started
+        self.assertRaises(ProcessLookupError, os.kill, pid, 0)
 
     def test_one_that_nobody_waits_for_ends_by_itself(self) -> None:
         code = (

@@ -118,19 +118,25 @@ class LockTest(nodes.NodeTestCase):
         self.patch(identity, '_STATX_BTIME', 0)
         with locks.manager_lock(self.node.layout, 'verify'):
             scans.disk_usage(self.node.layout)
-            code = (
-                'import fcntl, sys\n'
-                'file = open(sys.argv[1], "a")\n'
-                'fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n'
-            )
-            path = os.path.join(self.node.layout.own_locks, 'verify')
-            self.assertEqual(
-                1,
-                subprocess.call(
-                    [sys.executable, '-c', code, path],
-                    stderr=subprocess.DEVNULL,
-                ),
-            )
+            self.assertEqual('held', self.ask('verify'))
+        self.assertEqual('free', self.ask('verify'))
+
+    def ask(self, lock: str) -> str:
+        """Have another process say whether one of our locks is held."""
+        code = (
+            'import fcntl, sys\n'
+            'file = open(sys.argv[1], "r+")\n'
+            'try:\n'
+            '    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n'
+            'except BlockingIOError:\n'
+            '    print("held")\n'
+            'else:\n'
+            '    print("free")\n'
+        )
+        path = os.path.join(self.node.layout.own_locks, lock)
+        return subprocess.check_output(
+            [sys.executable, '-c', code, path], text=True
+        ).strip()
 
     def test_the_guard_lets_this_very_file_in(self) -> None:
         self.node.add_base(SHA)

@@ -237,13 +237,16 @@ class GoneTest(DirectoryTestCase):
         path = self.node.add_overlay(GUEST, SHA)
         lost = os.path.join(os.path.dirname(path), part).rstrip('/')
         real = os.open
+        tried: list[str] = []
 
         # Mocked: the clock of the file system cannot be stopped.
         def open_late(name: Any, *args: Any, **kwargs: Any) -> int:
             if name == lost:
+                tried.append(name)
                 raise FileNotFoundError(errno.ENOENT, 'renamed', name)
             return real(name, *args, **kwargs)
 
         self.patch(os, 'open', open_late)
         self.node.run()
+        self.assertIn(lost, tried)
         self.assertEqual({SHA}, self.node.files())

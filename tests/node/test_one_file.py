@@ -310,6 +310,21 @@ class AlgorithmTest(scrubbing.OneFileTestCase):
             self.assertIs(Verdict.GOOD, self.scrub_file(algorithm=algorithm))
 
 
+#: Calls of a scrub before which Nova may replace the file.
+MOMENTS: list[tuple[Any, str]] = [
+    (os, 'open'), (os, 'fsync'), (os, 'preadv'), (os, 'lseek'),
+    (os, 'close'), (ledgers.Ledger, 'load'), (ledgers.Ledger, 'load_blocks'),
+    (conclusions, 'conclude'), (base_file.BaseFile, 'guard'),
+]  # fmt: skip
+
+#: And those before which it may not.
+GUARDED: list[tuple[Any, str]] = [
+    (os, 'rename'), (ledgers.Ledger, 'save'), (sidecars, 'save'),
+    (base_file.BaseFile, 'same'),
+]  # fmt: skip
+
+
+@ddt.ddt
 class IncarnationTest(scrubbing.OneFileTestCase):
     """Deleted and fetched anew, at every moment of a scrub."""
 
@@ -328,8 +343,11 @@ class IncarnationTest(scrubbing.OneFileTestCase):
         except errors.Locked:
             return False
 
-    def check(self, moment: tuple[Any, str], prepared: int) -> None:
-        """Replace the file at one moment; no verdict may cross over."""
+    def check(self, moment: tuple[Any, str], prepared: int) -> bool:
+        """Replace the file at one moment; no verdict may cross over.
+
+        :returns: whether there is such a moment
+        """
         owner, function = moment
         for _scrub in range(prepared):
             self.scrub_file()
@@ -351,15 +369,41 @@ class IncarnationTest(scrubbing.OneFileTestCase):
             self.assertNotIn('rebaselined', finding.note)
         self.assertIs(Verdict.GOOD, finding.verdict)
         self.assertEqual(self.sha1(), self.read_sidecar())
+        return bool(done)
 
-    def test_no_verdict_ever_crosses_over(self) -> None:
+    def renew(self) -> None:
+        for trace in (self.path, self.sidecar):
+            if os.path.exists(trace):
+                os.unlink(trace)
+        self.node.add_base(self.name, data=self.data)
+
+    @ddt.data(*MOMENTS)
+    @ddt.unpack
+    def test_no_verdict_ever_crosses_over(
+        self, owner: Any, function: str
+    ) -> None:
+        replaced = []
         for prepared in (0, 1, 2):
-            for moment in MOMENTS:
-                for trace in (self.path, self.sidecar):
-                    if os.path.exists(trace):
-                        os.unlink(trace)
-                self.node.add_base(self.name, data=self.data)
-                self.check(moment, prepared)
+            self.renew()
+            replaced.append(self.check((owner, function), prepared))
+        self.assertIn(True, replaced)
+
+    @ddt.data(*GUARDED)
+    @ddt.unpack
+    def test_what_lasts_is_said_under_the_lock(
+        self, owner: Any, function: str
+    ) -> None:
+        real = getattr(owner, function)
+        free: list[bool] = []
+
+        def hooked(*args: Any, **kwargs: Any) -> Any:
+            free.append(self.lock_is_free())
+            return real(*args, **kwargs)
+
+        with base.patched(owner, function, hooked):
+            for _scrub in range(3):
+                self.scrub_file()
+        self.assertEqual({False}, set(free))
 
     def test_known_damage_does_not_cross_over_either(self) -> None:
         self.scrub_file()
@@ -368,15 +412,6 @@ class IncarnationTest(scrubbing.OneFileTestCase):
         self.replace()
         self.assertIs(Verdict.UNKNOWN, self.known(self.name).finding.verdict)
         self.assertIs(Verdict.UNKNOWN, self.scrub_file())
-
-
-MOMENTS: list[tuple[Any, str]] = [
-    (os, 'open'), (os, 'fsync'), (os, 'preadv'), (os, 'lseek'),
-    (os, 'rename'), (os, 'close'), (ledgers.Ledger, 'load'),
-    (ledgers.Ledger, 'save'), (ledgers.Ledger, 'load_blocks'),
-    (conclusions, 'conclude'), (sidecars, 'save'),
-    (base_file.BaseFile, 'guard'), (base_file.BaseFile, 'same'),
-]  # fmt: skip
 
 
 @ddt.ddt

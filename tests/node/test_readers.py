@@ -148,6 +148,8 @@ class ReaderTest(nodes.FileTestCase):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
                 os.pread(file.fileno(), 128 * base.KIB, 256 * base.KIB)
             hot = cached_pages(self.path)
+            if all(hot) or not any(hot):
+                self.skipTest('this file system has no page cache of its own')
             with self.refusing(*refuse):
                 self.read()
             after = cached_pages(self.path)
@@ -331,6 +333,9 @@ class ReaderTest(nodes.FileTestCase):
         means = readers.Means(ahead=True)
         pieces = readers.Reader(fd, means).read(0, 2**62, BLOCK)
         next(pieces)
+        self.assertIn(
+            'read-ahead', [thread.name for thread in threading.enumerate()]
+        )
         pieces.close()  # type: ignore[attr-defined]  # it is a generator
         self.assertNotIn(
             'read-ahead', [thread.name for thread in threading.enumerate()]

@@ -22,6 +22,14 @@ class Things:
     things: Any
 
 
+@dataclasses.dataclass
+class Typed:
+    """The body of another one, which does not take anything."""
+
+    things: list[str]
+    others: list[str]
+
+
 FORMAT = records.Format('test', 3, Things)
 
 
@@ -78,10 +86,11 @@ class RecordTest(nodes.NodeTestCase):
     def test_a_record_of_the_future_or_of_another_kind_is_not_ours(
         self,
     ) -> None:
-        self.save({})
         for kind, version in (('test', 4), ('other', 3)):
             form = records.Format(kind, version, Things)
-            self.assertRaises(errors.Damaged, form.load, self.path)
+            form.save(self.node.layout, self.path, Things({}))
+            self.assertIsNotNone(form.load(self.path))
+            self.assertRaises(errors.Damaged, self.load)
 
     def test_a_damaged_record_is_set_aside_and_logged(self) -> None:
         self.save({})
@@ -115,3 +124,13 @@ class RecordTest(nodes.NodeTestCase):
         with open(self.path, 'w') as file:
             json.dump({'kind': 'test', 'version': 3, 'body': value}, file)
         self.assertRaises(errors.Damaged, self.load)
+        # Sealed, so that nothing but its fields tells.
+        records.Format('test', 3, dict).save(
+            self.node.layout, self.path, {'things': value, 'others': value}
+        )
+        form = records.Format('test', 3, Typed)
+        sound = isinstance(value, list) and set(map(type, value)) <= {str}
+        if sound:
+            self.assertEqual(Typed(value, value), form.load(self.path))
+        else:
+            self.assertRaises(errors.Damaged, form.load, self.path)

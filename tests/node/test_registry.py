@@ -5,6 +5,7 @@
 import json
 import multiprocessing
 import os
+import threading
 from typing import Any
 
 import ddt
@@ -81,14 +82,13 @@ class RegistryTest(nodes.NodeTestCase):
         nova = processes.NovaProcess(
             self.node.layout.locks, 'storage-registry-lock'
         )
-        context = multiprocessing.get_context('spawn')
-        process = context.Process(
+        waiting = self.useFixture(processes.Waiting())
+        thread = threading.Thread(
             target=_register, args=((self.node.layout, 'here'),)
         )
         with nova:
-            process.start()
-            process.join(1)
-            self.assertTrue(process.is_alive())
+            thread.start()
+            self.assertTrue(waiting.wait())
             self.assertFalse(os.path.exists(self.path))
-        process.join()
+        thread.join()
         self.assertEqual({'here': 1.0}, self.nodes())

@@ -3,10 +3,12 @@
 """Other processes, which hold a lock or take their time."""
 
 from collections.abc import Callable
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -71,6 +73,29 @@ class OtherScrub(_Holder):
 
     def __init__(self, instances_path: str) -> None:
         super().__init__(HOLD_TURN, instances_path)
+
+
+class Waiting(fixtures.Fixture):
+    """Tells when this process has come to wait for a lock of another one.
+
+    :ivar event: set by then
+    """
+
+    def _setUp(self) -> None:
+        self.event = threading.Event()
+        self._real = fcntl.lockf
+        self.useFixture(fixtures.MonkeyPatch('fcntl.lockf', self._lockf))
+
+    def _lockf(self, *args: Any) -> None:
+        try:
+            self._real(*args)
+        except OSError:
+            self.event.set()
+            raise
+
+    def wait(self) -> bool:
+        """Wait until then; say whether it came to that."""
+        return self.event.wait(PATIENCE_SECONDS)
 
 
 def wait_for(what: Callable[[], Any]) -> Any:

@@ -64,10 +64,23 @@ class BlocksTest(base.TestCase):
             [again.get(index) for index in range(again.count)],
         )
 
-    @hypothesis.given(st.binary(max_size=200))
-    def test_other_bytes_are_refused(self, data: bytes) -> None:
-        try:
+    @hypothesis.given(
+        st.text('?0#x', min_size=2, max_size=3), st.integers(0, 50)
+    )
+    def test_bytes_of_another_file_are_refused(
+        self, kinds: str, length: int
+    ) -> None:
+        data = kinds.encode() + b'd' * length
+        # A byte for each of three blocks, and a digest for each with data.
+        whole = len(kinds) == 3 and 'x' not in kinds
+        if whole and length == 16 * kinds.count('#'):
             blocks = Blocks.decode('xxh3_128', 3 * 4096, 4096, data)
-        except ValueError:
-            return
-        self.assertIn(blocks.encode(), (data, b'???'))
+            self.assertEqual(data, blocks.encode())
+        else:
+            self.assertRaises(
+                ValueError, Blocks.decode, 'xxh3_128', 3 * 4096, 4096, data
+            )
+
+    def test_no_bytes_stand_for_nothing_known(self) -> None:
+        blocks = Blocks.decode('xxh3_128', 3 * 4096, 4096, b'')
+        self.assertEqual(b'???', blocks.encode())

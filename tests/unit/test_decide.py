@@ -141,7 +141,7 @@ class RemovalTest(base.TestCase):
         original, resized = ages
         name, of_the_original = KINDS[kind]
         self.assertIs(kind, names.kind_of(name))
-        options = {
+        options: dict[str, Any] = {
             'original_minimum_age': original, 'resized_minimum_age': resized,
         }  # fmt: skip
         least = {True: max(original, 600), False: max(resized, 600)}

@@ -87,7 +87,7 @@ CHOICES = {
 }
 
 #: Options of the host, by group. Of some the default is the machine's.
-HOST = {
+HOST: dict[str, dict[str, str | None]] = {
     'DEFAULT': {
         'pybasedir': None,
         'state_path': '$pybasedir',
