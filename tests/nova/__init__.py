@@ -5,7 +5,7 @@
 from typing import Any
 import unittest
 
-from tests import in_nova
+from tests.support import in_nova
 
 _FOUND = in_nova.patch()
 

@@ -20,7 +20,8 @@ from nova.virt import fake
 from oslo_utils.fixture import uuidsentinel
 
 from nova_imagecache import names
-from tests import base
+from tests.support import base
+from tests.support import nodes
 
 CONF = nova.conf.CONF
 
@@ -42,7 +43,7 @@ class NodeTestCase(test.TestCase):
         super().setUp()
         temporary = self.useFixture(fixtures.TempDir()).path
         os.chmod(temporary, 0o755)
-        self.node = base.Node(os.path.join(temporary, 'instances'))
+        self.node = nodes.Node(os.path.join(temporary, 'instances'))
         self.node.configure(checksum=True)
         self.flags(instances_path=self.node.layout.instances)
         self.flags(connection_uri='test:///default', group='libvirt')
@@ -80,7 +81,7 @@ class NodeTestCase(test.TestCase):
         """Likewise, by name."""
         self.node.add_base(name, age=age)
         self.node.run()
-        base.flip_bit(self.node.base_path(name))
+        nodes.flip_bit(self.node.base_path(name))
         (bad,) = self.node.run().corrupt
         assert bad.name == name
         return name

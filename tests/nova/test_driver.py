@@ -23,9 +23,9 @@ import sqlalchemy
 from nova_imagecache.nova import driver as ours
 from nova_imagecache.nova import manager
 from nova_imagecache.witnesses import libvirt_connection
-from tests import base as plain
 from tests.nova import base
-from tests.unit import test_domains
+from tests.support import base as plain
+from tests.support import libvirt_guests
 
 OTHER = uuidsentinel.other
 OLD = 365 * plain.DAY
@@ -205,7 +205,7 @@ class PassTest(base.DatabaseTestCase):
         self.addCleanup(connection.close)
         guest = '11111111-aaaa-4aaa-8aaa-000000000001'
         domain = connection.defineXML(
-            test_domains.guest_xml(guest, self.node.base_path(used))
+            libvirt_guests.guest_xml(guest, self.node.base_path(used))
         )
         self.addCleanup(domain.undefine)
         report = self.run_pass()

@@ -25,10 +25,11 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import sidecars
 from nova_imagecache import names
 from nova_imagecache.nova import gate
-from tests import base as plain
 from tests.nova import base
-from tests.unit import test_coalesce
-from tests.unit import test_domains
+from tests.support import base as plain
+from tests.support import libvirt_guests
+from tests.support import nodes
+from tests.support import turns
 
 FRESH = b'fresh' * 8192
 OTHER = uuidsentinel.other
@@ -63,7 +64,7 @@ class GateTest(base.NodeTestCase):
         )
 
     def backing_file(self) -> Any:
-        return plain.backing_chain(self.image.path)[0]['backing-filename']
+        return nodes.backing_chain(self.image.path)[0]['backing-filename']
 
     def assert_made_anew(self) -> None:
         self.assertEqual(1, self.fetched)
@@ -143,7 +144,7 @@ class GateTest(base.NodeTestCase):
             for _build in range(5)
         ]
         problems = []
-        turn = test_coalesce.Turn(len(disks))
+        turn = turns.Turn(len(disks))
         real = self.driver.image_cache_manager.set_aside
         calls = []
 
@@ -207,7 +208,7 @@ class GateTest(base.NodeTestCase):
         """Define a domain of Nova with a disk that is somewhere else."""
         connection = self.driver._host.get_connection()
         domain = connection.defineXML(
-            test_domains.guest_xml(OTHER, '/elsewhere', base.IMAGE, kind)
+            libvirt_guests.guest_xml(OTHER, '/elsewhere', base.IMAGE, kind)
         )
         self.addCleanup(domain.undefine)
 
@@ -217,7 +218,7 @@ class GateTest(base.NodeTestCase):
     ) -> None:
         self.add_bad_image(base.IMAGE)
         self.image = self.disk(self.guest, kind=kind)
-        plain.qemu_img('create', '-q', '-f', kind, self.image.path, '2M')
+        nodes.qemu_img('create', '-q', '-f', kind, self.image.path, '2M')
         fetch = mock.Mock(
             side_effect=exception.ImageNotFound(image_id=base.IMAGE)
         )
@@ -377,7 +378,7 @@ class GateTest(base.NodeTestCase):
         self.node.add_overlay(OTHER, self.name)
         with self.driver._gate.open():
             self.unshelve()
-        (_alone,) = plain.backing_chain(self.image.path)
+        (_alone,) = nodes.backing_chain(self.image.path)
 
     def unshelve(self) -> None:
         """Have a disk on a snapshot rebased to the base of its image."""
@@ -405,7 +406,7 @@ class GateTest(base.NodeTestCase):
         self.add_bad_image(base.IMAGE)
         self.node.add_overlay(OTHER, self.name)
         self.unshelve()
-        (_alone,) = plain.backing_chain(self.image.path)
+        (_alone,) = nodes.backing_chain(self.image.path)
         self.assertEqual(0, self.fetched)
         self.assertIn('The disk is flattened', self.output)
 

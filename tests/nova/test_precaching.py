@@ -14,8 +14,8 @@ from nova_imagecache.cache import locks
 from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache.nova import gate
-from tests import base as plain
 from tests.nova import base
+from tests.support import base as plain
 
 DATA = b'an image' * 8192
 

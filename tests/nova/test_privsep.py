@@ -12,8 +12,8 @@ import ddt
 import nova.privsep
 
 from nova_imagecache.nova import privsep
-from tests import base as plain
 from tests.nova import base
+from tests.support import nodes
 
 # What nova-compute does: begin with the daemon, then be nobody much.
 _UNPRIVILEGED = textwrap.dedent("""
@@ -107,7 +107,7 @@ class PrivsepTest(base.NodeTestCase):
         os.utime(self.path, (1, 1))
         done = subprocess.run(
             [sys.executable, '-P', '-c', _UNPRIVILEGED, method,
-             str(plain.NOBODY), self.path, self.link],
+             str(nodes.NOBODY), self.path, self.link],
             cwd='/',
             capture_output=True,
             text=True,

@@ -44,7 +44,8 @@ from nova_imagecache.conf import register_opts
 from nova_imagecache import names
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import panel
-from tests import base
+from tests.support import base
+from tests.support import nodes
 
 DRIVER = 'imagecache_ext.LibvirtDriver'
 
@@ -198,10 +199,10 @@ class Copies:
         host, _colon, path = target.partition(':')
         path = self._there(host, path)
         shutil.copyfile(source, path)
-        disk, *chain = base.backing_chain(source)
+        disk, *chain = nodes.backing_chain(source)
         if chain:
             backing = self._there(host, disk['backing-filename'])
-            base.qemu_img(
+            nodes.qemu_img(
                 *('rebase', '-u', '-F', 'raw', '-b', backing, path),
             )
 
@@ -242,7 +243,7 @@ class ServersTestCase(functional.ServersTestBase):
         self.useFixture(self.hosts)
         self.temporary = self.useFixture(fixtures.TempDir()).path
         os.chmod(self.temporary, 0o755)
-        self.nodes: dict[str, base.Node] = {}
+        self.nodes: dict[str, nodes.Node] = {}
         self.downloads: list[str] = []
         self._improve_glance()
         register_opts(cfg.CONF)
@@ -302,13 +303,13 @@ class ServersTestCase(functional.ServersTestBase):
         """Set options of [image_cache]."""
         self.flags(group='image_cache', **values)
 
-    def add_host(self, host: str, share: str | None = None) -> base.Node:
+    def add_host(self, host: str, share: str | None = None) -> nodes.Node:
         """Start a compute host; give its files.
 
         :param share: the host whose instances_path this one has as well
         """
         if share is None:
-            node = base.Node(os.path.join(self.temporary, host, 'instances'))
+            node = nodes.Node(os.path.join(self.temporary, host, 'instances'))
             path = node.layout.instances
         else:
             path = self.hosts.path(share)
@@ -395,7 +396,7 @@ class ServersTestCase(functional.ServersTestBase):
 
     def backing_file(self, path: str) -> str:
         """Give the name of the base file of a disk, which has to be there."""
-        _disk, backing = base.backing_chain(path)
+        _disk, backing = nodes.backing_chain(path)
         return os.path.basename(str(backing['filename']))
 
     def run_pass(self, host: str) -> reports.Report:
@@ -450,7 +451,7 @@ class ServersTestCase(functional.ServersTestBase):
         with mock.patch.object(ours, '_inline', True):
             self.clock.advance(base.HOUR)
             self.run_pass(host)
-            base.flip_bit(self.nodes[host].base_path(name))
+            nodes.flip_bit(self.nodes[host].base_path(name))
             self.clock.advance(base.HOUR)
             (bad,) = self.run_pass(host).corrupt
         self.assertEqual(name, bad.name)

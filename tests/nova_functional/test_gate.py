@@ -9,8 +9,9 @@ from typing import Any
 
 from nova_imagecache import clocks
 from nova_imagecache import names
-from tests import base as plain
 from tests.nova_functional import base
+from tests.support import base as plain
+from tests.support import nodes
 
 
 class ScrubTest(base.ServersTestCase):
@@ -41,7 +42,7 @@ class ScrubTest(base.ServersTestCase):
         self.one.set_age(name, plain.DAY)
         self.run_passes_until(lambda: f'{name}.sha1' in self.one.files())
         self.assertIsNone(self.damage_of(name))
-        plain.flip_bit(self.one.base_path(name))
+        nodes.flip_bit(self.one.base_path(name))
         self.run_passes_until(lambda: self.damage_of(name))
         (bad,) = self.run_pass('one').corrupt
         self.assertEqual((server['id'],), bad.users)
@@ -124,7 +125,7 @@ class GateTest(base.ServersTestCase):
         server = self._shelve_server(self.create(self.image))
         self.options(refuse_damaged_base_images=True)
         server = self._unshelve_server(server)
-        (disk,) = plain.backing_chain(self.disk('one', server))
+        (disk,) = nodes.backing_chain(self.disk('one', server))
         self.assertEqual('qcow2', disk['format'])
         self.assertIn('The disk is flattened', self.output)
 

@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 from nova_imagecache import names
-from tests import base as plain
 from tests.nova_functional import base
+from tests.support import base as plain
+from tests.support import nodes
 
 
 class ApartTest(base.ServersTestCase):
@@ -32,7 +33,7 @@ class ApartTest(base.ServersTestCase):
     def assert_runs_on(self, host: str, server: Any) -> None:
         path = self.disk(host, server)
         self.assertEqual(self.name, self.backing_file(path))
-        _disk, backing = plain.backing_chain(path)
+        _disk, backing = nodes.backing_chain(path)
         self.assertEqual(
             self.nodes[host].base_path(self.name), backing['filename']
         )

@@ -10,8 +10,8 @@ import os
 from typing import Any
 
 from nova_imagecache import names
-from tests import base as plain
 from tests.nova_functional import base
+from tests.support import nodes
 
 
 class LifeTest(base.ServersTestCase):
@@ -147,13 +147,13 @@ class LifeTest(base.ServersTestCase):
     ) -> None:
         server, snapshot = self.shelve_and_unshelve(gone=True)
         # Nova has put all of it into the disk.
-        (disk,) = plain.backing_chain(self.disk('one', server))
+        (disk,) = nodes.backing_chain(self.disk('one', server))
         self.assertEqual('qcow2', disk['format'])
         self.run_passes_long_after('one')
         self.assert_removed('one', snapshot)
         # In the database the server has it still, so it is back.
         self.assert_kept('one', self.image)
-        (disk,) = plain.backing_chain(self.disk('one', server))
+        (disk,) = nodes.backing_chain(self.disk('one', server))
         self.assertEqual('qcow2', disk['format'])
 
     def test_a_server_that_is_shelved_and_not_offloaded_needs_its_base(

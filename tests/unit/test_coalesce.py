@@ -3,40 +3,18 @@
 """One answer for all who ask at the same time."""
 
 import concurrent.futures
-import threading
 from typing import Any
 
 from nova_imagecache import coalesce
-from tests import base
-
-_WAIT_SECONDS = 60
-
-
-class Turn:
-    """A lock that tells when so many have come to wait for it."""
-
-    def __init__(self, waiters: int) -> None:
-        self._lock = threading.Lock()
-        self._waiting = threading.Semaphore(0)
-        self._waiters = waiters
-
-    def acquire(self, timeout: float = -1) -> bool:
-        self._waiting.release()
-        return self._lock.acquire(timeout=timeout)
-
-    def release(self) -> None:
-        self._lock.release()
-
-    def wait_for_all(self) -> None:
-        for _waiter in range(self._waiters):
-            assert self._waiting.acquire(timeout=_WAIT_SECONDS)
+from tests.support import base
+from tests.support import turns
 
 
 class CoalescedTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.calls: list[int] = []
-        self.turn = Turn(6)
+        self.turn = turns.Turn(6)
         self.outcomes: list[Any] = []
         self.coalesced = coalesce.Coalesced(self.call)
         self.patch(self.coalesced, '_turn', self.turn)

@@ -7,7 +7,7 @@ import hypothesis
 from hypothesis import strategies
 
 from nova_imagecache.witnesses import domain_xml
-from tests import base
+from tests.support import base
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 IMAGE = 'fe55c69a-8b2e-4bbc-811a-9ad2023a0426'

@@ -9,7 +9,7 @@ import ddt
 from nova_imagecache import names
 from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import testimonies
-from tests import base
+from tests.support import base
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 OTHER = '22222222-bbbb-4bbb-8bbb-000000000002'

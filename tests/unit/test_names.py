@@ -5,7 +5,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from nova_imagecache import names
-from tests import base
+from tests.support import base
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 Kind = names.Kind
@@ -78,3 +78,12 @@ class KindTest(base.TestCase):
     def test_a_name_that_is_not_utf8_is_printed_with_escapes(self) -> None:
         self.assertEqual(r'caf\xe9', names.printable('caf\udce9'))
         self.assertEqual(r'a\nb\x1b[31m', names.printable('a\nb\x1b[31m'))
+
+
+class NameTest(base.TestCase):
+    def test_a_name_in_the_trash_tells_the_base_file(self) -> None:
+        name = names.get_cache_fname('x')
+        self.assertEqual(name, names.original(f'{name}.0123abcd'))
+        for other in (name, f'{name}.sha1', 'README.0123abcd', f'{name}.'):
+            self.assertIsNone(names.trashed_name(other))
+            self.assertRaises(ValueError, names.original, other)

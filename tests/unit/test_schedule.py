@@ -9,7 +9,7 @@ from nova_imagecache import clocks
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.scrub import schedule
-from tests import base
+from tests.support import base
 
 WEEK = 7 * base.DAY
 GIB = 1024 * base.MIB

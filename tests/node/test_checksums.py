@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+from typing import Any
+
+import ddt
+
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import publish
+from nova_imagecache import errors
+from nova_imagecache import hook
+from nova_imagecache.scrub import checksums
+from tests.support import base
+from tests.support import nodes
+
+DATA = b'a base file' * 1000
+SHA1 = hashlib.sha1(DATA).hexdigest()
+OTHER = 'f' * 40
+
+
+@ddt.ddt
+class ChecksumTest(nodes.NodeTestCase):
+    """The public functions, with the names they had in 2012."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.node.add_base(OTHER, data=DATA)
+        self.sidecar = self.path + '.sha1'
+
+    def write_sidecar(self, data: bytes) -> None:
+        with open(self.sidecar, 'wb') as file:
+            file.write(data)
+
+    def count_reads(self) -> list[int]:
+        """Note the size of each read of a base file from now on."""
+        reads: list[int] = []
+        real = os.preadv
+
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            length = real(fd, buffers, offset)
+            reads.append(length)
+            return length
+
+        self.patch(os, 'preadv', preadv)
+        return reads
+
+    def test_a_missing_checksum_is_none_and_nothing_is_read(self) -> None:
+        reads = self.count_reads()
+        self.assertIsNone(hook.read_stored_checksum(self.path))
+        self.assertIsNone(hook.verify_checksum(self.path))
+        self.assertEqual([], reads)
+
+    def test_writing_creates_what_sha1sum_prints(self) -> None:
+        self.assertEqual(SHA1, hook.write_stored_checksum(self.path))
+        with open(self.sidecar, 'rb') as file:
+            self.assertEqual(SHA1.encode(), file.read())
+        printed = subprocess.check_output(['sha1sum', self.path], text=True)
+        self.assertEqual(SHA1, printed.split()[0])
+        self.assertEqual(SHA1, hook.read_stored_checksum(self.path))
+        self.assertEqual(0o644, os.stat(self.sidecar).st_mode & 0o777)
+
+    def test_nothing_but_the_checksum_is_added_beside_the_base_file(
+        self,
+    ) -> None:
+        hook.write_stored_checksum(self.path)
+        self.assertEqual({OTHER, OTHER + '.sha1'}, self.node.files())
+
+    def test_writing_leaves_a_checksum_alone_and_reads_nothing(self) -> None:
+        self.write_sidecar(OTHER.encode())
+        reads = self.count_reads()
+        self.assertEqual(OTHER, hook.write_stored_checksum(self.path))
+        self.assertEqual(OTHER, hook.read_stored_checksum(self.path))
+        self.assertEqual([], reads)
+
+    def test_a_file_that_agrees_is_good(self) -> None:
+        hook.write_stored_checksum(self.path)
+        self.assertIs(True, hook.verify_checksum(self.path))
+
+    def test_one_flipped_bit_is_found(self) -> None:
+        hook.write_stored_checksum(self.path)
+        nodes.flip_bit(self.path)
+        self.assertIs(False, hook.verify_checksum(self.path))
+
+    def test_a_different_digest_is_false(self) -> None:
+        self.write_sidecar(OTHER.encode())
+        self.assertIs(False, hook.verify_checksum(self.path))
+
+    def test_white_space_and_capitals_do_no_harm(self) -> None:
+        self.write_sidecar(SHA1.upper().encode() + b'\n')
+        self.assertIs(True, hook.verify_checksum(self.path))
+
+    @ddt.data(
+        b'',
+        b'banana',
+        b'\xff\xfe\0',
+        SHA1[:-1].encode(),
+        SHA1.encode() + b'0',
+        SHA1.encode() + b'  name\n',
+        b'{"sha1": "%s"}' % SHA1.encode(),
+        SHA1.encode() + b' ' * 100,
+        '\u0661'.encode() * 40,
+    )
+    def test_garbage_is_no_checksum_and_is_redone(self, data: bytes) -> None:
+        self.write_sidecar(data)
+        self.assertIsNone(hook.read_stored_checksum(self.path))
+        self.assertIsNone(hook.verify_checksum(self.path))
+        self.assertEqual(SHA1, hook.write_stored_checksum(self.path))
+        self.assertIs(True, hook.verify_checksum(self.path))
+
+    def test_a_checksum_older_than_its_file_was_anothers(self) -> None:
+        self.write_sidecar(OTHER.encode())
+        os.unlink(self.path)
+        # As stock Nova leaves it: the file fetched anew, the old checksum.
+        while not self.born(self.path) > self.born(self.sidecar):
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.node.add_base(OTHER + '.part', data=DATA)
+            os.replace(self.path + '.part', self.path)
+        self.assertIsNone(hook.read_stored_checksum(self.path))
+        self.assertEqual(SHA1, hook.write_stored_checksum(self.path))
+
+    def born(self, path: str) -> int:
+        try:
+            born = identity.stat_of(path).incarnation.born
+        except FileNotFoundError:
+            return 0
+        assert born is not None
+        return born
+
+    def test_touching_the_file_does_not_age_its_checksum(self) -> None:
+        hook.write_stored_checksum(self.path)
+        os.utime(self.path, (2**32, 2**32))
+        self.assertIs(True, hook.verify_checksum(self.path))
+
+    @ddt.data('directory', 'fifo', 'symlink', 'dangling')
+    def test_what_is_no_file_is_no_checksum(self, kind: str) -> None:
+        if kind == 'directory':
+            os.mkdir(self.sidecar)
+        elif kind == 'fifo':
+            os.mkfifo(self.sidecar)
+        elif kind == 'symlink':
+            self.write_sidecar(b'')
+            os.rename(self.sidecar, self.sidecar + 'x')
+            os.symlink(self.sidecar + 'x', self.sidecar)
+        else:
+            os.symlink('/no/such/file', self.sidecar)
+        self.assertIsNone(hook.read_stored_checksum(self.path))
+        self.assertIsNone(hook.verify_checksum(self.path))
+
+    def test_a_missing_base_file_has_no_checksum(self) -> None:
+        hook.write_stored_checksum(self.path)
+        os.unlink(self.path)
+        self.assertIsNone(hook.read_stored_checksum(self.path))
+        self.assertIsNone(hook.verify_checksum(self.path))
+        self.assertRaises(
+            FileNotFoundError, hook.write_stored_checksum, self.path
+        )
+
+    def test_a_symbolic_link_is_no_base_file(self) -> None:
+        link = self.node.base_path('a' * 40)
+        os.symlink(self.path, link)
+        error = self.assertRaises(OSError, hook.write_stored_checksum, link)
+        self.assertEqual(errno.EINVAL, error.errno)
+
+    def write_while_reading(self) -> None:
+        real = os.preadv
+
+        def preadv(fd: int, buffers: Any, offset: int) -> int:
+            with open(self.path, 'ab') as file:
+                file.write(b'more')
+            return real(fd, buffers, offset) if offset == 0 else 0
+
+        self.patch(os, 'preadv', preadv)
+
+    def test_a_file_that_is_written_meanwhile_gets_no_checksum(self) -> None:
+        self.write_while_reading()
+        self.assertRaises(
+            errors.Written, hook.write_stored_checksum, self.path
+        )
+        self.assertFalse(os.path.exists(self.sidecar))
+
+    def test_a_file_that_is_written_meanwhile_is_not_called_bad(self) -> None:
+        hook.write_stored_checksum(self.path)
+        self.write_while_reading()
+        self.assertRaises(errors.Written, hook.verify_checksum, self.path)
+
+    def test_a_file_that_is_replaced_meanwhile_gets_no_checksum(self) -> None:
+        real = checksums.digest_of_fd
+
+        def digest_of_fd(*args: Any) -> str:
+            digest = real(*args)
+            self.node.add_base('b' * 40, data=b'other bytes')
+            os.replace(self.node.base_path('b' * 40), self.path)
+            return digest
+
+        self.patch(checksums, 'digest_of_fd', digest_of_fd)
+        self.assertRaises(
+            errors.Changed, hook.write_stored_checksum, self.path
+        )
+        self.assertFalse(os.path.exists(self.sidecar))
+
+    def test_a_file_that_is_replaced_while_storing_gets_no_checksum(
+        self,
+    ) -> None:
+        real = publish.rename
+
+        def rename(source: str, target: str) -> None:
+            os.unlink(self.path)
+            self.node.add_base(OTHER, data=b'other bytes')
+            real(source, target)
+
+        self.patch(publish, 'rename', rename)
+        hook.write_stored_checksum(self.path)
+        self.assertIsNone(hook.read_stored_checksum(self.path))
+
+    def test_a_file_that_is_replaced_meanwhile_is_not_called_bad(
+        self,
+    ) -> None:
+        hook.write_stored_checksum(self.path)
+        real = checksums.digest_of_fd
+
+        def digest_of_fd(*args: Any) -> str:
+            os.unlink(self.path)
+            self.node.add_base(OTHER, data=b'other bytes')
+            return real(*args)[::-1]
+
+        self.patch(checksums, 'digest_of_fd', digest_of_fd)
+        self.assertRaises(errors.Changed, hook.verify_checksum, self.path)
+
+    def test_a_full_disk_leaves_nothing_that_looks_valid(self) -> None:
+        # Mocked: a full file system would need root to mount.
+        def fsync(fd: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(os, 'fsync', fsync)
+        self.assertRaises(OSError, hook.write_stored_checksum, self.path)
+        self.assertFalse(os.path.exists(self.sidecar))
+        self.assertEqual([], os.listdir(self.node.layout.temporary))
+
+    def test_a_sparse_file_has_the_checksum_that_sha1sum_gives(self) -> None:
+        path = self.node.add_base('c' * 40, data=DATA, size=5 * base.MIB + 1)
+        printed = subprocess.check_output(['sha1sum', path], text=True)
+        self.assertEqual(printed.split()[0], hook.write_stored_checksum(path))
+
+    def test_progress_adds_up_to_the_size(self) -> None:
+        path = self.node.add_base('c' * 40, data=b'', size=3 * base.MIB + 7)
+        seen: list[int] = []
+        checksums.write_stored_checksum(path, seen.append)
+        self.assertEqual(os.path.getsize(path), sum(seen))

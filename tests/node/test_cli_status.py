@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+import os
+from typing import Any
+
+from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import limiters
+from tests.support import base
+from tests.support import nodes
+from tests.support import processes
+from tests.support import shell
+
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
+
+FIELDS = [
+    'cache_dir', 'checksums', 'files', 'bytes', 'bytes_digested',
+    'bytes_verified', 'percent_verified', 'oldest_verification', 'interval',
+    'queue_files', 'queue_bytes', 'rate_needed', 'rate_limit',
+    'rate_sufficient', 'scrub', 'suspect', 'damaged',
+]  # fmt: skip
+
+
+class StatusTest(shell.ShellTestCase):
+    def status(self, code: int = 0) -> dict[str, Any]:
+        got, stdout, stderr = self.run_command('status', '-f', 'json')
+        self.assertEqual(code, got, stderr)
+        values: dict[str, Any] = json.loads(stdout)
+        return values
+
+    def text(self) -> str:
+        return self.run_command('status')[1]
+
+    def test_it_has_exactly_these_fields(self) -> None:
+        self.assertEqual(FIELDS, list(self.status()))
+
+    def test_it_counts_what_is_verified_and_what_is_to_be_read(self) -> None:
+        self.write_conf(checksum_base_images='true', checksum_interval_seconds=
+                        7 * base.DAY)  # fmt: skip
+        self.node.add_image('x')
+        for _verify in range(2):
+            self.run_command('verify')
+        values = self.status()
+        size = 64 * base.KIB
+        self.assertEqual(
+            (1, size, size, size, 100.0, 0),
+            (
+                values['files'],
+                values['bytes'],
+                values['bytes_digested'],
+                values['bytes_verified'],
+                values['percent_verified'],
+                values['queue_files'],
+            ),
+        )
+        self.assertLess(values['oldest_verification'], base.HOUR)
+        self.assertIn(str(self.node.layout.base), self.text())
+        self.assertEqual([], values['damaged'])
+
+    def test_damage_is_shown_with_ranges_and_guests(self) -> None:
+        name = self.node.add_image('x')
+        self.node.add_overlay(GUEST, name)
+        self.run_command('verify')
+        nodes.flip_bit(self.node.base_path(name))
+        self.run_command('verify')
+        (file,) = self.status(3)['damaged']
+        size = 64 * base.KIB
+        self.assertEqual(
+            (name, 'corrupt', [GUEST]),
+            (file['name'], file['checksum'], file['users']),
+        )
+        self.assertEqual(
+            [{'start': 0, 'end': size, 'damage': 'corrupt'}], file['ranges']
+        )
+        self.assertEqual(
+            [
+                {
+                    'guest': GUEST,
+                    'disk': 'disk',
+                    'start': 0,
+                    'end': size,
+                    'effect': 'reads through',
+                }
+            ],
+            file['exposures'],
+        )
+        text = self.text()
+        for words in (
+            f'{name} is corrupt',
+            'bytes 0-65535: corrupt',
+            f'guest {GUEST}, disk, bytes 0-65535: reads through',
+        ):
+            self.assertIn(words, text)
+
+    def test_a_rate_that_is_too_low_is_told_with_figures(self) -> None:
+        self.write_conf(
+            checksum_base_images='true',
+            checksum_interval_seconds=1,
+            scrub_bandwidth_mib_per_second=1,
+        )
+        self.node.add_image('x', data=os.urandom(4 * base.MIB))
+        code, stdout, stderr = self.run_command('status', '-f', 'json')
+        self.assertFalse(json.loads(stdout)['rate_sufficient'])
+        self.assertIn('takes 4.0 MiB/s', stderr)
+        self.assertIn('allows 1.0', stderr)
+        self.assertEqual(0, code)
+
+    def test_it_says_what_the_last_scrub_did(self) -> None:
+        self.assertIsNone(self.status()['scrub'])
+        self.assertIn('none yet', self.text())
+        self.node.add_image('x')
+        self.run_command('scrub')
+        self.assertFalse(self.status()['scrub']['running'])
+        self.assertIn('nothing more is due', self.text())
+
+    def test_it_says_what_a_scrub_is_at(self) -> None:
+        now = self.node.clock()
+        activities.save(
+            self.node.layout,
+            activities.Activity('a-host', now, now, current='a-file', queue=3),
+        )
+        self.assertIn('it was killed', self.text())
+        self.useFixture(processes.OtherScrub(self.node.layout.instances))
+        self.assertIn('at work', self.text())
+        self.assertIn('a-file', self.text())
+
+    def test_with_checksums_off_it_says_so_and_still_shows_damage(
+        self,
+    ) -> None:
+        name = self.node.add_image('x')
+        self.run_command('verify')
+        nodes.flip_bit(self.node.base_path(name))
+        self.run_command('verify')
+        self.write_conf()
+        values = self.status(3)
+        self.assertEqual(('off', 1), (values['checksums'], values['files']))
+        self.assertEqual(name, values['damaged'][0]['name'])
+
+    def test_a_file_older_than_the_boot_is_named_as_suspect(self) -> None:
+        name = self.node.add_image('x')
+        self.node.clock.boottime = -base.HOUR
+        self.node.run(inline=False)
+        self.run_command('verify')
+        self.assertEqual([name], self.status()['suspect'])
+
+    def test_it_changes_nothing(self) -> None:
+        self.node.add_image('x')
+        self.status()
+        self.assertFalse(os.path.exists(self.node.layout.own))
+
+
+class BandwidthTest(shell.ShellTestCase):
+    def test_it_overrides_the_configuration(self) -> None:
+        self.write_conf(scrub_bandwidth_mib_per_second=1)
+        name = self.node.add_image('x')
+        rates: list[float] = []
+
+        class Noted(limiters.Limiter):
+            def before(self, length: int) -> None:
+                rates.append(self.rate)
+                super().before(length)
+
+        self.patch(limiters, 'Limiter', Noted)
+        self.rows('verify', name)
+        for text in ('0', '2.5'):
+            self.rows('verify', name, '--bandwidth', text)
+        self.assertEqual([base.MIB, 0, 2.5 * base.MIB], rates)
+
+    def test_nonsense_is_wrong_usage(self) -> None:
+        for text in ('-1', 'fast', 'inf', 'nan'):
+            for command in ('verify', 'scrub'):
+                code, _stdout, stderr = self.run_command(
+                    command, f'--bandwidth={text}'
+                )
+                self.assertEqual(2, code)
+                self.assertNotIn('Traceback', stderr)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The locks of a real QEMU on base files, here of its program qemu-nbd."""
+
+import errno
+import fcntl
+import os
+import subprocess
+from typing import Any
+
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import qemu_locks
+from nova_imagecache.cache import removal
+from nova_imagecache import errors
+from tests.support import base
+from tests.support import nodes
+from tests.support import processes
+
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
+
+
+in_use = qemu_locks.in_use
+
+
+class ImageLockTest(nodes.NodeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.name = self.node.add_image('image', age=365 * base.DAY)
+        self.path = self.node.base_path(self.name)
+        # Where no witness that reads disks finds it.
+        self.disk = os.path.join(self.temporary, 'disk')
+        nodes.qemu_img(
+            'create', '-f', 'qcow2', '-b', self.path, '-F', 'raw', self.disk
+        )
+
+    def start_qemu(self, *options: str) -> subprocess.Popen[bytes]:
+        """Let a QEMU have the disk open; wait until it has."""
+        socket = os.path.join(self.temporary, 'socket')
+        process = subprocess.Popen(
+            ['qemu-nbd', '-k', socket, '-t', '-f', 'qcow2', *options,
+             self.disk],
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        processes.wait_for(
+            lambda: in_use(self.path) or process.poll() is not None
+        )
+        return process
+
+    def test_a_base_file_that_only_an_open_file_holds_is_not_removed(
+        self,
+    ) -> None:
+        process = self.start_qemu()
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIn('running QEMU', file.reason)
+        self.assertEqual((), file.users)
+        self.assertIn(self.name, self.node.files())
+        process.kill()
+        process.wait()
+        # It counts as used until then.
+        self.node.clock.advance(23 * base.HOUR)
+        self.node.run()
+        self.assertIn(self.name, self.node.files())
+        self.node.clock.advance(2 * base.HOUR)
+        self.node.run()
+        self.assertEqual(set(), self.node.files())
+
+    def test_a_guest_that_only_reads_counts_too(self) -> None:
+        self.start_qemu('--read-only')
+        self.node.run()
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_qemu_that_starts_during_the_pass_is_seen_at_the_last_moment(
+        self,
+    ) -> None:
+        real = removal.remove
+
+        def remove(*args: Any) -> Any:
+            self.start_qemu()
+            return real(*args)
+
+        self.patch(removal, 'remove', remove)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIn('running QEMU', file.reason)
+        self.assertIn(self.name, self.node.files())
+
+    def test_no_qemu_gets_in_between_the_question_and_the_act(self) -> None:
+        started: list[bytes] = []
+        real = directories.rename
+
+        def rename(*args: Any) -> None:
+            process = self.start_qemu()
+            process.wait()
+            assert process.stderr is not None
+            started.append(process.stderr.read())
+            real(*args)
+
+        self.patch(directories, 'rename', rename)
+        self.node.run()
+        self.assertIn(b'Failed to get "consistent read" lock', started[0])
+        self.assertNotIn(self.name, self.node.files())
+
+    def test_asking_keeps_nobody_out(self) -> None:
+        self.assertFalse(qemu_locks.in_use(self.path))
+        self.assertTrue(qemu_locks.work_on(self.path))
+        process = self.start_qemu()
+        self.assertIsNone(process.poll())
+        self.assertTrue(qemu_locks.in_use(self.path))
+        with self.assertRaisesRegex(errors.NotNow, 'running QEMU'):
+            with qemu_locks.fence(self.path):
+                self.fail('it was let in')
+
+    def refuse_locks(self, code: int) -> None:
+        real = fcntl.fcntl
+
+        # Mocked: a file system without locks takes a server.
+        def refuse(fd: Any, command: int, *args: Any) -> Any:
+            if command in (fcntl.F_OFD_GETLK, fcntl.F_OFD_SETLK):
+                raise OSError(code, os.strerror(code))
+            return real(fd, command, *args)
+
+        self.patch(fcntl, 'fcntl', refuse)
+
+    def test_where_there_are_no_locks_it_is_said_and_others_decide(
+        self,
+    ) -> None:
+        self.refuse_locks(errno.ENOLCK)
+        report = self.node.run()
+        self.assertIn('do not work', report.notes[0])
+        self.assertEqual((), report.vetoes)
+        self.assertNotIn(self.name, self.node.files())
+
+    def test_a_base_file_that_cannot_be_asked_about_stays(self) -> None:
+        self.node.add_image('another', age=365 * base.DAY)
+        real = qemu_locks.in_use
+
+        # Mocked: another user's file takes root.
+        def in_use(path: str) -> bool:
+            if path == self.path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(path)
+
+        self.patch(qemu_locks, 'in_use', in_use)
+        report = self.node.run()
+        self.assertIn('cannot be asked', report.notes[0])
+        self.assertEqual({self.name}, self.node.files())

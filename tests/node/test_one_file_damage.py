@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Damage in one file: what is found, named and remembered."""
+
+import ctypes
+import os
+import random
+import subprocess
+from typing import Any
+
+import ddt
+
+from nova_imagecache.content import ledgers
+from nova_imagecache import names
+from nova_imagecache.scrub import conclusions
+from tests.support import base
+from tests.support import nodes
+from tests.support import scrubbing
+
+COUNT = scrubbing.COUNT
+SIZE = scrubbing.SIZE
+BLOCK = scrubbing.BLOCK
+CORRUPT = scrubbing.CORRUPT
+UNREADABLE = scrubbing.UNREADABLE
+Verdict = scrubbing.Verdict
+
+
+@ddt.ddt
+class DamageTest(scrubbing.OneFileTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.scrub_file()
+        self.known_sha1 = self.read_sidecar()
+
+    @ddt.data(0, 5, COUNT - 1)
+    def test_the_bad_block_is_named_with_its_bytes(self, block: int) -> None:
+        self.flip(block)
+        finding = self.scrub(self.name)
+        self.assertIs(Verdict.CORRUPT, finding.verdict)
+        self.assertEqual({block: CORRUPT}, self.bad_blocks())
+        end = min((block + 1) * BLOCK, SIZE) - 1
+        self.assertIn(f'bytes {block * BLOCK}-{end} are corrupt', finding.note)
+
+    def test_it_stays_bad_until_it_is_read_good(self) -> None:
+        self.flip(3)
+        self.scrub_file()
+        self.scrub_file()
+        self.assertIs(Verdict.CORRUPT, self.known(self.name).finding.verdict)
+        self.flip(3)
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+        self.assertEqual({}, self.bad_blocks())
+
+    def test_a_bad_block_keeps_its_old_digest(self) -> None:
+        before = (
+            self.ledger(self.name).load_blocks(self.file(self.name)).get(3)
+        )
+        self.flip(3)
+        for _scrub in range(3):
+            self.scrub_file()
+        after = self.ledger(self.name).load_blocks(self.file(self.name)).get(3)
+        self.assertEqual(before, after)
+        self.assertEqual(self.known_sha1, self.read_sidecar())
+
+    def test_a_file_cut_short_has_lost_the_blocks_past_its_end(self) -> None:
+        os.truncate(self.path, 7 * BLOCK + 5)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual(
+            dict.fromkeys(range(7, COUNT), CORRUPT), self.bad_blocks()
+        )
+
+    def test_a_file_cut_short_at_a_block_is_found_even_if_zeros_are_lost(
+        self,
+    ) -> None:
+        name = self.node.add_image('zeros', data=b'x', size=4 * BLOCK)
+        self.scrub(name)
+        os.truncate(self.node.base_path(name), 2 * BLOCK)
+        self.assertIs(Verdict.CORRUPT, self.scrub(name).verdict)
+        self.assertEqual({2: CORRUPT, 3: CORRUPT}, self.bad(name))
+
+    def test_a_file_that_has_grown_is_corrupt_from_its_old_end(self) -> None:
+        os.truncate(self.path, (COUNT + 1) * BLOCK)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual(
+            {COUNT - 1: CORRUPT, COUNT: CORRUPT}, self.bad_blocks()
+        )
+        os.truncate(self.path, SIZE)
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    def test_a_file_cut_short_after_its_end_was_read_is_found(self) -> None:
+
+        class Killed(BaseException):
+            pass
+
+        def conclude(*args: Any) -> Any:
+            raise Killed
+
+        with base.patched(conclusions, 'conclude', conclude):
+            self.assertRaises(Killed, self.scrub_file, checkpoint_seconds=0)
+        self.assertEqual(COUNT, self.ledger(self.name).position)
+        os.truncate(self.path, 7 * BLOCK + 5)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual(
+            dict.fromkeys(range(7, COUNT), CORRUPT), self.bad_blocks()
+        )
+
+    def test_a_hole_where_there_was_data_is_corruption(self) -> None:
+        subprocess.run(
+            ['fallocate', '-p', '-o', str(2 * BLOCK), '-l', str(BLOCK),
+             self.path],
+            check=True,
+        )  # fmt: skip
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual({2: CORRUPT}, self.bad_blocks())
+
+    def test_only_content_decides_and_no_hole_map(self) -> None:
+        data = b'x' * BLOCK + bytes(5 * BLOCK) + b'y' * BLOCK
+        name = self.node.add_image('sparse', data=data)
+        path = self.node.base_path(name)
+        self.scrub(name)
+        subprocess.run(['fallocate', '-d', path], check=True)
+        self.assertLess(os.stat(path).st_blocks * 512, 7 * BLOCK)
+        self.assertIs(Verdict.GOOD, self.scrub(name).verdict)
+        self.overwrite(name, 0, data)
+        self.assertEqual(os.stat(path).st_blocks * 512, 7 * BLOCK)
+        self.assertIs(Verdict.GOOD, self.scrub(name).verdict)
+
+    def test_a_mismatch_that_is_gone_when_read_again_is_none(self) -> None:
+        spoilt = self.misread_once(4)
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+        self.assertEqual([4 * BLOCK], spoilt)
+        self.assertIn('came out differently', self.log.output)
+
+    def test_a_sha1_with_a_misread_in_it_is_not_stored(self) -> None:
+        os.unlink(self.sidecar)
+        os.unlink(self.node.layout.ledger(self.name))
+        self.scrub_file(**self.stop_after(2))
+        self.go_on()
+        self.scrub_file()
+        self.test_a_mismatch_that_is_gone_when_read_again_is_none()
+        self.assertFalse(os.path.exists(self.sidecar))
+        self.scrub_file()
+        self.assertEqual(self.known_sha1, self.read_sidecar())
+
+    def test_the_second_reading_is_later_and_to_other_memory(self) -> None:
+        self.flip(1)
+        reads: list[tuple[int, Any]] = []
+        real = self.pread
+
+        def pread(fd: int, buffers: Any, offset: int) -> int:
+            reads.append((offset // BLOCK, buffers[0]))
+            return real(fd, buffers, offset)
+
+        self.pread = pread
+        self.scrub_file()
+        self.assertEqual(
+            [*range(COUNT), 1], [block for block, _buffer in reads]
+        )
+        first, second = (
+            ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+            for _block, buffer in (reads[1], reads[-1])
+        )
+        self.assertNotEqual(first, second)
+
+    def test_a_suspect_is_not_lost_when_it_is_stopped_first(self) -> None:
+        self.flip(1)
+        self.scrub_file(**self.stop_after(5))
+        ledger = self.ledger(self.name)
+        self.assertEqual((1, ()), (ledger.position, ledger.bad))
+        self.go_on()
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual({1: CORRUPT}, self.bad_blocks())
+
+    def test_a_checkpoint_keeps_what_was_found_so_far(self) -> None:
+        self.flip(1)
+        self.flip(8)
+        self.scrub_file(checkpoint_seconds=0, **self.stop_after(5))
+        ledger = self.ledger(self.name)
+        self.assertEqual({1: CORRUPT}, ledgers.spread(ledger.bad))
+        self.assertEqual(5, ledger.position)
+        self.assertIs(Verdict.CORRUPT, self.known(self.name).finding.verdict)
+        self.go_on()
+        self.scrub_file()
+        self.assertEqual({1: CORRUPT, 8: CORRUPT}, self.bad_blocks())
+
+    def test_a_wrong_checksum_does_not_hide_where_the_damage_is(self) -> None:
+        self.write_sidecar('f' * 40)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.flip(6)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual({6: CORRUPT}, self.bad_blocks())
+
+
+class UnreadableTest(scrubbing.OneFileTestCase):
+    def test_a_block_that_cannot_be_read_is_named_and_the_rest_checked(
+        self,
+    ) -> None:
+        self.scrub_file()
+        self.flip(6)
+        self.fail_reads(2)
+        finding = self.scrub(self.name)
+        self.assertIs(Verdict.CORRUPT, finding.verdict)
+        self.assertEqual({2: UNREADABLE, 6: CORRUPT}, self.bad_blocks())
+        self.assertIn(
+            f'bytes {2 * BLOCK}-{3 * BLOCK - 1} are unreadable', finding.note
+        )
+
+    def test_a_file_is_left_after_a_few_errors_and_gone_on_with_later(
+        self,
+    ) -> None:
+        self.scrub_file()
+        with self.failing_reads(1, 2, 3, 4):
+            finding = self.scrub(self.name)
+        self.assertIs(Verdict.UNREADABLE, finding.verdict)
+        self.assertIn('left for later', finding.note)
+        self.assertEqual(
+            dict.fromkeys([1, 2, 3], UNREADABLE), self.bad_blocks()
+        )
+        self.assertEqual(4, self.ledger(self.name).position)
+        self.scrub_file()
+        # What was not read again is still unreadable.
+        self.assertEqual(
+            dict.fromkeys([1, 2, 3], UNREADABLE), self.bad_blocks()
+        )
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    def test_a_block_never_read_is_learnt_when_it_can_be(self) -> None:
+        with self.failing_reads(2):
+            self.assertIs(Verdict.UNREADABLE, self.scrub_file())
+        self.assertFalse(os.path.exists(self.sidecar))
+        # There was nothing to compare with, for a part of it.
+        self.assertIs(Verdict.UNKNOWN, self.scrub_file())
+        self.assertEqual(self.sha1(), self.read_sidecar())
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    def test_what_is_corrupt_stays_so_when_it_cannot_be_read(self) -> None:
+        self.scrub_file()
+        self.flip(2)
+        self.scrub_file()
+        with self.failing_reads(2):
+            self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual({2: CORRUPT}, self.bad_blocks())
+
+    def test_a_file_that_cannot_be_opened_keeps_its_digests(self) -> None:
+        self.scrub_file()
+        os.chmod(self.path, 0)
+        for directory in (
+            self.node.layout.instances, self.node.layout.base,
+            self.node.layout.own, self.node.layout.ledgers,
+            self.node.layout.temporary, self.node.layout.locks,
+        ):  # fmt: skip
+            os.makedirs(directory, exist_ok=True)
+            os.chmod(directory, 0o777)
+        lock = os.path.join(self.node.layout.locks, f'nova-{self.name}')
+        os.chmod(lock, 0o666)
+        with nodes.unprivileged():
+            finding = self.scrub(self.name)
+        self.assertIs(Verdict.UNREADABLE, finding.verdict)
+        os.chmod(self.path, 0o644)
+        self.flip(2)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual({2: CORRUPT}, self.bad_blocks())
+
+
+class RandomDamageTest(scrubbing.ScrubTestCase):
+    """Any damage, in files of any kind: all of it is found, and no other."""
+
+    ROUNDS = 90
+    PER_ROUND = 16
+
+    def images(self) -> dict[str, str]:
+        """Make a base file of each kind; give their paths by kind."""
+        sha = names.get_cache_fname('image')
+        size = 40 * BLOCK
+        paths = {
+            'original': self.node.add_base(
+                sha, data=random.Random(1).randbytes(size - 12345)
+            )
+        }
+        for kind, name in (
+            ('qcow2', names.get_cache_fname('qcow2')),
+            ('resized', f'{sha}_{2 * size}'),
+            ('swap', 'swap_2'),
+            ('ephemeral', 'ephemeral_1_0706d66'),
+            ('legacy', f'{sha}_sm'),
+            ('vmdk', names.get_cache_fname('vmdk')),
+        ):
+            paths[kind] = self.node.base_path(name)
+        environment = dict(os.environ)
+        environment['PATH'] += ':/usr/sbin:/sbin'
+        for form in ('qcow2', 'vmdk'):
+            nodes.qemu_img(
+                'convert', '-f', 'raw', '-O', form, paths['original'],
+                paths[form],
+            )  # fmt: skip
+        for command in (
+            ['cp', paths['original'], paths['resized']],
+            ['truncate', '-s', str(2 * size), paths['resized']],
+            ['cp', paths['original'], paths['legacy']],
+            ['truncate', '-s', str(size), paths['swap']],
+            ['truncate', '-s', str(32 * BLOCK), paths['ephemeral']],
+            ['mkswap', paths['swap']],
+            ['mkfs.ext4', '-q', '-F', paths['ephemeral']],
+        ):
+            subprocess.run(
+                command, check=True, capture_output=True, env=environment
+            )
+        return paths
+
+    def damage(
+        self, generator: random.Random, data: bytearray, size: int
+    ) -> None:
+        """Do one damage to a copy of a file's content."""
+        kind = generator.choice(['flip', 'flip', 'flip', 'zeros', 'swap'])
+        offset = generator.randrange(size)
+        if kind == 'flip':
+            data[offset] ^= 1 << generator.randrange(8)
+        elif kind == 'zeros':
+            page = offset - offset % 4096
+            end = min(page + 4096, size)
+            data[page:end] = bytes(end - page)
+        else:
+            first, second = (
+                generator.randrange(size // BLOCK) * BLOCK for _i in range(2)
+            )
+            kept = data[first : first + BLOCK]
+            data[first : first + BLOCK] = data[second : second + BLOCK]
+            data[second : second + BLOCK] = kept
+
+    def test_ten_thousand_damages(self) -> None:
+        generator = random.Random(2012)
+        damages = 0
+        for kind, path in self.images().items():
+            name = os.path.basename(path)
+            with open(path, 'rb') as file:
+                sound = file.read()
+            self.scrub(name)
+            self.assertIs(Verdict.GOOD, self.scrub(name).verdict, kind)
+            for _round in range(self.ROUNDS):
+                spoilt = bytearray(sound)
+                for _damage in range(self.PER_ROUND):
+                    self.damage(generator, spoilt, len(sound))
+                damages += self.PER_ROUND
+                if generator.randrange(10) == 0:
+                    del spoilt[generator.randrange(len(sound)) :]
+                    damages += 1
+                with open(path, 'r+b') as file:
+                    file.write(spoilt)
+                    file.truncate()
+                expected = {
+                    block
+                    for block in range(-(-len(sound) // BLOCK))
+                    if sound[block * BLOCK : (block + 1) * BLOCK]
+                    != spoilt[block * BLOCK : (block + 1) * BLOCK]
+                }
+                finding = self.scrub(name)
+                found = set(self.bad(name))
+                self.assertEqual(expected, found, kind)
+                self.assertIs(
+                    Verdict.CORRUPT if expected else Verdict.GOOD,
+                    finding.verdict,
+                )
+                with open(path, 'r+b') as file:
+                    file.write(sound)
+            self.assertIs(Verdict.GOOD, self.scrub(name).verdict)
+        self.assertGreater(damages, 10000)

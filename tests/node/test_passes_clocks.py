@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What passes believe of clocks, and what they do when they cannot."""
+
+import os
+import time
+
+from nova_imagecache.cache import publish
+from nova_imagecache.cache import uses
+from nova_imagecache.passes import decide
+from tests.support import base
+from tests.support import nodes
+
+
+class ClockTest(nodes.NodeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.name = self.node.add_image('image')
+
+    def test_what_was_used_a_minute_ago_does_not_go_after_a_jump(
+        self,
+    ) -> None:
+        self.node.run()
+        self.node.clock.advance(60)
+        self.node.clock.jump(2 * base.DAY)
+        self.node.run()
+        self.node.clock.advance(1)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertEqual('unused for 1 s of 86400 s', file.reason)
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_clock_that_is_set_back_a_little_makes_no_file_old(
+        self,
+    ) -> None:
+        self.node.run()
+        self.node.clock.advance(1)
+        self.node.run()
+        self.node.clock.jump(-30)
+        report = self.node.run()
+        self.assertEqual((), report.vetoes)
+        self.assertIn('unused for 0 s', self.file_of(report, self.name).reason)
+
+    def test_a_host_whose_clock_is_late_takes_no_new_file_for_old(
+        self,
+    ) -> None:
+        self.node.run()
+        self.node.clock.advance(-1)
+        self.node.configure(host='other')
+        self.assertIn(
+            'unused for 0 s', self.file_of(self.node.run(), self.name).reason
+        )
+
+    def test_a_jump_since_a_pass_over_an_empty_cache_is_noticed(self) -> None:
+        os.unlink(self.node.base_path(self.name))
+        self.node.run()
+        self.node.add_base(self.name)
+        self.node.clock.jump(30 * base.DAY)
+        self.assertIn('clock', self.node.run().vetoes[0])
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_use_noted_by_a_host_whose_clock_is_late_counts(self) -> None:
+        self.node.set_age(self.name, 365 * base.DAY)
+        real = publish.current_time
+
+        # Called once the pass has seen what was noted before.
+        def late(directory: str) -> float:
+            self.node.clock.advance(-5)
+            uses.note_use(self.node.layout, self.name, self.node.clock())
+            self.node.clock.advance(5)
+            return real(directory)
+
+        self.patch(publish, 'current_time', late)
+        file = self.file_of(self.node.run(), self.name)
+        self.assertIn('noted', file.reason)
+        self.assertIn(self.name, self.node.files())
+
+    def test_nothing_goes_while_our_clock_is_not_that_of_the_storage(
+        self,
+    ) -> None:
+        self.node.set_age(self.name, 365 * base.DAY)
+        real = publish.current_time
+
+        # Mocked: the clock of a server takes a server.
+        def behind(directory: str) -> float:
+            return real(directory) - 2 * base.DAY
+
+        self.patch(publish, 'current_time', behind)
+        report = self.node.run()
+        self.assertIn('172800 s ahead of that of the storage',
+                      report.vetoes[0])  # fmt: skip
+        self.assertIn(self.name, self.node.files())
+        self.patch(publish, 'current_time', real)
+        self.node.run()
+        self.assertNotIn(self.name, self.node.files())
+
+    def test_nothing_is_set_aside_then_either(self) -> None:
+        self.node.set_age(self.name, base.HOUR)
+        real = publish.current_time
+        self.patch(
+            publish, 'current_time', lambda path: real(path) - base.HOUR
+        )
+        reason = self.node.make_pass().set_aside(self.name)
+        self.assertIn('ahead of that of the storage', str(reason))
+        self.assertIn(self.name, self.node.files())
+        self.patch(publish, 'current_time', real)
+        self.spoil()
+        self.assertIsNone(self.node.make_pass().set_aside(self.name))
+        self.assertEqual({self.name}, self.node.trash())
+
+    def spoil(self) -> None:
+        """Have it known that the file is bad."""
+        self.node.configure(checksum=True, remove_unused=False)
+        self.node.run()
+        nodes.flip_bit(self.node.base_path(self.name))
+        self.node.run()
+
+    def test_what_is_not_known_to_be_bad_is_not_set_aside(self) -> None:
+        self.node.set_age(self.name, base.HOUR)
+        reason = self.node.make_pass().set_aside(self.name)
+        self.assertEqual('it is not known to be bad', reason)
+        self.assertIn(self.name, self.node.files())
+
+    def test_what_was_used_lately_is_not_set_aside(self) -> None:
+        self.node.set_age(self.name, decide.FLOOR_SECONDS - 1)
+        reason = self.node.make_pass().set_aside(self.name)
+        self.assertIn('unused for 599 s', str(reason))
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_container_that_is_made_anew_is_no_jump(self) -> None:
+        self.node.run()
+        self.node.clock.advance(2400)
+        self.node.clock.boot_id = 'another container'
+        self.assertEqual((), self.node.run().vetoes)
+
+    def test_a_jump_begins_the_time_in_the_trash_anew(self) -> None:
+        self.node.set_age(self.name, 2 * base.DAY)
+        self.node.run()
+        self.node.clock.jump(-30 * base.DAY)
+        self.node.run()
+        self.node.clock.jump(30 * base.DAY)
+        self.node.run()
+        self.node.clock.advance(60)
+        self.node.clock.boot_id = 'second-boot'
+        self.node.clock.boottime = 30.0
+        self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+
+    def test_the_time_of_the_storage_is_that_of_its_files(self) -> None:
+        apart = time.time() - publish.current_time(self.temporary)
+        self.assertLess(abs(apart), 60)
+
+    def test_a_clock_set_back_over_a_reboot_keeps_no_trash_for_ever(
+        self,
+    ) -> None:
+        self.node.clock.wall += 365 * base.DAY
+        self.node.set_age(self.name, 2 * base.DAY)
+        self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+        self.node.clock.wall -= 365 * base.DAY
+        self.node.clock.boottime = 60.0
+        self.node.clock.boot_id = 'second-boot'
+        self.node.run()
+        self.node.clock.advance(3601)
+        self.node.run()
+        self.assertEqual(set(), self.node.trash())

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import dataclasses
+import errno
+import json
+import os
+from typing import Any
+
+import ddt
+import hypothesis
+from hypothesis import strategies as st
+
+from nova_imagecache.cache import records
+from nova_imagecache import errors
+from tests.support import nodes
+
+
+@dataclasses.dataclass
+class Things:
+    """The body of a record."""
+
+    things: Any
+
+
+@dataclasses.dataclass
+class Typed:
+    """The body of another one, which does not take anything."""
+
+    things: list[str]
+    others: list[str]
+
+
+FORMAT = records.Format('test', 3, Things)
+
+
+@ddt.ddt
+class RecordTest(nodes.NodeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = os.path.join(self.node.layout.own, 'record')
+
+    def save(self, body: dict[str, Any]) -> None:
+        FORMAT.save(self.node.layout, self.path, Things(body))
+
+    def load(self) -> Any:
+        found = FORMAT.load(self.path)
+        return None if found is None else found.things
+
+    def test_what_is_saved_is_loaded(self) -> None:
+        body = {'b': [1, None, 2.5], 'a': {'caf\udce9': 'x'}}
+        self.save(body)
+        self.assertEqual(body, self.load())
+
+    def test_no_record_is_none(self) -> None:
+        self.assertIsNone(self.load())
+
+    def test_every_truncation_is_noticed(self) -> None:
+        self.save({'a': 1})
+        with open(self.path, 'rb') as file:
+            data = file.read()
+        for length in range(len(data)):
+            os.truncate(self.path, length)
+            self.assertRaises(errors.Damaged, self.load)
+            with open(self.path, 'wb') as file:
+                file.write(data)
+
+    def test_every_flipped_bit_is_noticed_or_harmless(self) -> None:
+        body = {'when': 1234, 'what': 'text'}
+        self.save(body)
+        for offset in range(os.path.getsize(self.path)):
+            for bit in range(8):
+                nodes.flip_bit(self.path, offset, bit)
+                try:
+                    self.assertEqual(body, self.load())
+                except errors.Damaged:
+                    pass
+                nodes.flip_bit(self.path, offset, bit)
+
+    @ddt.data(b'', b'null', b'[]', b'{}', b'\xff', b'[' * 100000)
+    def test_garbage_is_damaged(self, data: bytes) -> None:
+        self.save({})
+        with open(self.path, 'wb') as file:
+            file.write(data)
+        self.assertRaises(errors.Damaged, self.load)
+
+    def test_a_record_of_the_future_or_of_another_kind_is_not_ours(
+        self,
+    ) -> None:
+        for kind, version in (('test', 4), ('other', 3)):
+            form = records.Format(kind, version, Things)
+            form.save(self.node.layout, self.path, Things({}))
+            self.assertIsNotNone(form.load(self.path))
+            self.assertRaises(errors.Damaged, self.load)
+
+    def test_a_damaged_record_is_set_aside_and_logged(self) -> None:
+        self.save({})
+        records.set_aside(self.path, errors.Damaged('because'))
+        self.assertFalse(os.path.exists(self.path))
+        self.assertTrue(os.path.exists(self.path + '.damaged'))
+        self.assertIn('because', self.log.output)
+
+    def test_publishing_never_leaves_half_a_file(self) -> None:
+        self.save({'old': 1})
+
+        # Mocked: a write that fails half way needs a disk that does.
+        def fsync(fd: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, 'fsync', fsync)
+        self.assertRaises(OSError, self.save, {'new': 2})
+        self.assertEqual({'old': 1}, self.load())
+        self.assertEqual([], os.listdir(self.node.layout.temporary))
+
+    @hypothesis.given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(),
+            lambda children: (
+                st.lists(children) | st.dictionaries(st.text(), children)
+            ),
+        )
+    )
+    def test_no_json_does_worse_than_damaged(self, value: Any) -> None:
+        os.makedirs(self.node.layout.own, exist_ok=True)
+        with open(self.path, 'w') as file:
+            json.dump({'kind': 'test', 'version': 3, 'body': value}, file)
+        self.assertRaises(errors.Damaged, self.load)
+        # Sealed, so that nothing but its fields tells.
+        records.Format('test', 3, dict).save(
+            self.node.layout, self.path, {'things': value, 'others': value}
+        )
+        form = records.Format('test', 3, Typed)
+        sound = isinstance(value, list) and set(map(type, value)) <= {str}
+        if sound:
+            self.assertEqual(Typed(value, value), form.load(self.path))
+        else:
+            self.assertRaises(errors.Damaged, form.load, self.path)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The commands, as pyproject.toml registers them."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import tomllib
+
+from cliff import command
+import ddt
+
+from nova_imagecache import cli
+from tests.support import base
+
+_PROJECT = os.path.join(os.path.dirname(__file__), '../../pyproject.toml')
+_GROUP = 'nova_imagecache.cli'
+
+
+def read_registry() -> dict[str, str]:
+    """Read the commands: where each of them is, by its name."""
+    with open(_PROJECT, 'rb') as file:
+        project = tomllib.load(file)['project']
+    registry: dict[str, str] = project['entry-points'][_GROUP]
+    return registry
+
+
+REGISTRY = read_registry()
+
+
+@ddt.ddt
+class RegistryTest(base.TestCase):
+    @ddt.data(*REGISTRY.items())
+    @ddt.unpack
+    def test_a_command_is_there_and_says_what_it_does(
+        self, name: str, where: str
+    ) -> None:
+        module, _colon, attribute = where.partition(':')
+        found = getattr(importlib.import_module(module), attribute)
+        self.assertTrue(issubclass(found, command.Command), where)
+        self.assertFalse(inspect.isabstract(found), where)
+        self.assertEqual(module, found.__module__)
+        # The first line is what help lists.
+        self.assertTrue((found.__doc__ or '').splitlines()[0].endswith('.'))
+
+    @ddt.data(*REGISTRY.items())
+    @ddt.unpack
+    def test_a_command_has_a_module_of_its_own(
+        self, name: str, where: str
+    ) -> None:
+        module = where.partition(':')[0]
+        # A word of Python has an underscore behind it.
+        self.assertIn(module, (f'{_GROUP}.{name}', f'{_GROUP}.{name}_'))
+        own = [
+            value
+            for value in vars(importlib.import_module(module)).values()
+            if inspect.isclass(value)
+            and issubclass(value, command.Command)
+            and value.__module__ == module
+        ]
+        self.assertEqual(1, len(own))
+
+    def test_every_command_that_there_is_is_registered(self) -> None:
+        found = set()
+        for info in pkgutil.iter_modules(cli.__path__, f'{_GROUP}.'):
+            for value in vars(importlib.import_module(info.name)).values():
+                if (
+                    inspect.isclass(value)
+                    and issubclass(value, command.Command)
+                    and value.__module__.startswith(_GROUP)
+                    and not inspect.isabstract(value)
+                ):
+                    found.add(f'{value.__module__}:{value.__name__}')
+        self.assertEqual(set(REGISTRY.values()), found)
