@@ -13,7 +13,7 @@ _TOLERANCE_SECONDS = 60
 _TOLERANCE_RATIO = 0.001
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Instant:
     """One moment, on two clocks.
 

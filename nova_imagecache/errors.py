@@ -12,7 +12,7 @@
     |   |-- Written         it was written to while it was read
     |   |-- Stopped         we were told to stop reading
     |   `-- Blind           what is known of it cannot be read
-    |-- KnownDamage         no checksum is made of what is damaged
+    |-- KnownDamage         what is bad gets no checksum, and no disk over it
     |-- Damaged             a record of ours is not what we wrote
     |-- ImageRefused        an image that must not get into the cache
     `-- FetchFailed         the image could not be put into the cache
@@ -55,7 +55,10 @@ class Blind(NotNow):
 
 
 class KnownDamage(Error):
-    """The file is known to be damaged, so its checksum would be wrong."""
+    """The file is known to be bad.
+
+    A checksum of it would be wrong, and so would be a disk made from it.
+    """
 
 
 class Damaged(Error):

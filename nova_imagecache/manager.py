@@ -107,7 +107,7 @@ class ImageCacheManager:
             keys: ``uuid``, ``name``, ``image_ref``, ``kernel_id`` and
             ``ramdisk_id`` are read, and nothing else
         :param block_device_mappings: by UUID; tells who uses swap and
-            ephemeral base files. Without it the overlays alone do.
+            ephemeral base files. Without it the other witnesses do.
         :raises oslo_config.cfg.Error: a value of an option makes no sense;
             nothing was done
         """
@@ -205,7 +205,8 @@ class ImageCacheManager:
         :returns: path of the base file, the resized one if that was asked for
         :raises ValueError: no base file has such a name
         :raises nova_imagecache.errors.KnownDamage: the base file is known to
-            be bad, and stays as somebody uses it; no disk is made from it
+            be bad, and stays, as where somebody uses it; no disk is made from
+            it
         :raises nova_imagecache.errors.ImageRefused: the image is hostile or
             not what it is said to be; it is not in the cache
         :raises nova_imagecache.errors.FetchFailed: the file or the disk could

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import functools
 import os
 import time
 
@@ -32,23 +31,29 @@ def never_stopped(seconds: float) -> bool:
     return False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class BaseFile:
     """One file in the cache, or in its trash, as it was when it was seen.
 
     What was to become a base file, or has a name that no image cache uses, is
-    one too as long as its ``kind`` has not been asked for.
+    one too: its kind tells.
 
     :ivar name: that it has there
     :ivar stat: what was seen of it, with its incarnation
     :ivar trashed: whether it is in the trash; in the cache, a name of the
         same form is nobody's
+    :ivar kind: what it is, by its name
     """
 
     layout: layouts.Layout
     name: str
     stat: identity.Stat
     trashed: bool = False
+    kind: names.Kind = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        """Judge the name, once."""
+        object.__setattr__(self, 'kind', names.kind_of(self.original))
 
     @classmethod
     def at(cls, path: str) -> 'BaseFile':
@@ -75,15 +80,10 @@ class BaseFile:
         """Say which of all files that ever had this name it is."""
         return self.stat.incarnation
 
-    @functools.cached_property
+    @property
     def original(self) -> str:
         """Give its name in the cache, wherever it is."""
         return names.original(self.name) if self.trashed else self.name
-
-    @functools.cached_property
-    def kind(self) -> names.Kind:
-        """Say what it is, by its name."""
-        return names.kind_of(self.original)
 
     @property
     def is_base(self) -> bool:

@@ -34,7 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 Key = tuple[int, int | None, int | None]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Incarnation:
     """One file, from its creation to its end, under whatever name.
 
@@ -65,7 +65,7 @@ class Incarnation:
         return (self.inode, self.born, self.generation)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Stat:
     """What statx says of a file.
 

@@ -10,7 +10,7 @@ from nova_imagecache.cache import identity
 from nova_imagecache import clocks
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Sighting:
     """What is remembered of one incarnation of a file.
 

@@ -26,7 +26,7 @@ class Verdict(enum.StrEnum):
     OFF = 'off'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
     """A verdict, and why, where that is worth a sentence.
 
@@ -134,7 +134,7 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
     return Finding(verdict, '; '.join(notes))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Knowledge:
     """What earlier passes left to know about a file.
 

@@ -4,7 +4,7 @@
 
 It computes no checksum and, past the headers that the format inspector needs,
 reads nothing of the image back: a guest that waits for its first boot must not
-wait for us. The manager's first pass over the file makes the checksum.
+wait for us. The first reading of the file makes the checksum.
 """
 
 from collections.abc import Callable

@@ -80,7 +80,8 @@ class NovaImageCacheManager(manager.ImageCacheManager):
         name = names.get_cache_fname(image_id)
         path = caching.prepare(layout, name)
         with locks.nova_lock(layout, name, blocking=True):
-            if caching.is_there(layout, name, privsep.touch):
+            refuse = CONF.image_cache.refuse_damaged_base_images
+            if caching.is_there(layout, name, privsep.touch, refuse):
                 LOG.info('Image %s is cached already', image_id)
                 return False
             LOG.info('Caching image %s by request', image_id)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import dataclasses
 import enum
 import functools
+from typing import NamedTuple
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import sightings
@@ -101,7 +102,7 @@ class Facts:
         return (*self.vetoes, *self.testimony.failures)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Decision:
     """What to do with one file, and why.
 
@@ -157,115 +158,123 @@ def minimum_age(kind: names.Kind, settings: Settings) -> int:
     return max(configured, FLOOR_SECONDS)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Case:
-    """One file, in the cache or in the trash, and what speaks for it.
+class _Case(NamedTuple):
+    """One file, and what the reasons to keep it go by.
 
-    What is said of the name of a file in the trash is of the file that has it
-    in the cache by now, if one has.
+    :ivar in_use: who needs it, in words, if anybody does
+    :ivar replaced: of a file in the trash, whether another one has its name
+        in the cache by now
+    :ivar idle: in which way it is without a user
+    :ivar age: as in :class:`Decision`
+    :ivar least: seconds for which it is kept
     """
 
     file: base_file.BaseFile
-    facts: Facts
-    settings: Settings
-
-    @functools.cached_property
-    def sighting(self) -> sightings.Sighting | None:
-        return self.facts.state.sighting(self.file)
-
-    @functools.cached_property
-    def replaced(self) -> bool:
-        return self.file.trashed and self.file.original in self.facts.present
-
-    @functools.cached_property
-    def users(self) -> tuple[str, ...]:
-        users = self.facts.testimony.users.get(self.file.original, ())
-        return () if self.replaced else tuple(sorted(users))
-
-    @functools.cached_property
-    def held(self) -> bool:
-        return self.file.name in self.facts.testimony.held
-
-    @functools.cached_property
-    def in_use(self) -> str | None:
-        """Say who needs it, if anybody does."""
-        if self.users:
-            count = len(self.users)
-            return f'used by {count} guest' + ('' if count == 1 else 's')
-        if self.held:
-            return 'a running QEMU has it open'
-        if not self.file.trashed and self.file.name in self.facts.superseded:
-            return 'a running QEMU has an earlier file of this name open'
-        return None
-
-    @functools.cached_property
-    def pinned(self) -> bool:
-        return self.file.original in self.facts.pins and not self.replaced
-
-    @functools.cached_property
-    def idle(self) -> str:
-        """Say in which way it is without a user."""
-        if self.file.trashed:
-            return 'in the trash'
-        leftover = self.file.kind is names.Kind.LEFTOVER
-        return 'left behind' if leftover else 'unused'
-
-    @functools.cached_property
-    def age(self) -> float:
-        """Give the seconds since its last use, or since it is in the trash."""
-        now = self.facts.now
-        if not self.file.trashed:
-            used = sightings.last_use(self.file, self.sighting, now.wall)
-            return now.wall - used
-        since = self.sighting.trashed if self.sighting else None
-        if since is not None:
-            return clocks.elapsed(since, now)
-        # No pass could note it yet, as on a full disk.
-        return max(0.0, now.wall - names.trashed_at(self.file.name))
-
-    @functools.cached_property
-    def least(self) -> int:
-        """Give the seconds for which it is kept."""
-        if self.file.trashed:
-            return max(self.settings.retention, FLOOR_SECONDS)
-        if not self.facts.young:
-            return 0
-        return minimum_age(self.file.kind, self.settings)
+    users: tuple[str, ...]
+    in_use: str | None
+    replaced: bool
+    pinned: bool
+    idle: str
+    age: float
+    least: int
 
     @property
     def youth(self) -> str:
         return f'{self.idle} for {int(self.age)} s of {self.least} s'
 
 
-def _reasons_to_keep(case: _Case) -> Iterator[tuple[str, Action]]:
+def _in_use(
+    file: base_file.BaseFile, facts: Facts, users: tuple[str, ...]
+) -> str | None:
+    if users:
+        count = len(users)
+        return f'used by {count} guest' + ('' if count == 1 else 's')
+    if file.name in facts.testimony.held:
+        return 'a running QEMU has it open'
+    if not file.trashed and file.name in facts.superseded:
+        return 'a running QEMU has an earlier file of this name open'
+    return None
+
+
+def _age(
+    file: base_file.BaseFile,
+    sighting: sightings.Sighting | None,
+    now: clocks.Instant,
+) -> float:
+    if not file.trashed:
+        return now.wall - sightings.last_use(file, sighting, now.wall)
+    if sighting and sighting.trashed:
+        return clocks.elapsed(sighting.trashed, now)
+    # No pass could note it yet, as on a full disk.
+    return max(0.0, now.wall - names.trashed_at(file.name))
+
+
+def _case(
+    file: base_file.BaseFile,
+    sighting: sightings.Sighting | None,
+    facts: Facts,
+    settings: Settings,
+) -> _Case:
+    """Put together what is known of a file.
+
+    What is said of the name of a file in the trash is of the file that has it
+    in the cache by now, if one has.
+    """
+    replaced = file.trashed and file.original in facts.present
+    users: tuple[str, ...] = ()
+    if not replaced:
+        found = facts.testimony.users.get(file.original, ())
+        users = tuple(sorted(found))
+    if file.trashed:
+        idle, least = 'in the trash', max(settings.retention, FLOOR_SECONDS)
+    else:
+        leftover = file.kind is names.Kind.LEFTOVER
+        idle = 'left behind' if leftover else 'unused'
+        least = minimum_age(file.kind, settings) if facts.young else 0
+    return _Case(
+        file,
+        users,
+        _in_use(file, facts, users),
+        replaced,
+        file.original in facts.pins and not replaced,
+        idle,
+        _age(file, sighting, facts.now),
+        least,
+    )
+
+
+def _reasons_to_keep(
+    case: _Case, facts: Facts, settings: Settings
+) -> Iterator[tuple[str, Action]]:
     """Give all reasons to keep a file, those first that count most.
 
     A file in the trash comes back on one witness's word, also where others
     are blind.
     """
-    back = Action.PUT_BACK if case.file.trashed else Action.KEEP
+    trashed = case.file.trashed
+    back = Action.PUT_BACK if trashed else Action.KEEP
     if not case.file.stat.regular:
         yield 'not a regular file', Action.LEAVE
     if case.file.kind is names.Kind.OTHER:
         yield 'not a name that the image cache uses', Action.LEAVE
-    if case.replaced and case.held:
+    if case.replaced and case.in_use is not None:
         yield (
             f'{case.in_use}, and another file has its name in the cache by '
             'now',
             Action.KEEP,
         )
     if case.in_use is not None:
-        but = f'{case.idle}, but ' if case.file.trashed else ''
-        pinned = ', and pinned' if case.pinned and not but else ''
+        but = f'{case.idle}, but ' if trashed else ''
+        pinned = ', and pinned' if case.pinned and not trashed else ''
         yield f'{but}{case.in_use}{pinned}', back
     if case.pinned:
         yield f'{case.idle}, but pinned', back
-    if not case.settings.remove_unused:
+    if not settings.remove_unused:
         yield f'{case.idle}; removal is off', Action.KEEP
     if case.age < case.least:
         yield case.youth, Action.KEEP
-    if case.facts.obstacles:
-        first, *others = case.facts.obstacles
+    if facts.obstacles:
+        first, *others = facts.obstacles
         more = f' (and {len(others)} more)' if others else ''
         yield (
             f'{case.idle}, but nothing is removed now: {first}{more}',
@@ -273,16 +282,21 @@ def _reasons_to_keep(case: _Case) -> Iterator[tuple[str, Action]]:
         )
 
 
-def _decide(case: _Case) -> Decision:
-    file, facts = case.file, case.facts
-    goes = (
-        f'{case.idle} for {int(case.age)} s, more than {case.least} s',
-        Action.DELETE if file.trashed else Action.REMOVE,
+def _decide(
+    file: base_file.BaseFile, facts: Facts, settings: Settings
+) -> Decision:
+    sighting = facts.state.sighting(file)
+    case = _case(file, sighting, facts, settings)
+    reasons = [*_reasons_to_keep(case, facts, settings)]
+    reason, action = (
+        reasons[0]
+        if reasons
+        else (
+            f'{case.idle} for {int(case.age)} s, more than {case.least} s',
+            Action.DELETE if file.trashed else Action.REMOVE,
+        )
     )
-    reasons = [*_reasons_to_keep(case)]
-    reason, action = (reasons or [goes])[0]
     entry = None if file.trashed else facts.entries.get(file.name)
-    interval = case.settings.checksum_interval
     return Decision(
         file=file,
         action=action,
@@ -290,14 +304,16 @@ def _decide(case: _Case) -> Decision:
         users=case.users,
         used=case.in_use is not None,
         image=facts.testimony.images.get(file.original)
-        or (case.sighting.image if case.sighting else None),
+        or (sighting.image if sighting else None),
         age=case.age,
         # Nothing but its youth keeps it.
-        spare=[text for text, _action in reasons] == [case.youth]
+        spare=len(reasons) == 1
+        and reason == case.youth
         and case.age >= FLOOR_SECONDS,
         verify=action is not Action.REMOVE
         and entry is not None
-        and schedule.due_in(entry, interval, facts.now).due <= 0,
+        and schedule.due_in(entry, settings.checksum_interval, facts.now).due
+        <= 0,
     )
 
 
@@ -355,8 +371,8 @@ def _hasten(
 def decide(facts: Facts, settings: Settings) -> Decisions:
     """Decide on each file in the cache and in the trash."""
     decisions = Decisions(
-        tuple(_decide(_Case(each, facts, settings)) for each in facts.files),
-        tuple(_decide(_Case(each, facts, settings)) for each in facts.trash),
+        tuple(_decide(each, facts, settings) for each in facts.files),
+        tuple(_decide(each, facts, settings) for each in facts.trash),
     )
     plan = _plan(decisions, facts, settings)
     relieved = facts.state.relieved

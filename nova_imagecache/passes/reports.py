@@ -20,7 +20,7 @@ from nova_imagecache.witnesses import exposure
 _OFF = knowledge.Finding(knowledge.Verdict.OFF)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class FileReport:
     """One file in the cache.
 

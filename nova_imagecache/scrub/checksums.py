@@ -92,8 +92,8 @@ def write_stored_checksum(
         read; nothing was stored
     :raises nova_imagecache.errors.Written: it was written to while it was
         read; nothing was stored
-    :raises nova_imagecache.errors.Blind: what is known of it cannot be read;
-        nothing was stored
+    :raises nova_imagecache.errors.Blind: what is known of it cannot be made
+        out; nothing was stored
     :raises nova_imagecache.errors.KnownDamage: a scrub has found damage in
         it; nothing was stored
     :raises OSError: the file cannot be read, or the checksum not written
@@ -102,8 +102,8 @@ def write_stored_checksum(
     known = knowledge.recall(file)
     if known.stored is not None:
         return known.stored
-    if known.blind:
-        # What cannot be read may say that the file is bad.
+    if known.blind or known.lost:
+        # What cannot be made out may say that the file is bad.
         raise errors.Blind('; '.join(known.problems))
     with file.opened() as fd:
         digest = _remembered(known, base_file) or settled_digest(

@@ -45,7 +45,7 @@ _UNREADABLE = ledgers.Damage.UNREADABLE
 LEAST_RATE = 1024 * 1024
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
     """What the schedule needs to know of one file.
 
@@ -59,7 +59,7 @@ class Entry:
     seen: clocks.Instant | None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Item:
     """One file in the queue.
 

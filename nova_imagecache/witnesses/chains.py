@@ -10,7 +10,7 @@ import os
 from nova_imagecache.witnesses import testimonies
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Disk:
     """A file that needs others.
 

@@ -52,7 +52,7 @@ class MalformedHeader(Exception):
     """The header of a known format contradicts itself."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class DiskHeader:
     """The files that a disk image needs, as its header names them.
 
@@ -69,7 +69,7 @@ class DiskHeader:
     data_file: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """Where the bytes of a disk come from.
 

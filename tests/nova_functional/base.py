@@ -17,6 +17,7 @@ between them are local, and no ssh.
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -42,6 +43,7 @@ from oslo_config import cfg
 from nova_imagecache.conf import register_opts
 from nova_imagecache import names
 from nova_imagecache.passes import reports
+from nova_imagecache.witnesses import panel
 from tests.support import base
 from tests.support import nodes
 
@@ -331,7 +333,12 @@ class ServersTestCase(functional.ServersTestBase):
         ours._clock = self.clock
         # The fixture gives each host a connection of its own when the driver
         # has been made, and so after our manager has got the one for all.
-        ours._lent.connection._connect = service.driver._host.get_connection
+        ours._assembly = panel.Assembly(
+            dataclasses.replace(
+                ours._assembly.host,
+                connect=service.driver._host.get_connection,
+            )
+        )
 
     def stop(self, host: str) -> None:
         """Let the compute service of a host be gone."""
