@@ -42,8 +42,25 @@ class JumpTest(base.TestCase):
     def test_the_real_clock_does_not_jump(self) -> None:
         self.assertIsNone(clocks.jump(clocks.now(), clocks.now()))
 
+    def test_a_step_within_the_tolerance_is_none(self) -> None:
+        self.assertIsNone(self.after(2400 + 60, 2400))
+        self.assertIn('forward', str(self.after(2400 + 63, 2400)))
+        self.assertIn('back', str(self.after(2400 - 63, 2400)))
+
     @hypothesis.given(
         st.floats(0, 1e8), st.floats(-1e9, 1e9).filter(lambda x: abs(x) > 2e5)
     )
     def test_any_large_step_is_told(self, real: float, step: float) -> None:
         self.assertIsNotNone(self.after(real + step, real))
+
+
+class SkewTest(base.TestCase):
+    """Our clock and that of the storage."""
+
+    def test_clocks_that_agree_are_no_news(self) -> None:
+        for apart in (-60, 0, 60):
+            self.assertIsNone(clocks.skew(2e9 + apart, 2e9))
+
+    def test_which_of_two_is_ahead_is_told(self) -> None:
+        self.assertIn('61 s ahead of', str(clocks.skew(2e9 + 61, 2e9)))
+        self.assertIn('61 s behind', str(clocks.skew(2e9 - 61, 2e9)))

@@ -76,6 +76,25 @@ class SettingsTest(base.TestCase):
         conf = base.make_conf(instances_path='/i', **{option: value})
         self.assert_refused(conf, option)
 
+    @ddt.data(
+        ('manager_interval', -1, None),
+        ('remove_unused_original_minimum_age_seconds', 10**12, 10**12 + 1),
+        ('checksum_interval_seconds', 0, -1),
+        ('scrub_bandwidth_mib_per_second', 10**9, 10**9 + 1),
+        ('disk_high_watermark_percent', 100, 101),
+        ('cache_max_size', 2**63 - 1, 2**63),
+    )
+    @ddt.unpack
+    def test_a_range_ends_where_it_should(
+        self, option: str, last: int, beyond: int | None
+    ) -> None:
+        conf = base.make_conf(instances_path='/i', **{option: last})
+        self.assertEqual('/i', read_settings(conf).instances_path)
+        # Without a number oslo.config itself refuses it.
+        if beyond is not None:
+            conf.set_override(option, beyond, group='image_cache')
+            self.assert_refused(conf, option)
+
     def test_nonsense_is_refused_under_the_hosts_definition_too(self) -> None:
         for option in (
             'manager_interval',

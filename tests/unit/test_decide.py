@@ -20,14 +20,16 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import names
 from nova_imagecache.passes import decide
+from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
 from tests.support import base
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 NOW = 2e9
-INSTANT = clocks.Instant(NOW, 1e6, 'boot')
+INSTANT = clocks.Instant(NOW, 2e6, 'boot')
 NOBODY = testimonies.Testimony()
+SPACE = pressure.Space(1, 10**12)
 
 #: A name of each kind, and whether its minimum age is that of originals; None
 #: where it never goes. What an interrupted fetch left, and swap and ephemeral
@@ -300,6 +302,169 @@ class RemovalTest(base.TestCase):
             and decision.age >= max(least, 600)
         )
         self.assertEqual(goes, decision.action is decide.Action.REMOVE)
+
+
+TRASHED = f'{SHA}.00000001'
+KEEP, PUT_BACK = decide.Action.KEEP, decide.Action.PUT_BACK
+REMOVE, DELETE = decide.Action.REMOVE, decide.Action.DELETE
+
+
+class TrashTest(base.TestCase):
+    """A file in the trash, for a day."""
+
+    def judge(
+        self, *files: base_file.BaseFile, age: float = base.DAY, **facts: Any
+    ) -> decide.Decisions:
+        file = make_file(TRASHED, age=1e9)
+        since = clocks.Instant(NOW - age, INSTANT.boottime - age, 'boot')
+        values: dict[str, Any] = {'state': sighting(file, trashed=since)}
+        return decide.decide(
+            decide.Facts(
+                INSTANT, files=files, trash=[file], **(values | facts)
+            ),
+            Settings(instances_path='/i'),
+        )
+
+    def assert_trash(
+        self, action: decide.Action, words: str, *files: Any, **facts: Any
+    ) -> decide.Decisions:
+        decisions = self.judge(*files, **facts)
+        (decision,) = decisions.trash
+        self.assertIs(action, decision.action)
+        self.assertIn(words, decision.reason)
+        return decisions
+
+    def test_it_goes_when_nothing_speaks_for_it(self) -> None:
+        self.assert_trash(DELETE, 'in the trash for 86400 s')
+
+    def test_one_that_is_used_comes_back_though_others_are_blind(self) -> None:
+        seen = testimonies.Testimony(
+            users={SHA: frozenset({'guest'})}, failures=('blind',)
+        )
+        self.assert_trash(
+            PUT_BACK, 'in the trash, but used by 1 guest', testimony=seen
+        )
+
+    def test_one_that_a_qemu_has_open_comes_back(self) -> None:
+        held = testimonies.Testimony(held=frozenset({TRASHED}))
+        decisions = self.assert_trash(PUT_BACK, 'running QEMU', testimony=held)
+        self.assertEqual((), decisions.notes)
+
+    def test_one_that_is_pinned_comes_back(self) -> None:
+        self.assert_trash(
+            PUT_BACK, 'in the trash, but pinned', pins=frozenset({SHA})
+        )
+
+    def test_what_is_said_of_its_name_is_of_the_file_that_has_it(self) -> None:
+        seen = testimonies.Testimony(users={SHA: frozenset({'guest'})})
+        decisions = self.assert_trash(
+            DELETE, '', make_file(age=1e9),
+            testimony=seen, pins=frozenset({SHA}),
+        )  # fmt: skip
+        (decision,) = decisions.files
+        self.assertEqual(
+            (KEEP, 'used by 1 guest, and pinned'),
+            (decision.action, decision.reason),
+        )
+
+    def test_one_that_is_open_and_replaced_keeps_both(self) -> None:
+        held = testimonies.Testimony(held=frozenset({TRASHED}))
+        decisions = self.assert_trash(
+            KEEP, 'another file has its name', make_file(age=1e9),
+            testimony=held,
+        )  # fmt: skip
+        (decision,) = decisions.files
+        self.assertIs(KEEP, decision.action)
+        self.assertIn('an earlier file of this name', decision.reason)
+        (note,) = decisions.notes
+        self.assertIn(TRASHED, note)
+
+    def test_an_obstacle_keeps_it_there(self) -> None:
+        decisions = self.assert_trash(KEEP, 'a jump', vetoes=('a jump',))
+        self.assertEqual((), decisions.notes)
+
+    def test_without_a_sighting_its_name_tells_since_when(self) -> None:
+        then = int(NOW) - 3599
+        for moved, action in ((then, KEEP), (then - 1, DELETE)):
+            file = make_file(names.trash_name(SHA, moved), age=1e9)
+            decisions = decide.decide(
+                decide.Facts(INSTANT, trash=[file]),
+                Settings(instances_path='/i'),
+            )
+            self.assertEqual(
+                [action], [each.action for each in decisions.trash]
+            )
+
+    def test_a_name_from_the_future_is_as_of_now(self) -> None:
+        file = make_file(names.trash_name(SHA, NOW + 1e6), age=1e9)
+        decisions = decide.decide(
+            decide.Facts(INSTANT, trash=[file]), Settings(instances_path='/i')
+        )
+        self.assertEqual([0], [each.age for each in decisions.trash])
+
+
+class EarlyTest(base.TestCase):
+    """What goes before its time, where the cache is too large."""
+
+    OLD, YOUNG = 'swap_1', 'swap_2'
+
+    def judge(self, blocks: float, **facts: Any) -> decide.Decisions:
+        """Decide on two files, of a block each, with room for so many."""
+        files = [make_file(self.OLD, age=5000), make_file(self.YOUNG, age=700)]
+        values: dict[str, Any] = {'files': files, 'space': SPACE}
+        return decide.decide(
+            decide.Facts(INSTANT, **(values | facts)),
+            Settings(instances_path='/i', max_size=int(4096 * blocks)),
+        )
+
+    def gone(self, decisions: decide.Decisions) -> list[str]:
+        return [
+            each.file.name
+            for each in (*decisions.files, *decisions.trash)
+            if each.action in (REMOVE, DELETE)
+        ]
+
+    def test_nothing_goes_where_there_is_room(self) -> None:
+        self.assertEqual([], self.gone(self.judge(2)))
+
+    def test_the_oldest_goes_first_and_says_why(self) -> None:
+        decisions = self.judge(1)
+        self.assertEqual([self.OLD], self.gone(decisions))
+        self.assertIn('to make room', decisions.files[0].reason)
+        self.assertEqual((), decisions.problems)
+
+    def test_what_is_used_pinned_or_younger_than_the_floor_stays(self) -> None:
+        users = {self.OLD: frozenset({'guest'})}
+        decisions = self.judge(
+            1, testimony=testimonies.Testimony(users=users),
+            files=[make_file(self.OLD, age=5000), make_file('swap_3', age=599),
+                   make_file('swap_4', age=5000)],
+            pins=frozenset({'swap_4'}),
+        )  # fmt: skip
+        self.assertEqual([], self.gone(decisions))
+        (problem,) = decisions.problems
+        self.assertIn('cache_max_size', problem)
+
+    def test_at_the_floor_a_file_may_go(self) -> None:
+        decisions = self.judge(
+            0.5, files=[make_file(self.OLD, age=decide.FLOOR_SECONDS)]
+        )
+        self.assertEqual([self.OLD], self.gone(decisions))
+
+    def test_right_after_some_was_deleted_none_but_trash_goes(self) -> None:
+        trash = make_file(TRASHED, age=1e9)
+        for ago, gone in (
+            (0, [TRASHED]), (599, [TRASHED]), (600, [self.OLD, TRASHED]),
+        ):  # fmt: skip
+            relieved = clocks.Instant(
+                NOW - ago, INSTANT.boottime - ago, INSTANT.boot_id
+            )
+            since = clocks.Instant(NOW - 700, INSTANT.boottime - 700, 'boot')
+            state = dataclasses.replace(
+                sighting(trash, trashed=since), relieved=relieved
+            )
+            decisions = self.judge(1, trash=[trash], state=state)
+            self.assertEqual(gone, self.gone(decisions))
 
 
 @ddt.ddt

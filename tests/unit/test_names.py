@@ -53,6 +53,19 @@ class KindTest(base.TestCase):
     def test_any_other_name_is_not(self, name: str) -> None:
         self.assertEqual(Kind.OTHER, names.kind_of(name))
 
+    def test_guests_read_base_files_and_nothing_else(self) -> None:
+        others = {Kind.LEFTOVER, Kind.OTHER}
+        self.assertEqual(others, {kind for kind in Kind if not kind.is_base})
+
+    def test_three_kinds_are_made_from_an_image(self) -> None:
+        self.assertEqual(
+            {Kind.ORIGINAL, Kind.RESIZED, Kind.LEGACY},
+            {kind for kind in Kind if kind.is_image},
+        )
+
+    def test_the_name_of_a_checksum_is_that_of_2012(self) -> None:
+        self.assertEqual(f'/x/{SHA}.sha1', names.sidecar_name(f'/x/{SHA}'))
+
     def test_leftovers_and_checksums_share_the_lock_of_their_base(
         self,
     ) -> None:
