@@ -49,8 +49,7 @@ def now() -> Instant:
 def elapsed(before: Instant, after: Instant) -> float:
     """Give the seconds between two moments.
 
-    Within a boot nobody can set the clock that counts. Over a reboot the wall
-    clock is all there is, so what comes out may be wrong, and negative.
+    Over a reboot what comes out may be wrong, and negative (decision 0010).
     """
     if before.boot_id == after.boot_id:
         return after.boottime - before.boottime
@@ -65,7 +64,7 @@ def jump(before: Instant, after: Instant) -> str | None:
     """
     elapsed = after.wall - before.wall
     same = elapsed - (after.boottime - before.boottime)
-    # Containers of some kinds have a boot ID each, and the clock of the host.
+    # Another boot ID alone is no other boot (decision 0034).
     if before.boot_id == after.boot_id or abs(same) <= _TOLERANCE_SECONDS:
         real = after.boottime - before.boottime
         excess = same

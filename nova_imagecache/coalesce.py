@@ -16,7 +16,7 @@ class Coalesced(Generic[Result]):
     """A function that runs in one thread at a time, and no more than needed.
 
     Those who come while it runs wait for one more run, and share what that
-    gives: it began after they asked. So nobody waits for more than two.
+    gives: it began after they asked (decision 0038).
     """
 
     def __init__(self, call: Callable[[], Result]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 Connect = Callable[[], Any]
 
 #: Reads a part of a file with the rights of root: its path, an offset and a
-#: length, in bytes. May raise anything. A guest's owner may have put something
-#: else in the place of a disk, so it has to open with O_NOFOLLOW, and to
-#: refuse what is no regular file.
+#: length, in bytes (decision 0052). May raise anything. A guest's owner may
+#: have put something else in the place of a disk, so it has to open with
+#: O_NOFOLLOW, and to refuse what is no regular file.
 ReadAsRoot = Callable[[str, int, int], bytes]
 
 #: Renews the timestamp of the file at a path with the rights of root, without

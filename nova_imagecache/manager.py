@@ -166,8 +166,7 @@ class ImageCacheManager:
         return self._set_aside(name, young=True)
 
     def _set_aside(self, name: str, young: bool = False) -> str | None:
-        # What cache_image makes is made under the lock, and who makes a disk
-        # from what it gave finds the file again that is fetched anew.
+        # For cache_image alone without the floor (decision 0003).
         return pipeline.Pass(
             read_settings(self._conf),
             clock=self._clock,

@@ -61,7 +61,7 @@ _LEFTOVER_PATTERNS = (
     re.compile(r'\.(?P<base>.+)\.[A-Za-z0-9]{6}(\.part|\.converted)*'),
 )
 
-# When it was moved there, in seconds since the epoch.
+# When it was moved there, in seconds since the epoch (decision 0043).
 _TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
 
 

@@ -3,7 +3,7 @@
 """One incarnation of one base file: where it is, whether it is still there.
 
 Whatever changes a file of the cache, or says something of it that lasts, does
-so in the :meth:`~BaseFile.guard` of that file.
+so in the :meth:`~BaseFile.guard` of that file (decision 0060).
 """
 
 from collections.abc import Callable
@@ -161,15 +161,13 @@ class BaseFile:
     def opened(self) -> Iterator[int]:
         """Open the file for reading, once nobody holds its lock.
 
-        Read without the lock: a long read under the lock would hold up every
-        guest that is started from the image meanwhile.
-
         :raises nova_imagecache.errors.NotNow: somebody does, or it is gone
         :raises OSError: it cannot be opened
         """
         with self.guard():
             # Nobody who takes the lock replaces the file in here.
             fd = identity.open_regular(self.path)
+        # It is read without the lock (decision 0002).
         try:
             yield fd
         finally:

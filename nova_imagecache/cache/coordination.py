@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One reader per cache: who may read the base files, of all who want to.
-
-A cache may be shared, and to read it once is enough for all hosts.
-"""
+"""One reader per cache: who may read the base files, of all who want to."""
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import enum
 from typing import ClassVar
 from typing import Protocol
@@ -33,7 +31,7 @@ class Limit(enum.Enum):
 
 
 class Coordinator(Protocol):
-    """Gives one reader at a time its turn in a cache.
+    """Gives one reader at a time its turn in a cache (decision 0063).
 
     The turn ends with the process that has it, however that ends.
     """
@@ -69,10 +67,11 @@ class Coordinator(Protocol):
 
 # Held by the reader.
 _TURN = 'scrub'
-# Held by whoever waits for the other, so that a long reading gives way.
+# Held by whoever waits for the other (decision 0021).
 _WANTED = 'scrub-wanted'
 
 
+@dataclasses.dataclass(frozen=True)
 class LockFiles:
     """Turns by locks on files in the cache itself, a :class:`Coordinator`.
 
@@ -81,32 +80,29 @@ class LockFiles:
     """
 
     limits: ClassVar[frozenset[Limit]] = frozenset(Limit)
-
-    def __init__(self, layout: layouts.Layout) -> None:
-        """Take no lock yet."""
-        self._layout = layout
+    layout: layouts.Layout
 
     def turn(self) -> contextlib.AbstractContextManager[None]:
         """Be the only one who reads the base files."""
-        return locks.manager_lock(self._layout, _TURN)
+        return locks.manager_lock(self.layout, _TURN)
 
     @contextlib.contextmanager
     def urgent_turn(self, patience: float) -> Iterator[None]:
         """Likewise, but have whoever is at it give way if they can."""
         with contextlib.ExitStack() as stack:
-            with locks.manager_lock(self._layout, _WANTED, patience):
+            with locks.manager_lock(self.layout, _WANTED, patience):
                 stack.enter_context(
-                    locks.manager_lock(self._layout, _TURN, patience)
+                    locks.manager_lock(self.layout, _TURN, patience)
                 )
             yield
 
     def wanted(self) -> bool:
         """Whether somebody waits for an urgent turn."""
-        return locks.manager_lock_held(self._layout, _WANTED)
+        return locks.manager_lock_held(self.layout, _WANTED)
 
     def taken(self) -> bool:
         """Whether somebody reads base files."""
-        return locks.manager_lock_held(self._layout, _TURN)
+        return locks.manager_lock_held(self.layout, _TURN)
 
 
 def coordinator(layout: layouts.Layout) -> Coordinator:

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Directories by handle, so that nothing we do can be led elsewhere.
-
-A path is looked up anew in each call. Whoever can replace a directory in it by
-a symbolic link between two of them has the second one act somewhere else.
-"""
+"""Directories by handle, so that nothing is led elsewhere (decision 0046)."""
 
 from collections.abc import Iterator
 import contextlib
@@ -93,10 +89,8 @@ def _renameat2(
 def rename(source_fd: int, source: str, target_fd: int, target: str) -> None:
     """Rename a file, unless there is one of the new name already.
 
-    On NFS, which cannot do this in one step, it has both names for a moment.
-    Where it may not have two either (as with ``fs.protected_hardlinks``, if
-    it is another user's), a file that appears in just that moment is lost: so
-    hold the lock of the file.
+    Not everywhere can this be done in one step (decision 0047): so hold the
+    lock of the file.
 
     :raises FileExistsError: there is one
     :raises OSError: as renameat2(2)

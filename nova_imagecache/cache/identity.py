@@ -59,8 +59,7 @@ class Incarnation:
     def key(self) -> Key:
         """What identifies the file in records that outlive a mount.
 
-        Without the device: its number changes over a reboot on NFS, btrfs
-        and device mapper, and our records are on the file's own file system.
+        Without the device (decision 0001).
         """
         return (self.inode, self.born, self.generation)
 
@@ -159,6 +158,7 @@ def stat_of(path: str, dir_fd: int | None = None, fresh: bool = False) -> Stat:
     :raises OSError: as statx(2)
     """
     start = _AT_FDCWD if dir_fd is None else dir_fd
+    # Decision 0035.
     flags = _AT_SYMLINK_NOFOLLOW | (_AT_STATX_FORCE_SYNC if fresh else 0)
     buffer = _statx(start, os.fsencode(path), flags)
     seen = _stat(buffer, None)

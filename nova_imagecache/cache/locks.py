@@ -40,8 +40,7 @@ def _lock(
     file = os.path.join(path, (prefix or '') + name)
     with contextlib.ExitStack() as stack:
         try:
-            # The two halves of lockutils.lock(), which keeps the second one
-            # to itself when that is held by somebody else.
+            # The two halves of lockutils.lock(), one by one (decision 0033).
             stack.enter_context(
                 lockutils.internal_lock(
                     os.path.realpath(file) if own else name,
@@ -74,8 +73,7 @@ def _acquire(
     """Take the half of a lock that other processes see.
 
     The caller holds the other half. fasteners leaves the file open when it
-    does not get the lock, and whoever closes it later drops the lock that
-    somebody in this process has by then. So it is closed here.
+    does not get the lock, so it is closed here.
 
     :returns: None if somebody else has it
     """
@@ -176,8 +174,8 @@ _FLOCK = struct.Struct('@hhqqi')
 def manager_lock_held(layout: layouts.Layout, name: str) -> bool:
     """Ask for a lock between managers without taking it.
 
-    To take it for a moment would make somebody fail who tries meanwhile; and
-    to close the file would give up a lock that this process holds.
+    Taking it would make others fail (decision 0021), and closing the file
+    would give up a lock that this process holds.
     """
     with contextlib.ExitStack() as stack:
         # In this process somebody may hold it. Then it is not to be opened.

@@ -2,8 +2,7 @@
 
 """Pins: base files that an operator wants to keep, used or not.
 
-The name of a record is the pin. What is in it is for people, so a pin whose
-record is damaged holds all the same.
+The name of a record is the pin (decision 0049).
 """
 
 import dataclasses

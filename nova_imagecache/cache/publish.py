@@ -45,13 +45,13 @@ def rename(source: str, target: str) -> None:
 def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
     """Write a small file that is yet to get its place.
 
-    :param temporary: a directory on the same file system, made when missing.
-        What a crash leaves in there is nobody's.
+    :param temporary: a directory on the same file system, made when missing
     :returns: puts it in the place of a path: complete, or not at all
     :raises OSError: it was not published; what was there before, if
         anything, still is
     """
     os.makedirs(temporary, exist_ok=True)
+    # Not beside what it becomes (decision 0058).
     fd, scratch = tempfile.mkstemp(dir=temporary)
     try:
         with os.fdopen(fd, 'wb') as file:

@@ -64,8 +64,8 @@ def in_use(path: str) -> bool:
 def fence(path: str, dir_fd: int | None = None) -> Iterator[None]:
     """Keep every QEMU from opening an image, provided none has it open.
 
-    One that tries meanwhile fails and does not try again, so this is for the
-    moment in which a file is moved away, and never for reading it.
+    This is for the moment in which a file is moved away or deleted, and never
+    for reading it (decision 0030).
 
     Where there are no such locks, QEMU has none either, and none is kept out.
 

@@ -10,8 +10,8 @@ A record is one JSON object on one line, and what it describes, if anything::
 
 where the outer ``sha256`` is that of ``sealed``, serialised with sorted keys
 and without white space. So the line can be read, and believed, without the
-payload. The digests tell a torn or altered record from a sound one; they are
-no protection against anybody.
+payload (decision 0014). The digests tell a torn or altered record from a sound
+one; they are no protection against anybody.
 """
 
 import contextlib
@@ -161,6 +161,7 @@ class Format(Generic[Body]):
     def _parse(self, line: bytes) -> _Sealed:
         """Check the line of a record, and give what it seals."""
         try:
+            # JSON is left to the standard library (decision 0062).
             record = msgspec.convert(json.loads(line), _Record)
         except (ValueError, RecursionError):
             raise errors.Damaged('it is not a record of ours') from None

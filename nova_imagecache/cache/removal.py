@@ -35,8 +35,7 @@ _TEMPORARY = (names.OWN_DIRECTORY, 'tmp')
 # Nothing of ours stays unpublished for so long.
 _STALE_SECONDS = 3600
 
-# Locks that are held together. To ask once more takes a look at each
-# directory, and each lock takes a file descriptor.
+# Locks that are held together (decision 0045).
 _BATCH = 128
 
 #: Asked, with the locks of these files held, for reasons to keep some of them.
@@ -108,6 +107,7 @@ def remove(
         with directories.opened(layout.base, follow=True) as base_fd:
             _check(base_fd, file)
             if file.kind.is_base:
+                # Decision 0042.
                 trash.move_in(file, base_fd, now)
             else:
                 os.unlink(file.name, dir_fd=base_fd)
@@ -144,8 +144,7 @@ def put_back(file: base_file.BaseFile) -> base_file.BaseFile:
 def _check(base_fd: int, file: base_file.BaseFile) -> None:
     """Make sure that this is the file that was judged, and untouched.
 
-    The last thing that is looked at: asking takes time, in which Nova may
-    have touched the file.
+    The last thing that is looked at (decision 0031).
 
     :raises nova_imagecache.errors.NotNow: it is not
     """

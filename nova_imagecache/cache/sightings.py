@@ -32,6 +32,7 @@ class Sighting:
     key: identity.Key
     last_used: float | None
     modified: int
+    # Not in a ledger, which comes later (decision 0009).
     seen: clocks.Instant
     image: str | None
     digested: bool
@@ -54,10 +55,7 @@ class History:
 
 
 def _known_ahead(file: base_file.BaseFile, sighting: Sighting | None) -> bool:
-    """Whether a pass has counted an mtime in the future as a use already.
-
-    One that was not in the future then is a use: the clock has gone back.
-    """
+    """Whether a pass has counted an mtime in the future as a use already."""
     return bool(
         sighting and sighting.ahead and sighting.modified == file.stat.modified
     )
@@ -68,12 +66,12 @@ def last_use(
 ) -> float:
     """Say when a file was last used, as far as it is known.
 
-    The later one of mtime and memory. An mtime in the future says only that
-    somebody touched the file since it was last seen.
+    The later one of mtime and memory.
     """
     modified = file.stat.modified / 10**9
     remembered = sighting.last_used if sighting else None
     if modified > now:
+        # Decision 0056.
         modified = 0.0 if _known_ahead(file, sighting) else now
     if remembered is None or remembered > now:
         # The clock has been set back since; start counting again.

@@ -154,14 +154,14 @@ def remember(
         except errors.Damaged as error:
             records.set_aside(layout.state, error)
             state = State()
-            # Any of them may have been used a moment ago.
+            # Any may have been used a moment ago (decision 0057).
             used = {file.name for file in files}
         last_pass = state.last_passes.get(host)
         jumped = last_pass is not None and clocks.jump(last_pass, now)
         if jumped:
-            # How old they are is not known any more, so they age from here.
+            # They age from here (decision 0034).
             used = {file.name for file in files}
-        # What could not be looked at in this pass may be there in the next.
+        # What cannot be looked at is not gone (decision 0054).
         sighted = {
             name: sighting
             for name, sighting in state.files.items()

@@ -4,8 +4,7 @@
 
 A base file ``F`` is in there as ``F.<8 hex digits>``, which are the time when
 it was moved there, in seconds since the epoch. What is known of its content is
-beside it, as ``F.<8 hex digits>.sha1`` and ``.ledger``. Nothing has to be
-written first, so a full disk keeps nothing from being removed.
+beside it, as ``F.<8 hex digits>.sha1`` and ``.ledger``.
 
 Whoever changes what is in the trash under a name holds the lock of the base
 file of that name.
@@ -156,8 +155,7 @@ def move_in(file: base_file.BaseFile, base_fd: int, now: float) -> str:
     """Move a base file to the trash.
 
     The caller holds its lock, and has checked that it may go. What is known
-    of it gets a second name first and loses the first one last, so a crash in
-    between loses nothing.
+    of it has two names for a moment (decision 0044).
 
     :param base_fd: handle of the cache directory
     :param now: seconds since the epoch
@@ -204,8 +202,7 @@ def move_out(file: base_file.BaseFile) -> base_file.BaseFile:
     back = dataclasses.replace(file, name=file.original, trashed=False)
     with _opened(file.layout) as (base_fd, fd):
         file.same(fd)
-        # What is known is of no use without the file, but does no harm; the
-        # file without it would count as one that has lost it.
+        # As in move_in, but not onto what is known of another file.
         taken = os.path.lexists(back.path)
         moves = [
             (source, target, not taken and _copy(file.layout, source, target))

@@ -60,6 +60,7 @@ def progress_bar(total: int) -> Iterator[readers.Progress]:
 
     Only on a terminal.
     """
+    # Decision 0059.
     with tqdm.tqdm(
         total=total,
         desc='Reading base files',

@@ -80,6 +80,7 @@ def _from(option: str, check: Callable[[str, Any], Any] = _as_is) -> Any:
     :param check: refuses values, or gives them in our own unit
     """
     return dataclasses.field(
+        # Decision 0065.
         default=check(option, _OPTIONS[option].default),
         metadata={'option': option, 'check': check},
     )

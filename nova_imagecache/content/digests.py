@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The digests of blocks.
-
-xxHash is made for this: XXH3-128 is limited by memory and not by the
-processor, which belongs to the guests. It finds decay as well as any other; it
-is no defence against somebody who chooses the bytes, and nothing here is.
-"""
+"""The digests of blocks."""
 
 from collections.abc import Callable
 import functools
@@ -34,6 +29,7 @@ class Hash(Protocol):
         ...
 
 
+# Decision 0015.
 _FACTORIES: dict[str, Callable[[], Hash]] = {
     'xxh3_128': xxhash.xxh3_128,
     'blake2b': functools.partial(hashlib.blake2b, digest_size=32),

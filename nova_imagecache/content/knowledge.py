@@ -91,9 +91,7 @@ def _differs(ledger: ledgers.Ledger, stored: str | None) -> str | None:
 def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
     """Say what the last comparison means.
 
-    The file must have every digest that is known of it. What it had at first
-    counts, although somebody may have stored another checksum since; and a
-    stored checksum counts, although the file may be as it was.
+    The file must have every digest that is known of it (decision 0028).
 
     :param stored: its stored checksum, if it has a valid one
     """
@@ -170,7 +168,8 @@ def recall(file: base_file.BaseFile) -> Knowledge:
     """Read what is known of a file; the file itself is not read.
 
     A ledger that is damaged says nothing of the file, good or bad; the next
-    verification replaces it. What merely cannot be read is never replaced.
+    verification replaces it. What merely cannot be read is never replaced
+    (decision 0029).
     """
     problems = []
     lost = False

@@ -4,7 +4,7 @@
 
 The line of the record is a :class:`Ledger`, and its payload the digests of the
 blocks (:class:`~nova_imagecache.content.blockmap.Blocks`). A pass reads the
-line alone, so what it keeps in memory does not grow with the size of images.
+line alone (decision 0014).
 """
 
 from collections.abc import Iterable
@@ -66,9 +66,8 @@ class Ledger:
     :ivar suspect: whether it was there in an earlier boot and was never
         digested in it: it may have lost in a crash what was not on the disk
         yet. It stays so.
-    :ivar sha1: SHA-1 that the whole file has to have: what its stored
-        checksum said when it was first looked at, or else that of the first
-        uninterrupted reading. It never changes; None if there was neither yet.
+    :ivar sha1: SHA-1 that the whole file has to have (decision 0012); None if
+        there was none yet
     :ivar proven: whether the digests of the blocks are those of a file with
         this SHA-1
     :ivar stored: the stored checksum that it was last compared with
@@ -96,6 +95,7 @@ class Ledger:
     size: int
     algorithm: str
     block_size: int
+    # And no origin of a resized file (decision 0027).
     image: str | None = None
     settled: bool = False
     suspect: bool = False

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""May these bytes be handed out? The one answer to that, for all who ask.
-
-The gate, the fetch path, the trash and the report have it from here.
-"""
+"""May these bytes be handed out? One answer to all (decision 0061)."""
 
 import dataclasses
 import enum

@@ -10,6 +10,7 @@ wait for us. The first reading of the file makes the checksum.
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import os
 import secrets
 
@@ -162,28 +163,21 @@ def _recover(layout: layouts.Layout, name: str) -> bool:
     return False
 
 
+@dataclasses.dataclass(frozen=True)
 class FetchPath:
-    """The fetch path into one cache, out of which disks are made."""
+    """The fetch path into one cache, out of which disks are made.
 
-    def __init__(
-        self,
-        layout: layouts.Layout,
-        set_aside: Callable[[str], str | None],
-        refuse_damaged: bool,
-        as_root: TouchAsRoot | None = None,
-    ) -> None:
-        """Fetch nothing yet.
+    :ivar set_aside: moves a bad base file to the trash if nobody uses it, or
+        says why it stays
+    :ivar refuse_damaged: whether no new disk is made from a base file that is
+        bad and stays
+    :ivar as_root: what the host lends for files that are not its own
+    """
 
-        :param set_aside: moves a bad base file to the trash if nobody uses
-            it, or says why it stays
-        :param refuse_damaged: whether a new disk may not be made from a base
-            file that is bad and stays
-        :param as_root: what the host lends for files that are not its own
-        """
-        self._layout = layout
-        self._set_aside = set_aside
-        self._refuse_damaged = refuse_damaged
-        self._as_root = as_root
+    layout: layouts.Layout
+    set_aside: Callable[[str], str | None]
+    refuse_damaged: bool
+    as_root: TouchAsRoot | None = None
 
     def cache_image(
         self,
@@ -203,22 +197,22 @@ class FetchPath:
             raise ValueError(f'{name!r} is not the name of a base file')
         if resize_to is not None and kind is not names.Kind.ORIGINAL:
             raise ValueError(f'{name!r} is no original, so it is not resized')
-        prepare(self._layout, name)
+        prepare(self.layout, name)
         # A guest whose disk is there is started, whatever that reads.
         new = overlay is None or not os.path.lexists(overlay)
-        refuse = new and self._refuse_damaged
+        refuse = new and self.refuse_damaged
         with self._secured(name, refuse):
             self._ensure_fetched(name, fetch, disk_format)
             if resize_to is None and overlay is not None:
                 self._ensure_overlay(name, overlay, size)
         if resize_to is None:
-            return self._layout.file(name)
+            return self.layout.file(name)
         resized = f'{name}_{resize_to}'
         with self._secured(resized, refuse):
             self._ensure_resized(name, resized, resize_to)
             if overlay is not None:
                 self._ensure_overlay(resized, overlay, size)
-        return self._layout.file(resized)
+        return self.layout.file(resized)
 
     @contextlib.contextmanager
     def _secured(self, name: str, refuse: bool) -> Iterator[None]:
@@ -232,8 +226,8 @@ class FetchPath:
         """
         why = None
         for attempts_left in reversed(range(_ATTEMPTS + 1)):
-            with locks.nova_lock(self._layout, name, blocking=True):
-                answer = soundness.ask(self._layout, name)
+            with locks.nova_lock(self.layout, name, blocking=True):
+                answer = soundness.ask(self.layout, name)
                 if not answer.is_bad or not refuse:
                     if answer.is_bad:
                         LOG.error(
@@ -245,7 +239,7 @@ class FetchPath:
                     return
                 if not attempts_left:
                     raise _refused(name, answer, why)
-            why = self._set_aside(name)
+            why = self.set_aside(name)
             if why is None:
                 LOG.warning(
                     'Base file %(name)s is %(damage)s. Nobody uses it, so it '
@@ -255,14 +249,14 @@ class FetchPath:
 
     def _is_there(self, name: str) -> bool:
         # What may not be handed out is behind us.
-        return is_there(self._layout, name, self._as_root, refuse=False)
+        return is_there(self.layout, name, self.as_root, refuse=False)
 
     def _ensure_fetched(
         self, name: str, fetch: Fetch, disk_format: str | None
     ) -> None:
         if self._is_there(name):
             return
-        with _staged(self._layout.file(name)) as staged:
+        with _staged(self.layout.file(name)) as staged:
             fetch(staged)
             if not os.path.lexists(staged):
                 raise errors.FetchFailed(f'fetch wrote no file at {staged}')
@@ -273,10 +267,10 @@ class FetchPath:
     def _ensure_resized(self, original: str, name: str, size: int) -> None:
         if self._is_there(name):
             return
-        source = self._layout.file(original)
+        source = self.layout.file(original)
         image = images.inspect(source)
         _check_size(image, size)
-        with _staged(self._layout.file(name)) as staged:
+        with _staged(self.layout.file(name)) as staged:
             images.copy_resized(source, staged, image, size)
 
     def _ensure_overlay(
@@ -285,7 +279,7 @@ class FetchPath:
         overlay = os.path.abspath(overlay)
         if os.path.lexists(overlay):
             return
-        path = self._layout.file(name)
+        path = self.layout.file(name)
         image = _inspect(path, names.kind_of(name), None)
         _check_size(image, size)
         try:

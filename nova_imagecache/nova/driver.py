@@ -81,7 +81,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         self._gate.check(name, image_id)
         return self.image_cache_manager.precache(context, image_id)
 
-    # Nova makes swap, kernel and ramdisk anew in these.
+    # Nova makes swap, kernel and ramdisk anew in these (decision 0037).
     finish_migration = _with_open_gate('finish_migration')
     _hard_reboot = _with_open_gate('_hard_reboot')
 

@@ -28,10 +28,9 @@ _OPEN = contextvars.ContextVar('imagecache_gate_open', default=False)
 class DamagedBaseFile(exception.NovaException):
     """No disk is made from a base file that is known to be bad.
 
-    Nothing that the compute manager knows, so it has the scheduler try another
-    host (``_build_and_run_instance`` in nova/compute/manager.py). Its text is
-    the fault that the user sees, so it says nothing of this host or of others'
-    guests.
+    Nothing that the compute manager knows (``_build_and_run_instance`` in
+    nova/compute/manager.py), and its text says nothing of this host or of
+    others' guests (decision 0036).
     """
 
     msg_fmt = (
@@ -46,15 +45,14 @@ class Gate:
     def __init__(self, images: manager.ImageCacheManager) -> None:
         """Look at nothing yet."""
         self._images = images
-        # Many builds of one image come at once.
+        # Many builds of one image come at once (decision 0038).
         self._attempts: dict[str, coalesce.Coalesced[str | None]] = {}
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Let everything through, as the guest was there before.
 
-        Some of its disks may not be: Nova makes swap, kernel and ramdisk anew
-        where a guest arrives.
+        Some of its disks may not be (decision 0037).
         """
         token = _OPEN.set(True)
         try:
@@ -124,8 +122,7 @@ class Gate:
                 functools.partial(self._images.set_aside, name)
             ),
         )()
-        # What is there may be another file by now, whatever kept the one that
-        # was judged.
+        # It may be another file by now, whatever kept the one that was judged.
         answer = self._images.soundness_of(name)
         if answer.is_bad:
             LOG.error(
@@ -158,8 +155,7 @@ def _reads_base(kind: Any, arguments: dict[str, Any]) -> bool:
 def _behind(gate: Gate, kind: Any) -> Any:
     """Give a kind of image whose ``cache`` asks the gate first.
 
-    Disks, kernels and ramdisks are made by ``Image.cache`` of
-    nova/virt/libvirt/imagebackend.py, whoever wants them.
+    It is ``Image.cache`` of nova/virt/libvirt/imagebackend.py (decision 0036).
     """
 
     class Image(kind):

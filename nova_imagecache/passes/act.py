@@ -120,9 +120,7 @@ class Actor:
     ) -> decide.Decision:
         """Put a file back into the cache; give what became of the decision.
 
-        One that is known to be bad was set aside for somebody who is fetching
-        it anew, perhaps. That guest is in the list of instances by then, but
-        none of its disks reads the file.
+        One that is known to be bad may wait for its fetch (decision 0039).
         """
         name = decision.file.original
         answer = soundness.of(decision.file)

@@ -4,8 +4,8 @@
 
 No clock, no I/O, no CONF in here: it is what ``--dry-run`` prints.
 
-A file goes only if no reason keeps it. The reasons are one list, and the first
-one that applies is told.
+A file goes only if no reason keeps it, and the first one that applies is told
+(decision 0066).
 """
 
 from collections.abc import Iterator
@@ -26,10 +26,9 @@ from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
 
-#: Seconds for which every unused file is kept, whatever the options say.
-#: Nova touches a base file and makes the overlay a moment later, and it holds
-#: no lock in between (``Qcow2.create_image`` in
-#: nova/virt/libvirt/imagebackend.py).
+#: Seconds for which every unused file is kept, whatever the options say
+#: (decision 0003): for ``Qcow2.create_image`` in
+#: nova/virt/libvirt/imagebackend.py, and its like.
 FLOOR_SECONDS = 600
 
 
@@ -248,8 +247,7 @@ def _reasons_to_keep(
 ) -> Iterator[tuple[str, Action]]:
     """Give all reasons to keep a file, those first that count most.
 
-    A file in the trash comes back on one witness's word, also where others
-    are blind.
+    A file in the trash comes back on one witness's word (decision 0042).
     """
     trashed = case.file.trashed
     back = Action.PUT_BACK if trashed else Action.KEEP
@@ -379,8 +377,8 @@ def decide(facts: Facts, settings: Settings) -> Decisions:
     if relieved:
         ago = clocks.elapsed(relieved, facts.now)
         if 0 <= ago < FLOOR_SECONDS:
-            # Some file systems free late, so the disk may be less full than
-            # it looks. What is in the trash goes in any case.
+            # The disk may be less full than it looks (decision 0048). What is
+            # in the trash goes in any case.
             plan = dataclasses.replace(plan, names=plan.names - facts.present)
     return Decisions(
         _hasten(decisions.files, plan.names, Action.REMOVE),

@@ -26,6 +26,7 @@ def _recall_state(
     try:
         state = states.load(layout)
     except errors.Damaged as error:
+        # Decision 0057.
         return states.State(), [
             f'{layout.state} is damaged ({error}), so when files '
             'were used last is not known'

@@ -110,7 +110,7 @@ class Pass:
         return self._finish(facts, self._actor(facts).act(decisions))
 
     def _prepare(self, facts: decide.Facts) -> decide.Facts:
-        """Make what is needed for a removal while there is space for it.
+        """Make what a removal needs while there is space (decision 0041).
 
         And compare our clock with that of the storage, which may be another:
         it is the one that dates files, for all hosts. Where that cannot be

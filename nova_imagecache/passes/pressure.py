@@ -3,7 +3,7 @@
 """What goes early because the disk is full: pure functions.
 
 The set is planned once, from the bytes that files take on the disk, and not
-from what becomes free: file systems free late, and reflinked files nothing.
+from what becomes free (decision 0048).
 """
 
 from collections.abc import Iterable

@@ -2,8 +2,7 @@
 
 """The reading process, as the manager starts and ends it.
 
-All periodic tasks of a compute service share one thread, and under eventlet
-everything does, so nothing here waits for anything.
+Files are read in a process, and nothing here waits for that (decision 0016).
 """
 
 import contextlib
@@ -26,9 +25,8 @@ from nova_imagecache.scrub import schedule
 
 LOG = logging.getLogger(__name__)
 
-# setsid(1) of util-linux forks, and its child is init's to reap: a process
-# that ends between two passes is no zombie until the next. -P: the current
-# directory of the service is no place to find modules in.
+# setsid(1) of util-linux forks; its child is init's to reap (decision 0017).
+# -P: the current directory of the service is no place to find modules in.
 _COMMAND = ('setsid', '--fork')
 _PROGRAM = ('-P', '-m', 'nova_imagecache', 'scrub', '--parent')
 
@@ -46,10 +44,7 @@ _scrubs: 'weakref.WeakSet[Scrub]' = weakref.WeakSet()
 
 
 def _let_go() -> None:
-    """Close the pipes in a process that the host has forked.
-
-    They would keep a scrub at work when the host itself has ended.
-    """
+    """Close the pipes in a process that the host forked (decision 0018)."""
     for scrub in list(_scrubs):
         scrub.stop()
 
@@ -60,7 +55,7 @@ os.register_at_fork(after_in_child=_let_go)
 def _adopts_orphans() -> bool:
     """Whether this process gets the children of its children to reap.
 
-    The first process of a container does; then there is no point in setsid.
+    There is no point in setsid then (decision 0017).
     """
     answer = ctypes.c_int(0)
     ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
@@ -85,8 +80,7 @@ class Scrub:
 
     It is told apart by the lock that it holds, not by a process ID: it may be
     in another container. It has the settings from a pipe, and ends when that
-    is closed. However this process ends, even by ``os._exit`` as nova-compute
-    does, the kernel closes it.
+    is closed.
     """
 
     def __init__(self, clock: clocks.Clock = clocks.now) -> None:

@@ -17,15 +17,13 @@ _MOST_UNREADABLE = 3
 
 
 class Aim(enum.Enum):
-    """What a reading of a file is for.
+    """What a reading of a file is for (decision 0011).
 
-    LEARN: its digests are not all known. They are noted, and can be noted in
-    several goes.
+    LEARN: its digests are not all known.
 
     CHECK: its digests say what it should hold.
 
-    PROVE: its digests are lost, or are those of a file that is corrupt. Only
-    the SHA-1 of the whole file can tell, which takes one go.
+    PROVE: its digests say nothing, and only its SHA-1 can tell.
     """
 
     LEARN = enum.auto()

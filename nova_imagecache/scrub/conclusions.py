@@ -82,8 +82,7 @@ def conclude(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
 def _settle(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
     """Find out whether it is sure that nobody writes to the file.
 
-    Each start of a guest touches its base file, so times that moved are no
-    proof of a write. Reading again gives one: the same twice is sure.
+    Times that moved are no proof of a write (decision 0013).
     """
     compared = reading.comparison
     if ledger.size != reading.size:
@@ -98,7 +97,6 @@ def _settle(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
     else:
         unread = ledgers.Damage.UNREADABLE in compared.bad.values()
         settled = not (compared.changed or unread) or reading.vouched
-        # By somebody who wrote to it, or by itself: nobody can tell.
         doubtful = compared.changed
     suspect = ledger.suspect or (doubtful and not reading.vouched)
     return dataclasses.replace(ledger, settled=settled, suspect=suspect)

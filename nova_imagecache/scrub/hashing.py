@@ -31,8 +31,7 @@ class BlockReading:
 class WholeFile:
     """The SHA-1 of a whole file, as sha1sum gives it, holes and all.
 
-    What has been added so far cannot be saved (hashlib has no way), so it
-    takes one reading from start to end.
+    It takes one reading from start to end (decision 0011).
     """
 
     def __init__(self) -> None:

@@ -15,14 +15,13 @@ LARGE_PIECE = 4 * 1024 * 1024
 # What was not used for so long is lost: after a pause there is no burst.
 _CREDIT_SECONDS = 0.1
 
-# A read that takes much longer than the quickest one, or than any does on a
-# disk that nobody else uses, says that this one is busy. As the scanner of
-# MinIO, wait in proportion (cmd/data-scanner.go, dynamicSleeper).
+# A read that is slower than these says that a disk is busy (decision 0023).
+# As the scanner of MinIO, wait in proportion (cmd/data-scanner.go,
+# dynamicSleeper).
 _YIELD_FACTOR = 10
 _YIELD_LIMIT_SECONDS = 10.0
 _QUIET_FACTOR = 2
 _QUIET_LIMIT_SECONDS = 0.03
-# The quickest read is forgotten in time: by a hundredth with each.
 _FORGET_FACTOR = 1.01
 
 #: Waits for so many seconds, or until we are told to stop.

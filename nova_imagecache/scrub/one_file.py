@@ -2,10 +2,8 @@
 
 """Scrubbing one base file: reading it and comparing it with its ledger.
 
-The file is read without its lock: a long read under the lock would hold up
-every guest that is started from the image meanwhile. The lock is taken before,
-for a moment, because whoever still writes the file holds it, and to publish,
-if the file is still the one that was read.
+The file is read without its lock, which is taken before, for a moment, and to
+publish (decision 0002).
 """
 
 from collections.abc import Callable
@@ -82,7 +80,7 @@ class _Scrub:
     def run(self) -> knowledge.Finding:
         known = self._keeper.known
         if known.blind and not known.digests:
-            # To make a checksum now could make damage the baseline.
+            # A checksum made now could be one of damage (decision 0029).
             return known.finding.postponed(
                 'what is known of it cannot be read', problem=True
             )

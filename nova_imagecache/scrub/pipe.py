@@ -2,10 +2,8 @@
 
 """The pipe from the manager to the reading process: both of its ends.
 
-The settings go through it on one line, as the options of the service may come
-from files, from its command line and from defaults of its own. After that
-nothing does: the reading process ends when the pipe is closed, and however
-the service ends, the kernel closes it.
+The settings go through it on one line, and after that nothing does: the
+reading process ends when the pipe is closed (decision 0018).
 """
 
 import contextlib

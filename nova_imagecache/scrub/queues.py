@@ -62,7 +62,7 @@ def job_of(
 class Queue:
     """The base files of a cache that are due, the most urgent first.
 
-    Each comes once: with an interval of 0, all are due all the time.
+    Each comes once (decision 0022).
 
     :ivar items: those that are left
     :ivar next: the file that is due next, where none is due now

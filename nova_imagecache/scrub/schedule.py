@@ -156,6 +156,7 @@ def due_in(
     """
     ledger = entry.known.ledger
     lot = 0.0
+    # Also where that was the first reading (decision 0007).
     last = ledger.read if ledger else None
     if host is not None:
         last_wall = last.wall if last else None
@@ -185,6 +186,7 @@ def due_in(
             # and none to hurry, as that goes for the whole cache.
             due, grace = 0.0, interval
         else:
+            # Never before the interval has passed (decision 0008).
             due = interval * (1 + lot * _SPREAD) - since
     return Item(entry.name, entry.size, due, due + grace, age)
 
@@ -260,6 +262,7 @@ def coverage(
             item.size
             for item in items
             if item.age is not None
+            # Until it is overdue (decision 0008).
             and (not interval or item.age <= interval or item.deadline > 0)
         ),
         oldest=max(ages, default=None),

@@ -96,7 +96,7 @@ class Scrubber:
         if not os.path.isdir(self._layout.base):
             raise errors.Error(f'there is no cache at {self._layout.base}')
         with self._coordinator.turn():
-            # What is read and cannot be kept is read for nothing.
+            # Before anything is read (decision 0019).
             activities.save(self._layout, self.activity)
             try:
                 yield from self._scrub()
@@ -160,7 +160,7 @@ class Scrubber:
         )
 
     def _set_rate(self) -> None:
-        """Read as fast as it takes now to be through in time."""
+        """Read as fast as it takes now to be in time (decision 0022)."""
         rate = self._queue.rate(self._read - self._before)
         self._means.limiter.rate = rate
         self._update(rate=rate)

@@ -218,8 +218,8 @@ def file_names(reference: str) -> frozenset[str]:
 
     The last path component only: containers and other hosts see other paths.
     With a colon in it, what follows as well, as in ``file:name``. A ``json:``
-    reference may mean any string in it, and any word: QEMU reads more than
-    JSON, strings in single quotes for one (qobject/json-lexer.c).
+    reference may mean any string in it, and any word (decision 0053): QEMU
+    reads strings in single quotes, for one (qobject/json-lexer.c).
     """
     references = [reference]
     if reference.startswith('json:'):

@@ -91,6 +91,7 @@ def _is_copied(domain: ElementTree.Element) -> bool:
 
 
 def _images(domain: ElementTree.Element) -> frozenset[str]:
+    # Decision 0040.
     if _is_copied(domain):
         return frozenset()
     return frozenset(

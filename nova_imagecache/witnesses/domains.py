@@ -4,6 +4,7 @@
 
 from collections.abc import Collection
 from collections.abc import Iterable
+import dataclasses
 
 from nova_imagecache import names
 from nova_imagecache.witnesses import domain_xml
@@ -47,39 +48,31 @@ class _Index:
         return self._images.get(names.fingerprint(base_file))
 
 
+@dataclasses.dataclass(frozen=True)
 class DomainWitness:
     """Who uses what, according to libvirt.
 
     It sees the disks of guests wherever they are, and those of guests that
     are defined and not running. Of these it knows the image, but not the
     chain.
+
+    :ivar uri: of the libvirt of this host
+    :ivar host: name of this host, as in its options
+    :ivar connection: the host's own; without one, a process opens the URI
     """
 
-    def __init__(
-        self,
-        uri: str,
-        host: str,
-        connection: libvirt_connection.HostConnection | None = None,
-    ) -> None:
-        """Ask nothing yet.
-
-        :param uri: of the libvirt of this host
-        :param host: name of this host, as in its options
-        :param connection: the host's own; without one, a process opens the
-            URI
-        """
-        self._uri = uri
-        self._host = host
-        self._connection = connection
+    uri: str
+    host: str
+    connection: libvirt_connection.HostConnection | None = None
 
     def look(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Ask libvirt who needs these files."""
         # A broad net, as the connection and what it raises are the host's.
         try:
             answer = self._ask()
-            libvirt_connection.check_host(answer, self._host)
+            libvirt_connection.check_host(answer, self.host)
         except Exception as error:
-            failure = f'libvirt at {self._uri}: {_one_line(error)}'
+            failure = f'libvirt at {self.uri}: {_one_line(error)}'
             return testimonies.Testimony(failures=(failure,))
         index = _Index(answer.domains)
         users = {name: index.users(name) for name in base_files}
@@ -99,6 +92,6 @@ class DomainWitness:
         return testimonies.Testimony()
 
     def _ask(self) -> libvirt_connection.Answer:
-        if self._connection is None:
-            return libvirt_connection.ask(self._uri)
-        return self._connection.ask()
+        if self.connection is None:
+            return libvirt_connection.ask(self.uri)
+        return self.connection.ask()

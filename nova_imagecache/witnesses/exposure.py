@@ -16,8 +16,8 @@ from nova_imagecache.witnesses import disk_header
 from nova_imagecache.witnesses import qcow2_map
 
 # Extents that are looked at for one base file, shared by the disks over it, of
-# which each has some; and layers of one disk. What is beyond that is unknown:
-# nobody reads such a list, and a pass has to end.
+# which each has some; and layers of one disk. What is beyond that is unknown
+# (decision 0026), and nobody would read such a list.
 _MOST_EXTENTS = 50000
 _EXTENTS_EACH = 256
 _MOST_LAYERS = 32

@@ -43,6 +43,7 @@ class ImageLockWitness:
                 # What has gone, or is no file, is nobody's.
                 if error.errno in (errno.ENOENT, errno.EINVAL):
                     continue
+                # It counts as held, and holds back no other (decision 0030).
                 held.add(name)
                 notes.append(
                     f'whether a QEMU has {names.printable(name)} open cannot '

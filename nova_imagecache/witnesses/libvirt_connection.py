@@ -3,9 +3,7 @@
 """How libvirt is asked for the domains of this host.
 
 Through the connection of the host, or else by a process of its own, which
-this module is as a program. A call into a libvirt that hangs cannot be
-interrupted, but a process can be ended; and libvirt stays out of the memory
-of whoever asks.
+this module is as a program (decision 0050).
 """
 
 from collections.abc import Callable
@@ -132,8 +130,8 @@ def read_answer(connection: Any) -> Answer:
 def check_host(answer: Answer, host: str) -> None:
     """See that this is the libvirt that has the guests of this host.
 
-    The one of a session has those of one user; an empty URI means it to all
-    but root, and it answers that there are none.
+    The one of a session has those of one user (decision 0051); an empty URI
+    means it to all but root.
 
     :param host: what the host is called in its options
     :raises NoAnswer: it is another one
@@ -160,8 +158,8 @@ class HostConnection:
     """The connection that a host lends.
 
     Keep it from pass to pass: it remembers a question that hangs, and asks no
-    second one meanwhile. Each would keep a thread of the host for good. Any
-    thread may ask; one question is asked at a time, and answers all who wait.
+    second one meanwhile. Any thread may ask; one question is asked at a time,
+    and answers all who wait.
     """
 
     def __init__(self, connect: Callable[[], Any]) -> None:

@@ -25,9 +25,8 @@ _ROUNDS = 10
 _FRESH_SECONDS = 60
 _HEADER_SIZE = 4096
 
-# As long as a directory may change without its times moving: a tick of the
-# kernel before Linux 6.13, and a second or two on some network file systems,
-# by whose clock they are. That may be a minute behind ours.
+# As long as a directory may change without its times moving (decision 0032): a
+# second or two, by a clock that may be a minute behind ours.
 _TICK_NANOSECONDS = 62 * 10**9
 
 _DISK_INFO = 'disk.info'
@@ -63,8 +62,7 @@ def _stamp(directory: str) -> _Stamp:
 def _declared_raw(directory: str, name: str) -> bool:
     """Whether Nova has noted that it opens this disk as a raw one.
 
-    See ``write_to_disk_info_file`` in nova/virt/libvirt/imagebackend.py. The
-    guest owns every byte of such a disk, so a header in it is no promise.
+    See ``write_to_disk_info_file`` in nova/virt/libvirt/imagebackend.py.
     """
     try:
         fd = identity.open_regular(os.path.join(directory, _DISK_INFO))
@@ -96,7 +94,7 @@ def _read_as_root(
 
     def pread(length: int, offset: int) -> bytes:
         data = read(path, offset, length)
-        # What is cut short would pass for a disk that needs no other file.
+        # What is cut short would pass for a raw disk (decision 0052).
         if len(data) < min(length, status.st_size - offset):
             raise ValueError('it got less than is there')
         return data
@@ -170,8 +168,8 @@ class OverlayWitness:
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Scan the directories that have changed since.
 
-        And the disks that may just have been in the making: qemu-img writes
-        the name of the backing file last, and in place.
+        And the disks that may just have been in the making (decision 0031):
+        qemu-img writes the name of the backing file in place.
         """
         fresh, self._fresh = self._fresh, set()
         recent, self._recent = self._recent, set()
@@ -204,12 +202,9 @@ class OverlayWitness:
         return self._disks.chains(base_file)
 
     def _scan(self, pending: list[str]) -> None:
-        """Read directories until none has changed since it was read.
-
-        A directory that is renamed, as Nova does for a resize, between the
-        listing of its parent and its own is in neither.
-        """
+        """Read directories until none has changed since it was read."""
         missing: set[str] = set()
+        # Decision 0006.
         for _round in range(_ROUNDS):
             while pending:
                 pending += self._read_directory(pending.pop())
@@ -280,11 +275,9 @@ class OverlayWitness:
         return found
 
     def _may_follow(self, link: str) -> bool:
-        """Judge a link to a directory.
+        """Judge a link to a directory (decision 0053).
 
-        A guest's directory may be on another disk. A link to somewhere in
-        here leads to nothing new; any other may lead to all the files there
-        are.
+        A link to somewhere in here leads to nothing new.
         """
         root = os.path.realpath(self._layout.instances)
         target = os.path.realpath(link)
@@ -301,8 +294,8 @@ class OverlayWitness:
             if entry.is_file() or entry.is_symlink():
                 self._note_disk(directory, entry)
         except FileNotFoundError:
-            # Gone, so the directory is read again; but what a dangling link
-            # points to may be on a disk that is not mounted.
+            # Gone, so the directory is read again; but a link that points to
+            # nothing is a failure (decision 0005).
             if os.path.islink(entry.path):
                 self._fail(entry.path, 'it points to nothing')
             else:
@@ -310,15 +303,14 @@ class OverlayWitness:
         except OSError as error:
             self._fail(entry.path, error.strerror)
         except disk_header.MalformedHeader as error:
+            # Decision 0004.
             if not _declared_raw(directory, entry.name):
                 self._fail(entry.path, f'its header is damaged: {error}')
 
     def _read_cached(self, directory: str, entry: os.DirEntry[str]) -> None:
         """Read a file in the cache, which may be part of a chain itself.
 
-        Nova refuses images with a backing file, so none is expected of a
-        base file, and one that cannot be read is no reason to distrust the
-        guests' disks.
+        A base file that cannot be read is noted only (decision 0005).
         """
         kind = names.kind_of(entry.name)
         if kind is names.Kind.OTHER:

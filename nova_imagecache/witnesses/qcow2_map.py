@@ -2,8 +2,8 @@
 
 """Which parts of a qcow2 disk are its own, and which are its backing file's.
 
-Read from the tables in the file, as docs/interop/qcow2.txt in QEMU has them.
-qemu-img map would open every file that a header names.
+Read from the tables in the file, as docs/interop/qcow2.txt in QEMU has them,
+and not by ``qemu-img map`` (decision 0026).
 """
 
 from collections.abc import Iterator
