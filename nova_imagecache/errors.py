@@ -12,6 +12,7 @@
     |   |-- Written         it was written to while it was read
     |   |-- Stopped         we were told to stop reading
     |   `-- Blind           what is known of it cannot be read
+    |       `-- Newer       a record of ours is made by a newer release
     |-- KnownDamage         what is bad gets no checksum, and no disk over it
     |-- Damaged             a record of ours is not what we wrote
     |-- ImageRefused        an image that must not get into the cache
@@ -54,6 +55,10 @@ class Blind(NotNow):
     """What is known of the file cannot be read, so nothing is compared."""
 
 
+class Newer(Blind):
+    """A record is made by a newer release, and is not ours to touch."""
+
+
 class KnownDamage(Error):
     """The file is known to be bad.
 
@@ -62,7 +67,7 @@ class KnownDamage(Error):
 
 
 class Damaged(Error):
-    """A record is truncated, altered, of another kind or of the future."""
+    """A record is truncated, altered or of another kind."""
 
 
 class ImageRefused(Error):

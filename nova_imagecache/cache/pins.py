@@ -65,7 +65,7 @@ def describe(layout: layouts.Layout) -> list[Pin]:
 def _read(layout: layouts.Layout, name: str) -> Pin:
     try:
         record = _FORMAT.load(os.path.join(layout.pins, name))
-    except (errors.Damaged, OSError):
+    except (errors.Damaged, errors.Newer, OSError):
         record = None
     return Pin(name, record.image, record.since) if record else Pin(name)
 

@@ -14,12 +14,15 @@ payload (decision 0014). The digests tell a torn or altered record from a sound
 one; they are no protection against anybody.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import errno
 import hashlib
 import json
 import os
+import re
 from typing import Any
 from typing import Generic
 from typing import TypeVar
@@ -43,6 +46,16 @@ DAMAGED_SUFFIX = '.damaged'
 
 Body = TypeVar('Body')
 T = TypeVar('T')
+Values = dict[str, Any]
+
+#: Makes the body of a record one of the next version: a pure function.
+Convert = Callable[[Values], Values]
+
+# Whatever a later version may be like, its line begins so.
+_HEAD = re.compile(
+    rb'\{"kind": "(?P<kind>\w+)", "version": (?P<version>[0-9]+)\b'
+)
+_HEAD_SIZE = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +73,7 @@ class _Sealed:
 @dataclasses.dataclass(frozen=True)
 class _Record:
     kind: str
-    version: Any
+    version: int
     sha256: str
     sealed: dict[str, Any]
 
@@ -76,20 +89,22 @@ class Format(Generic[Body]):
 
     :ivar kind: its name, in the record
     :ivar version: of the body, as it is written now
-    :ivar body: a dataclass, whose fields and types are those of the body; it
-        may check more, and raise ValueError
+    :ivar body: a dataclass, whose fields and types are those of the body
+    :ivar converters: by version, what makes its body one of the next version
     """
 
     kind: str
     version: int
     body: type[Body]
+    converters: Mapping[int, Convert] = dataclasses.field(default_factory=dict)
 
     def load(self, path: str) -> Body | None:
         """Read a record, without its payload.
 
         :returns: its body, or None when there is no such file
         :raises nova_imagecache.errors.Damaged: it is not a sound record of
-            this kind and version
+            this kind
+        :raises nova_imagecache.errors.Newer: it is of a later version
         :raises OSError: it cannot be read
         """
         try:
@@ -101,10 +116,32 @@ class Format(Generic[Body]):
         """Read a record that is there, and its payload.
 
         :raises nova_imagecache.errors.Damaged: it is not a sound record of
-            this kind and version
+            this kind
+        :raises nova_imagecache.errors.Newer: it is of a later version
         :raises OSError: it cannot be read
         """
         return self._load(path, with_payload=True)
+
+    def check_replaceable(self, path: str) -> None:
+        """See that a record, if there is one, may be replaced by one of ours.
+
+        :raises nova_imagecache.errors.Newer: it is of a later version
+        """
+        try:
+            fd = identity.open_regular(path)
+        except OSError:
+            return
+        with os.fdopen(fd, 'rb') as file:
+            found = _HEAD.match(file.read(_HEAD_SIZE))
+        if found and found['kind'].decode() == self.kind:
+            self._check_version(int(found['version']))
+
+    def _check_version(self, version: int) -> None:
+        if version > self.version:
+            raise errors.Newer(
+                f'it is of version {version}, made by a newer release, and '
+                'left alone; upgrade this one'
+            )
 
     def save(
         self,
@@ -115,8 +152,11 @@ class Format(Generic[Body]):
     ) -> None:
         """Publish a record.
 
+        :raises nova_imagecache.errors.Newer: there is one of a later version,
+            and stays
         :raises OSError: it was not published
         """
+        self.check_replaceable(path)
         sealed = {
             'body': msgspec.to_builtins(body),
             'payload': {
@@ -165,14 +205,34 @@ class Format(Generic[Body]):
             record = msgspec.convert(json.loads(line), _Record)
         except (ValueError, RecursionError):
             raise errors.Damaged('it is not a record of ours') from None
-        if (record.kind, record.version) != (self.kind, self.version):
+        if record.kind != self.kind:
             raise errors.Damaged(
-                f'it is of kind {record.kind!r}, version {record.version!r}, '
-                f'and not of kind {self.kind!r}, version {self.version!r}'
+                f'it is of kind {record.kind!r}, and not of {self.kind!r}'
             )
+        self._check_version(record.version)
         if record.sha256 != _digest(record.sealed):
             raise errors.Damaged('its content does not match its digest')
-        return self._decode(record.sealed, _Sealed)
+        sealed = self._decode(record.sealed, _Sealed)
+        return dataclasses.replace(
+            sealed, body=self._converted(sealed.body, record.version)
+        )
+
+    def _converted(self, body: Values, version: int) -> Values:
+        """Give the body of a record that an earlier release has written."""
+        for earlier in range(version, self.version):
+            convert = self.converters.get(earlier)
+            if convert is None:
+                raise errors.Damaged(
+                    f'it is of version {version}, which no release has written'
+                )
+            try:
+                body = convert(body)
+            except (LookupError, TypeError, ValueError) as error:
+                raise errors.Damaged(
+                    f'its fields are not those of a {self.kind} of version '
+                    f'{earlier}: {names.printable(repr(error))}'
+                ) from None
+        return body
 
     def _decode(self, values: dict[str, Any], what: type[T]) -> T:
         try:

@@ -193,6 +193,7 @@ def tidy(
     present: Iterable[str],
     strays: Iterable[str],
     now: float | None,
+    is_newer: Callable[[str], bool],
 ) -> None:
     """Remove our own traces of base files that are gone.
 
@@ -203,9 +204,12 @@ def tidy(
     :param strays: names of what is in the trash without its file
     :param now: seconds since the epoch; None where clocks are not to be
         believed
+    :param is_newer: tells the ledgers that a newer release has written, which
+        stay, by their paths
     """
     for name in set(_list(layout.ledgers)) - set(present):
-        _tidy_ledger(layout, name)
+        if not is_newer(os.path.join(layout.ledgers, name)):
+            _tidy_ledger(layout, name)
     for stray in strays:
         base = names.original(os.path.splitext(stray)[0])
         with contextlib.suppress(errors.NotNow):

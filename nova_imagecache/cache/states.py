@@ -113,6 +113,7 @@ def load(layout: layouts.Layout) -> State:
     """Read what earlier passes remembered; a first pass finds nothing.
 
     :raises nova_imagecache.errors.Damaged: there is something else there
+    :raises nova_imagecache.errors.Newer: a newer release has written it
     :raises OSError: it cannot be read
     """
     # Before reading: what is published meanwhile then counts as newer.
@@ -259,7 +260,7 @@ def used_since(
         return frozenset()
     try:
         current = load(layout)
-    except errors.Damaged:
+    except (errors.Damaged, errors.Newer):
         return frozenset(file.name for file in files)
     return frozenset(
         file.name

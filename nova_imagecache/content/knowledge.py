@@ -141,6 +141,7 @@ class Knowledge:
     :ivar lost: whether it had a ledger that can no longer be made out
     :ivar blind: whether some of this could not be read just now: what is not
         seen may be there
+    :ivar newer: whether its ledger is one that a newer release has written
     :ivar problems: what cannot be read, a sentence each
     """
 
@@ -148,6 +149,7 @@ class Knowledge:
     ledger: ledgers.Ledger | None = None
     lost: bool = False
     blind: bool = False
+    newer: bool = False
     problems: tuple[str, ...] = ()
 
     @property
@@ -174,10 +176,14 @@ def recall(file: base_file.BaseFile) -> Knowledge:
     problems = []
     lost = False
     blind = False
+    newer = False
     ledger = None
     stored = None
     try:
         ledger = ledgers.Ledger.load(file)
+    except errors.Newer as error:
+        blind = newer = True
+        problems.append(f'the ledger of {file.name} cannot be used: {error}')
     except errors.Damaged as error:
         lost = True
         problems.append(f'the ledger of {file.name} says nothing: {error}')
@@ -198,4 +204,4 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         ):
             stored = None
         ledger = None
-    return Knowledge(stored, ledger, lost, blind, tuple(problems))
+    return Knowledge(stored, ledger, lost, blind, newer, tuple(problems))

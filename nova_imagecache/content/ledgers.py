@@ -133,6 +133,7 @@ class Ledger:
         It may be that of an earlier file of the same name: see :meth:`is_of`.
 
         :raises nova_imagecache.errors.Damaged: there is something else there
+        :raises nova_imagecache.errors.Newer: a newer release has written it
         :raises OSError: it cannot be read
         """
         found = _FORMAT.load(file.ledger)
@@ -225,6 +226,15 @@ def gather(bad: Mapping[int, Damage]) -> tuple[BadBlocks, ...]:
         indices = [index for _number, index in row]
         runs.append(BadBlocks(indices[0], len(indices), damage))
     return tuple(runs)
+
+
+def is_newer(path: str) -> bool:
+    """Whether a newer release has written the ledger at a path."""
+    try:
+        _FORMAT.check_replaceable(path)
+    except errors.Newer:
+        return True
+    return False
 
 
 _FORMAT = records.Format('ledger', 2, Ledger)

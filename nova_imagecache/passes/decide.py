@@ -55,6 +55,8 @@ class Facts:
     :ivar pins: names of files that are to stay
     :ivar space: how full the disk is, where that matters
     :ivar vetoes: reasons to remove nothing, beside witnesses that failed
+    :ivar newer: names of files of which a newer release knows more than we
+        can read
     :ivar young: whether somebody may be about to use what was used lately,
         see :data:`FLOOR_SECONDS`
     :ivar problems: what could not be looked at, a sentence each
@@ -74,6 +76,7 @@ class Facts:
     pins: frozenset[str] = frozenset()
     space: pressure.Space | None = None
     vetoes: Sequence[str] = ()
+    newer: frozenset[str] = frozenset()
     young: bool = True
     problems: Sequence[str] = ()
     usable: bool = True
@@ -267,6 +270,11 @@ def _reasons_to_keep(
         yield f'{but}{case.in_use}{pinned}', back
     if case.pinned:
         yield f'{case.idle}, but pinned', back
+    if case.file.name in facts.newer:
+        yield (
+            f'{case.idle}, but what is known of it is made by a newer release',
+            Action.KEEP,
+        )
     if not settings.remove_unused:
         yield f'{case.idle}; removal is off', Action.KEEP
     if case.age < case.least:

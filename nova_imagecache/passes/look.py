@@ -2,9 +2,12 @@
 
 """What there is to see before anything is decided. Looking changes nothing."""
 
+from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 
+from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
@@ -13,10 +16,12 @@ from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
+from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
 
 
@@ -25,6 +30,11 @@ def _recall_state(
 ) -> tuple[states.State, list[str]]:
     try:
         state = states.load(layout)
+    except errors.Newer as error:
+        return states.State(), [
+            f'{layout.state} cannot be used ({error}), so when files were '
+            'used last is not known'
+        ]
     except errors.Damaged as error:
         # Decision 0057.
         return states.State(), [
@@ -70,6 +80,28 @@ def _measure(
     ), []
 
 
+def _newer(
+    layout: layouts.Layout,
+    files: Iterable[base_file.BaseFile],
+    entries: Mapping[str, schedule.Entry],
+) -> frozenset[str]:
+    """Tell of which files a newer release knows more than we can read."""
+    try:
+        noted = frozenset(os.listdir(layout.ledgers))
+    except OSError:
+        noted = frozenset()
+    return frozenset(
+        file.name
+        for file in files
+        if (
+            entries[file.name].known.newer
+            if file.name in entries
+            else (file.trashed or file.name in noted)
+            and ledgers.is_newer(file.ledger)
+        )
+    )
+
+
 def look(
     settings: Settings,
     witnesses: Sequence[testimonies.Witness],
@@ -108,6 +140,7 @@ def look(
         pins=pinned,
         space=space,
         vetoes=(*vetoes, *unread),
+        newer=_newer(layout, (*scan.files, *trashed.files), entries),
         usable=intruder is None,
         problems=(
             *scan.problems,

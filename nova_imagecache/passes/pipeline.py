@@ -24,6 +24,7 @@ from nova_imagecache.cache import trash
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache.passes import act
@@ -349,6 +350,7 @@ class Pass:
             ],
             trashed.strays,
             None if facts.vetoes else facts.now.wall,
+            ledgers.is_newer,
         )
         return []
 

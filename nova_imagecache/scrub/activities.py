@@ -49,13 +49,14 @@ def load(layout: layouts.Layout) -> Activity | None:
     """
     try:
         return _FORMAT.load(layout.scrub)
-    except (errors.Damaged, OSError):
+    except (errors.Damaged, errors.Newer, OSError):
         return None
 
 
 def save(layout: layouts.Layout, activity: Activity) -> None:
     """Note what a scrub does.
 
+    :raises nova_imagecache.errors.Newer: a newer release has noted something
     :raises OSError: it was not noted
     """
     _FORMAT.save(layout, layout.scrub, activity)

@@ -101,6 +101,8 @@ class Keeper:
         now = knowledge.recall(file)
         if (now.ledger, now.stored) != (known.ledger, known.stored):
             raise errors.NotNow('its records have changed meanwhile')
+        if now.blind and not known.blind:
+            raise errors.Blind('; '.join(now.problems))
         if known.blind and known.ledger is None:
             # There may be a ledger that says something else.
             return
