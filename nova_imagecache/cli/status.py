@@ -7,6 +7,7 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 from cliff import show
+import msgspec
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
@@ -67,21 +68,12 @@ def _damage(file: reports.FileReport) -> dict[str, Any]:
         'checksum': str(file.checksum),
         'reason': names.printable(file.reason),
         'users': [names.printable(user) for user in file.users],
-        'ranges': [
-            {
-                'start': each.start,
-                'end': each.end,
-                'damage': str(each.damage),
-            }
-            for each in file.bad
-        ],
+        'ranges': [msgspec.to_builtins(each) for each in file.bad],
         'exposures': [
             {
                 'guest': names.printable(each.guest),
                 'disk': names.printable(each.disk),
-                'start': extent.start,
-                'end': extent.end,
-                'effect': str(extent.effect),
+                **msgspec.to_builtins(extent),
             }
             for each in file.exposures
             for extent in each.extents

@@ -20,8 +20,8 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import removal
+from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
-from nova_imagecache.cache import uses
 from nova_imagecache import clocks
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
@@ -129,7 +129,7 @@ def use(
 ) -> None:
     """Note that a base file is used now, as far as that can be done."""
     if not removal.touch(layout.file(name), as_root):
-        uses.note_use(layout, name, clocks.now())
+        states.note_use(layout, name, clocks.now())
 
 
 def _recover(layout: layouts.Layout, name: str) -> bool:

@@ -12,7 +12,7 @@ from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import uses
+from nova_imagecache.cache import states
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache import host
@@ -193,7 +193,7 @@ class Actor:
         """
         all_of_them = [file.name for file in files]
         try:
-            noted = uses.used_since(self._layout, files, self._facts.state)
+            noted = states.used_since(self._layout, files, self._facts.state)
             pinned = pins.load(self._layout) - self._facts.pins
         except OSError as error:
             return dict.fromkeys(all_of_them, f'{error.strerror}')

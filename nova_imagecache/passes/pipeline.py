@@ -151,27 +151,29 @@ class Pass:
         facts = self._look(with_content=False)
         if not facts.usable:
             return facts.vetoes[0]
-        facts = dataclasses.replace(
-            self._prepare(facts),
-            files=[file for file in facts.files if file.name == name],
-            trash=(),
-            pins=frozenset(),
-            space=None,
-            young=young,
+        facts = self._prepare(facts)
+        decisions = decide.decide(
+            dataclasses.replace(
+                facts,
+                files=[file for file in facts.files if file.name == name],
+                trash=(),
+                pins=frozenset(),
+                space=None,
+                young=young,
+            ),
+            dataclasses.replace(
+                self._settings,
+                remove_unused=True,
+                original_minimum_age=0,
+                resized_minimum_age=0,
+            ),
         )
-        settings = dataclasses.replace(
-            self._settings,
-            remove_unused=True,
-            original_minimum_age=0,
-            resized_minimum_age=0,
-        )
-        decisions = decide.decide(facts, settings)
         for decision in decisions.files:
             goes = decision.action is decide.Action.REMOVE
             if goes and not soundness.of(decision.file).is_bad:
                 return 'it is not known to be bad'
-        done = self._actor(facts).act(decisions)
-        for decision in done.files:
+        # With all facts: what was pinned before is no news at the last moment.
+        for decision in self._actor(facts).act(decisions).files:
             if decision.action is decide.Action.REMOVE:
                 return None
             return decision.reason

@@ -29,14 +29,10 @@ class ImageLockWitness:
 
         And which of those in the trash, by the name that they have there.
         """
-        asked = {
-            name: self._layout.file(name)
-            for name in base_files
-            if names.kind_of(name).is_base
-        }
-        asked |= {
-            file.name: file.path for file in trash.scan(self._layout).files
-        }
+        bases = [name for name in base_files if names.kind_of(name).is_base]
+        asked = {name: self._layout.file(name) for name in bases}
+        for file in trash.scan(self._layout).files:
+            asked[file.name] = file.path
         held = set()
         notes = []
         for name, path in asked.items():

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
+from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
-from nova_imagecache.cache import uses
 from tests.histories import inhabitants
 from tests.histories import passes
 from tests.histories import worlds
@@ -352,7 +352,7 @@ class History(passes.Passes):
         elif event == 'note':
             # As where it may not be touched.
             now = self._world.now(self._world.hosts[0])
-            uses.note_use(self._layout, name, now)
+            states.note_use(self._layout, name, now)
             self._world.used[name] = self._world.reckoned
         elif event == 'pin':
             self._pin_file(name)

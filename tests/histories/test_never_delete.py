@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import uses
+from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
@@ -91,7 +91,7 @@ _MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
         (removal, '_check', _check_loosely(whose=False))
     ],
     'noted uses at the last moment': [
-        (uses, 'used_since', lambda *args: frozenset())
+        (states, 'used_since', lambda *args: frozenset())
     ],
     'pins at the last moment': [(act, 'pins', _NO_PINS)],
     'the floor': [(decide, 'FLOOR_SECONDS', 0)],

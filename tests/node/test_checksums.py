@@ -10,12 +10,14 @@ from typing import Any
 import ddt
 
 from nova_imagecache.cache import identity
+from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
 from nova_imagecache import errors
 from nova_imagecache import hook
 from nova_imagecache.scrub import checksums
 from tests.support import base
 from tests.support import nodes
+from tests.support import processes
 
 DATA = b'a base file' * 1000
 SHA1 = hashlib.sha1(DATA).hexdigest()
@@ -229,6 +231,51 @@ class ChecksumTest(nodes.NodeTestCase):
 
         self.patch(checksums, 'digest_of_fd', digest_of_fd)
         self.assertRaises(errors.Changed, hook.verify_checksum, self.path)
+
+    def test_while_somebody_has_the_lock_nothing_is_stored(self) -> None:
+        layout = self.node.layout
+        self.useFixture(processes.NovaProcess(layout.locks, OTHER))
+        reads = self.count_reads()
+        self.assertRaises(errors.Locked, hook.write_stored_checksum, self.path)
+        self.assertEqual([], reads)
+        self.assertFalse(os.path.exists(self.sidecar))
+
+    def test_a_checksum_is_stored_under_the_lock(self) -> None:
+        held = []
+        real = publish.rename
+
+        def rename(source: str, target: str) -> None:
+            with locks.nova_lock(self.node.layout, 'f' * 39, blocking=False):
+                held.append('of another file')
+            try:
+                with locks.nova_lock(self.node.layout, OTHER, blocking=False):
+                    self.fail('it is not held')
+            except errors.Locked:
+                held.append('of this one')
+            real(source, target)
+
+        self.patch(publish, 'rename', rename)
+        hook.write_stored_checksum(self.path)
+        self.assertEqual(['of another file', 'of this one'], held)
+
+    def test_the_lock_is_where_nova_has_it_for_a_cache_further_down(
+        self,
+    ) -> None:
+        os.makedirs(self.node.layout.locks)
+        deep = os.path.join(self.node.layout.instances, 'a', 'b')
+        os.makedirs(deep)
+        path = shutil.copy(self.path, deep)
+        hook.write_stored_checksum(path)
+        self.assertEqual([f'nova-{OTHER}'], os.listdir(self.node.layout.locks))
+
+    def test_what_cannot_be_made_out_is_no_reason_for_a_checksum(
+        self,
+    ) -> None:
+        os.makedirs(self.node.layout.ledgers)
+        with open(self.node.layout.ledger(OTHER), 'w') as file:
+            file.write('garbage')
+        self.assertRaises(errors.Blind, hook.write_stored_checksum, self.path)
+        self.assertFalse(os.path.exists(self.sidecar))
 
     def test_a_full_disk_leaves_nothing_that_looks_valid(self) -> None:
         # Mocked: a full file system would need root to mount.

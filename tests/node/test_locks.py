@@ -12,6 +12,7 @@ from typing import Any
 import fixtures
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import coordination
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import removal
@@ -170,6 +171,30 @@ with lockutils.lock(
 ):
     pass
 """
+
+
+class TurnTest(nodes.NodeTestCase):
+    """Turns in reading the base files of a cache."""
+
+    def test_locks_between_managers_are_not_among_novas(self) -> None:
+        os.makedirs(self.node.layout.locks)
+        with coordination.coordinator(self.node.layout).turn():
+            path = os.path.join(self.node.layout.base, '.imagecache', 'locks')
+            self.assertEqual(['scrub'], os.listdir(path))
+            self.assertEqual([], os.listdir(self.node.layout.locks))
+
+    def test_an_urgent_turn_is_asked_for_until_it_is_had(self) -> None:
+        coordinator = coordination.coordinator(self.node.layout)
+        self.assertFalse(coordinator.wanted())
+        self.assertFalse(coordinator.taken())
+        with coordinator.urgent_turn(patience=0):
+            self.assertFalse(coordinator.wanted())
+            self.assertTrue(coordinator.taken())
+        self.assertFalse(coordinator.taken())
+
+    def test_what_it_cannot_do_is_written_on_it(self) -> None:
+        coordinator = coordination.coordinator(self.node.layout)
+        self.assertIn(coordination.Limit.HELD_IS_NOT_ALIVE, coordinator.limits)
 
 
 class LockLifetimeTest(nodes.NodeTestCase):

@@ -111,6 +111,22 @@ class KnowledgeLostTest(scrubbing.OneFileTestCase):
 
 
 @ddt.ddt
+class StateRemembersTest(nodes.NodeTestCase):
+    def test_the_state_remembers_that_all_was_lost(self) -> None:
+        self.node.configure(checksum=True)
+        name = self.node.add_image('x')
+        self.node.run()
+        os.unlink(self.node.base_path(name) + '.sha1')
+        os.truncate(self.node.layout.ledger(name), 10)
+        # Noted in the ledger, and then in the state.
+        self.node.run()
+        self.node.run()
+        os.unlink(self.node.layout.ledger(name))
+        self.node.run()
+        file = self.file_of(self.node.run(), name)
+        self.assertIn('rebaselined on', file.reason)
+
+
 class LaunderingTest(scrubbing.OneFileTestCase):
     """Ways in which damage could become what a file should hold."""
 

@@ -6,7 +6,7 @@ import os
 import time
 
 from nova_imagecache.cache import publish
-from nova_imagecache.cache import uses
+from nova_imagecache.cache import states
 from nova_imagecache.passes import decide
 from tests.support import base
 from tests.support import nodes
@@ -65,7 +65,7 @@ class ClockTest(nodes.NodeTestCase):
         # Called once the pass has seen what was noted before.
         def late(directory: str) -> float:
             self.node.clock.advance(-5)
-            uses.note_use(self.node.layout, self.name, self.node.clock())
+            states.note_use(self.node.layout, self.name, self.node.clock())
             self.node.clock.advance(5)
             return real(directory)
 

@@ -11,7 +11,7 @@ from typing import Any
 import ddt
 
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import uses
+from nova_imagecache.cache import states
 from nova_imagecache.content import knowledge
 from nova_imagecache import names
 from nova_imagecache.passes import decide
@@ -248,7 +248,7 @@ class RemovalTest(nodes.NodeTestCase):
 
         def remove(*args: Any) -> Any:
             now = self.node.clock()
-            uses.note_use(self.node.layout, name, now)
+            states.note_use(self.node.layout, name, now)
             return real(*args)
 
         self.patch(removal, 'remove', remove)

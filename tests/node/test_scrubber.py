@@ -10,6 +10,7 @@ from typing import Any
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import publish as publishing
 from nova_imagecache.cache import states
+from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import limiters
@@ -252,3 +253,28 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         after = states.load(self.node.layout).files
         self.assertEqual(before, after[first])
         self.assertEqual(2, len(after))
+
+    def test_verify_begins_at_the_start_of_a_file(self) -> None:
+        data = os.urandom(9 * scrubbing.BLOCK)
+        name = self.node.add_image('x', data=data)
+        self.scrub(name, **self.stop_after(4))
+        self.go_on()
+        self.node.make_pass().verify_now([name])
+        # Which takes a reading from start to end.
+        self.assertTrue(os.path.exists(self.node.base_path(name) + '.sha1'))
+
+    def test_what_cannot_be_kept_is_noted(self) -> None:
+        self.node.configure(checksum_interval=0)
+        name = self.node.add_image('x')
+        list(self.scrubber().run())
+
+        # Mocked: a disk that is full for ledgers alone.
+        def save(*args: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(ledgers.Ledger, 'save', save)
+        list(self.scrubber().run())
+        last = activities.load(self.node.layout)
+        assert last is not None
+        self.assertIn(name, last.problems[0])
+        self.assertIn('cannot be kept', last.problems[0])

@@ -10,7 +10,6 @@ from nova_imagecache.cache import records
 from nova_imagecache.cache import scans
 from nova_imagecache.cache import sightings
 from nova_imagecache.cache import states
-from nova_imagecache.cache import uses
 from nova_imagecache import clocks
 from nova_imagecache import errors
 from tests.support import base
@@ -127,11 +126,11 @@ class StateTest(nodes.NodeTestCase):
         state = states.load(self.node.layout)
 
         def used_since() -> frozenset[str]:
-            return uses.used_since(self.node.layout, [self.file()], state)
+            return states.used_since(self.node.layout, [self.file()], state)
 
         self.assertEqual(set(), used_since())
         self.node.clock.advance(1)
-        uses.note_use(self.node.layout, SHA, self.node.clock())
+        states.note_use(self.node.layout, SHA, self.node.clock())
         self.assertEqual({SHA}, used_since())
 
     @ddt.data(

@@ -3,7 +3,9 @@
 """What becomes of removed base files: kept for a while, brought back, gone."""
 
 import errno
+import fcntl
 import os
+import struct
 from typing import Any
 
 import ddt
@@ -24,6 +26,9 @@ from tests.support import processes
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 Verdict = knowledge.Verdict
+
+# As QEMU locks single bytes: type, whence, start, length and process.
+_FLOCK = struct.Struct('@hhqqi')
 
 
 class TrashTestCase(nodes.NodeTestCase):
@@ -410,6 +415,61 @@ class PutBackTest(TrashTestCase):
         removal.put_back(file)
         self.assertEqual(self.data, self.read(self.path))
         self.assertEqual(self.sha1, self.read(f'{self.path}.sha1'))
+
+
+class DeletionTest(TrashTestCase):
+    """The fence is there as well when a file goes for good."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.node.clock.advance(2 * base.HOUR)
+
+    def test_no_qemu_opens_a_file_while_it_is_deleted(self) -> None:
+        trashed = self.in_trash()
+        real = os.unlink
+        free: list[bool] = []
+
+        def unlink(path: Any, *args: Any, **kwargs: Any) -> None:
+            if path == os.path.basename(trashed):
+                # As QEMU asks before it opens an image.
+                free.append(self.may_be_opened(trashed))
+            real(path, *args, **kwargs)
+
+        self.patch(os, 'unlink', unlink)
+        self.node.run()
+        self.assertEqual([False], free)
+        self.assertEqual(set(), self.node.trash())
+
+    def may_be_opened(self, path: str) -> bool:
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 200, 1, 0)
+        with open(path, 'rb') as file:
+            answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, question)
+        return bool(_FLOCK.unpack(answer)[0] == fcntl.F_UNLCK)
+
+    def test_one_that_a_qemu_opens_at_the_last_moment_stays(self) -> None:
+        file = self.enterContext(open(self.in_trash(), 'rb'))
+        real = trash.delete
+
+        def delete(*args: Any) -> None:
+            wish = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 100, 1, 0)
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, wish)
+            real(*args)
+
+        self.patch(trash, 'delete', delete)
+        self.assertIn('running QEMU', self.row(self.node.run()).reason)
+        self.assertEqual({self.name}, self.node.trash())
+
+
+class JumpTest(TrashTestCase):
+    def test_a_jump_begins_the_time_in_the_trash_anew(self) -> None:
+        self.node.clock.jump(30 * base.DAY)
+        self.node.run()
+        self.node.clock.advance(60)
+        # Within this boot nobody can set the clock that counts.
+        self.node.clock.boot_id = 'second-boot'
+        self.node.clock.boottime = 30.0
+        self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
 
 
 class FetchTest(TrashTestCase):

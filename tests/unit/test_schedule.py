@@ -163,12 +163,12 @@ class QueueTest(base.TestCase):
     def test_never_verified_comes_first_then_the_oldest(self) -> None:
         queue = schedule.queue(
             [
-                item('young', age=5), item('old', age=9),
-                item('never'), item('later', due=1, age=99),
+                item('a-young', age=5), item('b-old', age=9),
+                item('c-never'), item('later', due=1, age=99),
             ]
         )  # fmt: skip
         self.assertEqual(
-            ['never', 'old', 'young'], [each.name for each in queue]
+            ['c-never', 'b-old', 'a-young'], [each.name for each in queue]
         )
 
 
