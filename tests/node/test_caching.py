@@ -245,20 +245,26 @@ class CacheImageTest(FetchTestCase):
         self.assertEqual(1, len(self.fetched))
 
     def test_two_threads_fetch_once(self) -> None:
-        both = threading.Barrier(2)
-        over = threading.Event()
-        self.addCleanup(over.set)
+        came: set[int] = set()
+        both = threading.Event()
+        real = lockutils.internal_lock
 
-        def cache() -> None:
-            both.wait()
-            self.cache(fetch)
+        def internal_lock(*args: Any, **kwargs: Any) -> Any:
+            came.add(threading.get_ident())
+            if len(came) == 2:
+                both.set()
+            return real(*args, **kwargs)
 
         def fetch(path: str) -> None:
+            # By then the other one has seen that there is no base file.
+            both.wait(processes.PATIENCE_SECONDS)
             self.fetch(path)
-            # The other one would come to this as well, if it could.
-            over.wait(0.5)
 
-        threads = [threading.Thread(target=cache) for _each in range(2)]
+        self.patch(lockutils, 'internal_lock', internal_lock)
+        threads = [
+            threading.Thread(target=self.cache, args=[fetch])
+            for _each in range(2)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
