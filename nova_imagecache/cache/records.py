@@ -51,7 +51,7 @@ Values = dict[str, Any]
 #: Makes the body of a record one of the next version: a pure function.
 Convert = Callable[[Values], Values]
 
-# Whatever a later version may be like, its line begins so.
+# Whatever a later version is like, its line begins so (decision 0067).
 _HEAD = re.compile(
     rb'\{"kind": "(?P<kind>\w+)", "version": (?P<version>[0-9]+)\b'
 )

@@ -81,9 +81,7 @@ class FormatsTest(nodes.NodeTestCase):
         self.put(release, 'scrub', self.node.layout.scrub)
         activity = activities.load(self.node.layout)
         assert activity is not None
-        self.assertEqual(
-            ('a-host', NAME), (activity.host, activity.current)
-        )
+        self.assertEqual(('a-host', NAME), (activity.host, activity.current))
 
     @ddt.data(*RELEASES)
     def test_a_stored_checksum_is_still_one(self, release: str) -> None:
