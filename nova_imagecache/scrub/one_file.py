@@ -9,6 +9,7 @@ publish (decision 0002).
 from collections.abc import Callable
 import contextlib
 import dataclasses
+import errno
 import os
 import time
 
@@ -32,6 +33,19 @@ LOG = logging.getLogger(__name__)
 
 Aim = comparisons.Aim
 Job = jobs.Job
+
+# What to do about what keeps a file from being read.
+_ADVICE = {
+    errno.EACCES: 'let the owner of instances_path read it',
+    errno.EPERM: 'let the owner of instances_path read it',
+    errno.EMFILE: 'raise the limit of open files of the service',
+    errno.ENFILE: 'raise fs.file-max',
+    errno.ENOMEM: 'the host is short of memory',
+    errno.ESTALE: 'look at the mount of the cache, and at its server',
+    errno.ENOTCONN: 'look at the mount of the cache',
+    errno.ETIMEDOUT: 'look at the mount of the cache, and at its server',
+    errno.EHOSTDOWN: 'look at the server of the cache',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +112,24 @@ class _Scrub:
                 str(error), problem=broken
             )
         except OSError as error:
-            return self._give_up(error.strerror or str(error))
+            if error.errno in readers.MEDIUM_ERRORS:
+                return self._give_up(error.strerror or str(error))
+            return self._put_off(error)
+
+    def _put_off(self, error: OSError) -> knowledge.Finding:
+        """Say why a file is not read now, which is no fault of the file."""
+        try:
+            self._file.same()
+        except errors.Changed as changed:
+            return knowledge.Finding().postponed(str(changed))
+        except OSError:
+            # The same that has kept it from being read, most likely.
+            pass
+        reason = error.strerror or str(error)
+        advice = _ADVICE.get(error.errno or 0)
+        return self._keeper.known.finding.postponed(
+            f'{reason} ({advice})' if advice else reason, problem=True
+        )
 
     def _scrub(self, fd: int) -> knowledge.Finding:
         opened = identity.stat_of_fd(fd)
@@ -109,7 +140,7 @@ class _Scrub:
         try:
             self._read(fd, opened, ledger, comparison)
             self._read_again(fd, opened, ledger, comparison)
-        except errors.Stopped:
+        except (errors.Stopped, OSError):
             self._note_progress(ledger, comparison)
             raise
         except comparisons.TooManyErrors as error:

@@ -38,8 +38,9 @@ _HOLE_PIECE = 256 * 1024 * 1024
 # into the page cache leave it again.
 _RWF_DONTCACHE = 0x80
 
-# What says that a part of the medium is bad, and not the file as a whole.
-_MEDIUM_ERRORS = frozenset(
+#: What says that the medium is bad. Any other error says something of the
+#: process, the host or the way to the storage, and nothing of the file.
+MEDIUM_ERRORS = frozenset(
     {errno.EIO, errno.EILSEQ, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA,
      errno.EREMOTEIO}
 )  # fmt: skip
@@ -212,7 +213,7 @@ class Reader:
                     break
                 length += got
         except OSError as error:
-            if error.errno not in _MEDIUM_ERRORS:
+            if error.errno not in MEDIUM_ERRORS:
                 raise
             return Piece(start, wanted, error=error)
         finally:

@@ -3,6 +3,7 @@
 """Damage in one file: what is found, named and remembered."""
 
 import ctypes
+import errno
 import os
 import random
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import ddt
 
 from nova_imagecache.content import ledgers
+from nova_imagecache.content import soundness
 from nova_imagecache import names
 from nova_imagecache.scrub import conclusions
 from tests.support import base
@@ -254,11 +256,89 @@ class UnreadableTest(scrubbing.OneFileTestCase):
         os.chmod(lock, 0o666)
         with nodes.unprivileged():
             finding = self.scrub(self.name)
-        self.assertIs(Verdict.UNREADABLE, finding.verdict)
+        self.assertEqual((True, True), (finding.skipped, finding.problem))
+        self.assertIn('Permission denied', finding.note)
+        self.assertIn('let the owner of instances_path read it', finding.note)
         os.chmod(self.path, 0o644)
         self.flip(2)
         self.assertIs(Verdict.CORRUPT, self.scrub_file())
         self.assertEqual({2: CORRUPT}, self.bad_blocks())
+
+
+# What says something of the process, the host or the way to the storage.
+_NO_FAULT_OF_THE_MEDIUM = (
+    errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT, errno.EAGAIN,
+    errno.EHOSTDOWN, errno.ENODEV, errno.EINTR,
+)  # fmt: skip
+
+
+@ddt.ddt
+class NotNowTest(scrubbing.OneFileTestCase):
+    """Only the medium damages."""
+
+    def fail_once(self, code: int, number: int) -> None:
+        # Mocked: most of these cannot be had to order.
+        failed: list[None] = []
+
+        def fail() -> None:
+            if not failed:
+                failed.append(None)
+                raise OSError(code, os.strerror(code))
+
+        self.before_read(number, fail)
+
+    def answer(self) -> soundness.Answer:
+        return soundness.ask(self.node.layout, self.name)
+
+    @ddt.data(*_NO_FAULT_OF_THE_MEDIUM)
+    def test_what_is_no_fault_of_the_medium_is_read_later(
+        self, code: int
+    ) -> None:
+        for _scrub in range(2):
+            self.scrub_file()
+        self.fail_once(code, 3)
+        finding = self.scrub(self.name)
+        self.assertEqual(
+            (Verdict.GOOD, True, True),
+            (finding.verdict, finding.skipped, finding.problem),
+        )
+        self.assertIn(os.strerror(code), finding.note)
+        self.assertIs(soundness.Soundness.SOUND, self.answer().soundness)
+        self.assertEqual({}, self.bad_blocks())
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    @ddt.data(*_NO_FAULT_OF_THE_MEDIUM)
+    def test_it_makes_no_verdict_of_a_first_reading(self, code: int) -> None:
+        self.fail_once(code, 3)
+        finding = self.scrub(self.name)
+        self.assertEqual(
+            (Verdict.UNKNOWN, True), (finding.verdict, finding.skipped)
+        )
+        self.assertIs(Verdict.UNKNOWN, self.scrub_file())
+        self.assertIs(Verdict.GOOD, self.scrub_file())
+
+    @ddt.data(*_NO_FAULT_OF_THE_MEDIUM)
+    def test_what_is_bad_stays_bad(self, code: int) -> None:
+        self.scrub_file()
+        self.flip(6)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.fail_once(code, 3)
+        self.assertIs(Verdict.CORRUPT, self.scrub(self.name).verdict)
+        self.assertTrue(self.answer().is_bad)
+        self.assertEqual({6: CORRUPT}, self.bad_blocks())
+
+    def test_the_reading_goes_on_where_it_was_cut_short(self) -> None:
+        self.scrub_file()
+        self.fail_once(errno.ESTALE, 3)
+        self.scrub(self.name)
+        self.assertEqual(3, self.ledger(self.name).position)
+
+    def test_an_error_of_the_medium_is_damage_as_before(self) -> None:
+        self.scrub_file()
+        self.fail_once(errno.EIO, 3)
+        self.assertIs(Verdict.UNREADABLE, self.scrub(self.name).verdict)
+        self.assertEqual('unreadable', self.answer().reason)
 
 
 class RandomDamageTest(scrubbing.ScrubTestCase):
