@@ -18,6 +18,7 @@ from oslo_utils import units
 # forked from as well.
 _PEAK = """
 import sys
+from nova_imagecache.cli import app
 code = app.main(sys.argv[1:])
 with open('/proc/self/status') as file:
     print(*(line for line in file if line.startswith('VmHWM')))

@@ -34,14 +34,16 @@ class Layout:
     def around(cls, base_file: str) -> 'Layout':
         """Give the layout of the cache that a base file is in.
 
-        The instances are where Nova's locks are, which is the next directory
-        above that has a ``locks`` in it, or else just the next.
+        The instances are where Nova's locks are: in the directory above, or
+        further up where there is nothing in between but the way to the cache.
         """
-        base = above = os.path.dirname(os.path.abspath(base_file))
-        while above != (above := os.path.dirname(above)):
-            if os.path.isdir(os.path.join(above, 'locks')):
-                return cls(above, base)
-        return cls(os.path.dirname(base), base)
+        base = os.path.dirname(os.path.abspath(base_file))
+        below, above = base, os.path.dirname(base)
+        while not os.path.isdir(os.path.join(above, 'locks')):
+            if above == below or len(os.listdir(above)) > 1:
+                return cls(os.path.dirname(base), base)
+            below, above = above, os.path.dirname(above)
+        return cls(above, base)
 
     @property
     def locks(self) -> str:

@@ -91,12 +91,15 @@ class Format(Generic[Body]):
     :ivar version: of the body, as it is written now
     :ivar body: a dataclass, whose fields and types are those of the body
     :ivar converters: by version, what makes its body one of the next version
+    :ivar lasting: whether what it says is not to be lost; else it may be
+        replaced whoever has written it
     """
 
     kind: str
     version: int
     body: type[Body]
     converters: Mapping[int, Convert] = dataclasses.field(default_factory=dict)
+    lasting: bool = True
 
     def load(self, path: str) -> Body | None:
         """Read a record, without its payload.
@@ -156,7 +159,8 @@ class Format(Generic[Body]):
             and stays
         :raises OSError: it was not published
         """
-        self.check_replaceable(path)
+        if self.lasting:
+            self.check_replaceable(path)
         sealed = {
             'body': msgspec.to_builtins(body),
             'payload': {

@@ -17,7 +17,7 @@ from nova_imagecache.cli import exit_codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
 from nova_imagecache import names
-from nova_imagecache.outlets import log
+from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 
@@ -47,7 +47,7 @@ def show_findings(report: reports.Report) -> None:
     """Tell the operator what is to be looked into."""
     if not os.path.isdir(report.cache_dir):
         LOG.warning('There is no cache at %s', report.cache_dir)
-    log.tell_findings(report)
+    outlets.tell_findings(report)
 
 
 def find(settings: Settings, wanted: Iterable[str]) -> list[str]:

@@ -22,7 +22,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache import names
-from nova_imagecache.outlets import log
+from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import background
 from nova_imagecache.scrub import limiters
@@ -153,7 +153,7 @@ class Scrub(reading.Reading):
         if damaged:
             # Whoever reads the log wants to know the guests too.
             report = pipeline.Pass(self.settings).preview().only(damaged)
-            log.tell_damage(report)
+            outlets.tell_damage(report)
         if knowledge.Verdict.CORRUPT in verdicts:
             self.exit_code = exit_codes.CORRUPTION
         elif knowledge.Verdict.UNREADABLE in verdicts:

@@ -12,7 +12,7 @@ from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
-from nova_imagecache.outlets import log
+from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 
 
@@ -34,6 +34,6 @@ class Show(app.NodeCommand, show.ShowOne):
         report = report.only([name])
         if not report.files:
             raise errors.Error(f'{parsed_args.name} has gone meanwhile')
-        log.tell_findings(report)
+        outlets.tell_findings(report)
         self.exit_code = exit_codes.of(report)
         return columns.COLUMNS, columns.row(report.files[0])

@@ -8,6 +8,7 @@ its definitions are the ones in force.
 
 from collections.abc import Callable
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -18,7 +19,6 @@ from nova_imagecache.conf import host_options
 from nova_imagecache.conf import image_cache
 from nova_imagecache import errors
 
-_MOST_BYTES = 2**63 - 1
 _MOST_MIB = 10**9
 _MOST_SECONDS = 10**12
 _WATERMARK_GAP = 5
@@ -29,7 +29,7 @@ def _refuse(option: str, value: object, problem: str) -> errors.InvalidOption:
 
 
 def _number(
-    most: int, factor: int = 1, problem: str = 'it is too large'
+    most: float, factor: int = 1, problem: str = 'it is too large'
 ) -> Callable[[str, int], int]:
     """Give a check for numbers from 0, that gives them in our own unit."""
 
@@ -128,7 +128,7 @@ class Settings:
     retention: int = _from('removed_image_retention_seconds', _seconds)
     high_watermark: int = _from('disk_high_watermark_percent', _percent)
     low_watermark: int = _from('disk_low_watermark_percent', _percent)
-    max_size: int = _from('cache_max_size', _number(_MOST_BYTES))
+    max_size: int = _from('cache_max_size', _number(math.inf))
     refuse_damaged: bool = _from('refuse_damaged_base_images')
 
 

@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 Fetch = Callable[[str], object]
 
 # A bad file is set aside, or somebody else is at it, who is waited for.
-_ATTEMPTS = 2
+_ATTEMPTS = 5
 
 
 @contextlib.contextmanager
@@ -201,13 +201,15 @@ class FetchPath:
         # A guest whose disk is there is started, whatever that reads.
         new = overlay is None or not os.path.lexists(overlay)
         refuse = new and self.refuse_damaged
-        with self._secured(name, refuse):
+        resized = f'{name}_{resize_to}'
+        # What the original holds counts where that is handed out, or copied.
+        copied = resize_to is None or not self._is_sound(resized)
+        with self._secured(name, refuse and copied):
             self._ensure_fetched(name, fetch, disk_format)
             if resize_to is None and overlay is not None:
                 self._ensure_overlay(name, overlay, size)
         if resize_to is None:
             return self.layout.file(name)
-        resized = f'{name}_{resize_to}'
         with self._secured(resized, refuse):
             self._ensure_resized(name, resized, resize_to)
             if overlay is not None:
@@ -246,6 +248,12 @@ class FetchPath:
                     'is in the trash, and made anew.',
                     {'name': name, 'damage': answer.reason},
                 )
+
+    def _is_sound(self, name: str) -> bool:
+        return (
+            os.path.exists(self.layout.file(name))
+            and not soundness.ask(self.layout, name).is_bad
+        )
 
     def _is_there(self, name: str) -> bool:
         # What may not be handed out is behind us.

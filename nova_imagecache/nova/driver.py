@@ -76,6 +76,8 @@ class LibvirtDriver(driver.LibvirtDriver):
 
         :returns: whether it was fetched, and not there already
         :raises DamagedBaseFile: it is there, known to be bad, and stays
+        :raises nova_imagecache.errors.KnownDamage: likewise, found to be so
+            since the gate was asked
         """
         name = names.get_cache_fname(image_id)
         self._gate.check(name, image_id)

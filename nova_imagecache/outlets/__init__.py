@@ -5,7 +5,7 @@
 from nova_imagecache.outlets import log
 from nova_imagecache.passes.reports import Report
 
-# Each is told by its function of this name.
+# Each has functions of the names below.
 _OUTLETS = (log,)
 
 
@@ -13,3 +13,15 @@ def tell(report: Report) -> None:
     """Tell everybody of a pass."""
     for outlet in _OUTLETS:
         outlet.tell(report)
+
+
+def tell_findings(report: Report) -> None:
+    """Tell everybody only what somebody has to look into."""
+    for outlet in _OUTLETS:
+        outlet.tell_findings(report)
+
+
+def tell_damage(report: Report) -> None:
+    """Tell everybody only which files are bad, and whom that hits."""
+    for outlet in _OUTLETS:
+        outlet.tell_damage(report)

@@ -57,8 +57,8 @@ class Facts:
     :ivar vetoes: reasons to remove nothing, beside witnesses that failed
     :ivar newer: names of files of which a newer release knows more than we
         can read
-    :ivar young: whether somebody may be about to use what was used lately,
-        see :data:`FLOOR_SECONDS`
+    :ivar least: seconds for which every unused file is kept, in the place of
+        what the options say; None to go by them
     :ivar problems: what could not be looked at, a sentence each
     :ivar usable: whether there is room for what a pass writes
     """
@@ -77,7 +77,7 @@ class Facts:
     space: pressure.Space | None = None
     vetoes: Sequence[str] = ()
     newer: frozenset[str] = frozenset()
-    young: bool = True
+    least: int | None = None
     problems: Sequence[str] = ()
     usable: bool = True
 
@@ -232,7 +232,9 @@ def _case(
     else:
         leftover = file.kind is names.Kind.LEFTOVER
         idle = 'left behind' if leftover else 'unused'
-        least = minimum_age(file.kind, settings) if facts.young else 0
+        least = minimum_age(file.kind, settings)
+        if facts.least is not None:
+            least = facts.least
     return _Case(
         file,
         users,

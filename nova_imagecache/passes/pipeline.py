@@ -160,14 +160,9 @@ class Pass:
                 trash=(),
                 pins=frozenset(),
                 space=None,
-                young=young,
+                least=decide.FLOOR_SECONDS if young else 0,
             ),
-            dataclasses.replace(
-                self._settings,
-                remove_unused=True,
-                original_minimum_age=0,
-                resized_minimum_age=0,
-            ),
+            dataclasses.replace(self._settings, remove_unused=True),
         )
         for decision in decisions.files:
             goes = decision.action is decide.Action.REMOVE

@@ -101,12 +101,14 @@ class Report:
 
     @property
     def bad(self) -> tuple[FileReport, ...]:
-        """The files that may not be handed out, of either kind."""
-        return tuple(
+        """The files that may not be handed out, the corrupt ones first."""
+        bad = [
             file
             for file in self.files
             if file.answer is soundness.Soundness.BAD
-        )
+        ]
+        corrupt = knowledge.Verdict.CORRUPT
+        return tuple(sorted(bad, key=lambda file: file.checksum != corrupt))
 
     @property
     def removed(self) -> tuple[FileReport, ...]:

@@ -39,7 +39,7 @@ class Activity:
     problems: tuple[str, ...] = ()
 
 
-_FORMAT = records.Format('scrub', 1, Activity)
+_FORMAT = records.Format('scrub', 1, Activity, lasting=False)
 
 
 def load(layout: layouts.Layout) -> Activity | None:
@@ -56,7 +56,6 @@ def load(layout: layouts.Layout) -> Activity | None:
 def save(layout: layouts.Layout, activity: Activity) -> None:
     """Note what a scrub does.
 
-    :raises nova_imagecache.errors.Newer: a newer release has noted something
     :raises OSError: it was not noted
     """
     _FORMAT.save(layout, layout.scrub, activity)

@@ -99,8 +99,9 @@ class Queue:
             if file.is_base
         }
         self._state = self._sight()
+        now = self._clock()
         items = [
-            self._item(entry_of(file, self._state))
+            self._item(entry_of(file, self._state), now)
             for file in self._files.values()
             # What is seen for the first time has its turn in a later scrub.
             if schedule.settled(file, self._state.sighting(file))
@@ -122,11 +123,10 @@ class Queue:
         """Give the first file; None if somebody has read it meanwhile."""
         file = self._files[self.items[0].name]
         entry = entry_of(file, self._state)
-        if self._item(entry).due > 0:
+        now = self._clock()
+        if self._item(entry, now).due > 0:
             return None
-        return job_of(
-            file, entry.known, self._state, self._clock(), self._settings.host
-        )
+        return job_of(file, entry.known, self._state, now, self._settings.host)
 
     def pop(self) -> None:
         """Be through with the first file."""
@@ -146,11 +146,11 @@ class Queue:
             self._monotonic() - self._reckoned,
         )
 
-    def _item(self, entry: schedule.Entry) -> schedule.Item:
+    def _item(
+        self, entry: schedule.Entry, now: clocks.Instant
+    ) -> schedule.Item:
         interval = self._settings.checksum_interval
-        return schedule.due_in(
-            entry, interval, self._clock(), self._settings.host
-        )
+        return schedule.due_in(entry, interval, now, self._settings.host)
 
     def _sight(self) -> states.State:
         try:

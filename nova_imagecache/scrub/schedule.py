@@ -167,6 +167,9 @@ def due_in(
     retry = _retry(entry.known, interval, now)
     if _unfinished(entry.known) and ledger and ledger.unreadable is None:
         retry = None
+    if entry.known.newer:
+        # That release reads it; what we read could not be kept.
+        return Item(entry.name, entry.size, interval or 1.0, interval, None)
     if retry is not None:
         due, grace = retry, _GRACE * interval
     elif last is None:

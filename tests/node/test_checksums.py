@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import subprocess
+import time
 from typing import Any
 
 import ddt
@@ -257,6 +259,29 @@ class ChecksumTest(nodes.NodeTestCase):
         self.patch(publish, 'rename', rename)
         hook.write_stored_checksum(self.path)
         self.assertEqual(['of another file', 'of this one'], held)
+
+    def test_somebody_who_has_the_lock_for_a_moment_is_waited_for(
+        self,
+    ) -> None:
+        lock = contextlib.ExitStack()
+        layout = self.node.layout
+
+        def take(length: int) -> None:
+            lock.enter_context(locks.nova_lock(layout, OTHER, blocking=False))
+
+        # As long as it takes to start a guest.
+        self.patch(time, 'sleep', lambda seconds: lock.close())
+        digest = hook.write_stored_checksum(self.path, take)
+        self.assertEqual(digest, hook.read_stored_checksum(self.path))
+
+    def test_the_locks_of_somebody_else_further_up_are_not_taken(
+        self,
+    ) -> None:
+        other = os.path.join(self.temporary, 'locks')
+        os.makedirs(other)
+        self.node.add_directory('guest')
+        hook.write_stored_checksum(self.path)
+        self.assertEqual([], os.listdir(other))
 
     def test_the_lock_is_where_nova_has_it_for_a_cache_further_down(
         self,

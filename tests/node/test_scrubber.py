@@ -10,6 +10,7 @@ from typing import Any
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import publish as publishing
 from nova_imagecache.cache import states
+from nova_imagecache import clocks
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.scrub import activities
@@ -253,6 +254,19 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         after = states.load(self.node.layout).files
         self.assertEqual(before, after[first])
         self.assertEqual(2, len(after))
+
+    def test_files_that_are_due_alike_are_read_by_name(self) -> None:
+        names = sorted(self.node.add_image(str(number)) for number in range(9))
+        # A clock that goes on while the files are looked at.
+        real = self.node.clock
+
+        def clock() -> clocks.Instant:
+            real.advance(0.001)
+            return real()
+
+        self.node.configure(checksum_interval=0)
+        one = scrubber.Scrubber(self.node.settings, self.make_means(), clock)
+        self.assertEqual(names, [result.name for result in one.run()])
 
     def test_verify_begins_at_the_start_of_a_file(self) -> None:
         data = os.urandom(9 * scrubbing.BLOCK)

@@ -9,6 +9,7 @@ from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache.fetch import caching
 from nova_imagecache import hook
+from nova_imagecache.passes import decide
 from nova_imagecache.passes import reports
 from tests.support import base
 from tests.support import nodes
@@ -209,14 +210,32 @@ class CacheImageTest(HandOutTestCase):
         )
         self.assertEqual(0, self.fetched)
 
-    def test_while_somebody_else_sets_it_aside_it_is_waited_for(
-        self,
-    ) -> None:
+    def test_a_sound_resized_file_needs_no_sound_original(self) -> None:
+        resized = self.cache(resize_to=2 * base.MIB)
+        self.node.add_overlay('other-guest', self.name)
         self.spoil()
+        self.assertEqual(
+            resized, self.cache(resize_to=2 * base.MIB, overlay=self.disk())
+        )
+        self.assertTrue(os.path.exists(self.disk()))
+
+    def test_a_resized_file_is_not_made_from_a_bad_original(self) -> None:
+        self.node.add_overlay('other-guest', self.name)
+        self.spoil()
+        self.assertRaises(hook.KnownDamage, self.cache, resize_to=2 * base.MIB)
+        self.assertFalse(
+            os.path.exists(f'{self.path}_{2 * base.MIB}'), 'it was copied'
+        )
+
+    def test_while_others_set_it_aside_they_are_waited_for(self) -> None:
+        self.spoil()
+        beaten_before: list[str] = []
 
         def beaten(name: str) -> str | None:
-            # Somebody else has the lock first, and is through with it.
-            self.assertIsNone(self.manager.set_aside(name))
+            # Somebody else has the lock each time, and is through at last.
+            if len(beaten_before) == 2:
+                self.assertIsNone(self.manager.set_aside(name))
+            beaten_before.append(name)
             return 'its lock is held, so it is in use'
 
         path = caching.FetchPath(
@@ -239,6 +258,17 @@ class SetAsideTest(HandOutTestCase):
             'it is not known to be bad', self.manager.set_aside(self.name)
         )
         self.assertIn(self.name, self.node.files())
+
+    def test_a_bad_resized_file_goes_before_its_minimum_age(self) -> None:
+        resized = f'{self.name}_{base.MIB}'
+        self.node.add_base(resized, age=decide.FLOOR_SECONDS + 60)
+        self.node.configure(resized_minimum_age=base.DAY)
+        for _pass in range(3):
+            self.node.run()
+        nodes.flip_bit(self.node.base_path(resized))
+        self.assertTrue(self.node.run().corrupt)
+        self.assertIsNone(self.node.make_pass().set_aside(resized))
+        self.assertEqual({resized}, self.node.trash())
 
     def test_neither_a_pin_nor_the_option_holds_a_bad_file_back(
         self,

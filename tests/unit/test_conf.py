@@ -82,7 +82,6 @@ class SettingsTest(base.TestCase):
         ('checksum_interval_seconds', 0, -1),
         ('scrub_bandwidth_mib_per_second', 10**9, 10**9 + 1),
         ('disk_high_watermark_percent', 100, 101),
-        ('cache_max_size', 2**63 - 1, 2**63),
     )
     @ddt.unpack
     def test_a_range_ends_where_it_should(
