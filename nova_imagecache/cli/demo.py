@@ -192,8 +192,8 @@ class Demo(command.Command):
         preview = pipeline.Pass(removing).preview()
         self._table(preview)
         self._say(
-            '6. The pass takes it. For an hour it is in the trash, with the '
-            'checksums.'
+            '6. The pass takes it. Base files are in the trash for an hour, '
+            'with the checksums; what the download left behind is gone.'
         )
         before_removal = set(os.listdir(layout.base))
         fourth = pipeline.Pass(removing, inline=True).run()

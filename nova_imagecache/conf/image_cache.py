@@ -14,8 +14,15 @@ GROUP = 'image_cache'
 #: For the digests of blocks, the default first.
 CHECKSUM_ALGORITHMS = ('xxh3_128', 'blake2b', 'sha256')
 
+_WITNESSES = [
+    ('instances', 'the instances that the service hands over'),
+    ('overlays', 'the disks below instances_path'),
+    ('libvirt', 'the domains of libvirt, running or not'),
+    ('locks', 'the locks of running QEMUs on base files'),
+]
+
 #: The independent ways to learn who uses a base file.
-WITNESSES = ('instances', 'overlays', 'libvirt', 'locks')
+WITNESSES = tuple(name for name, _what in _WITNESSES)
 
 
 def make_group() -> cfg.OptGroup:
@@ -242,14 +249,7 @@ REMOVAL_OPTS = [
     cfg.ListOpt(
         'witnesses',
         default=list(WITNESSES),
-        item_type=types.String(
-            choices=[
-                ('instances', 'the instances that the service hands over'),
-                ('overlays', 'the disks below instances_path'),
-                ('libvirt', 'the domains of libvirt, running or not'),
-                ('locks', 'the locks of running QEMUs on base files'),
-            ]
-        ),
+        item_type=types.String(choices=_WITNESSES),
         help="""
 Who is asked whether somebody uses a base file.
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A report in words: pure functions, and the one place with the wording."""
+"""A report in words: pure functions, and the one place with its wording."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping

@@ -186,18 +186,17 @@ class Pass:
         facts = self._look(with_content=True)
         if not (facts.usable and facts.files):
             return self._refuse(facts)
-        decisions = [
-            dataclasses.replace(
-                decision,
-                # Due to go, perhaps, but not by this.
-                action=decide.Action.KEEP
-                if decision.action is decide.Action.REMOVE
-                else decision.action,
-                verify=decision.file.name in chosen
-                and decision.file.name in facts.entries,
-            )
-            for decision in decide.decide(facts, self._settings).files
-        ]
+        decisions = []
+        for decision in decide.decide(facts, self._settings).files:
+            if decision.action is decide.Action.REMOVE:
+                decision = dataclasses.replace(
+                    decision,
+                    action=decide.Action.KEEP,
+                    reason=f'{decision.reason}; to verify removes nothing',
+                )
+            name = decision.file.name
+            verify = name in chosen and name in facts.entries
+            decisions.append(dataclasses.replace(decision, verify=verify))
         done = act.Done(tuple(decisions), ())
         report = self._finish(facts, done, urgent=True, strict=strict)
         return report.only(chosen)

@@ -129,6 +129,8 @@ class NeverDeleteTest(base.TestCase):
             max_examples=count,
             phases=phases,
             suppress_health_check=list(hypothesis.HealthCheck),
+            # One is enough to replay.
+            report_multiple_bugs=False,
         )
         @hypothesis.given(_HISTORY)
         def live(chosen: list[tuple[str, int]]) -> None:

@@ -77,6 +77,15 @@ class AnswerTest(HandOutTestCase):
         answer = soundness.ask(self.node.layout, other)
         self.assertIs(Soundness.SOUND, answer.soundness)
 
+    def test_what_is_suspect_is_sound(self) -> None:
+        other = self.node.add_image('old')
+        self.node.clock.boottime = -base.HOUR
+        self.node.make_pass().verify_now([other])
+        report = self.node.make_pass().preview()
+        self.assertTrue(self.file_of(report, other).suspect)
+        answer = soundness.ask(self.node.layout, other)
+        self.assertIs(Soundness.SOUND, answer.soundness)
+
     def test_what_is_not_there_is_sound(self) -> None:
         answer = soundness.ask(self.node.layout, 'f' * 40)
         self.assertIs(Soundness.SOUND, answer.soundness)
@@ -259,16 +268,21 @@ class SetAsideTest(HandOutTestCase):
         )
         self.assertIn(self.name, self.node.files())
 
-    def test_a_bad_resized_file_goes_before_its_minimum_age(self) -> None:
-        resized = f'{self.name}_{base.MIB}'
-        self.node.add_base(resized, age=decide.FLOOR_SECONDS + 60)
-        self.node.configure(resized_minimum_age=base.DAY)
-        for _pass in range(3):
-            self.node.run()
-        nodes.flip_bit(self.node.base_path(resized))
-        self.assertTrue(self.node.run().corrupt)
-        self.assertIsNone(self.node.make_pass().set_aside(resized))
-        self.assertEqual({resized}, self.node.trash())
+    def test_a_bad_file_of_any_kind_goes_before_its_minimum_age(
+        self,
+    ) -> None:
+        self.node.configure(
+            resized_minimum_age=base.DAY, original_minimum_age=base.DAY
+        )
+        others = (f'{self.name}_{base.MIB}', f'{self.name}_sm', 'swap_64')
+        for name in (*others, 'ephemeral_1_abcdef0', 'f' * 40):
+            self.node.add_base(name, age=decide.FLOOR_SECONDS + 60)
+            for _pass in range(3):
+                self.node.run()
+            nodes.flip_bit(self.node.base_path(name))
+            self.assertTrue(self.node.run().corrupt)
+            self.assertIsNone(self.node.make_pass().set_aside(name), name)
+            self.assertIn(name, self.node.trash())
 
     def test_neither_a_pin_nor_the_option_holds_a_bad_file_back(
         self,
