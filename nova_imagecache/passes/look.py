@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import os
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import coordination
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
@@ -20,6 +21,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import pressure
+from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
@@ -102,6 +104,13 @@ def _newer(
     )
 
 
+def _stalled_scrub(layout: layouts.Layout, now: clocks.Instant) -> list[str]:
+    stalled = activities.stalled(
+        activities.load(layout), coordination.coordinator(layout).taken(), now
+    )
+    return [] if stalled is None else [stalled]
+
+
 def look(
     settings: Settings,
     witnesses: Sequence[testimonies.Witness],
@@ -147,5 +156,6 @@ def look(
             *trashed.problems,
             *unmeasured,
             *problems,
+            *(_stalled_scrub(layout, now) if with_content else ()),
         ),
     )

@@ -2,12 +2,18 @@
 
 """What the last scrub of a cache does, or has done."""
 
+import contextlib
 import dataclasses
+import datetime
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import records
 from nova_imagecache import clocks
 from nova_imagecache import errors
+from nova_imagecache import names
+
+# A block takes seconds, however slow the disk is.
+_STALLED_SECONDS = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,31 @@ class Activity:
     problems: tuple[str, ...] = ()
 
 
+def stalled(
+    activity: Activity | None, taken: bool, now: clocks.Instant
+) -> str | None:
+    """Say that a scrub holds its turn and gets nowhere, if one does.
+
+    :param taken: whether somebody has the turn to read
+    """
+    if activity is None or activity.ended is not None or not taken:
+        return None
+    silent = clocks.elapsed(activity.updated, now)
+    if silent < _STALLED_SECONDS:
+        return None
+    since = datetime.datetime.fromtimestamp(
+        activity.updated.wall, datetime.UTC
+    ).isoformat(' ', 'minutes')
+    at = (
+        f', at {names.printable(activity.current)}' if activity.current else ''
+    )
+    return (
+        f'the scrub of host {names.printable(activity.host)} holds its turn '
+        f'and has noted no progress for {silent / 60:.0f} min, since '
+        f'{since}{at}; nothing is verified until it ends'
+    )
+
+
 _FORMAT = records.Format('scrub', 1, Activity, lasting=False)
 
 
@@ -59,3 +90,18 @@ def save(layout: layouts.Layout, activity: Activity) -> None:
     :raises OSError: it was not noted
     """
     _FORMAT.save(layout, layout.scrub, activity)
+
+
+def end_dead(layout: layouts.Layout, now: clocks.Instant) -> None:
+    """Note that the last scrub is no more, if it could not do so itself.
+
+    The caller has the turn to read, so nobody else is at work.
+    """
+    last = load(layout)
+    if last is not None and last.ended is None:
+        # Nothing depends on it.
+        with contextlib.suppress(OSError):
+            save(
+                layout,
+                dataclasses.replace(last, ended=now, reason='it was killed'),
+            )

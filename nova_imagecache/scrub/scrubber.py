@@ -134,6 +134,8 @@ class Scrubber:
                 self._before = self._read
                 self._set_rate()
                 self._update(current=name, queue=len(queue.items) - 1)
+                # So that a read that hangs is seen, and where.
+                self._report_at_times()
                 result = self._scrub_file(name, method)
                 queue.pop()
                 self._update(current=None)
@@ -184,6 +186,10 @@ class Scrubber:
             self._update(reason='it gave way to a verification')
             self._means.stop.set()
         self._set_rate()
+        self._report_at_times()
+
+    def _report_at_times(self) -> None:
+        now = self._monotonic()
         if now - self._report >= _REPORT_SECONDS:
             self._report = now
             self._save()

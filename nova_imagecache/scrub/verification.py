@@ -14,6 +14,7 @@ from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
+from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
@@ -60,6 +61,7 @@ def verify(
                 )
                 for file in files
             }
+        activities.end_dead(layouts.Layout.of(settings), now)
         total = sum(file.stat.allocated for file in files)
         progress = stack.enter_context(progress_bar(total))
         method = one_file.Method(
