@@ -105,9 +105,9 @@ def _newer(
 
 
 def _stalled_scrub(layout: layouts.Layout, now: clocks.Instant) -> list[str]:
-    stalled = activities.stalled(
-        activities.load(layout), coordination.coordinator(layout).taken(), now
-    )
+    # In this order: who takes the turn says so at once.
+    taken = coordination.coordinator(layout).taken()
+    stalled = activities.stalled(activities.load(layout), taken, now)
     return [] if stalled is None else [stalled]
 
 

@@ -345,7 +345,9 @@ class Worker:
             sum(row.action is decide.Action.PUT_BACK for row in report.trash),
         )
         for text in (*report.problems, *report.vetoes):
-            self.note(f'problem: {text}')
+            # Ten minutes are a moment here.
+            if 'has noted no progress' not in text:
+                self.note(f'problem: {text}')
         time.sleep(self._random.random() / 20)
 
     def scrub(self) -> None:
