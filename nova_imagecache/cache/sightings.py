@@ -54,6 +54,15 @@ class History:
     rebaselined: float | None
 
 
+def remembers(sighting: Sighting | None, history: History) -> bool:
+    """Whether a sighting has all that is not to be forgotten."""
+    return sighting is not None and (
+        sighting.digested,
+        sighting.suspect or not history.suspect,
+        sighting.rebaselined or history.rebaselined,
+    ) == (True, True, sighting.rebaselined)
+
+
 def _known_ahead(file: base_file.BaseFile, sighting: Sighting | None) -> bool:
     """Whether a pass has counted an mtime in the future as a use already."""
     return bool(

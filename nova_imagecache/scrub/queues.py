@@ -3,6 +3,7 @@
 """The queue of the scrub: which base files are to be read, and how fast."""
 
 from collections.abc import Callable
+from collections.abc import Collection
 import dataclasses
 
 from oslo_log import log as logging
@@ -131,6 +132,38 @@ class Queue:
     def pop(self) -> None:
         """Be through with the first file."""
         self._done.add(self.items.pop(0).name)
+
+    def remember(self, names: Collection[str]) -> None:
+        """Note in the state what their ledgers say that must not be lost.
+
+        Where only scrubs run, no pass does.
+        """
+        now = self._clock()
+        histories = {}
+        for name in names:
+            file = self._files.get(name)
+            ledger = knowledge.recall(file).ledger if file else None
+            if file and ledger:
+                history = sightings.History(ledger.suspect, ledger.rebaselined)
+                histories[file] = history
+
+        def add(state: states.State) -> states.State:
+            updated = {
+                file.name: sightings.updated(
+                    file, state.sighting(file), now, history=history
+                )
+                for file, history in histories.items()
+            }
+            return dataclasses.replace(state, files={**state.files, **updated})
+
+        if any(
+            not sightings.remembers(self._state.sighting(file), history)
+            for file, history in histories.items()
+        ):
+            try:
+                states.amend(self._layout, add)
+            except (errors.Error, OSError) as error:
+                LOG.warning('%s: %s', self._layout.state, error)
 
     def rate(self, read: int) -> float:
         """Say how fast to read so as to be through in time.

@@ -79,6 +79,7 @@ class Scrubber:
         self._pulse = monotonic()
         self._report = -_REPORT_SECONDS
         self._read = self._before = 0
+        self._digested: set[str] = set()
         now = clock()
         self.activity = activities.Activity(settings.host, now, now)
 
@@ -143,7 +144,9 @@ class Scrubber:
                     self._note(result)
                     yield result
                 if queue.is_old():
+                    self._remember()
                     queue.refresh()
+        self._remember()
         if means.stop.is_set() and self.activity.reason is None:
             self._update(reason='it was told to stop')
 
@@ -172,9 +175,14 @@ class Scrubber:
         finding = result.finding
         if not finding.skipped:
             self._update(files=self.activity.files + 1)
+            self._digested.add(result.name)
         if finding.problem and len(self.activity.problems) < _MOST_PROBLEMS:
             problem = f'{result.name}: {finding.note}'
             self._update(problems=(*self.activity.problems, problem))
+
+    def _remember(self) -> None:
+        self._queue.remember(self._digested)
+        self._digested.clear()
 
     def _look_around(self) -> None:
         """Called all the time: give way, and say how far it has got."""

@@ -292,3 +292,28 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         assert last is not None
         self.assertIn(name, last.problems[0])
         self.assertIn('cannot be kept', last.problems[0])
+
+    def test_what_must_not_be_lost_is_noted_where_only_scrubs_run(
+        self,
+    ) -> None:
+        self.node.configure(checksum_interval=0)
+        name = self.node.add_image('x')
+        self.names()
+        for path in (
+            self.node.layout.ledger(name),
+            f'{self.node.base_path(name)}.sha1',
+        ):
+            os.unlink(path)
+        self.names()
+        self.assertIsNotNone(self.ledger(name).rebaselined)
+        # And once more, as the ledger that says so may be lost as well.
+        sighting = states.load(self.node.layout).files[name]
+        self.assertEqual(self.ledger(name).rebaselined, sighting.rebaselined)
+
+    def test_what_is_noted_is_not_noted_again(self) -> None:
+        self.node.configure(checksum_interval=0)
+        self.node.add_image('x')
+        self.names()
+        before = states.version_of(self.node.layout)
+        self.names()
+        self.assertEqual(before, states.version_of(self.node.layout))
