@@ -241,6 +241,7 @@ class Format(Generic[Body]):
     def _decode(self, values: dict[str, Any], what: type[T]) -> T:
         try:
             # Defaults are for what is made here, and not for what was lost.
+            # To mypy it may be of any type; here it is a dataclass.
             for field in dataclasses.fields(what):  # type: ignore[arg-type]
                 if field.name not in values:
                     raise ValueError(f'there is no {field.name}')

@@ -200,14 +200,7 @@ class CacheImageTest(FetchTestCase):
         self.assertEqual((), report.removed)
 
     def test_the_base_file_and_its_name_are_made_durable(self) -> None:
-        synced: list[str] = []
-        real = os.fsync
-
-        def fsync(fd: int) -> None:
-            synced.append(os.readlink(f'/proc/self/fd/{fd}'))
-            real(fd)
-
-        self.patch(os, 'fsync', fsync)
+        synced = self.note_syncs()
         self.cache()
         self.assertEqual([*self.fetched, self.cache_dir], synced)
 

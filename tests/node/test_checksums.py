@@ -35,10 +35,6 @@ class ChecksumTest(nodes.NodeTestCase):
         self.path = self.node.add_base(OTHER, data=DATA)
         self.sidecar = self.path + '.sha1'
 
-    def write_sidecar(self, data: bytes) -> None:
-        with open(self.sidecar, 'wb') as file:
-            file.write(data)
-
     def count_reads(self) -> list[int]:
         """Note the size of each read of a base file from now on."""
         reads: list[int] = []

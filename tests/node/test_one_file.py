@@ -57,14 +57,7 @@ class FirstReadingTest(scrubbing.OneFileTestCase):
     def test_what_is_in_memory_only_is_written_to_the_disk_first(
         self,
     ) -> None:
-        synced: list[str] = []
-        real = os.fsync
-
-        def fsync(fd: int) -> None:
-            synced.append(os.readlink(f'/proc/self/fd/{fd}'))
-            real(fd)
-
-        self.patch(os, 'fsync', fsync)
+        synced = self.note_syncs()
         self.scrub_file()
         self.assertEqual(self.path, synced[0])
         synced.clear()

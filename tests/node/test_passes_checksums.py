@@ -63,14 +63,6 @@ class ChecksumTest(nodes.NodeTestCase):
     def verdict(self) -> knowledge.Verdict:
         return self.file_of(self.node.run(), self.name).checksum
 
-    def write_sidecar(self, text: str) -> None:
-        with open(self.sidecar, 'w') as file:
-            file.write(text)
-
-    def read_sidecar(self) -> str:
-        with open(self.sidecar) as file:
-            return file.read()
-
     def test_the_first_pass_creates_and_the_second_verifies(self) -> None:
         self.assertIs(Verdict.UNKNOWN, self.verdict())
         self.assertEqual(40, len(self.read_sidecar()))

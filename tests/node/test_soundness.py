@@ -3,6 +3,7 @@
 """May these bytes be handed out? One answer, for all who ask."""
 
 import os
+from typing import Any
 
 from nova_imagecache.cache import trash
 from nova_imagecache.content import soundness
@@ -146,12 +147,9 @@ class AnswerTest(HandOutTestCase):
 
 
 class CacheImageTest(HandOutTestCase):
-    def cache(self, **kwargs: object) -> str:
+    def cache(self, **kwargs: Any) -> str:
         return hook.cache_image(
-            self.fetch,
-            self.name,
-            conf=self.conf,
-            **kwargs,  # type: ignore[arg-type]
+            self.fetch, self.name, conf=self.conf, **kwargs
         )
 
     def test_a_bad_file_that_nobody_uses_is_fetched_anew(self) -> None:

@@ -199,10 +199,37 @@ class FileTestCase(base.TestCase):
         (found,) = [file for file in report.files if file.name == name]
         return found
 
+    def note_syncs(self) -> list[str]:
+        """Note the path of each file that is synced from now on."""
+        synced: list[str] = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            synced.append(os.readlink(f'/proc/self/fd/{fd}'))
+            real(fd)
+
+        self.patch(os, 'fsync', fsync)
+        return synced
+
 
 class NodeTestCase(FileTestCase):
-    """A test on a node."""
+    """A test on a node.
+
+    :ivar sidecar: path of the stored checksum, where a test has one base file
+    """
+
+    sidecar: str
 
     def setUp(self) -> None:
         super().setUp()
         self.node = Node(os.path.join(self.temporary, 'instances'))
+
+    def write_sidecar(self, text: str | bytes) -> None:
+        """Store something as the checksum of the base file."""
+        with open(self.sidecar, 'wb') as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+
+    def read_sidecar(self) -> str:
+        """Read what is stored as the checksum of the base file."""
+        with open(self.sidecar) as file:
+            return file.read()

@@ -135,14 +135,6 @@ class OneFileTestCase(ScrubTestCase):
     def flip(self, block: int) -> None:
         nodes.flip_bit(self.path, block * BLOCK + 100)
 
-    def write_sidecar(self, text: str) -> None:
-        with open(self.sidecar, 'w') as file:
-            file.write(text)
-
-    def read_sidecar(self) -> str:
-        with open(self.sidecar) as file:
-            return file.read()
-
     def sha1(self) -> str:
         with open(self.path, 'rb') as file:
             return hashlib.sha1(file.read()).hexdigest()

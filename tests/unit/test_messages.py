@@ -2,6 +2,9 @@
 
 """The words that operators alert on."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
@@ -36,16 +39,13 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
     )
 
 
-def lines(found: object) -> list[tuple[int, str]]:
-    return [
-        (int(each.level), each.text % each.details)
-        for each in found  # type: ignore[attr-defined]
-    ]
+def lines(found: Iterable[messages.Message]) -> list[tuple[int, str]]:
+    return [(int(each.level), each.text % each.details) for each in found]
 
 
 class MessagesTest(base.TestCase):
-    def report(self, **fields: object) -> reports.Report:
-        return reports.Report('/base', **fields)  # type: ignore[arg-type]
+    def report(self, **fields: Any) -> reports.Report:
+        return reports.Report('/base', **fields)
 
     def test_a_bad_file_is_an_error_with_its_image_and_guests(self) -> None:
         self.assertEqual(
