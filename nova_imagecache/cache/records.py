@@ -16,7 +16,6 @@ one; they are no protection against anybody.
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -260,10 +259,17 @@ def set_aside(path: str, error: errors.Damaged) -> None:
     the time does not fill its disk with them.
     """
     aside = path + DAMAGED_SUFFIX
+    try:
+        os.rename(path, aside)
+    except OSError as failure:
+        LOG.warning(
+            'The record %(path)s is damaged: %(error)s. It cannot be set '
+            'aside: %(failure)s',
+            {'path': path, 'error': error, 'failure': failure},
+        )
+        return
     LOG.warning(
         'The record %(path)s is damaged: %(error)s. It is now '
         '%(aside)s, and what it said has to be learnt again.',
         {'path': path, 'error': error, 'aside': aside},
     )
-    with contextlib.suppress(OSError):
-        os.rename(path, aside)

@@ -99,30 +99,37 @@ def write_stored_checksum(
     :raises OSError: the file cannot be read, or the checksum not written
     """
     file = BaseFile.at(base_file)
-    known = knowledge.recall(file)
-    if known.stored is not None:
-        return known.stored
-    if known.blind or known.lost:
-        # What cannot be made out may say that the file is bad.
-        raise errors.Blind('; '.join(known.problems))
+    stored, remembered = _recalled(file)
+    if stored is not None:
+        return stored
     with file.opened() as fd:
-        digest = _remembered(known, base_file) or settled_digest(
-            fd, progress=progress
-        )
+        digest = remembered or settled_digest(fd, progress=progress)
     # Written before, it is older than whatever takes the place of the file,
     # and so is not taken for the checksum of that.
     with publish.prepared(digest.encode(), file.layout.temporary) as put:
         with file.guard(_PATIENCE_SECONDS):
+            # A scrub may have come to know more during a long reading.
+            stored, remembered = _recalled(file)
+            if stored is not None:
+                return stored
+            if remembered not in {None, digest}:
+                raise errors.Changed('a scrub has read something else')
             put(file.sidecar)
     return digest
 
 
-def _remembered(known: knowledge.Knowledge, path: str) -> str | None:
-    """Give the digest that the ledger of this very file has."""
+def _recalled(file: BaseFile) -> tuple[str | None, str | None]:
+    """Give the stored checksum, and the digest that the ledger has."""
+    known = knowledge.recall(file)
+    if known.stored is not None:
+        return known.stored, None
+    if known.blind or known.lost:
+        # What cannot be made out may say that the file is bad.
+        raise errors.Blind('; '.join(known.problems))
     ledger = known.ledger
     if ledger and ledger.sha1 is None and ledger.bad:
-        raise errors.KnownDamage(f'{path} has damage that is known')
-    return ledger.sha1 if ledger else None
+        raise errors.KnownDamage(f'{file.path} has damage that is known')
+    return None, ledger.sha1 if ledger else None
 
 
 def verify_checksum(

@@ -29,6 +29,9 @@ def restore_checksum(
     digest = known.ledger.sha1 if known.ledger else None
     if known.stored is None and not known.blind and digest is not None:
         with file.guard():
+            now = knowledge.recall(file)
+            if now != known:
+                raise errors.NotNow('its records have changed meanwhile')
             sidecars.save(file, digest)
 
 

@@ -298,6 +298,29 @@ class ChecksumTest(nodes.NodeTestCase):
         self.assertRaises(errors.Blind, hook.write_stored_checksum, self.path)
         self.assertFalse(os.path.exists(self.sidecar))
 
+    def test_a_checksum_made_during_the_reading_is_not_replaced(self) -> None:
+        def publish_another(length: int) -> None:
+            self.write_sidecar(b'0' * 40)
+
+        self.assertEqual(
+            '0' * 40,
+            checksums.write_stored_checksum(self.path, publish_another),
+        )
+        self.assertEqual('0' * 40, self.read_sidecar())
+
+    def test_what_is_garbled_during_the_reading_gets_no_checksum(self) -> None:
+        ledger = self.node.layout.ledger(OTHER)
+        os.makedirs(os.path.dirname(ledger), exist_ok=True)
+
+        def garble(length: int) -> None:
+            with open(ledger, 'w') as file:
+                file.write('garbage')
+
+        self.assertRaises(
+            errors.Blind, checksums.write_stored_checksum, self.path, garble
+        )
+        self.assertFalse(os.path.exists(self.sidecar))
+
     def test_a_full_disk_leaves_nothing_that_looks_valid(self) -> None:
         # Mocked: a full file system would need root to mount.
         def fsync(fd: int) -> None:
