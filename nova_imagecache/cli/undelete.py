@@ -45,7 +45,7 @@ class Undelete(app.NodeCommand, lister.Lister):
         """Bring all of them back, or say which one cannot be."""
         layout = listing.writable_layout(self.settings)
         chosen = {
-            file.original: file
+            file.name: file
             for file in (_find(layout, name) for name in parsed_args.names)
         }
         rows = []

@@ -3,6 +3,7 @@
 """The commands that keep files, and the passes that heed them."""
 
 import os
+import shutil
 from typing import Any
 
 import ddt
@@ -76,6 +77,18 @@ class UndeleteTest(KeepingTestCase):
 
     def test_a_path_will_do_and_twice_is_once(self) -> None:
         self.assertEqual(1, len(self.rows('undelete', self.path, self.name)))
+        self.assertEqual({self.name}, self.node.files())
+
+    def test_of_two_that_had_one_name_the_second_is_said_to_stay(self) -> None:
+        (row,) = self.rows('trash')
+        first = row['name']
+        second = names.trash_name(self.name, names.trashed_at(first) + 60)
+        shutil.copy2(
+            os.path.join(self.node.layout.trash, first),
+            os.path.join(self.node.layout.trash, second),
+        )
+        said = self.error('undelete', first, second)
+        self.assertIn('another file', said)
         self.assertEqual({self.name}, self.node.files())
 
     def test_a_trash_that_cannot_be_read_is_said_to_be_so(self) -> None:
