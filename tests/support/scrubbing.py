@@ -110,6 +110,28 @@ class ScrubTestCase(nodes.NodeTestCase):
 
         self.pread = pread
 
+    def fail_reads(self, *blocks: int) -> None:
+        """Let reading these blocks fail from now on."""
+        real = self.pread
+
+        # Mocked here; tests/node/test_medium.py has a disk that fails.
+        def pread(fd: int, buffers: Any, offset: int) -> int:
+            if offset // BLOCK in blocks:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, buffers, offset)
+
+        self.pread = pread
+
+    @contextlib.contextmanager
+    def failing_reads(self, *blocks: int) -> Iterator[None]:
+        """Let reading these blocks fail for a while."""
+        real = self.pread
+        self.fail_reads(*blocks)
+        try:
+            yield
+        finally:
+            self.pread = real
+
     def overwrite(self, name: str, offset: int, data: bytes) -> None:
         """Change bytes as a disk would: times stay as they are."""
         path = self.node.base_path(name)
@@ -149,18 +171,6 @@ class OneFileTestCase(ScrubTestCase):
         """Let a guest start meanwhile, which touches its base file."""
         self.before_read(number, lambda: os.utime(self.path))
 
-    def fail_reads(self, *blocks: int) -> None:
-        """Let reading these blocks fail from now on."""
-        real = self.pread
-
-        # Mocked here; tests/node/test_medium.py has a disk that fails.
-        def pread(fd: int, buffers: Any, offset: int) -> int:
-            if offset // BLOCK in blocks:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return real(fd, buffers, offset)
-
-        self.pread = pread
-
     def misread_once(self, block: int, touch: bool = False) -> list[int]:
         """Let a block be misread once; give the offsets that were."""
         real = self.pread
@@ -178,16 +188,6 @@ class OneFileTestCase(ScrubTestCase):
 
         self.pread = pread
         return spoilt
-
-    @contextlib.contextmanager
-    def failing_reads(self, *blocks: int) -> Iterator[None]:
-        """Let reading these blocks fail for a while."""
-        real = self.pread
-        self.fail_reads(*blocks)
-        try:
-            yield
-        finally:
-            self.pread = real
 
     def touch_at_each_read(self) -> None:
         """Let guests start all the time."""
