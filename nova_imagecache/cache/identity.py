@@ -8,6 +8,7 @@ Python's ``os.stat`` has no birth time on Linux. The structure is the kernel's
 
 import ctypes
 import dataclasses
+import enum
 import errno
 import fcntl
 import os
@@ -32,6 +33,46 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 #: Inode, birth time and generation, see :attr:`Incarnation.key`.
 Key = tuple[int, int | None, int | None]
+
+
+class Likeness(enum.Enum):
+    """Whether two keys are of one file (decision 0069).
+
+    UNSURE: it cannot be told. One of two hosts sees no birth times, as the
+    client of an NFS server; or nobody does, and then the number of an inode is
+    given to the next file, and may be another one after the next mount.
+    """
+
+    SAME = enum.auto()
+    ANOTHER = enum.auto()
+    UNSURE = enum.auto()
+
+
+def compare(one: Key, other: Key) -> Likeness:
+    """Say whether two keys are of one file."""
+    # The inode alone says nothing: it may change, and is used again.
+    for here, there in zip(one[1:], other[1:], strict=True):
+        if here is not None and there is not None:
+            if here != there:
+                return Likeness.ANOTHER
+            if one[0] == other[0]:
+                return Likeness.SAME
+    return Likeness.UNSURE
+
+
+def merged(old: Key, new: Key) -> Key:
+    """Give the key to remember of a file, as the last one who saw it does.
+
+    What only an earlier one could see is kept with its inode, so that hosts
+    which see different things do not make each other doubt.
+    """
+    if old[0] != new[0]:
+        return new
+    return (
+        new[0],
+        old[1] if new[1] is None else new[1],
+        old[2] if new[2] is None else new[2],
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -37,6 +37,10 @@ def rename(source: str, target: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+    _put(source, target)
+
+
+def _put(source: str, target: str) -> None:
     os.rename(source, target)
     sync_directory(os.path.dirname(target))
 
@@ -56,8 +60,11 @@ def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
     try:
         with os.fdopen(fd, 'wb') as file:
             file.write(data)
+            file.flush()
             os.fchmod(fd, _MODE)
-        yield functools.partial(rename, scratch)
+            # Here, and not while a lock is held.
+            os.fsync(fd)
+        yield functools.partial(_put, scratch)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)

@@ -15,7 +15,9 @@ one; they are no protection against anybody.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -36,9 +38,6 @@ from nova_imagecache import errors
 from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
-
-# Far above any record of ours: 10,000 files make a state of 2 MiB.
-_SIZE_LIMIT = 64 * 1024 * 1024
 
 #: What :func:`set_aside` appends.
 DAMAGED_SUFFIX = '.damaged'
@@ -92,6 +91,7 @@ class Format(Generic[Body]):
     :ivar converters: by version, what makes its body one of the next version
     :ivar lasting: whether what it says is not to be lost; else it may be
         replaced whoever has written it
+    :ivar limit: bytes in a record at most; nothing larger is read
     """
 
     kind: str
@@ -99,6 +99,7 @@ class Format(Generic[Body]):
     body: type[Body]
     converters: Mapping[int, Convert] = dataclasses.field(default_factory=dict)
     lasting: bool = True
+    limit: int = 64 * 1024
 
     def load(self, path: str) -> Body | None:
         """Read a record, without its payload.
@@ -158,8 +159,22 @@ class Format(Generic[Body]):
             and stays
         :raises OSError: it was not published
         """
-        if self.lasting:
-            self.check_replaceable(path)
+        with self.prepared(layout, path, body, payload) as put:
+            put()
+
+    @contextlib.contextmanager
+    def prepared(
+        self,
+        layout: layouts.Layout,
+        path: str,
+        body: Body,
+        payload: bytes = b'',
+    ) -> Iterator[Callable[[], None]]:
+        """Write a record that is yet to be published.
+
+        :returns: publishes it, as :meth:`save`
+        :raises OSError: it was not written
+        """
         sealed = {
             'body': msgspec.to_builtins(body),
             'payload': {
@@ -173,9 +188,16 @@ class Format(Generic[Body]):
             'sha256': _digest(sealed),
             'sealed': sealed,
         }
-        os.makedirs(os.path.dirname(path), exist_ok=True)
         line = json.dumps(record).encode() + b'\n'
-        publish.publish(path, line + payload, layout.temporary)
+        with publish.prepared(line + payload, layout.temporary) as put:
+
+            def put_in_place() -> None:
+                if self.lasting:
+                    self.check_replaceable(path)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                put(path)
+
+            yield put_in_place
 
     def _load(self, path: str, with_payload: bool) -> tuple[Body, bytes]:
         try:
@@ -186,9 +208,9 @@ class Format(Generic[Body]):
             raise
         data = b''
         with os.fdopen(fd, 'rb') as file:
-            if os.fstat(fd).st_size > _SIZE_LIMIT:
+            if os.fstat(fd).st_size > self.limit:
                 raise errors.Damaged('it is too large')
-            line = file.readline(_SIZE_LIMIT)
+            line = file.readline(self.limit)
             if not line.endswith(b'\n'):
                 raise errors.Damaged('it is cut short')
             sealed = self._parse(line)
@@ -230,7 +252,12 @@ class Format(Generic[Body]):
                 )
             try:
                 body = convert(body)
-            except (LookupError, TypeError, ValueError) as error:
+            except (
+                AttributeError,
+                LookupError,
+                TypeError,
+                ValueError,
+            ) as error:
                 raise errors.Damaged(
                     f'its fields are not those of a {self.kind} of version '
                     f'{earlier}: {names.printable(repr(error))}'

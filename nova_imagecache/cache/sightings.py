@@ -25,6 +25,8 @@ class Sighting:
         without a trace
     :ivar rebaselined: when all that was known of its content had been lost,
         in seconds since the epoch
+    :ivar damage: what was wrong with it when it was read last, if anything;
+        it counts where its ledger is lost
     :ivar trashed: when it was first seen in the trash, if it is there
     :ivar ahead: whether its mtime was in the future then
     """
@@ -38,29 +40,41 @@ class Sighting:
     digested: bool
     suspect: bool
     rebaselined: float | None
+    damage: str | None
     trashed: clocks.Instant | None
     ahead: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """What is not to be forgotten when a ledger is lost.
+    """What a ledger says that is not to be forgotten when it is lost.
 
-    :ivar suspect: as in :class:`Sighting`
-    :ivar rebaselined: likewise
+    As in :class:`Sighting`, which says what each means.
     """
 
-    suspect: bool
-    rebaselined: float | None
+    suspect: bool = False
+    rebaselined: float | None = None
+    damage: str | None = None
 
 
 def remembers(sighting: Sighting | None, history: History) -> bool:
     """Whether a sighting has all that is not to be forgotten."""
-    return sighting is not None and (
-        sighting.digested,
-        sighting.suspect or not history.suspect,
-        sighting.rebaselined or history.rebaselined,
-    ) == (True, True, sighting.rebaselined)
+    return sighting is not None and sighting.digested and history == History(
+        sighting.suspect, sighting.rebaselined, sighting.damage
+    )
+
+
+def is_of(sighting: Sighting, key: identity.Key) -> bool:
+    """Whether a sighting is of the file with a key, as far as can be told.
+
+    Not where its inode is another one: what is fetched anew while the old one
+    is in the trash has nothing to do with that.
+    """
+    return (
+        sighting.key[0] == key[0]
+        and identity.compare(sighting.key, key)
+        is not identity.Likeness.ANOTHER
+    )
 
 
 def _known_ahead(file: base_file.BaseFile, sighting: Sighting | None) -> bool:
@@ -130,16 +144,25 @@ def updated(
         last_used = min(old.last_used, now)
     else:
         last_used = None
+    said = history or History(
+        bool(old and old.suspect),
+        old.rebaselined if old else None,
+        old.damage if old else None,
+    )
     return Sighting(
-        key=file.incarnation.key,
+        key=(
+            identity.merged(old.key, file.incarnation.key)
+            if old
+            else file.incarnation.key
+        ),
         last_used=last_used,
         modified=file.stat.modified,
         seen=old.seen if old else instant,
         image=image or (old.image if old else None),
         digested=history is not None or bool(old and old.digested),
-        suspect=bool((history and history.suspect) or (old and old.suspect)),
-        rebaselined=(history.rebaselined if history else None)
-        or (old.rebaselined if old else None),
+        suspect=said.suspect,
+        rebaselined=said.rebaselined,
+        damage=said.damage,
         trashed=_trashed_since(old, instant) if file.trashed else None,
         ahead=in_future,
     )

@@ -57,7 +57,7 @@ class State:
         """
         key = file.incarnation.key
         sighting = self.files.get(file.name)
-        if sighting and sighting.key == key:
+        if sighting and sightings.is_of(sighting, key):
             return sighting
         others = (
             [file.original]
@@ -99,7 +99,15 @@ class _Record:
     clocks: dict[str, clocks.Instant]
 
 
-_FORMAT = records.Format('state', 3, _Record)
+def _from_3(body: records.Values) -> records.Values:
+    """Remember damage."""
+    files = body['files'].items()
+    files = {name: {**sighting, 'damage': None} for name, sighting in files}
+    return {**body, 'files': files}
+
+
+# 10,000 files make 4 MiB.
+_FORMAT = records.Format('state', 4, _Record, {3: _from_3}, limit=64 * 2**20)
 
 
 def _save(layout: layouts.Layout, state: State) -> None:

@@ -88,6 +88,10 @@ class Blocks:
         """The number of blocks whose digest is not known."""
         return self._kinds.count(_UNKNOWN)
 
+    def holds_data(self, index: int) -> bool:
+        """Whether a block is known, and is not nothing but zeros."""
+        return self._kinds[index] == _DATA
+
     def length(self, index: int) -> int:
         """Give the number of bytes in a block: 0 past the end of the file."""
         start = index * self.block_size

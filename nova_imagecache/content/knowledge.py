@@ -2,12 +2,13 @@
 
 """What is known of the content of a base file before it is read again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 import dataclasses
 import datetime
 import enum
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import sightings
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import sidecars
 from nova_imagecache import errors
@@ -17,10 +18,15 @@ _RANGES_SHOWN = 4
 
 
 class Verdict(enum.StrEnum):
-    """What is known of the content of a file."""
+    """What is known of the content of a file.
+
+    DIFFERS: an earlier file of its name, made from the same image, held other
+    bytes. One of the two is bad, and it is not known which.
+    """
 
     GOOD = 'good'
     CORRUPT = 'corrupt'
+    DIFFERS = 'differs'
     UNKNOWN = 'unknown'
     UNREADABLE = 'unreadable'
     OFF = 'off'
@@ -32,17 +38,26 @@ class Finding:
 
     :ivar skipped: whether the file was to be read, and was not
     :ivar problem: whether somebody has to act before it can be
+    :ivar history: what the state is to remember, if the file was read
     """
 
     verdict: Verdict = Verdict.UNKNOWN
     note: str = ''
     skipped: bool = False
     problem: bool = False
+    history: sightings.History | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     @property
     def damaged(self) -> bool:
         """Whether some of the file is known to be bad."""
         return self.verdict in (Verdict.CORRUPT, Verdict.UNREADABLE)
+
+    @property
+    def harmful(self) -> bool:
+        """Whether guests may read what they should not."""
+        return self.damaged or self.verdict is Verdict.DIFFERS
 
     def noting(self, note: str) -> 'Finding':
         """Give this finding with one more note."""
@@ -58,10 +73,15 @@ class Finding:
         )
 
 
-def _ranges(ranges: Sequence[ledgers.BadRange]) -> str:
+def _ranges(ledger: ledgers.Ledger) -> str:
     """Name bad ranges as dd and hexdump count bytes: from 0."""
+    ranges = ledger.bad_ranges
+    words = {
+        ledgers.Damage.UNREADABLE: 'are unreadable',
+        ledgers.Damage.CORRUPT: 'differ' if ledger.differs else 'are corrupt',
+    }
     shown = [
-        f'bytes {each.start}-{each.end - 1} are {each.damage}'
+        f'bytes {each.start}-{each.end - 1} {words[each.damage]}'
         for each in ranges[:_RANGES_SHOWN]
     ]
     more = len(ranges) - len(shown)
@@ -88,6 +108,26 @@ def _differs(ledger: ledgers.Ledger, stored: str | None) -> str | None:
     return text
 
 
+def _marks(ledger: ledgers.Ledger) -> Iterator[str]:
+    """Say what is to be remembered of a file, whatever the verdict."""
+    if ledger.suspect:
+        yield (
+            'suspect: it may have been damaged before anything was known of '
+            'it; see nova-imagecache confirm'
+        )
+    if ledger.rebaselined is None:
+        return
+    day = datetime.datetime.fromtimestamp(
+        ledger.rebaselined, datetime.UTC
+    ).date()
+    why = (
+        'it was made anew with other bytes'
+        if ledger.anew
+        else 'all that was known of it was lost'
+    )
+    yield f'rebaselined on {day}, as {why}'
+
+
 def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
     """Say what the last comparison means.
 
@@ -95,20 +135,36 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
 
     :param stored: its stored checksum, if it has a valid one
     """
+    if ledger.question:
+        was = ', of which some was bad' if ledger.bad or ledger.found else ''
+        note = f'it is to be compared with an earlier file of its name{was}'
+        if ledger.unreadable is None:
+            return Finding(note=note)
+        return Finding(
+            Verdict.UNREADABLE,
+            f'it cannot be read: {ledger.unreadable}; {note}',
+        )
     notes = []
     verdict = Verdict.UNKNOWN if ledger.verified is None else Verdict.GOOD
     if not ledger.proven and stored not in (None, ledger.stored):
         verdict = Verdict.UNKNOWN
     bad = {run.damage for run in ledger.bad}
     differs = _differs(ledger, stored) if ledger.settled else None
+    if ledger.differs:
+        verdict = Verdict.DIFFERS
     if ledgers.Damage.UNREADABLE in bad or ledger.unreadable is not None:
         verdict = Verdict.UNREADABLE
-    if ledgers.Damage.CORRUPT in bad or differs:
+    if not ledger.differs and (ledgers.Damage.CORRUPT in bad or differs):
         verdict = Verdict.CORRUPT
     if bad:
-        notes.append(_ranges(ledger.bad_ranges))
+        notes.append(_ranges(ledger))
     if differs:
         notes.append(differs)
+    if ledger.differs:
+        notes.append(
+            'an earlier file of this image held other bytes, so one of the '
+            'two is bad; see nova-imagecache confirm'
+        )
     if ledger.unreadable is not None:
         notes.append(f'it cannot be read: {ledger.unreadable}')
     if ledger.read is not None and not ledger.settled:
@@ -116,19 +172,7 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
             'it was touched or written to while it was first read, so it is '
             'to be read again'
         )
-    if ledger.suspect:
-        notes.append(
-            'suspect: it was made in an earlier boot and never digested in '
-            'it, or was not the same when it was read twice at first, so it '
-            'may have been damaged without a trace'
-        )
-    if ledger.rebaselined is not None:
-        day = datetime.datetime.fromtimestamp(
-            ledger.rebaselined, datetime.UTC
-        ).date()
-        notes.append(
-            f'rebaselined on {day}, as all that was known of it was lost'
-        )
+    notes += _marks(ledger)
     return Finding(verdict, '; '.join(notes))
 
 
@@ -138,19 +182,25 @@ class Knowledge:
 
     :ivar stored: its stored checksum, if it has a valid one
     :ivar ledger: its ledger, if it has one
+    :ivar older: whether the stored checksum is older than the file, and there
+        is no ledger: it was another's, and is a question
     :ivar lost: whether it had a ledger that can no longer be made out
     :ivar blind: whether some of this could not be read just now: what is not
         seen may be there
     :ivar newer: whether its ledger is one that a newer release has written
     :ivar problems: what cannot be read, a sentence each
+    :ivar damage: what the state remembers to be wrong with it, which counts
+        where there is no ledger to say so
     """
 
     stored: str | None = None
     ledger: ledgers.Ledger | None = None
+    older: bool = False
     lost: bool = False
     blind: bool = False
     newer: bool = False
     problems: tuple[str, ...] = ()
+    damage: str | None = None
 
     @property
     def digests(self) -> frozenset[str]:
@@ -159,11 +209,51 @@ class Knowledge:
         return frozenset(digest for digest in known if digest is not None)
 
     @property
+    def question(self) -> bool:
+        """Whether all that is known is of an earlier file of its name."""
+        return self.ledger.question if self.ledger else self.older
+
+    @property
     def finding(self) -> Finding:
         """The last verdict."""
+        if self.ledger is not None:
+            return judge(self.ledger, self.stored)
+        if self.damage is not None and self.damage in (*Verdict,):
+            return Finding(
+                Verdict(self.damage),
+                f'it was {self.damage} when it was read last',
+            )
+        return Finding(note='it has not been read yet')
+
+    @property
+    def history(self) -> sightings.History | None:
+        """What the state is to remember, where there is a ledger."""
         if self.ledger is None:
-            return Finding(note='it has not been read yet')
-        return judge(self.ledger, self.stored)
+            return None
+        return history_of(self.ledger, self.finding)
+
+    def remembering(
+        self, sighting: sightings.Sighting | None
+    ) -> 'Knowledge':
+        """Add what the state remembers, which counts where a ledger is lost.
+
+        Not of a file whose ledger is of an earlier one.
+        """
+        if self.ledger is not None or sighting is None:
+            return self
+        return dataclasses.replace(
+            self,
+            lost=self.lost or (sighting.digested and not self.blind),
+            damage=sighting.damage,
+        )
+
+
+def history_of(
+    ledger: ledgers.Ledger, finding: Finding
+) -> sightings.History:
+    """Give what the state is to remember of a file."""
+    damage = str(finding.verdict) if finding.harmful else None
+    return sightings.History(ledger.suspect, ledger.rebaselined, damage)
 
 
 def recall(file: base_file.BaseFile) -> Knowledge:
@@ -191,17 +281,12 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         blind = True
         problems.append(f'the ledger of {file.name} cannot be read: {error}')
     try:
-        stored = sidecars.read_stored_checksum(file.path)
+        stored = sidecars.load(file.sidecar)
     except OSError as error:
         blind = True
         problems.append(f'the checksum of {file.name} cannot be read: {error}')
-    if ledger is not None and not ledger.is_of(file):
-        # Birth times may be lacking, or be of a clock that was wrong: this is
-        # the checksum of the file which was here before.
-        if ledger.sha1 == stored and (
-            file.incarnation.born is None
-            or ledger.sidecar == sidecars.key_of(file)
-        ):
-            stored = None
-        ledger = None
-    return Knowledge(stored, ledger, lost, blind, newer, tuple(problems))
+    older = False
+    if stored is not None and ledger is None:
+        # Where there is a ledger, that tells which file they are of.
+        older = sidecars.is_older(file.sidecar, file.stat)
+    return Knowledge(stored, ledger, older, lost, blind, newer, (*problems,))

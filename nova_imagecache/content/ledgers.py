@@ -7,8 +7,10 @@ blocks (:class:`~nova_imagecache.content.blockmap.Blocks`). A pass reads the
 line alone (decision 0014).
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import enum
 import itertools
@@ -31,12 +33,21 @@ class Damage(enum.StrEnum):
     UNREADABLE = 'unreadable'
 
 
+_CORRUPT = Damage.CORRUPT
+
+
 @dataclasses.dataclass(frozen=True)
-class BadBlocks:
-    """Blocks in a row that are bad in the same way."""
+class Run:
+    """Blocks in a row."""
 
     first: int
     count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BadBlocks(Run):
+    """Blocks in a row that are bad in the same way."""
+
     damage: Damage
 
 
@@ -57,38 +68,42 @@ class BadRange:
 class Ledger:
     """The ledger of one incarnation of a base file.
 
+    What it says was verified and found bad is of that incarnation; its
+    digests are of the image, and may be asked of another (decision 0069).
+
     :ivar size: bytes in the file when its blocks were digested
     :ivar algorithm: of the digests of the blocks
     :ivar block_size: in bytes
     :ivar image: the image it was made from, where that is known
-    :ivar settled: whether it is sure that nobody wrote to the file while it
-        was first read. Until it is, a difference is no corruption.
-    :ivar suspect: whether it was there in an earlier boot and was never
-        digested in it: it may have lost in a crash what was not on the disk
-        yet. It stays so.
+    :ivar question: whether it was of an earlier file of this name, and the
+        file has not been compared with it yet
+    :ivar differs: whether the file is not what an earlier one was: one of
+        the two is bad, and evidence has to tell which
+    :ivar unsettled: blocks of which it is not sure yet that nobody wrote to
+        them while they were first read: a difference is no corruption there
+    :ivar suspect: whether it may have been damaged before there was anything
+        to compare with. Only evidence ends that.
     :ivar sha1: SHA-1 that the whole file has to have (decision 0012); None if
         there was none yet
     :ivar proven: whether the digests of the blocks are those of a file with
         this SHA-1
     :ivar stored: the stored checksum that it was last compared with
-    :ivar sidecar: key of the file with the stored checksum, when this was
-        published
     :ivar found: the SHA-1 that the last comparison of the whole file gave;
         None when it agreed with both others
     :ivar started: when an unfinished reading began; None when there is none
     :ivar position: the block with which an unfinished reading goes on
     :ivar times: mtime and ctime of the file, in nanoseconds, when an
         unfinished first reading began
-    :ivar changed: whether an unfinished reading has found a file that is not
-        settled other than it was
     :ivar read: when the last reading from start to end began; None if never
     :ivar verified: likewise, for the last one that had something to compare
         with
     :ivar bad: blocks that were bad when they were read last, in order
     :ivar unreadable: why the last reading was given up; None if it was not
     :ivar attempted: when it was given up
-    :ivar rebaselined: when this ledger was begun because all that was known
-        of the file before had been lost, in seconds since the epoch
+    :ivar rebaselined: when this ledger was begun although something had been
+        known before, in seconds since the epoch
+    :ivar anew: whether that was as the file was made anew with other bytes,
+        and not as all that was known had been lost
     """
 
     key: identity.Key
@@ -97,23 +112,24 @@ class Ledger:
     block_size: int
     # And no origin of a resized file (decision 0027).
     image: str | None = None
-    settled: bool = False
+    question: bool = False
+    differs: bool = False
+    unsettled: tuple[Run, ...] = ()
     suspect: bool = False
     sha1: str | None = None
     proven: bool = False
     stored: str | None = None
-    sidecar: identity.Key | None = None
     found: str | None = None
     started: clocks.Instant | None = None
     position: int = 0
     times: tuple[int, int] | None = None
-    changed: bool = False
     read: clocks.Instant | None = None
     verified: clocks.Instant | None = None
     bad: tuple[BadBlocks, ...] = ()
     unreadable: str | None = None
     attempted: clocks.Instant | None = None
     rebaselined: float | None = None
+    anew: bool = False
 
     @classmethod
     def begin(
@@ -130,14 +146,15 @@ class Ledger:
     def load(cls, file: base_file.BaseFile) -> 'Ledger | None':
         """Read the ledger under the name of a file.
 
-        It may be that of an earlier file of the same name: see :meth:`is_of`.
-
+        :returns: what it says of this file, see :meth:`asked_of`
         :raises nova_imagecache.errors.Damaged: there is something else there
         :raises nova_imagecache.errors.Newer: a newer release has written it
         :raises OSError: it cannot be read
         """
         found = _FORMAT.load(file.ledger)
-        return None if found is None else found._checked()
+        if found is None:
+            return None
+        return found._checked().asked_of(file.incarnation.key)
 
     def _checked(self) -> 'Ledger':
         """Refuse what no ledger of ours says."""
@@ -150,15 +167,48 @@ class Ledger:
             or not 0 <= self.size <= most
         ):
             raise errors.Damaged('its block size cannot be')
-        if self.position < 0 or any(
-            run.first < 0 or run.count < 1 for run in self.bad
+        # One after the end stands for all that comes there.
+        end = self.count + 1
+        runs: tuple[Run, ...] = (*self.bad, *self.unsettled)
+        if not 0 <= self.position <= end or any(
+            run.first < 0 or run.count < 1 or run.first + run.count > end
+            for run in runs
         ):
             raise errors.Damaged('it has no such blocks')
         return self
 
-    def is_of(self, file: base_file.BaseFile) -> bool:
-        """Whether it is the ledger of this very file."""
-        return self.key == file.incarnation.key
+    def asked_of(self, key: identity.Key) -> 'Ledger':
+        """Give what it says of the file with a key.
+
+        Of another file than it is of nothing is verified and nothing bad, but
+        what is known of the image is a question. Where it cannot be told
+        whether it is another one, what was found stays.
+        """
+        if identity.compare(self.key, key) is not identity.Likeness.ANOTHER:
+            return self
+        corrupt = tuple(run for run in self.bad if run.damage is _CORRUPT)
+        return dataclasses.replace(
+            self,
+            key=key,
+            # Digests that were not sure yet settle nothing.
+            question=self.settled or self.question,
+            started=None,
+            position=0,
+            times=None,
+            unreadable=None,
+            attempted=None,
+            bad=corrupt,
+        )
+
+    @property
+    def count(self) -> int:
+        """The number of its blocks."""
+        return -(-self.size // self.block_size)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is sure that nobody wrote to it while it was learnt."""
+        return self.read is not None and not self.unsettled
 
     def load_blocks(self, file: base_file.BaseFile) -> blockmap.Blocks:
         """Read the digests that belong to the ledger.
@@ -168,7 +218,7 @@ class Ledger:
         :raises OSError: they cannot be read
         """
         found, payload = _FORMAT.load_whole(file.ledger)
-        if found != self:
+        if found.asked_of(file.incarnation.key) != self:
             raise errors.NotNow('its records have changed meanwhile')
         try:
             return blockmap.Blocks.decode(
@@ -177,18 +227,19 @@ class Ledger:
         except ValueError as error:
             raise errors.Damaged(str(error)) from None
 
-    def save(
+    def prepared(
         self,
         file: base_file.BaseFile,
         blocks: blockmap.Blocks | None = None,
-    ) -> None:
-        """Publish the ledger. The caller holds the file's guard.
+    ) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Write the ledger, which is yet to be published.
 
         :param blocks: the digests; without them, none is known
-        :raises OSError: it was not saved
+        :returns: publishes it. Whoever calls that holds the file's guard.
+        :raises OSError: it was not written, or not published
         """
         payload = b'' if blocks is None else blocks.encode()
-        _FORMAT.save(file.layout, file.ledger, self, payload)
+        return _FORMAT.prepared(file.layout, file.ledger, self, payload)
 
     @property
     def bad_ranges(self) -> tuple[BadRange, ...]:
@@ -197,11 +248,10 @@ class Ledger:
         Where the file goes on past its end, to the end of the block.
         """
         ranges = []
-        last = -(-self.size // self.block_size)
         for run in self.bad:
             start = run.first * self.block_size
             end = start + run.count * self.block_size
-            if run.first + run.count == last:
+            if run.first + run.count == self.count:
                 end = self.size
             ranges.append(BadRange(start, end, run.damage))
         return tuple(ranges)
@@ -218,14 +268,38 @@ def spread(bad: Iterable[BadBlocks]) -> dict[int, Damage]:
 
 def gather(bad: Mapping[int, Damage]) -> tuple[BadBlocks, ...]:
     """Put blocks in a row together; the opposite of :func:`spread`."""
+    return tuple(
+        sorted(
+            (
+                BadBlocks(run.first, run.count, damage)
+                for damage in Damage
+                for run in runs_of(
+                    index for index, each in bad.items() if each is damage
+                )
+            ),
+            key=lambda run: run.first,
+        )
+    )
+
+
+def runs_of(blocks: Iterable[int]) -> tuple[Run, ...]:
+    """Put blocks in a row together."""
     runs = []
-    numbered = enumerate(sorted(bad))
-    for (_offset, damage), row in itertools.groupby(
-        numbered, lambda item: (item[1] - item[0], bad[item[1]])
+    for _offset, row in itertools.groupby(
+        enumerate(sorted(blocks)), lambda item: item[1] - item[0]
     ):
         indices = [index for _number, index in row]
-        runs.append(BadBlocks(indices[0], len(indices), damage))
+        runs.append(Run(indices[0], len(indices)))
     return tuple(runs)
+
+
+def blocks_in(runs: Iterable[Run]) -> set[int]:
+    """Give each block; the opposite of :func:`runs_of`."""
+    return {
+        index
+        for run in runs
+        for index in range(run.first, run.first + run.count)
+    }
 
 
 def is_newer(path: str) -> bool:
@@ -237,4 +311,21 @@ def is_newer(path: str) -> bool:
     return False
 
 
-_FORMAT = records.Format('ledger', 2, Ledger)
+def _from_2(body: records.Values) -> records.Values:
+    """Know of each block whether it is settled, and what question is open."""
+    body = {**body}
+    settled, changed = body.pop('settled'), body.pop('changed')
+    count = -(-body['size'] // body['block_size'])
+    once = not settled and body['read'] is not None and count
+    return {
+        **body,
+        'question': False,
+        'differs': False,
+        'anew': False,
+        'unsettled': [{'first': 0, 'count': count}] if once else [],
+        'suspect': body['suspect'] or changed,
+    }
+
+
+# Two MiB of digests, and the runs of blocks that are bad.
+_FORMAT = records.Format('ledger', 3, Ledger, {2: _from_2}, limit=16 * 2**20)

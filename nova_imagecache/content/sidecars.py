@@ -6,7 +6,11 @@
 column, and nothing else. Nova's first image cache manager wrote it so.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import errno
+import functools
 import os
 import re
 
@@ -20,20 +24,10 @@ _DIGEST = re.compile(r'[0-9a-f]{40}')
 _SIDECAR_LIMIT = 64
 
 
-def _born_after(sidecar: identity.Stat, base: identity.Stat) -> bool:
-    born = sidecar.incarnation.born
-    base_born = base.incarnation.born
-    if born is None or base_born is None:
-        # Nothing to compare; mtimes do not tell, as each pass renews them.
-        return True
-    return born >= base_born
-
-
-def load(path: str, base: identity.Stat) -> str | None:
-    """Read the stored checksum of a base file.
+def load(path: str) -> str | None:
+    """Read a stored checksum, of whatever file.
 
     :param path: of the sidecar
-    :param base: the base file, which is no younger than its checksum
     :returns: 40 hex digits, or None where there is no checksum
     :raises OSError: it cannot be read
     """
@@ -45,11 +39,26 @@ def load(path: str, base: identity.Stat) -> str | None:
             return None
         raise
     with os.fdopen(fd, 'rb') as file:
-        stat = identity.stat_of_fd(fd)
         data = file.read(_SIDECAR_LIMIT + 1)
     text = data.decode('ascii', 'replace').strip().lower()
     sound = len(data) <= _SIDECAR_LIMIT and _DIGEST.fullmatch(text)
-    return text if sound and _born_after(stat, base) else None
+    return text if sound else None
+
+
+def is_older(sidecar: str, base: identity.Stat) -> bool:
+    """Whether a stored checksum is older than the base file beside it.
+
+    Then it was made of an earlier file of that name.
+
+    :param sidecar: its path
+    """
+    try:
+        born = identity.stat_of(sidecar).incarnation.born
+    except OSError:
+        return False
+    base_born = base.incarnation.born
+    # Mtimes do not tell, as each pass renews them.
+    return born is not None and base_born is not None and born < base_born
 
 
 def save(file: base_file.BaseFile, digest: str) -> None:
@@ -57,15 +66,31 @@ def save(file: base_file.BaseFile, digest: str) -> None:
 
     :raises OSError: it could not be written
     """
-    publish.publish(file.sidecar, digest.encode(), file.layout.temporary)
+    with prepared(file, digest) as put:
+        put()
 
 
-def key_of(file: base_file.BaseFile) -> identity.Key | None:
-    """Say which file holds the stored checksum, if there is one."""
-    try:
-        return identity.stat_of(file.sidecar).incarnation.key
-    except OSError:
-        return None
+@contextlib.contextmanager
+def prepared(
+    file: base_file.BaseFile, digest: str
+) -> Iterator[Callable[[], None]]:
+    """Write a known digest that is yet to be published.
+
+    :returns: publishes it. Whoever calls that holds the file's guard.
+    :raises OSError: it was not written, or not published
+    """
+    temporary = file.layout.temporary
+    with publish.prepared(digest.encode(), temporary) as put:
+        yield functools.partial(put, file.sidecar)
+
+
+def remove(file: base_file.BaseFile) -> None:
+    """Remove a stored checksum. The caller holds the file's guard.
+
+    :raises OSError: it was not removed
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(file.sidecar)
 
 
 def read_stored_checksum(base_file: str) -> str | None:
@@ -77,8 +102,9 @@ def read_stored_checksum(base_file: str) -> str | None:
         so was another's
     :raises OSError: it, or the base file, cannot be read
     """
+    sidecar = names.sidecar_name(base_file)
     try:
         base = identity.stat_of(base_file)
     except FileNotFoundError:
         return None
-    return load(names.sidecar_name(base_file), base)
+    return None if is_older(sidecar, base) else load(sidecar)

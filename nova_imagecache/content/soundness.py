@@ -2,12 +2,15 @@
 
 """May these bytes be handed out? One answer to all (decision 0061)."""
 
+import contextlib
 import dataclasses
 import enum
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import states
 from nova_imagecache.content import knowledge
+from nova_imagecache import errors
 
 
 class Soundness(enum.StrEnum):
@@ -17,8 +20,9 @@ class Soundness(enum.StrEnum):
 
     BAD: some of it is not what it was, or cannot be read.
 
-    UNTOLD: what is known cannot be made out, so it may be either. To refuse it
-    would keep guests from starting for want of a record.
+    UNTOLD: what is known cannot be made out, or it is not what an earlier file
+    of its image was, so it may be either. To refuse it would keep guests from
+    starting for want of a record.
     """
 
     SOUND = 'sound'
@@ -58,14 +62,23 @@ def judge(
     finding = finding or known.finding
     if finding.damaged:
         return Answer(Soundness.BAD, str(finding.verdict))
+    if finding.harmful:
+        return Answer(Soundness.UNTOLD, finding.note)
     if known.blind or known.lost:
-        return Answer(Soundness.UNTOLD, '; '.join(known.problems))
+        why = '; '.join(known.problems) or 'what was known of it is lost'
+        return Answer(Soundness.UNTOLD, why)
     return Answer(Soundness.SOUND)
 
 
 def of(file: base_file.BaseFile) -> Answer:
     """Ask about one incarnation of a file, which itself is not read."""
-    return judge(knowledge.recall(file))
+    known = knowledge.recall(file)
+    if known.ledger is None:
+        # The second place that remembers damage.
+        with contextlib.suppress(errors.Error, OSError):
+            state = states.load(file.layout)
+            known = known.remembering(state.sighting(file))
+    return judge(known)
 
 
 def ask(layout: layouts.Layout, name: str) -> Answer:

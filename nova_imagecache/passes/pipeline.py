@@ -18,7 +18,6 @@ import time
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import removal
-from nova_imagecache.cache import sightings
 from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
@@ -224,7 +223,7 @@ class Pass:
         if urgent or self._inline:
             # Reading comes last, as it alone takes long.
             chosen = [decision.file for decision in kept if decision.verify]
-            findings |= verification.verify(
+            found, failure = verification.verify(
                 self._settings,
                 chosen,
                 facts.state,
@@ -232,6 +231,8 @@ class Pass:
                 self._progress_bar,
                 urgent,
             )
+            findings |= found
+            problems += [] if failure is None else [failure]
             for file in chosen:
                 entries[file.name] = queues.entry_of(file, facts.state)
         problems += [
@@ -319,12 +320,9 @@ class Pass:
                 used,
                 facts.testimony.images,
                 {
-                    name: sightings.History(
-                        entry.known.ledger.suspect,
-                        entry.known.ledger.rebaselined,
-                    )
+                    name: history
                     for name, entry in facts.entries.items()
-                    if entry.known.ledger is not None
+                    if (history := entry.known.history) is not None
                 },
                 facts.state,
                 any(

@@ -70,7 +70,7 @@ def stalled(
     )
 
 
-_FORMAT = records.Format('scrub', 1, Activity, lasting=False)
+_FORMAT = records.Format('scrub', 1, Activity, lasting=False, limit=2**20)
 
 
 def load(layout: layouts.Layout) -> Activity | None:

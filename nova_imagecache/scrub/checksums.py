@@ -99,37 +99,49 @@ def write_stored_checksum(
     :raises OSError: the file cannot be read, or the checksum not written
     """
     file = BaseFile.at(base_file)
-    stored, remembered = _recalled(file)
-    if stored is not None:
-        return stored
+    known = _known(file)
+    if known.stored is not None and not known.question:
+        return known.stored
     with file.opened() as fd:
-        digest = remembered or settled_digest(fd, progress=progress)
+        digest = _remembered(known) or settled_digest(fd, progress=progress)
     # Written before, it is older than whatever takes the place of the file,
     # and so is not taken for the checksum of that.
     with publish.prepared(digest.encode(), file.layout.temporary) as put:
         with file.guard(_PATIENCE_SECONDS):
             # A scrub may have come to know more during a long reading.
-            stored, remembered = _recalled(file)
-            if stored is not None:
-                return stored
-            if remembered not in {None, digest}:
+            known = _known(file)
+            if known.stored is not None and not known.question:
+                return known.stored
+            if known.question and known.digests - {digest}:
+                raise errors.KnownDamage(
+                    f'{file.path} is not what an earlier file of its name was'
+                )
+            if _remembered(known) not in {None, digest}:
                 raise errors.Changed('a scrub has read something else')
-            put(file.sidecar)
+            if known.stored is None:
+                put(file.sidecar)
     return digest
 
 
-def _recalled(file: BaseFile) -> tuple[str | None, str | None]:
-    """Give the stored checksum, and the digest that the ledger has."""
+def _known(file: BaseFile) -> knowledge.Knowledge:
+    """Recall what is known of a file that may get a checksum."""
     known = knowledge.recall(file)
-    if known.stored is not None:
-        return known.stored, None
+    if known.stored is not None and not known.question:
+        return known
     if known.blind or known.lost:
         # What cannot be made out may say that the file is bad.
         raise errors.Blind('; '.join(known.problems))
     ledger = known.ledger
     if ledger and ledger.sha1 is None and ledger.bad:
         raise errors.KnownDamage(f'{file.path} has damage that is known')
-    return None, ledger.sha1 if ledger else None
+    return known
+
+
+def _remembered(known: knowledge.Knowledge) -> str | None:
+    """Give the digest of this very file, if it was lost with a checksum."""
+    if known.ledger is None or known.question:
+        return None
+    return known.ledger.sha1
 
 
 def verify_checksum(
@@ -152,7 +164,7 @@ def verify_checksum(
     except FileNotFoundError:
         return None
     try:
-        stored = sidecars.load(file.sidecar, identity.stat_of_fd(fd))
+        stored = sidecars.read_stored_checksum(file.path)
         if stored is None:
             return None
         digest = settled_digest(fd, [stored], progress)

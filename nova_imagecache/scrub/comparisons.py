@@ -50,8 +50,11 @@ class Comparison:
         the digest that they had
     :ivar next: the block that is to be read next
     :ivar learnt: whether there was a block whose digest was not known
-    :ivar changed: whether a file that is not settled is other than it was
-        when it was read before
+    :ivar unsettled: blocks that are not known to be what they were when they
+        were read before. In the first reading of a file all are, and only
+        those are in it that have changed already.
+    :ivar changed: whether a block that is not settled was other than before
+    :ivar doubtful: whether a block was learnt that could not be read before
     """
 
     def __init__(
@@ -75,8 +78,10 @@ class Comparison:
         self.suspects: dict[int, bytes] = {}
         self.next = first
         self.learnt = False
-        self.changed = ledger.changed
-        self._settled = ledger.settled
+        self.unsettled = ledgers.blocks_in(ledger.unsettled)
+        self.changed = False
+        self.doubtful = False
+        self._first_reading = ledger.read is None
         self._unreadable = 0
 
     @property
@@ -115,17 +120,27 @@ class Comparison:
             if self.bad.get(index) is ledgers.Damage.UNREADABLE:
                 del self.bad[index]
             return
+        if index > self.blocks.count:
+            # The first one after the end stands for all that come there.
+            return
         length = self.blocks.length(index)
         if self._expected(index) is None and reading.length == length:
-            self.learnt = True
-            if self.bad.get(index) is ledgers.Damage.CORRUPT:
-                # Its digest is lost, and what it holds now is not the one.
-                return
-            self.blocks.put(index, reading.digests[0])
-            self.changed |= self.aim is Aim.CHECK
-        elif not self._matches(reading):
+            self._learn(index, reading.digests[0])
+        elif self._matches(reading):
+            self.bad.pop(index, None)
+            self.unsettled.discard(index)
+        else:
             self.suspects[index] = reading.digests[0]
+
+    def _learn(self, index: int, digest: bytes) -> None:
+        self.learnt = True
+        damage = self.bad.get(index)
+        if damage is ledgers.Damage.CORRUPT:
+            # Its digest is lost, and what it holds now is not the one.
             return
+        # What was lost may have been replaced by anything, such as zeros.
+        self.doubtful |= damage is ledgers.Damage.UNREADABLE
+        self.blocks.put(index, digest)
         self.bad.pop(index, None)
 
     def take_again(self, reading: hashing.BlockReading | None) -> bool:
@@ -150,9 +165,12 @@ class Comparison:
             self.whole.spoil()
         if self._matches(reading):
             self.bad.pop(index, None)
-        elif not self._settled and index < self.blocks.count:
+            self.unsettled.discard(index)
+        elif self._is_unsettled(index):
             self.blocks.put(index, second)
+            self.unsettled.add(index)
             self.changed = True
+            self.bad.pop(index, None)
         else:
             self.bad[index] = ledgers.Damage.CORRUPT
         return second != first
@@ -175,6 +193,11 @@ class Comparison:
         self.bad = {
             index: damage for index, damage in self.bad.items() if index < end
         }
+
+    def _is_unsettled(self, index: int) -> bool:
+        return index < self.blocks.count and (
+            self._first_reading or index in self.unsettled
+        )
 
     def _expected(self, index: int) -> bytes | None:
         return self.blocks.get(index) if index < self.blocks.count else None

@@ -2,6 +2,7 @@
 
 """What a reading from start to end means for the ledger: pure functions."""
 
+from collections.abc import Mapping
 import dataclasses
 
 from nova_imagecache import clocks
@@ -23,6 +24,10 @@ class Reading:
     :ivar stored: its stored checksum, if it has a valid one
     :ivar outlived: whether it was there in an earlier boot and has not been
         digested in it
+    :ivar original: whether the image service never changes what is in it
+    :ivar unsure: whether it cannot be told that this is the file that the
+        ledger is of
+    :ivar corrupt: blocks that were known to be corrupt before
     """
 
     comparison: comparisons.Comparison
@@ -31,6 +36,9 @@ class Reading:
     size: int
     stored: str | None
     outlived: bool = False
+    original: bool = True
+    unsure: bool = False
+    corrupt: frozenset[int] = frozenset()
 
     @property
     def vouched(self) -> bool:
@@ -41,10 +49,15 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Conclusion:
-    """The ledger after a reading, and the digests that belong to it."""
+    """The ledger after a reading, and the digests that belong to it.
+
+    :ivar supersedes: whether a stored checksum is of a file that was made
+        anew since, and goes
+    """
 
     ledger: ledgers.Ledger
     blocks: blockmap.Blocks
+    supersedes: bool = False
 
 
 def conclude(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
@@ -54,21 +67,26 @@ def conclude(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
         file was written to
     """
     compared = reading.comparison
-    if not ledger.settled:
-        ledger = _settle(ledger, reading)
     ledger = dataclasses.replace(
-        ledger,
+        _settle(ledger, reading),
         bad=ledgers.gather(compared.bad),
         started=None,
         position=0,
         times=None,
-        changed=False,
         read=reading.started,
         unreadable=None,
         attempted=None,
     )
     if not ledger.settled:
         return Conclusion(ledger, compared.blocks)
+    if ledger.question or (reading.unsure and _is_other(ledger, reading)):
+        answered = _answer(ledger, reading)
+        if answered.supersedes or answered.ledger.question:
+            return answered
+        ledger = answered.ledger
+    elif ledger.differs and not _different(ledger, reading):
+        unread = ledgers.Damage.UNREADABLE in compared.bad.values()
+        ledger = dataclasses.replace(ledger, differs=unread)
     expected = ledger.sha1 or reading.stored
     conclusion = _judge_whole(ledger, reading)
     if _was_compared(expected, conclusion.ledger, reading):
@@ -80,26 +98,129 @@ def conclude(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
 
 
 def _settle(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
-    """Find out whether it is sure that nobody writes to the file.
+    """Find out which blocks nobody writes to, block by block.
 
     Times that moved are no proof of a write (decision 0013).
     """
     compared = reading.comparison
-    if ledger.size != reading.size:
-        raise errors.Written('it was written to while it was read')
-    first = ledger.read is None
-    if first:
-        still = not (reading.moved or compared.changed)
-        settled = still or reading.vouched
-        # Where there is a checksum, that tells.
-        alone = ledger.sha1 is None and reading.stored is None
-        doubtful = (reading.outlived and alone) or compared.changed
-    else:
-        unread = ledgers.Damage.UNREADABLE in compared.bad.values()
-        settled = not (compared.changed or unread) or reading.vouched
-        doubtful = compared.changed
+    doubtful = compared.doubtful or compared.changed
+    unsettled = ledger.unsettled
+    if not ledger.settled:
+        if ledger.size != reading.size:
+            raise errors.Written('it was written to while it was read')
+        unsettled = ledgers.runs_of(compared.unsettled)
+        if ledger.read is None:
+            # Where there is a checksum, that tells.
+            alone = ledger.sha1 is None and reading.stored is None
+            doubtful |= reading.outlived and alone
+            if reading.moved:
+                unsettled = _all_blocks(ledger)
+        if reading.vouched:
+            unsettled = ()
     suspect = ledger.suspect or (doubtful and not reading.vouched)
-    return dataclasses.replace(ledger, settled=settled, suspect=suspect)
+    return dataclasses.replace(ledger, unsettled=unsettled, suspect=suspect)
+
+
+def _all_blocks(ledger: ledgers.Ledger) -> tuple[ledgers.Run, ...]:
+    return (ledgers.Run(0, ledger.count),) if ledger.count else ()
+
+
+def new_damage(
+    bad: Mapping[int, ledgers.Damage], corrupt: frozenset[int]
+) -> bool:
+    """Whether a block is corrupt that was not known to be."""
+    return any(
+        damage is ledgers.Damage.CORRUPT and index not in corrupt
+        for index, damage in bad.items()
+    )
+
+
+def _different(ledger: ledgers.Ledger, reading: Reading) -> bool:
+    """Whether a file is other than what is known."""
+    compared = reading.comparison
+    return (
+        ledgers.Damage.CORRUPT in compared.bad.values()
+        or compared.sha1 is not None
+        and ledger.sha1 not in (None, compared.sha1)
+    )
+
+
+def _has_kin(compared: comparisons.Comparison) -> bool:
+    """Whether some data of a file is what it was."""
+    return any(
+        compared.blocks.holds_data(index) and index not in compared.bad
+        for index in range(compared.blocks.count)
+    )
+
+
+def _is_other(ledger: ledgers.Ledger, reading: Reading) -> bool:
+    """Whether a file that may be another one is, by what it holds.
+
+    One that decays has something in common with what it was.
+    """
+    compared = reading.comparison
+    return (
+        new_damage(compared.bad, reading.corrupt)
+        and not ledger.differs
+        and compared.blocks.unknown < compared.blocks.count
+        and not _has_kin(compared)
+    )
+
+
+def _answer(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
+    """Say what follows from comparing a file with an earlier one.
+
+    Decision 0069.
+    """
+    compared = reading.comparison
+    sha1 = compared.sha1
+    # Of an unfinished comparison, what it found before.
+    other = ledger.differs or new_damage(compared.bad, reading.corrupt)
+    if ledger.sha1 is not None and not ledger.proven:
+        # Its digests are of this file itself, if there are any.
+        if sha1 is None:
+            return Conclusion(
+                dataclasses.replace(ledger, question=True), compared.blocks
+            )
+        other = ledger.sha1 not in (None, sha1)
+    if not other:
+        ledger = dataclasses.replace(ledger, question=False, differs=False)
+        return Conclusion(ledger, compared.blocks)
+    same_form = ledger.size == reading.size or _has_kin(compared)
+    if reading.original and same_form:
+        ledger = dataclasses.replace(ledger, question=False, differs=True)
+        return Conclusion(ledger, compared.blocks)
+    return _begin_anew(ledger, reading)
+
+
+def _begin_anew(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
+    """Begin the ledger of a file that was made anew with other bytes."""
+    sha1, fresh = reading.comparison.sha1, reading.comparison.fresh
+    if sha1 is None or fresh is None:
+        # It takes a reading that is not interrupted.
+        known = dict.fromkeys(reading.corrupt, ledgers.Damage.CORRUPT)
+        again = dataclasses.replace(
+            ledger, question=True, differs=False, bad=ledgers.gather(known)
+        )
+        return Conclusion(again, reading.comparison.blocks)
+    sure = not reading.moved
+    begun = ledgers.Ledger.begin(
+        ledger.key, reading.size, fresh.algorithm, ledger.image
+    )
+    begun = dataclasses.replace(
+        begun,
+        block_size=fresh.block_size,
+        read=reading.started,
+        suspect=reading.outlived,
+        sha1=sha1 if sure else None,
+        proven=sure,
+        stored=sha1 if sure else None,
+        rebaselined=reading.started.wall,
+        anew=True,
+    )
+    if not sure:
+        begun = dataclasses.replace(begun, unsettled=_all_blocks(begun))
+    return Conclusion(begun, fresh, supersedes=True)
 
 
 def _judge_whole(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:

@@ -56,12 +56,17 @@ def goes_on(
     :param blocks: its digests; None where they are lost
     :param size: of the file, in bytes
     """
-    if old is None or (not old.settled and old.size != size):
+    if old is None or _has_resized(old, size):
         return False
     lost = blocks is None or (
         old.read is not None and blocks.unknown == blocks.count > 0
     )
     return not lost or (old.sha1 is not None and old.settled)
+
+
+def _has_resized(old: ledgers.Ledger, size: int) -> bool:
+    """Whether a file has changed its size before it was settled."""
+    return not old.settled and old.size != size
 
 
 def new_ledger(
@@ -73,15 +78,32 @@ def new_ledger(
 ) -> ledgers.Ledger:
     """Begin a ledger, with what is left of the old one."""
     key = job.file.incarnation.key
+    known = job.known
     ledger = ledgers.Ledger.begin(key, size, algorithm, job.image)
     rebaselined = old.rebaselined if old else job.rebaselined
-    if job.known.lost and not job.known.digests:
+    if known.lost and not known.digests:
         rebaselined = rebaselined or now.wall
+    # What its blocks held is lost, and not that they are bad.
+    bad = old.bad if old and old.settled else ()
+    if old is None and known.damage == knowledge.Verdict.CORRUPT:
+        # Nor is it known any more which ones are.
+        bad = _all_of(ledger)
     return dataclasses.replace(
         ledger,
-        sha1=(old.sha1 if old else None) or job.known.stored,
+        question=old.question
+        if old
+        else known.older or known.damage == knowledge.Verdict.DIFFERS,
+        differs=bool(old and old.differs),
+        sha1=(old.sha1 if old else None) or known.stored,
         rebaselined=rebaselined,
-        suspect=job.suspect or bool(old and old.suspect),
-        # What they held is lost, and not that they are bad.
-        bad=old.bad if old and old.settled else (),
+        anew=bool(old and old.anew),
+        suspect=job.suspect
+        or bool(old and (old.suspect or _has_resized(old, size))),
+        bad=bad,
     )
+
+
+def _all_of(ledger: ledgers.Ledger) -> tuple[ledgers.BadBlocks, ...]:
+    if not ledger.count:
+        return ()
+    return (ledgers.BadBlocks(0, ledger.count, ledgers.Damage.CORRUPT),)

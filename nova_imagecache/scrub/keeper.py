@@ -2,6 +2,7 @@
 
 """What is known of one base file, from its recall to its publication."""
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
 
@@ -13,6 +14,9 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import sidecars
 from nova_imagecache import errors
+
+
+_CHANGED = 'its records have changed meanwhile'
 
 
 def restore_checksum(
@@ -27,11 +31,14 @@ def restore_checksum(
     :raises OSError: it was not written
     """
     digest = known.ledger.sha1 if known.ledger else None
-    if known.stored is None and not known.blind and digest is not None:
+    if digest is None or known.question:
+        # Whether it is of this file is yet to be found out.
+        return
+    if known.stored is None and not known.blind:
         with file.guard():
             now = knowledge.recall(file)
             if now != known:
-                raise errors.NotNow('its records have changed meanwhile')
+                raise errors.NotNow(_CHANGED)
             sidecars.save(file, digest)
 
 
@@ -72,56 +79,84 @@ class Keeper:
         """Take up a stored checksum that was made or lost meanwhile.
 
         :raises nova_imagecache.errors.NotNow: somebody else has changed the
-            ledger
+            ledger, or what is known cannot be read
         """
-        now = knowledge.recall(self._file)
+        now = self._recall()
         if now.ledger != self.known.ledger:
-            raise errors.NotNow('its records have changed meanwhile')
+            raise errors.NotNow(_CHANGED)
         self.known = dataclasses.replace(
             self.known, stored=now.stored, blind=now.blind
         )
+
+    def _recall(self) -> knowledge.Knowledge:
+        now = knowledge.recall(self._file)
+        if now.blind and not self.known.blind:
+            raise errors.Blind('; '.join(now.problems))
+        return now
 
     def publish(
         self,
         ledger: ledgers.Ledger,
         blocks: blockmap.Blocks | None,
         guard: contextlib.AbstractContextManager[object] | None = None,
+        supersedes: bool = False,
     ) -> None:
         """Publish a ledger, and the stored checksum if there is none.
 
         :param guard: that of the file, where the lock is worth some waiting
+        :param supersedes: whether a stored checksum is of an earlier file,
+            and goes
         :raises nova_imagecache.errors.NotNow: not now, or it is known better
             by now
         :raises OSError: it was not published
         """
-        with self._file.guard() if guard is None else guard:
-            self._publish(ledger, blocks)
-
-    def _publish(
-        self, ledger: ledgers.Ledger, blocks: blockmap.Blocks | None
-    ) -> None:
         known, file = self.known, self._file
-        now = knowledge.recall(file)
-        if (now.ledger, now.stored) != (known.ledger, known.stored):
-            raise errors.NotNow('its records have changed meanwhile')
-        if now.blind and not known.blind:
-            raise errors.Blind('; '.join(now.problems))
         if known.blind and known.ledger is None:
             # There may be a ledger that says something else.
-            return
-        if known.lost and not identity.gone(file.ledger):
-            records.set_aside(file.ledger, errors.Damaged('it says nothing'))
-        stored, failure = known.stored, None
-        if ledger.settled and ledger.sha1 and not (stored or known.blind):
-            try:
-                sidecars.save(file, ledger.sha1)
+            raise errors.Blind(
+                '; '.join(known.problems) or 'its ledger cannot be read'
+            )
+        key = identity.merged(ledger.key, file.incarnation.key)
+        ledger = dataclasses.replace(ledger, key=key)
+        stored = None if supersedes else known.stored
+        digest = ledger.sha1 if ledger.settled else None
+        with contextlib.ExitStack() as stack:
+            # Nothing is written and synced while the lock is held.
+            put = stack.enter_context(ledger.prepared(file, blocks))
+            store = None
+            if digest and not (stored or known.blind):
+                store = stack.enter_context(sidecars.prepared(file, digest))
+            stack.enter_context(file.guard() if guard is None else guard)
+            now = self._recall()
+            if (now.ledger, now.stored) != (known.ledger, known.stored):
+                raise errors.NotNow(_CHANGED)
+            if known.lost and not identity.gone(file.ledger):
+                records.set_aside(
+                    file.ledger, errors.Damaged('it says nothing')
+                )
+            self._put(ledger, put, store, stored, supersedes)
+
+    def _put(
+        self,
+        ledger: ledgers.Ledger,
+        put: Callable[[], None],
+        store: Callable[[], None] | None,
+        stored: str | None,
+        supersedes: bool,
+    ) -> None:
+        """Put both in their places; a checksum that fails is no reason."""
+        failure = None
+        try:
+            if store is not None:
+                store()
                 stored = ledger.sha1
-            except OSError as error:
-                failure = error
-        ledger = dataclasses.replace(ledger, sidecar=sidecars.key_of(file))
-        ledger.save(file, blocks)
+            elif supersedes:
+                sidecars.remove(self._file)
+        except OSError as error:
+            failure = error
+        put()
         self.known = dataclasses.replace(
-            known, stored=stored, ledger=ledger, lost=False
+            self.known, stored=stored, ledger=ledger, older=False, lost=False
         )
         if failure is not None:
             raise failure

@@ -101,13 +101,16 @@ class _Scrub:
         try:
             with self._file.opened() as fd:
                 return self._scrub(fd)
+        except errors.Written as error:
+            self._note_resized()
+            return self._keeper.known.finding.postponed(
+                str(error), problem=True
+            )
         except errors.Changed as error:
             # What was known is of a file that is gone.
             return knowledge.Finding().postponed(str(error))
         except errors.NotNow as error:
-            broken = isinstance(
-                error, errors.LockBroken | errors.Written | errors.Blind
-            )
+            broken = isinstance(error, errors.LockBroken | errors.Blind)
             return self._keeper.known.finding.postponed(
                 str(error), problem=broken
             )
@@ -135,8 +138,7 @@ class _Scrub:
         opened = identity.stat_of_fd(fd)
         ledger, comparison = self._begin(opened)
         if ledger.read is None and comparison.next == 0:
-            # What is only in memory yet says nothing of the disk.
-            os.fsync(fd)
+            self._sync(fd, ledger)
         try:
             self._read(fd, opened, ledger, comparison)
             self._read_again(fd, opened, ledger, comparison)
@@ -151,6 +153,16 @@ class _Scrub:
             ledger.times not in (None, (now.modified, now.changed))
         )
         return self._end(ledger, comparison, moved, now.size)
+
+    def _sync(self, fd: int, ledger: ledgers.Ledger) -> None:
+        """Have on the disk what is read: in memory it says nothing of that."""
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            if error.errno in readers.MEDIUM_ERRORS:
+                # What was not written is lost, and reads as something else.
+                self._ledger = dataclasses.replace(ledger, suspect=True)
+            raise
 
     def _begin(
         self, opened: identity.Stat
@@ -167,20 +179,14 @@ class _Scrub:
         if aim is Aim.PROVE:
             ledger = dataclasses.replace(ledger, proven=False)
         first = ledger.position if ledger.started else 0
-        times = (opened.modified, opened.changed)
-        again = ledger.read is not None and not ledger.settled
-        moved = ledger.times not in (None, times)
-        if aim is Aim.PROVE or self._job.afresh or (again and moved):
+        if aim is Aim.PROVE or self._job.afresh:
             first = 0
         if not first:
             ledger = dataclasses.replace(
-                ledger,
-                started=self._method.clock(),
-                position=0,
-                times=None,
-                changed=False,
+                ledger, started=self._method.clock(), position=0, times=None
             )
-        if not ledger.settled and ledger.times is None:
+        if ledger.read is None and ledger.times is None:
+            times = (opened.modified, opened.changed)
             ledger = dataclasses.replace(ledger, times=times)
         self._ledger, self._blocks = ledger, blocks
         return ledger, self._comparison(aim, ledger, blocks, first, opened)
@@ -195,7 +201,9 @@ class _Scrub:
     ) -> comparisons.Comparison:
         """Prepare to compare, with the SHA-1 and new digests if wanted."""
         fresh = whole = None
-        if not first and not (ledger.proven and ledger.settled):
+        if not first and (
+            ledger.question or not (ledger.proven and ledger.settled)
+        ):
             whole = hashing.WholeFile()
         convert = aim is Aim.CHECK and (
             ledger.algorithm != self._method.algorithm
@@ -228,9 +236,13 @@ class _Scrub:
         comparison: comparisons.Comparison,
     ) -> None:
         size = ledger.block_size
+        end = opened.size
+        if comparison.whole is None:
+            # One block after the end tells as much as a million.
+            end = min(end, (ledger.count + 1) * size)
         reader = readers.Reader(fd, self._method.means)
         readings = hashing.read_blocks(
-            reader.read(comparison.next * size, opened.size, size),
+            reader.read(comparison.next * size, end, size),
             size,
             comparison.algorithms,
             comparison.whole,
@@ -300,6 +312,9 @@ class _Scrub:
         expected = ledger.sha1 or self._keeper.known.stored
         if fresh is None or expected is None:
             return
+        if ledgers.Damage.CORRUPT in comparison.bad.values():
+            # Each of these blocks was read twice.
+            return
         if sha1 is None or sha1 in (expected, ledger.found):
             return
         size = fresh.block_size
@@ -325,13 +340,49 @@ class _Scrub:
         ledger = dataclasses.replace(
             ledger,
             position=comparison.position,
-            changed=comparison.changed,
             bad=ledgers.gather(comparison.bad),
+            suspect=ledger.suspect
+            or comparison.changed
+            or comparison.doubtful,
+            differs=ledger.differs
+            or (
+                ledger.question
+                and conclusions.new_damage(
+                    comparison.bad, self._corrupt(ledger)
+                )
+            ),
         )
+        if ledger.read is not None:
+            unsettled = ledgers.runs_of(comparison.unsettled)
+            ledger = dataclasses.replace(ledger, unsettled=unsettled)
         with contextlib.suppress(errors.Locked, errors.LockBroken, OSError):
             self._keeper.recall_checksum()
             self._keeper.publish(ledger, comparison.blocks)
         self._ledger = ledger
+
+    def _corrupt(self, ledger: ledgers.Ledger) -> frozenset[int]:
+        """Give the blocks that were known to be corrupt before."""
+        return frozenset(
+            index
+            for index, damage in ledgers.spread(ledger.bad).items()
+            if damage is ledgers.Damage.CORRUPT
+        )
+
+    def _note_resized(self) -> None:
+        """Remember that a file changed before anybody could know it."""
+        old = self._keeper.known.ledger
+        if old is not None and old.settled:
+            return
+        with contextlib.suppress(errors.NotNow, OSError):
+            size = self._file.same().size
+            blocks = self._keeper.recall_blocks()
+            ledger = self._continued(old, blocks, size)
+            if ledger is not old:
+                blocks = None
+            ledger = dataclasses.replace(
+                ledger, started=None, position=0, times=None, suspect=True
+            )
+            self._keeper.publish(ledger, blocks)
 
     def _end(
         self,
@@ -341,10 +392,18 @@ class _Scrub:
         size: int,
     ) -> knowledge.Finding:
         """Conclude, publish, and give the verdict."""
-        with contextlib.suppress(OSError):
+        failure: Exception | None = None
+        try:
             self._keeper.recall_checksum()
+        except errors.NotNow as error:
+            # The verdict holds all the same.
+            failure = error
         known = self._keeper.known
         assert ledger.started is not None  # noqa: S101 for mypy
+        key = self._file.incarnation.key
+        likeness = identity.compare(
+            known.ledger.key if known.ledger else key, key
+        )
         reading = conclusions.Reading(
             comparison,
             ledger.started,
@@ -352,32 +411,37 @@ class _Scrub:
             size,
             known.stored,
             self._job.outlived,
+            self._file.kind is names.Kind.ORIGINAL,
+            likeness is identity.Likeness.UNSURE,
+            self._corrupt(ledger),
         )
         concluded = conclusions.conclude(ledger, reading)
-        after, blocks = concluded.ledger, concluded.blocks
+        after = concluded.ledger
         image = after.image or self._job.image
         after = dataclasses.replace(after, image=image)
         self._log_change(ledger, comparison)
-        finding = knowledge.judge(after, known.stored)
+        stored = None if concluded.supersedes else known.stored
+        finding = knowledge.judge(after, stored)
+        finding = dataclasses.replace(
+            finding, history=knowledge.history_of(after, finding)
+        )
         first = comparison.aim is Aim.LEARN and not known.digests
-        if first and after.settled:
-            finding = finding.noting(
-                'its checksum has been created'
-                if after.proven
-                else 'its blocks have been digested; its SHA-1 takes a '
-                'reading that is not interrupted'
-            )
         try:
+            if failure is not None:
+                raise failure
             self._keeper.publish(
                 after,
-                blocks,
+                concluded.blocks,
                 self._file.guard(
                     self._method.patience,
                     self._method.means.stop.wait,
                     self._method.monotonic,
                 ),
+                concluded.supersedes,
             )
-        except (errors.Locked, errors.LockBroken, OSError) as error:
+        except errors.Changed:
+            raise
+        except (errors.NotNow, OSError) as error:
             # The verdict holds all the same, if this is still that file.
             self._file.same()
             LOG.warning(
@@ -386,11 +450,18 @@ class _Scrub:
                 {'name': names.printable(self._file.name), 'error': error},
             )
             if first:
-                return knowledge.judge(after, known.stored).postponed(
+                return finding.postponed(
                     f'its checksum cannot be kept: {error}', problem=True
                 )
             return dataclasses.replace(
                 finding.noting(f'that cannot be kept: {error}'), problem=True
+            )
+        if first and after.settled:
+            return finding.noting(
+                'its checksum has been created'
+                if after.proven
+                else 'its blocks have been digested; its SHA-1 takes a '
+                'reading that is not interrupted'
             )
         return finding
 
@@ -427,7 +498,9 @@ class _Scrub:
             )
             if not self._keeper.known.blind:
                 self._publish_failure(ledger, blocks)
-            return knowledge.judge(ledger, self._keeper.known.stored)
+            finding = knowledge.judge(ledger, self._keeper.known.stored)
+            history = knowledge.history_of(ledger, finding)
+            return dataclasses.replace(finding, history=history)
         return self._keeper.known.finding.postponed(reason, problem=True)
 
     def _publish_failure(

@@ -3,7 +3,7 @@
 """The queue of the scrub: which base files are to be read, and how fast."""
 
 from collections.abc import Callable
-from collections.abc import Collection
+from collections.abc import Mapping
 import dataclasses
 
 from oslo_log import log as logging
@@ -32,7 +32,7 @@ def entry_of(file: base_file.BaseFile, state: states.State) -> schedule.Entry:
     return schedule.Entry(
         name=file.name,
         size=file.stat.allocated,
-        known=knowledge.recall(file),
+        known=knowledge.recall(file).remembering(sighting),
         seen=sighting.seen if sighting else None,
     )
 
@@ -46,11 +46,9 @@ def job_of(
 ) -> jobs.Job:
     """Put together what the scrub of a base file needs to know."""
     sighting = state.sighting(file)
-    if sighting and sighting.digested and known.ledger is None:
-        known = dataclasses.replace(known, lost=True)
     return jobs.Job(
         file,
-        known,
+        known.remembering(sighting),
         image=sighting.image if sighting else None,
         outlived=sightings.outlived(
             file, sighting, state.other_boots(host), now
@@ -58,6 +56,41 @@ def job_of(
         suspect=bool(sighting and sighting.suspect),
         rebaselined=sighting.rebaselined if sighting else None,
     )
+
+
+def note_histories(
+    layout: layouts.Layout,
+    histories: Mapping[base_file.BaseFile, sightings.History],
+    state: states.State,
+    now: clocks.Instant,
+) -> str | None:
+    """Note in the state what must not be lost with a ledger.
+
+    :param state: as it was read last; what it remembers is not written again
+    :returns: why that could not be done
+    """
+    if all(
+        sightings.remembers(state.sighting(file), history)
+        for file, history in histories.items()
+    ):
+        return None
+
+    def add(state: states.State) -> states.State:
+        updated = {
+            file.name: sightings.updated(
+                file, state.sighting(file), now, history=history
+            )
+            for file, history in histories.items()
+        }
+        return dataclasses.replace(state, files={**state.files, **updated})
+
+    try:
+        states.amend(layout, add)
+    except errors.Error as error:
+        return f'{layout.state} cannot be kept: {error}'
+    except OSError as error:
+        return f'{layout.state} cannot be kept: {error.strerror}'
+    return None
 
 
 class Queue:
@@ -133,37 +166,24 @@ class Queue:
         """Be through with the first file."""
         self._done.add(self.items.pop(0).name)
 
-    def remember(self, names: Collection[str]) -> None:
-        """Note in the state what their ledgers say that must not be lost.
+    def remember(self, histories: Mapping[str, sightings.History]) -> bool:
+        """Note in the state what must not be lost with a ledger.
 
         Where only scrubs run, no pass does.
+
+        :param histories: by name
+        :returns: whether that could be done
         """
+        found = {
+            self._files[name]: history
+            for name, history in histories.items()
+            if name in self._files
+        }
         now = self._clock()
-        histories = {}
-        for name in names:
-            file = self._files.get(name)
-            ledger = knowledge.recall(file).ledger if file else None
-            if file and ledger:
-                history = sightings.History(ledger.suspect, ledger.rebaselined)
-                histories[file] = history
-
-        def add(state: states.State) -> states.State:
-            updated = {
-                file.name: sightings.updated(
-                    file, state.sighting(file), now, history=history
-                )
-                for file, history in histories.items()
-            }
-            return dataclasses.replace(state, files={**state.files, **updated})
-
-        if any(
-            not sightings.remembers(self._state.sighting(file), history)
-            for file, history in histories.items()
-        ):
-            try:
-                states.amend(self._layout, add)
-            except (errors.Error, OSError) as error:
-                LOG.warning('%s: %s', self._layout.state, error)
+        failure = note_histories(self._layout, found, self._state, now)
+        if failure is not None:
+            LOG.warning('%s', failure)
+        return failure is None
 
     def rate(self, read: int) -> float:
         """Say how fast to read so as to be through in time.

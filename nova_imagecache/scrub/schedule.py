@@ -120,7 +120,14 @@ def _unfinished(known: knowledge.Knowledge) -> bool:
     ledger = known.ledger
     if ledger is None or ledger.read is None:
         return False
-    return ledger.started is not None or not ledger.settled
+    # One that keeps changing is not read without a pause.
+    return ledger.started is not None or not (
+        ledger.settled or ledger.suspect or _has_unread(ledger)
+    )
+
+
+def _has_unread(ledger: ledgers.Ledger) -> bool:
+    return any(run.damage is _UNREADABLE for run in ledger.bad)
 
 
 def _retry(
@@ -136,8 +143,10 @@ def _retry(
     last = ledger.read
     if ledger.unreadable is not None:
         last = ledger.attempted
-    elif known.stored in (None, ledger.stored) and all(
-        run.damage is not _UNREADABLE for run in ledger.bad
+    elif (
+        known.stored in (None, ledger.stored)
+        and ledger.settled
+        and not _has_unread(ledger)
     ):
         return None
     if last is None:
@@ -158,12 +167,16 @@ def due_in(
     lot = 0.0
     # Also where that was the first reading (decision 0007).
     last = ledger.read if ledger else None
+    verified = ledger.verified if ledger else None
+    if entry.known.question:
+        # That was of another file.
+        last = verified = None
     if host is not None:
         last_wall = last.wall if last else None
         lot = _lot(host, entry.name, last_wall)
     age = None
-    if ledger and ledger.verified:
-        age = max(0.0, clocks.elapsed(ledger.verified, now))
+    if verified:
+        age = max(0.0, clocks.elapsed(verified, now))
     retry = _retry(entry.known, interval, now)
     if _unfinished(entry.known) and ledger and ledger.unreadable is None:
         retry = None

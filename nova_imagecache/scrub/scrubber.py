@@ -13,6 +13,7 @@ from oslo_log import log as logging
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import sightings
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
@@ -79,7 +80,7 @@ class Scrubber:
         self._pulse = monotonic()
         self._report = -_REPORT_SECONDS
         self._read = self._before = 0
-        self._digested: set[str] = set()
+        self._histories: dict[str, sightings.History] = {}
         now = clock()
         self.activity = activities.Activity(settings.host, now, now)
 
@@ -102,6 +103,7 @@ class Scrubber:
             try:
                 yield from self._scrub()
             except BaseException as error:
+                self._remember()
                 self._update(
                     ended=self._clock(), reason=str(error) or 'killed'
                 )
@@ -175,14 +177,16 @@ class Scrubber:
         finding = result.finding
         if not finding.skipped:
             self._update(files=self.activity.files + 1)
-            self._digested.add(result.name)
+        if finding.history is not None:
+            self._histories[result.name] = finding.history
         if finding.problem and len(self.activity.problems) < _MOST_PROBLEMS:
             problem = f'{result.name}: {finding.note}'
             self._update(problems=(*self.activity.problems, problem))
 
     def _remember(self) -> None:
-        self._queue.remember(self._digested)
-        self._digested.clear()
+        # What cannot be noted now is tried again.
+        if self._queue.remember(self._histories):
+            self._histories.clear()
 
     def _look_around(self) -> None:
         """Called all the time: give way, and say how far it has got."""

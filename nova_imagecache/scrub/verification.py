@@ -33,16 +33,18 @@ def verify(
     clock: clocks.Clock,
     progress_bar: readers.ProgressBar,
     urgent: bool,
-) -> dict[str, knowledge.Finding]:
+) -> tuple[dict[str, knowledge.Finding], str | None]:
     """Read base files, and compare them with what is known of them.
 
     :param state: what earlier passes remember
     :param urgent: whether a scrub that is at work is to give way
-    :returns: what was found, by name; of each file
+    :returns: what was found, by name, of each file; and why it cannot be
+        noted in the state, if it cannot
     """
     if not files:
-        return {}
-    coordinator = coordination.coordinator(layouts.Layout.of(settings))
+        return {}, None
+    layout = layouts.Layout.of(settings)
+    coordinator = coordination.coordinator(layout)
     now = clock()
     findings = {}
     with contextlib.ExitStack() as stack:
@@ -60,8 +62,8 @@ def verify(
                     str(error), problem
                 )
                 for file in files
-            }
-        activities.end_dead(layouts.Layout.of(settings), now)
+            }, None
+        activities.end_dead(layout, now)
         total = sum(file.stat.allocated for file in files)
         progress = stack.enter_context(progress_bar(total))
         method = one_file.Method(
@@ -71,6 +73,7 @@ def verify(
             ),
             clock,
         )
+        histories = {}
         for file in files:
             # A scrub may have learnt more while it was waited for.
             known = knowledge.recall(file)
@@ -82,5 +85,8 @@ def verify(
             job = queues.job_of(file, known, state, now, settings.host)
             # Whoever asks for it wants to know of all of the file.
             job = dataclasses.replace(job, afresh=urgent)
-            findings[file.name] = one_file.scrub(job, method)
-    return findings
+            finding = findings[file.name] = one_file.scrub(job, method)
+            if finding.history is not None:
+                histories[file] = finding.history
+    failure = queues.note_histories(layout, histories, state, clock())
+    return findings, failure

@@ -232,7 +232,7 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         def publish(*args: Any) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        self.patch(publishing, 'publish', publish)
+        self.patch(publishing, 'prepared', publish)
         self.before_read(0, lambda: self.fail('it was read'))
         self.assertRaises(OSError, self.names)
 
@@ -286,7 +286,7 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         def save(*args: Any) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        self.patch(ledgers.Ledger, 'save', save)
+        self.patch(ledgers.Ledger, 'prepared', save)
         list(self.scrubber().run())
         last = activities.load(self.node.layout)
         assert last is not None

@@ -28,6 +28,7 @@ SIGHTING: dict[str, Any] = {
     'digested': False,
     'suspect': False,
     'rebaselined': None,
+    'damage': None,
     'trashed': None,
     'ahead': False,
 }

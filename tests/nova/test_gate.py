@@ -343,7 +343,7 @@ class GateTest(base.NodeTestCase):
         self.node.add_overlay(OTHER, self.name)
         with mock.patch.object(
             sidecars,
-            'read_stored_checksum',
+            'load',
             autospec=True,
             side_effect=OSError(errno.EIO, 'Input/output error'),
         ):

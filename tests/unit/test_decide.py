@@ -72,6 +72,7 @@ def sighting(file: base_file.BaseFile, **fields: Any) -> states.State:
         'digested': False,
         'suspect': False,
         'rebaselined': None,
+        'damage': None,
         'trashed': None,
         'ahead': False,
     }
@@ -480,7 +481,7 @@ class VerificationTest(base.TestCase):
         return knowledge.Knowledge(
             'a' * 40,
             dataclasses.replace(
-                ledger, settled=True, sha1='a' * 40, stored='a' * 40, read=then
+                ledger, sha1='a' * 40, stored='a' * 40, read=then
             ),
         )
 

@@ -52,7 +52,9 @@ _PURE_IMPORTS = frozenset(
 _PURE_FUNCTIONS = frozenset(
     {
         'clocks.elapsed', 'clocks.jump', 'clocks.skew',
+        'cache.identity.compare', 'cache.identity.merged',
         'content.ledgers.gather', 'content.ledgers.spread',
+        'content.ledgers.runs_of', 'content.ledgers.blocks_in',
         'content.knowledge.judge',
     }
 )  # fmt: skip

@@ -31,7 +31,7 @@ def entry(
     if fields:
         ledger = dataclasses.replace(
             ledgers.Ledger.begin((1, 2, None), size, 'xxh3_128'),
-            **({'settled': True} | fields),
+            **fields,
         )
     known = knowledge.Knowledge(ledger=ledger)
     return schedule.Entry(name, size, known, seen)
@@ -95,7 +95,7 @@ class DueTest(base.TestCase):
     @ddt.data(
         {'read': ago(5), 'started': ago(1), 'position': 7},
         {'started': ago(1), 'position': 7},
-        {'read': ago(5), 'settled': False},
+        {'read': ago(5), 'unsettled': (ledgers.Run(0, 1),)},
     )
     def test_what_is_unfinished_is_due_at_once(
         self, fields: dict[str, Any]
