@@ -532,11 +532,15 @@ class FetchTest(TrashTestCase):
         self.assertEqual(1, self.fetched)
         self.assertEqual({self.name}, self.node.trash())
 
-    def test_of_two_the_newer_one_comes_back(self) -> None:
+    def add_newer(self) -> None:
+        """Have another one in the trash, moved there later."""
         self.node.add_base(self.name, data=b'newer', age=base.DAY * 2)
         self.node.clock.advance(60)
         self.node.run()
         self.assertEqual(2, len(trash.scan(self.node.layout).files))
+
+    def test_of_two_the_newer_one_comes_back(self) -> None:
+        self.add_newer()
         self.cache_image()
         self.assertEqual(0, self.fetched)
         self.assertEqual(b'newer', self.read(self.path))
@@ -546,15 +550,23 @@ class FetchTest(TrashTestCase):
     def test_one_that_cannot_be_brought_back_is_fetched(
         self, error: Exception
     ) -> None:
+        """And the one before it does not come in its place."""
+        self.add_newer()
+        real = trash.move_out
+        tried: list[base_file.BaseFile] = []
+
         # Mocked: a disk that fails, or a file that goes at that moment.
-        def move_out(*args: Any) -> Any:
-            raise error
+        def move_out(file: base_file.BaseFile) -> Any:
+            tried.append(file)
+            if len(tried) == 1:
+                raise error
+            return real(file)
 
         self.patch(trash, 'move_out', move_out)
         self.cache_image()
         self.assertEqual(1, self.fetched)
         self.assertEqual(bytes(65536), self.read(self.path))
-        self.assertEqual(self.data, self.read(self.in_trash()))
+        self.assertEqual(2, len(trash.scan(self.node.layout).files))
         self.assertIn('cannot be brought back', self.log.output)
 
     def test_without_a_state_it_comes_back_too(self) -> None:
