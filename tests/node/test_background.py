@@ -278,6 +278,17 @@ class StartTest(nodes.NodeTestCase):
             self.assertIn('/no/such/setsid', problem)
         self.assertEqual(before, len(os.listdir('/proc/self/fd')))
 
+    def test_a_setsid_that_fails_is_a_problem_and_nothing_leaks(self) -> None:
+        before = len(os.listdir('/proc/self/fd'))
+        self.patch(
+            background, '_COMMAND', (sys.executable, '-c', 'exit(71)', '--')
+        )
+        for _pass in range(3):
+            (problem,) = self.keep()
+            self.assertIn('no scrub can be started', problem)
+            self.assertIn('71', problem)
+        self.assertEqual(before, len(os.listdir('/proc/self/fd')))
+
     def test_without_a_python_it_is_a_problem(self) -> None:
         self.patch(sys, 'executable', '')
         self.assertIn('no scrub can be started', self.keep()[0])
@@ -289,6 +300,24 @@ class StartTest(nodes.NodeTestCase):
         self.assertEqual([], self.keep())
         self.node.clock.advance(2400)
         self.assertIn('has not come up', self.keep()[0])
+
+    def test_what_an_earlier_one_noted_does_not_stand_for_one_that_fails(
+        self,
+    ) -> None:
+        now = self.node.clock()
+        activities.save(
+            self.node.layout,
+            activities.Activity('h', now, now, now, problems=('a lock',)),
+        )
+        self.node.clock.advance(2400)
+        self.patch(background, '_PROGRAM', ('-c', 'pass'))
+        self.assertEqual([], self.keep())
+        # It may still be about to come up.
+        self.node.clock.advance(1)
+        self.assertEqual([], self.keep())
+        self.node.clock.advance(2400)
+        (problem,) = self.keep()
+        self.assertIn('has not come up', problem)
 
     def test_one_that_came_up_is_none(self) -> None:
         self.patch(background, '_PROGRAM', ('-c', 'pass'))

@@ -14,6 +14,11 @@ import ddt
 from oslo_concurrency import lockutils
 from oslo_concurrency import processutils
 
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import locks
+from nova_imagecache import conf
+from nova_imagecache import errors
+from nova_imagecache.fetch import images
 from nova_imagecache import hook
 from nova_imagecache import names
 from tests.support import base
@@ -365,6 +370,48 @@ class DiskTest(FetchTestCase):
         with open(path, 'rb') as file:
             self.assertEqual(RANDOM + bytes(base.MIB), file.read())
         self.assertEqual(path, self.cache(resize_to=2 * base.MIB))
+
+    def is_held(self, name: str) -> bool:
+        """Say whether Nova could have the lock of a base file."""
+        layout = layouts.Layout.of(conf.read_settings(self.conf))
+        try:
+            with locks.nova_lock(layout, name, blocking=False):
+                return False
+        except errors.Locked:
+            return True
+
+    def test_while_a_resized_file_is_copied_nobody_else_has_its_lock(
+        self,
+    ) -> None:
+        resized = f'{NAME}_{2 * base.MIB}'
+        held: list[bool] = []
+        real = images.copy_resized
+
+        def copy_resized(*args: Any) -> None:
+            held.append(self.is_held(resized))
+            real(*args)
+            held.append(self.is_held(resized))
+
+        self.patch(images, 'copy_resized', copy_resized)
+        self.cache(resize_to=2 * base.MIB)
+        self.assertEqual([True, True], held)
+        self.assertFalse(self.is_held(resized))
+
+    @ddt.data(None, 2 * base.MIB)
+    def test_while_an_overlay_is_made_nobody_else_has_its_base_files_lock(
+        self, resize_to: int | None
+    ) -> None:
+        held: list[bool] = []
+        real = images.create_overlay
+
+        def create_overlay(overlay: str, path: str, *args: Any) -> None:
+            held.append(self.is_held(os.path.basename(path)))
+            real(overlay, path, *args)
+
+        self.patch(images, 'create_overlay', create_overlay)
+        path = self.cache(resize_to=resize_to, overlay=self.overlay)
+        self.assertEqual([True], held)
+        self.assertFalse(self.is_held(os.path.basename(path)))
 
     def test_a_resized_file_does_not_shrink(self) -> None:
         self.assertRaises(hook.FetchFailed, self.cache, resize_to=4096)

@@ -8,6 +8,8 @@ import os
 import subprocess
 from typing import Any
 
+import ddt
+
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
@@ -22,6 +24,7 @@ GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 in_use = qemu_locks.in_use
 
 
+@ddt.ddt
 class ImageLockTest(nodes.NodeTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -123,6 +126,40 @@ class ImageLockTest(nodes.NodeTestCase):
             return real(fd, command, *args)
 
         self.patch(fcntl, 'fcntl', refuse)
+
+    def test_ten_passes_leave_the_open_descriptors_as_they_were(self) -> None:
+        """With a file that stays for its lock, and one that goes each time."""
+        fd = os.open(self.path, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        # As QEMU does.
+        qemu_locks._share(fd, qemu_locks._USES_READ)
+        # What is opened once, and for good, is open after the first one.
+        self.node.run()
+        before = set(os.listdir('/proc/self/fd'))
+        for number in range(10):
+            gone = self.node.add_image(f'{number}', age=365 * base.DAY)
+            self.assertRaises(errors.NotNow, self.fence)
+            self.node.run()
+            self.assertNotIn(gone, self.node.files())
+            self.node.clock.advance(2 * base.HOUR)
+        self.assertEqual(set(), set(os.listdir('/proc/self/fd')) - before)
+        self.assertIn(self.name, self.node.files())
+
+    @ddt.data(errno.ENOLCK, errno.EIO)
+    def test_nor_do_they_where_locks_cannot_be_asked_for(
+        self, code: int
+    ) -> None:
+        self.refuse_locks(code)
+        self.node.configure(remove_unused=False)
+        self.node.run()
+        before = set(os.listdir('/proc/self/fd'))
+        for _pass in range(10):
+            self.node.run()
+        self.assertEqual(set(), set(os.listdir('/proc/self/fd')) - before)
+
+    def fence(self) -> None:
+        with qemu_locks.fence(self.path):
+            self.fail('a QEMU has it open')
 
     def test_where_there_are_no_locks_it_is_said_and_others_decide(
         self,

@@ -15,6 +15,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import names
 from nova_imagecache.scrub import conclusions
+from nova_imagecache.scrub import limiters
 from tests.support import base
 from tests.support import nodes
 from tests.support import scrubbing
@@ -205,6 +206,23 @@ class UnreadableTest(scrubbing.OneFileTestCase):
         self.assertIn(
             f'bytes {2 * BLOCK}-{3 * BLOCK - 1} are unreadable', finding.note
         )
+
+    def test_an_error_within_a_block_costs_that_block_alone(self) -> None:
+        """A block is read in pieces, and not each fails at its start."""
+        self.scrub_file()
+        real = self.pread
+
+        # Mocked here; tests/node/test_medium.py has a disk that fails.
+        def pread(fd: int, buffers: Any, offset: int) -> int:
+            if offset == 4 * BLOCK + BLOCK // 2:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, buffers, offset)
+
+        self.pread = pread
+        self.patch(limiters, 'LARGE_PIECE', BLOCK // 4)
+        self.flip(5)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertEqual({4: UNREADABLE, 5: CORRUPT}, self.bad_blocks())
 
     def test_a_file_is_left_after_a_few_errors_and_gone_on_with_later(
         self,

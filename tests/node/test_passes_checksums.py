@@ -7,17 +7,21 @@ import dataclasses
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from typing import Any
 
 import ddt
 import fixtures
 
+from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
 from nova_imagecache.content import knowledge
+from nova_imagecache import errors
 from nova_imagecache import hook
 from nova_imagecache.passes import decide
 from nova_imagecache.scrub import conclusions
+from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import one_file
 from tests.support import base
 from tests.support import nodes
@@ -375,6 +379,46 @@ class ChecksumTest(nodes.NodeTestCase):
         self.assertIs(Verdict.GOOD, self.verdict())
         self.assertEqual(known, self.read_sidecar())
         self.assertEqual([], self.reads)
+
+    def lose_checksum(self) -> knowledge.Knowledge:
+        """Have the ledger alone know the checksum; give what is known."""
+        self.node.run()
+        self.node.run()
+        self.node.configure(checksum_interval=1000)
+        os.unlink(self.sidecar)
+        return knowledge.recall(self.base_file())
+
+    def base_file(self) -> base_file.BaseFile:
+        return base_file.BaseFile.named(self.node.layout, self.name)
+
+    def test_while_its_lock_is_held_a_lost_checksum_stays_lost(self) -> None:
+        self.lose_checksum()
+        nova = self.useFixture(
+            processes.NovaProcess(self.node.layout.locks, self.name)
+        )
+        self.node.run()
+        self.assertFalse(os.path.exists(self.sidecar))
+        nova.end()
+        self.node.run()
+        self.assertTrue(os.path.exists(self.sidecar))
+
+    def test_a_lost_checksum_does_not_come_back_to_another_file(self) -> None:
+        known, file = self.lose_checksum(), self.base_file()
+        # Of the same bytes, so that nothing but the file itself tells.
+        copy = shutil.copy2(self.path, f'{self.path}.part')
+        os.replace(copy, self.path)
+        self.assertRaises(errors.Changed, keeper.restore_checksum, file, known)
+        self.assertFalse(os.path.exists(self.sidecar))
+
+    def test_a_checksum_that_is_stored_meanwhile_is_not_written_over(
+        self,
+    ) -> None:
+        known = self.lose_checksum()
+        self.write_sidecar('f' * 40)
+        self.assertRaises(
+            errors.NotNow, keeper.restore_checksum, self.base_file(), known
+        )
+        self.assertEqual('f' * 40, self.read_sidecar())
 
     def test_a_damaged_ledger_is_never_taken_for_corruption(self) -> None:
         self.node.run()

@@ -4,6 +4,7 @@
 
 import os
 import time
+from typing import Any
 
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import states
@@ -148,6 +149,29 @@ class ClockTest(nodes.NodeTestCase):
     def test_the_time_of_the_storage_is_that_of_its_files(self) -> None:
         apart = time.time() - publish.current_time(self.temporary)
         self.assertLess(abs(apart), 60)
+
+    def test_the_storage_that_is_asked_for_its_time_is_that_of_the_cache(
+        self,
+    ) -> None:
+        """The clock of another file system dates no base file."""
+        asked: list[str] = []
+        real = os.utime
+
+        def utime(path: Any, *args: Any, **kwargs: Any) -> None:
+            if isinstance(path, int):
+                asked.append(os.readlink(f'/proc/self/fd/{path}'))
+            real(path, *args, **kwargs)
+
+        self.patch(os, 'utime', utime)
+        self.node.run()
+        self.assertEqual(
+            [self.node.layout.temporary],
+            [os.path.dirname(path) for path in asked],
+        )
+        self.assertEqual(
+            os.stat(self.node.layout.base).st_dev,
+            os.stat(self.node.layout.temporary).st_dev,
+        )
 
     def test_a_clock_set_back_over_a_reboot_keeps_no_trash_for_ever(
         self,

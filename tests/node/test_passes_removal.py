@@ -13,8 +13,11 @@ import ddt
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
 from nova_imagecache.content import knowledge
+from nova_imagecache import host
 from nova_imagecache import names
 from nova_imagecache.passes import decide
+from nova_imagecache.passes import pipeline
+from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimonies
 from tests.support import base
 from tests.support import fake_witnesses
@@ -117,6 +120,38 @@ class RemovalTest(nodes.NodeTestCase):
         self.node.run()
         self.assertEqual(
             before, os.stat(self.node.base_path(name)).st_mtime_ns
+        )
+
+    def test_what_is_not_ours_is_touched_through_what_the_host_lends(
+        self,
+    ) -> None:
+        if os.geteuid() != 0:
+            self.skipTest('only root has files that are not ours')
+        name = self.node.add_image('used', age=365 * base.DAY)
+        self.node.add_overlay(GUEST, name)
+        for parent, _directories, files in os.walk(self.temporary):
+            for path in [parent, *(f'{parent}/{file}' for file in files)]:
+                os.chown(path, nodes.NOBODY, nodes.NOBODY)
+        path = self.node.base_path(name)
+        os.chown(path, 0, 0)
+        touched: list[str] = []
+
+        def touch(path: str) -> None:
+            touched.append(path)
+            os.seteuid(0)
+            os.utime(path)
+            os.seteuid(nodes.NOBODY)
+
+        with nodes.unprivileged():
+            self.assertRaises(PermissionError, os.utime, path)
+            pipeline.Pass(
+                self.node.settings,
+                clock=self.node.clock,
+                assembly=panel.Assembly(host.Host(touch_as_root=touch)),
+            ).run()
+        self.assertEqual([path], touched)
+        self.assertGreater(
+            os.stat(path).st_mtime, self.node.clock.wall - base.HOUR
         )
 
     def test_a_touch_that_is_refused_does_not_end_the_pass(self) -> None:

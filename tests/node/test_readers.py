@@ -5,11 +5,13 @@ import ctypes
 import errno
 import mmap
 import os
+import queue
 import random
 import threading
 from typing import Any
 
 import ddt
+import fixtures
 import hypothesis
 from hypothesis import strategies as st
 
@@ -249,6 +251,42 @@ class ReaderTest(nodes.FileTestCase):
         )
         self.assertEqual(4 * BLOCK, sum(piece.length for piece in pieces))
 
+    @ddt.data(1, 2, 3)
+    def test_an_error_within_a_block_leaves_the_next_block_alone(
+        self, number: int
+    ) -> None:
+        """Up to the end of its own block it is called bad, and no further."""
+        part = BLOCK // 4
+        broken = BLOCK + number * part
+        content = self.write(
+            4 * BLOCK, (0, random.Random(1).randbytes(4 * BLOCK))
+        )
+        real = self.pread
+
+        # Mocked here; tests/node/test_medium.py has a disk that fails.
+        def pread(fd: int, buffers: Any, offset: int, *flags: int) -> int:
+            if offset == broken:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, buffers, offset, *flags)
+
+        self.pread = pread
+        self.patch(limiters, 'LARGE_PIECE', part)
+        pieces = self.read()
+        self.assertEqual(
+            [(broken, 2 * BLOCK - broken)],
+            [
+                (start, length)
+                for start, length, data in pieces
+                if data is None
+            ],
+        )
+        self.assertEqual(
+            content[:broken]
+            + bytes(2 * BLOCK - broken)
+            + content[2 * BLOCK :],
+            self.content(pieces),
+        )
+
     def test_an_error_of_the_file_as_a_whole_is_raised(self) -> None:
         self.write(BLOCK, (0, b'x' * BLOCK))
 
@@ -307,6 +345,45 @@ class ReaderTest(nodes.FileTestCase):
 
         self.pread = pread
         self.assertRaises(errors.Stopped, self.read, stop=stop, ahead=True)
+
+    def test_whoever_is_slow_gets_all_that_is_read_ahead_unchanged(
+        self,
+    ) -> None:
+        """Each piece is looked at once what is read ahead has no room left."""
+        self.useFixture(fixtures.Timeout(60, gentle=True))
+        self.patch(readers, '_POLL_SECONDS', 0.001)
+        count = 7
+        content = self.write(
+            count * BLOCK, (0, random.Random(1).randbytes(count * BLOCK))
+        )
+        waiting = threading.Condition()
+        refused = [-1]
+
+        class NotingQueue(queue.Queue[Any]):
+            def put(self, item: Any, *args: Any, **kwargs: Any) -> None:
+                try:
+                    super().put(item, *args, **kwargs)
+                except queue.Full:
+                    with waiting:
+                        # The end comes behind all pieces.
+                        refused[0] = item.start if item else len(content)
+                        waiting.notify()
+                    raise
+
+        self.patch(queue, 'Queue', NotingQueue)
+        fd = os.open(self.path, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        reader = readers.Reader(fd, readers.Means(ahead=True))
+        found = []
+        for piece in reader.read(0, 2**62, BLOCK):
+            # The next one has been read, and so has the one behind it.
+            further = piece.start + 2 * BLOCK
+            if further <= len(content):
+                with waiting:
+                    while refused[0] < further:
+                        waiting.wait()
+            found.append((piece.start, piece.length, bytes(piece.data or b'')))
+        self.assertTrue(content == self.content(found), 'they have changed')
 
     def test_a_file_that_becomes_shorter_ends_early(self) -> None:
         self.write(4 * BLOCK, (0, b'x' * 4 * BLOCK))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Callable
 import dataclasses
 import errno
 import json
@@ -83,6 +84,31 @@ class RecordTest(nodes.NodeTestCase):
             file.write(data)
         self.assertRaises(errors.Damaged, self.load)
 
+    @ddt.data(os.mkdir, os.mkfifo)
+    def test_what_is_no_regular_file_is_damaged(
+        self, make: Callable[[str], None]
+    ) -> None:
+        os.makedirs(self.node.layout.own)
+        make(self.path)
+        error = self.assertRaises(errors.Damaged, self.load)
+        self.assertIn('not a regular file', str(error))
+
+    def test_one_that_cannot_be_read_is_not_damaged(self) -> None:
+        """It may be sound, so it is not to be set aside."""
+        self.save({'a': 1})
+        os.chmod(self.path, 0)
+        with nodes.unprivileged():
+            self.assertRaises(PermissionError, self.load)
+
+    def test_one_that_is_larger_than_any_is_damaged_and_not_read(self) -> None:
+        self.save({'a': 1})
+        self.patch(records, '_SIZE_LIMIT', os.path.getsize(self.path))
+        self.assertEqual({'a': 1}, self.load())
+        with open(self.path, 'ab') as file:
+            file.write(b'\0')
+        error = self.assertRaises(errors.Damaged, self.load)
+        self.assertIn('too large', str(error))
+
     def test_a_record_of_the_future_or_of_another_kind_is_not_ours(
         self,
     ) -> None:
@@ -101,6 +127,16 @@ class RecordTest(nodes.NodeTestCase):
         self.assertFalse(os.path.exists(self.path))
         self.assertTrue(os.path.exists(self.path + '.damaged'))
         self.assertIn('because', self.log.output)
+
+    def test_one_that_cannot_be_set_aside_is_told_and_ends_nothing(
+        self,
+    ) -> None:
+        self.save({'a': 1})
+        os.makedirs(self.path + '.damaged')
+        records.set_aside(self.path, errors.Damaged('because'))
+        self.assertEqual({'a': 1}, self.load())
+        self.assertIn('because', self.log.output)
+        self.assertIn('cannot be set aside', self.log.output)
 
     def test_publishing_never_leaves_half_a_file(self) -> None:
         self.save({'old': 1})

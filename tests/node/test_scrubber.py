@@ -213,6 +213,17 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         self.assertIn(name, last.problems[0])
         self.assertIn('lock', last.problems[0])
 
+    def test_a_sound_file_is_no_problem(self) -> None:
+        """Neither when it is read first, nor when it is compared."""
+        self.node.configure(checksum_interval=0)
+        self.node.add_image('x')
+        for verdict in (Verdict.UNKNOWN, Verdict.GOOD):
+            (result,) = self.scrubber().run()
+            self.assertIs(verdict, result.finding.verdict)
+            last = activities.load(self.node.layout)
+            assert last is not None
+            self.assertEqual((1, ()), (last.files, last.problems))
+
     def test_what_has_come_meanwhile_has_its_turn(self) -> None:
         self.node.configure(checksum_interval=0)
         self.patch(queues, '_REQUEUE_SECONDS', -1)

@@ -10,11 +10,13 @@ from typing import Any
 
 import ddt
 
+from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import trash
 from nova_imagecache.content import knowledge
+from nova_imagecache import errors
 from nova_imagecache import hook
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import reports
@@ -333,6 +335,24 @@ class PutBackTest(TrashTestCase):
         self.assertEqual(b'new', self.read(self.path))
         self.assertEqual(self.data, self.read(self.in_trash()))
 
+    def test_what_is_known_of_a_file_fetched_anew_stays_what_it_was(
+        self,
+    ) -> None:
+        """That a put-back fails is no reason to lose what speaks of both."""
+        self.node.add_base(self.name, data=b'new')
+        self.node.configure(checksum_interval=0)
+        self.node.run(fake_witnesses.Sees(self.name))
+        (old,) = trash.scan(self.node.layout).files
+        new = base_file.BaseFile.named(self.node.layout, self.name)
+        before = [
+            self.read(path) for path in (*new.companions, *old.companions)
+        ]
+        self.assertRaises(FileExistsError, removal.put_back, old)
+        after = [
+            self.read(path) for path in (*new.companions, *old.companions)
+        ]
+        self.assertEqual(before, after)
+
     def test_both_are_kept_and_reported_while_a_qemu_has_the_old_one(
         self,
     ) -> None:
@@ -472,6 +492,7 @@ class JumpTest(TrashTestCase):
         self.assertEqual({self.name}, self.node.trash())
 
 
+@ddt.ddt
 class FetchTest(TrashTestCase):
     """The fetch path looks into the trash first."""
 
@@ -510,6 +531,43 @@ class FetchTest(TrashTestCase):
         self.cache_image()
         self.assertEqual(1, self.fetched)
         self.assertEqual({self.name}, self.node.trash())
+
+    def add_newer(self) -> None:
+        """Have another one in the trash, moved there later."""
+        self.node.add_base(self.name, data=b'newer', age=base.DAY * 2)
+        self.node.clock.advance(60)
+        self.node.run()
+        self.assertEqual(2, len(trash.scan(self.node.layout).files))
+
+    def test_of_two_the_newer_one_comes_back(self) -> None:
+        self.add_newer()
+        self.cache_image()
+        self.assertEqual(0, self.fetched)
+        self.assertEqual(b'newer', self.read(self.path))
+        self.assertEqual(self.data, self.read(self.in_trash()))
+
+    @ddt.data(OSError(errno.EIO, os.strerror(errno.EIO)), errors.NotNow('x'))
+    def test_one_that_cannot_be_brought_back_is_fetched(
+        self, error: Exception
+    ) -> None:
+        """And the one before it does not come in its place."""
+        self.add_newer()
+        real = trash.move_out
+        tried: list[base_file.BaseFile] = []
+
+        # Mocked: a disk that fails, or a file that goes at that moment.
+        def move_out(file: base_file.BaseFile) -> Any:
+            tried.append(file)
+            if len(tried) == 1:
+                raise error
+            return real(file)
+
+        self.patch(trash, 'move_out', move_out)
+        self.cache_image()
+        self.assertEqual(1, self.fetched)
+        self.assertEqual(bytes(65536), self.read(self.path))
+        self.assertEqual(2, len(trash.scan(self.node.layout).files))
+        self.assertIn('cannot be brought back', self.log.output)
 
     def test_without_a_state_it_comes_back_too(self) -> None:
         with open(self.node.layout.state, 'w') as file:

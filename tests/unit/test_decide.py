@@ -446,6 +446,63 @@ class EarlyTest(base.TestCase):
         (problem,) = decisions.problems
         self.assertIn('cache_max_size', problem)
 
+    def large(self, name: str, age: float) -> base_file.BaseFile:
+        """Make a file that takes one MiB."""
+        file = make_file(name, age=age)
+        stat = dataclasses.replace(file.stat, allocated=base.MIB)
+        return dataclasses.replace(file, stat=stat)
+
+    def stays(self, facts: decide.Facts, **settings: Any) -> str:
+        """Say what stays, where more should go than can."""
+        given = Settings(instances_path='/i', max_size=1, **settings)
+        (problem,) = decide.decide(facts, given).problems
+        return problem.rpartition('what stays in the cache is ')[2]
+
+    def test_what_keeps_how_much_is_said(self) -> None:
+        """Each file once, be it here or in the trash."""
+        pinned = ['swap_3', 'swap_4']
+        back = names.trash_name('swap_5', NOW)
+        facts = decide.Facts(
+            INSTANT,
+            [
+                *(self.large(name, age=1e6) for name in ('swap_1', 'swap_2')),
+                *(self.large(name, age=1e6) for name in pinned),
+                self.large('swap_6', age=599),
+            ],
+            trash=[self.large(back, age=1e6)],
+            testimony=testimonies.Testimony(
+                users={
+                    name: frozenset({'guest'}) for name in ('swap_1', 'swap_2')
+                }
+            ),
+            pins=frozenset([*pinned, 'swap_5']),
+            space=SPACE,
+        )
+        self.assertEqual(
+            '2 MiB in use, 4 MiB that is pinned, young or not to be removed',
+            self.stays(facts),
+        )
+
+    def test_where_removal_is_off_all_of_it_is_kept(self) -> None:
+        trashed = names.trash_name('swap_3', NOW - 1e6)
+        facts = decide.Facts(
+            INSTANT,
+            [self.large(name, age=1e6) for name in ('swap_1', 'swap_2')],
+            trash=[self.large(trashed, age=1e6)],
+            space=SPACE,
+        )
+        self.assertEqual(
+            '3 MiB that is pinned, young or not to be removed',
+            self.stays(facts, remove_unused=False),
+        )
+
+    def test_while_enough_goes_in_any_case_nothing_goes_early(self) -> None:
+        due = [self.large(name, age=1e6) for name in ('swap_3', 'swap_4')]
+        spare = self.large(self.OLD, age=5000)
+        decisions = self.judge(256, files=[*due, spare])
+        self.assertEqual(['swap_3', 'swap_4'], self.gone(decisions))
+        self.assertEqual((), decisions.problems)
+
     def test_at_the_floor_a_file_may_go(self) -> None:
         decisions = self.judge(
             0.5, files=[make_file(self.OLD, age=decide.FLOOR_SECONDS)]

@@ -135,6 +135,31 @@ class InstanceTest(base.TestCase):
             testimony.users,
         )
 
+    def test_a_device_of_unknown_size_uses_no_file_of_another_size(
+        self,
+    ) -> None:
+        mappings = {GUEST: [swap(1, volume_size=None), blank(20)]}
+        testimony = self.look(
+            [instance()],
+            'swap_1',
+            'ephemeral_20_0706d66',
+            mappings=mappings,
+        )
+        self.assertEqual({'ephemeral_20_0706d66': {GUEST}}, testimony.users)
+        self.assertEqual((), testimony.failures)
+
+    def test_a_device_that_says_nothing_of_swap_is_ephemeral(self) -> None:
+        device = blank(20)
+        del device['guest_format']
+        testimony = self.look(
+            [instance()],
+            'swap_20',
+            'ephemeral_20_0706d66',
+            mappings={GUEST: [device]},
+        )
+        self.assertEqual({'ephemeral_20_0706d66': {GUEST}}, testimony.users)
+        self.assertEqual((), testimony.failures)
+
     @ddt.data(
         {'source_type': 'image'},
         {'source_type': 'volume'},
