@@ -59,8 +59,11 @@ class History:
 
 def remembers(sighting: Sighting | None, history: History) -> bool:
     """Whether a sighting has all that is not to be forgotten."""
-    return sighting is not None and sighting.digested and history == History(
-        sighting.suspect, sighting.rebaselined, sighting.damage
+    return (
+        sighting is not None
+        and sighting.digested
+        and history
+        == History(sighting.suspect, sighting.rebaselined, sighting.damage)
     )
 
 

@@ -15,8 +15,11 @@ def of(report: reports.Report) -> int:
 
     A veto counts for nothing here, as not every command would remove.
     """
-    if report.corrupt:
+    return of_files(report) or (COULD_NOT if report.problems else FINE)
+
+
+def of_files(report: reports.Report) -> int:
+    """Say in a number how the files of a report are."""
+    if report.corrupt or report.differing or report.outdated:
         return CORRUPTION
-    if report.problems or report.unreadable:
-        return COULD_NOT
-    return FINE
+    return COULD_NOT if report.unreadable else FINE

@@ -131,7 +131,7 @@ class Scrub(reading.Reading):
                     '%s: %s', names.printable(result.name), finding.note
                 )
                 self.exit_code = exit_codes.COULD_NOT
-            if finding.damaged:
+            if finding.harmful:
                 damaged.append(result.name)
             yield (
                 names.printable(result.name),
@@ -154,7 +154,9 @@ class Scrub(reading.Reading):
             # Whoever reads the log wants to know the guests too.
             report = pipeline.Pass(self.settings).preview().only(damaged)
             outlets.tell_damage(report)
-        if knowledge.Verdict.CORRUPT in verdicts:
+        if {knowledge.Verdict.CORRUPT, knowledge.Verdict.DIFFERS} & {
+            *verdicts
+        }:
             self.exit_code = exit_codes.CORRUPTION
         elif knowledge.Verdict.UNREADABLE in verdicts:
             self.exit_code = exit_codes.COULD_NOT

@@ -79,6 +79,7 @@ def _ranges(ledger: ledgers.Ledger) -> str:
     words = {
         ledgers.Damage.UNREADABLE: 'are unreadable',
         ledgers.Damage.CORRUPT: 'differ' if ledger.differs else 'are corrupt',
+        ledgers.Damage.DOUBTFUL: 'are doubtful',
     }
     shown = [
         f'bytes {each.start}-{each.end - 1} {words[each.damage]}'
@@ -92,7 +93,7 @@ def _differs(ledger: ledgers.Ledger, stored: str | None) -> str | None:
     """Say how the file as a whole differs from what is known of it."""
     found = ledger.found
     known = (ledger.sha1, stored or ledger.stored)
-    whole = ledger.proven and not ledger.bad
+    whole = ledger.proven and not ledger.damaged
     if found is None and whole and known[0] != known[1]:
         # It was read, and is what it was; but not what the checksum says.
         found = ledger.sha1
@@ -128,6 +129,23 @@ def _marks(ledger: ledgers.Ledger) -> Iterator[str]:
     yield f'rebaselined on {day}, as {why}'
 
 
+def _verdict(
+    ledger: ledgers.Ledger, stored: str | None, differs: bool
+) -> Verdict:
+    """Give the worst of what was found."""
+    bad = {run.damage for run in ledger.bad}
+    if not ledger.differs and (ledgers.Damage.CORRUPT in bad or differs):
+        return Verdict.CORRUPT
+    if ledgers.Damage.UNREADABLE in bad or ledger.unreadable is not None:
+        return Verdict.UNREADABLE
+    if ledger.differs:
+        return Verdict.DIFFERS
+    compared = ledger.proven or stored in (None, ledger.stored)
+    if ledger.verified is None or not compared:
+        return Verdict.UNKNOWN
+    return Verdict.GOOD
+
+
 def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
     """Say what the last comparison means.
 
@@ -135,29 +153,20 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
 
     :param stored: its stored checksum, if it has a valid one
     """
-    if ledger.question:
-        was = ', of which some was bad' if ledger.bad or ledger.found else ''
-        note = f'it is to be compared with an earlier file of its name{was}'
-        if ledger.unreadable is None:
-            return Finding(note=note)
-        return Finding(
-            Verdict.UNREADABLE,
-            f'it cannot be read: {ledger.unreadable}; {note}',
-        )
     notes = []
-    verdict = Verdict.UNKNOWN if ledger.verified is None else Verdict.GOOD
-    if not ledger.proven and stored not in (None, ledger.stored):
-        verdict = Verdict.UNKNOWN
-    bad = {run.damage for run in ledger.bad}
+    unreadable = ledger.unreadable
+    if unreadable is not None:
+        notes.append(f'it cannot be read: {unreadable}')
+    if ledger.question:
+        was = ', of which some was bad' if ledger.damaged else ''
+        notes.append(
+            f'it is to be compared with an earlier file of its name{was}'
+        )
+        verdict = Verdict.UNREADABLE if unreadable else Verdict.UNKNOWN
+        return Finding(verdict, '; '.join(notes))
     differs = _differs(ledger, stored) if ledger.settled else None
-    if ledger.differs:
-        verdict = Verdict.DIFFERS
-    if ledgers.Damage.UNREADABLE in bad or ledger.unreadable is not None:
-        verdict = Verdict.UNREADABLE
-    if not ledger.differs and (ledgers.Damage.CORRUPT in bad or differs):
-        verdict = Verdict.CORRUPT
-    if bad:
-        notes.append(_ranges(ledger))
+    if ledger.bad:
+        notes.insert(0, _ranges(ledger))
     if differs:
         notes.append(differs)
     if ledger.differs:
@@ -165,14 +174,13 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
             'an earlier file of this image held other bytes, so one of the '
             'two is bad; see nova-imagecache confirm'
         )
-    if ledger.unreadable is not None:
-        notes.append(f'it cannot be read: {ledger.unreadable}')
     if ledger.read is not None and not ledger.settled:
         notes.append(
             'it was touched or written to while it was first read, so it is '
             'to be read again'
         )
     notes += _marks(ledger)
+    verdict = _verdict(ledger, stored, differs is not None)
     return Finding(verdict, '; '.join(notes))
 
 
@@ -232,9 +240,7 @@ class Knowledge:
             return None
         return history_of(self.ledger, self.finding)
 
-    def remembering(
-        self, sighting: sightings.Sighting | None
-    ) -> 'Knowledge':
+    def remembering(self, sighting: sightings.Sighting | None) -> 'Knowledge':
         """Add what the state remembers, which counts where a ledger is lost.
 
         Not of a file whose ledger is of an earlier one.
@@ -248,9 +254,7 @@ class Knowledge:
         )
 
 
-def history_of(
-    ledger: ledgers.Ledger, finding: Finding
-) -> sightings.History:
+def history_of(ledger: ledgers.Ledger, finding: Finding) -> sightings.History:
     """Give what the state is to remember of a file."""
     damage = str(finding.verdict) if finding.harmful else None
     return sightings.History(ledger.suspect, ledger.rebaselined, damage)

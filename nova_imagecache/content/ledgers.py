@@ -27,13 +27,20 @@ _LEAST_BLOCK_SIZE = 4096
 
 
 class Damage(enum.StrEnum):
-    """What is wrong with a block."""
+    """What is wrong with a block.
+
+    DOUBTFUL: nothing that is known. But it was not the same when it was read
+    twice at first, or it could not be read before anything was known of it,
+    so what is known of it may be damage.
+    """
 
     CORRUPT = 'corrupt'
     UNREADABLE = 'unreadable'
+    DOUBTFUL = 'doubtful'
 
 
 _CORRUPT = Damage.CORRUPT
+_UNREADABLE = Damage.UNREADABLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +193,7 @@ class Ledger:
         """
         if identity.compare(self.key, key) is not identity.Likeness.ANOTHER:
             return self
-        corrupt = tuple(run for run in self.bad if run.damage is _CORRUPT)
+        bad = tuple(run for run in self.bad if run.damage is not _UNREADABLE)
         return dataclasses.replace(
             self,
             key=key,
@@ -197,13 +204,25 @@ class Ledger:
             times=None,
             unreadable=None,
             attempted=None,
-            bad=corrupt,
+            bad=bad,
         )
 
     @property
     def count(self) -> int:
         """The number of its blocks."""
         return -(-self.size // self.block_size)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether some of it is known to be bad, and not just doubtful."""
+        return any(run.damage is not Damage.DOUBTFUL for run in self.bad)
+
+    @property
+    def corrupt(self) -> frozenset[int]:
+        """The blocks that are known to be corrupt."""
+        return frozenset(
+            blocks_in(run for run in self.bad if run.damage is _CORRUPT)
+        )
 
     @property
     def settled(self) -> bool:

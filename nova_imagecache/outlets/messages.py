@@ -83,8 +83,23 @@ def of_findings(report: reports.Report) -> Iterator[Message]:
     yield from of_damage(report)
 
 
+def _outdated(report: reports.Report) -> Iterator[Message]:
+    for file in report.outdated:
+        yield Message(
+            Level.ERROR,
+            'Base file %(path)s was made anew with other bytes under guests '
+            'whose disks are older: %(guests)s. What they read has changed: '
+            'put the earlier file back, or rebuild them.',
+            {
+                'path': f'{report.cache_dir}/{file.name}',
+                'guests': ', '.join(map(names.printable, file.outdated)),
+            },
+        )
+
+
 def of_damage(report: reports.Report) -> Iterator[Message]:
     """Say which files are bad, and whom that hits."""
+    yield from _outdated(report)
     for file in report.bad:
         yield Message(
             Level.ERROR,

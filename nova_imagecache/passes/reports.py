@@ -37,6 +37,8 @@ class FileReport:
         read
     :ivar answer: whether it may be handed out; None where that was not
         looked at
+    :ivar outdated: its guests whose disks are older than it, where it is
+        known to hold other bytes than the file that they were made on
     """
 
     name: str
@@ -53,6 +55,7 @@ class FileReport:
     exposures: tuple[exposure.Exposure, ...] = ()
     suspect: bool = False
     answer: soundness.Soundness | None = None
+    outdated: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +103,19 @@ class Report:
         return self._with(knowledge.Verdict.UNREADABLE)
 
     @property
+    def differing(self) -> tuple[FileReport, ...]:
+        """The files that are not what an earlier file of the image was."""
+        return self._with(knowledge.Verdict.DIFFERS)
+
+    @property
     def bad(self) -> tuple[FileReport, ...]:
-        """The files that may not be handed out, the corrupt ones first."""
-        bad = [
-            file
-            for file in self.files
-            if file.answer is soundness.Soundness.BAD
-        ]
-        corrupt = knowledge.Verdict.CORRUPT
-        return tuple(sorted(bad, key=lambda file: file.checksum != corrupt))
+        """The files that guests may be hit by, the corrupt ones first."""
+        return (*self.corrupt, *self.unreadable, *self.differing)
+
+    @property
+    def outdated(self) -> tuple[FileReport, ...]:
+        """The files that were made anew under guests."""
+        return tuple(file for file in self.files if file.outdated)
 
     @property
     def removed(self) -> tuple[FileReport, ...]:
@@ -158,6 +165,9 @@ def row(
     if bad:
         ranges = [(each.start, each.end) for each in bad]
         exposures = exposure.expose(file.path, ranges, chains_to(file.name))
+    outdated: Collection[str] = ()
+    if ledger and (ledger.anew or ledger.differs):
+        outdated = exposure.made_before(file.stat, chains_to(file.name))
     return FileReport(
         name=file.name,
         kind=file.kind,
@@ -178,4 +188,7 @@ def row(
         ),
         suspect=bool(ledger and ledger.suspect),
         answer=answer.soundness if answer else None,
+        outdated=tuple(
+            sorted({aliases.get(guest, guest) for guest in outdated})
+        ),
     )

@@ -132,7 +132,7 @@ def _known(file: BaseFile) -> knowledge.Knowledge:
         # What cannot be made out may say that the file is bad.
         raise errors.Blind('; '.join(known.problems))
     ledger = known.ledger
-    if ledger and ledger.sha1 is None and ledger.bad:
+    if ledger and ledger.sha1 is None and ledger.damaged:
         raise errors.KnownDamage(f'{file.path} has damage that is known')
     return known
 

@@ -127,8 +127,7 @@ class Comparison:
         if self._expected(index) is None and reading.length == length:
             self._learn(index, reading.digests[0])
         elif self._matches(reading):
-            self.bad.pop(index, None)
-            self.unsettled.discard(index)
+            self._find_good(index)
         else:
             self.suspects[index] = reading.digests[0]
 
@@ -138,10 +137,20 @@ class Comparison:
         if damage is ledgers.Damage.CORRUPT:
             # Its digest is lost, and what it holds now is not the one.
             return
-        # What was lost may have been replaced by anything, such as zeros.
-        self.doubtful |= damage is ledgers.Damage.UNREADABLE
         self.blocks.put(index, digest)
-        self.bad.pop(index, None)
+        if damage is ledgers.Damage.UNREADABLE:
+            # What was lost may have been replaced by anything, as by zeros.
+            self.doubtful = True
+            self.bad[index] = ledgers.Damage.DOUBTFUL
+
+    def _find_good(self, index: int) -> None:
+        self.unsettled.discard(index)
+        if self.is_bad(index):
+            del self.bad[index]
+
+    def is_bad(self, index: int) -> bool:
+        """Whether a block is known to be bad, and not just doubtful."""
+        return self.bad.get(index) not in (None, ledgers.Damage.DOUBTFUL)
 
     def take_again(self, reading: hashing.BlockReading | None) -> bool:
         """Compare a suspect that was read again.
@@ -164,13 +173,12 @@ class Comparison:
             # What was read first is in it.
             self.whole.spoil()
         if self._matches(reading):
-            self.bad.pop(index, None)
-            self.unsettled.discard(index)
+            self._find_good(index)
         elif self._is_unsettled(index):
             self.blocks.put(index, second)
             self.unsettled.add(index)
             self.changed = True
-            self.bad.pop(index, None)
+            self.bad[index] = ledgers.Damage.DOUBTFUL
         else:
             self.bad[index] = ledgers.Damage.CORRUPT
         return second != first
@@ -209,7 +217,8 @@ class Comparison:
 
     def _fail(self, index: int, error: OSError) -> None:
         self.learnt |= self._expected(index) is None
-        self.bad.setdefault(index, ledgers.Damage.UNREADABLE)
+        if not self.is_bad(index):
+            self.bad[index] = ledgers.Damage.UNREADABLE
         self.fresh = None
         self._unreadable += 1
         if self._unreadable >= _MOST_UNREADABLE:

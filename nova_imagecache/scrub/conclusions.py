@@ -67,9 +67,15 @@ def conclude(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
         file was written to
     """
     compared = reading.comparison
+    ledger = _settle(ledger, reading)
+    bad = {
+        index: damage
+        for index, damage in compared.bad.items()
+        if ledger.suspect or damage is not ledgers.Damage.DOUBTFUL
+    }
     ledger = dataclasses.replace(
-        _settle(ledger, reading),
-        bad=ledgers.gather(compared.bad),
+        ledger,
+        bad=ledgers.gather(bad),
         started=None,
         position=0,
         times=None,
@@ -138,17 +144,15 @@ def new_damage(
 def _different(ledger: ledgers.Ledger, reading: Reading) -> bool:
     """Whether a file is other than what is known."""
     compared = reading.comparison
-    return (
-        ledgers.Damage.CORRUPT in compared.bad.values()
-        or compared.sha1 is not None
-        and ledger.sha1 not in (None, compared.sha1)
+    return ledgers.Damage.CORRUPT in compared.bad.values() or (
+        compared.sha1 is not None and ledger.sha1 not in (None, compared.sha1)
     )
 
 
 def _has_kin(compared: comparisons.Comparison) -> bool:
     """Whether some data of a file is what it was."""
     return any(
-        compared.blocks.holds_data(index) and index not in compared.bad
+        compared.blocks.holds_data(index) and not compared.is_bad(index)
         for index in range(compared.blocks.count)
     )
 
@@ -249,14 +253,14 @@ def _judge_whole(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     if not ledger.proven:
         return Conclusion(ledger, compared.blocks)
     # Every block that is good is what it was, so the whole is, if all are.
-    differs = reading.stored not in (None, ledger.sha1) and not ledger.bad
+    differs = reading.stored not in (None, ledger.sha1) and not ledger.damaged
     ledger = dataclasses.replace(
         ledger,
         stored=reading.stored or ledger.sha1,
         found=ledger.sha1 if differs else None,
     )
     fresh = compared.fresh
-    if fresh is None or ledger.bad or fresh.unknown:
+    if fresh is None or ledger.damaged or fresh.unknown:
         return Conclusion(ledger, compared.blocks)
     return Conclusion(
         dataclasses.replace(ledger, algorithm=fresh.algorithm), fresh
@@ -278,7 +282,11 @@ def _prove(ledger: ledgers.Ledger, reading: Reading, sha1: str) -> Conclusion:
             proven=True,
             stored=reading.stored or sha1,
             found=sha1 if differs else None,
-            bad=(),
+            bad=tuple(
+                run
+                for run in ledger.bad
+                if run.damage is ledgers.Damage.DOUBTFUL
+            ),
         ),
         fresh,
     )

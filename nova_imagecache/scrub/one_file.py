@@ -347,9 +347,7 @@ class _Scrub:
             differs=ledger.differs
             or (
                 ledger.question
-                and conclusions.new_damage(
-                    comparison.bad, self._corrupt(ledger)
-                )
+                and conclusions.new_damage(comparison.bad, ledger.corrupt)
             ),
         )
         if ledger.read is not None:
@@ -359,14 +357,6 @@ class _Scrub:
             self._keeper.recall_checksum()
             self._keeper.publish(ledger, comparison.blocks)
         self._ledger = ledger
-
-    def _corrupt(self, ledger: ledgers.Ledger) -> frozenset[int]:
-        """Give the blocks that were known to be corrupt before."""
-        return frozenset(
-            index
-            for index, damage in ledgers.spread(ledger.bad).items()
-            if damage is ledgers.Damage.CORRUPT
-        )
 
     def _note_resized(self) -> None:
         """Remember that a file changed before anybody could know it."""
@@ -413,7 +403,7 @@ class _Scrub:
             self._job.outlived,
             self._file.kind is names.Kind.ORIGINAL,
             likeness is identity.Likeness.UNSURE,
-            self._corrupt(ledger),
+            ledger.corrupt,
         )
         concluded = conclusions.conclude(ledger, reading)
         after = concluded.ledger

@@ -44,15 +44,14 @@ def verify(
     if not files:
         return {}, None
     layout = layouts.Layout.of(settings)
-    coordinator = coordination.coordinator(layout)
     now = clock()
     findings = {}
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(
-                coordinator.urgent_turn(_PATIENCE_SECONDS)
+                activities.urgent_turn(layout, now, _PATIENCE_SECONDS)
                 if urgent
-                else coordinator.turn()
+                else coordination.coordinator(layout).turn()
             )
         except errors.NotNow as error:
             # The other one's findings are those of the next pass.

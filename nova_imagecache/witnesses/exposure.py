@@ -111,6 +111,25 @@ def _expose(
     return _merged(found)
 
 
+def made_before(
+    base_file: identity.Stat, disks: Sequence[chains.Chain]
+) -> set[str]:
+    """Name the guests that have a disk older than the file it stands on.
+
+    One whose age cannot be told is taken for older.
+    """
+    return {chain.guest for chain in disks if _is_older(chain, base_file)}
+
+
+def _is_older(chain: chains.Chain, base_file: identity.Stat) -> bool:
+    born = base_file.incarnation.born
+    try:
+        made = identity.stat_of(chain.paths[-1]).incarnation.born
+    except OSError:
+        return True
+    return born is None or made is None or made < born
+
+
 def expose(
     base_file: str,
     ranges: Sequence[tuple[int, int]],

@@ -13,7 +13,6 @@ import ddt
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import locks
-from nova_imagecache.cache import publish
 from nova_imagecache import errors
 from nova_imagecache import hook
 from nova_imagecache.scrub import checksums

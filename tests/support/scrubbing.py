@@ -27,6 +27,7 @@ BLOCK = 64 * base.KIB
 Verdict = knowledge.Verdict
 CORRUPT = ledgers.Damage.CORRUPT
 UNREADABLE = ledgers.Damage.UNREADABLE
+DOUBTFUL = ledgers.Damage.DOUBTFUL
 
 
 class ScrubTestCase(nodes.NodeTestCase):

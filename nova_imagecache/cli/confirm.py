@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command confirm."""
+
+import argparse
+from collections.abc import Iterable
+import os
+import re
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import listing
+from nova_imagecache.cli import reading
+from nova_imagecache import errors
+from nova_imagecache import names
+from nova_imagecache.passes import pipeline
+from nova_imagecache.scrub import checksums
+from nova_imagecache.scrub import confirmation
+
+LOG = logging.getLogger(__name__)
+
+
+def _digest(text: str) -> str:
+    digest = text.strip().lower()
+    if not re.fullmatch('[0-9a-f]{40}', digest):
+        raise argparse.ArgumentTypeError(
+            f'{names.printable(text)} is no SHA-1, which has 40 hex digits'
+        )
+    return digest
+
+
+class Confirm(reading.Reading):
+    """Compare a base file with evidence that it is right.
+
+    Ends what cannot be found out from the file itself: that it is suspect,
+    was rebaselined, differs from an earlier file of its image, or is damaged
+    in blocks whose digests were lost. Reads all of the file. If it has that
+    SHA-1, it is good, and the baseline of all later verifications. If not,
+    nothing is changed and the exit code is 3; but a file that differs from an
+    earlier one with that SHA-1 is known to be corrupt from then on.
+    """
+
+    columns = columns.COLUMNS
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'name', metavar='NAME', help='name of the base file'
+        )
+        evidence = parser.add_mutually_exclusive_group(required=True)
+        evidence.add_argument(
+            '--sha1',
+            metavar='HEX',
+            type=_digest,
+            help='SHA-1 of what the file should hold, as sha1sum prints it',
+        )
+        evidence.add_argument(
+            '--file',
+            metavar='PATH',
+            help='a file that holds what the base file should hold, such as '
+            'the image as it was saved from the image service, and converted '
+            'as Nova converts it',
+        )
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Iterable[Any]]:
+        """Compare, and show the file."""
+        self.adjust(parsed_args)
+        (name,) = listing.find(self.settings, [parsed_args.name])
+        file = base_file.BaseFile.named(layouts.Layout.of(self.settings), name)
+        if not file.is_base:
+            raise errors.Error(
+                f'{names.printable(name)} is no base file, so there is '
+                'nothing to confirm'
+            )
+        bar = self.progress_bar(parsed_args)
+        sha1 = parsed_args.sha1
+        if sha1 is None:
+            sha1 = self._digest_of(parsed_args.file, bar)
+        finding = confirmation.confirm(self.settings, file, sha1, bar)
+        report = pipeline.Pass(self.settings).preview().only([name])
+        self.exit_code = exit_codes.of_files(report)
+        if finding.problem:
+            LOG.error('%s: %s', names.printable(name), finding.note)
+            self.exit_code = exit_codes.CORRUPTION
+        self._finding = finding
+        return self.columns, [columns.row(each) for each in report.files]
+
+    def _digest_of(self, path: str, bar: Any) -> str:
+        """Give the SHA-1 of a file that a person has."""
+        try:
+            fd = identity.open_regular(os.path.realpath(path))
+        except OSError as error:
+            raise errors.Error(
+                f'{names.printable(path)} cannot be read: {error.strerror}'
+            ) from None
+        try:
+            with bar(os.fstat(fd).st_blocks * 512) as progress:
+                return checksums.digest_of_fd(fd, progress)
+        finally:
+            os.close(fd)
+
+    def summary(self) -> dict[str, Any]:
+        """Say what came out."""
+        return {
+            'confirmed': not (self._finding.problem or self._finding.harmful)
+        }

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Comparing a base file with evidence that a person has.
+
+What was lost, or was never sure, cannot be found out from the file itself.
+"""
+
+import dataclasses
+import os
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import states
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import blockmap
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache import errors
+from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import hashing
+from nova_imagecache.scrub import keeper
+from nova_imagecache.scrub import limiters
+from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import readers
+
+# For which a person waits while a scrub finishes what it is at.
+_PATIENCE_SECONDS = 30
+
+
+def confirm(
+    settings: Settings,
+    file: base_file.BaseFile,
+    sha1: str,
+    progress_bar: readers.ProgressBar = readers.no_progress_bar,
+    clock: clocks.Clock = clocks.now,
+) -> knowledge.Finding:
+    """Read a base file, and compare all of it with a SHA-1 that is right.
+
+    If it has that, all of its doubts are over, and it is its new baseline. If
+    not, nothing changes, but that a file which differs from an earlier one
+    with that SHA-1 is corrupt.
+
+    :param sha1: 40 hex digits
+    :returns: what follows
+    :raises nova_imagecache.errors.Error: it cannot be done, or not now
+    :raises OSError: it cannot be read, or the outcome not be kept
+    """
+    now = clock()
+    with activities.urgent_turn(file.layout, now, _PATIENCE_SECONDS):
+        kept = keeper.Keeper(file, knowledge.recall(file))
+        if kept.known.blind:
+            raise errors.Blind('; '.join(kept.known.problems))
+        blocks, found = _read(settings, file, progress_bar)
+        ledger = kept.known.ledger
+        if found == sha1:
+            _accept(kept, file, blocks, found, now)
+        elif ledger and ledger.differs and ledger.sha1 == sha1:
+            condemned = dataclasses.replace(ledger, differs=False)
+            kept.publish(condemned, kept.recall_blocks())
+        else:
+            return dataclasses.replace(
+                kept.known.finding.noting(
+                    f'its SHA-1 is {found} and not {sha1}; nothing was changed'
+                ),
+                problem=True,
+            )
+        history = kept.known.history
+        if history is not None:
+            state = states.State()
+            failure = queues.note_histories(
+                file.layout, {file: history}, state, now
+            )
+            if failure is not None:
+                raise errors.Error(failure)
+        return kept.known.finding
+
+
+def _read(
+    settings: Settings,
+    file: base_file.BaseFile,
+    progress_bar: readers.ProgressBar,
+) -> tuple[blockmap.Blocks, str]:
+    """Read all of a file; give its digests, and its SHA-1."""
+    size = file.stat.size
+    block_size = blockmap.block_size_for(size)
+    algorithm = settings.checksum_algorithm
+    blocks = blockmap.Blocks(algorithm, size, block_size)
+    whole = hashing.WholeFile()
+    with (
+        file.opened() as fd,
+        progress_bar(file.stat.allocated) as progress,
+    ):
+        os.fsync(fd)
+        means = readers.Means(
+            limiters.Limiter(settings.scrub_bandwidth), progress=progress
+        )
+        pieces = readers.Reader(fd, means).read(0, size, block_size)
+        for reading in hashing.read_blocks(
+            pieces, block_size, [algorithm], whole
+        ):
+            if reading.error is not None:
+                raise reading.error
+            blocks.put(reading.index, *reading.digests)
+        if os.fstat(fd).st_size != size:
+            raise errors.Written('it was written to while it was read')
+    digest = whole.hexdigest()
+    assert digest is not None  # noqa: S101 for mypy: no piece had an error
+    return blocks, digest
+
+
+def _accept(
+    kept: keeper.Keeper,
+    file: base_file.BaseFile,
+    blocks: blockmap.Blocks,
+    sha1: str,
+    now: clocks.Instant,
+) -> None:
+    """Make what a file holds its baseline, without any doubt."""
+    old = kept.known.ledger
+    ledger = ledgers.Ledger.begin(
+        file.incarnation.key,
+        blocks.size,
+        blocks.algorithm,
+        old.image if old else None,
+    )
+    kept.publish(
+        dataclasses.replace(
+            ledger,
+            read=now,
+            verified=now,
+            sha1=sha1,
+            proven=True,
+            stored=sha1,
+        ),
+        blocks,
+        supersedes=True,
+    )
