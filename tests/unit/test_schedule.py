@@ -305,6 +305,10 @@ class CoverageTest(base.TestCase):
         self.assertIsNone(self.coverage(entry()).oldest)
         self.assertEqual(0, self.coverage().size)
 
+    def test_where_nothing_was_looked_at_there_is_nothing(self) -> None:
+        nothing = schedule.Coverage(0, 0, 0, 0, None, 0, 0, 0, 0)
+        self.assertEqual(nothing, schedule.Coverage())
+
     def test_a_limit_that_is_too_low_is_not_sufficient(self) -> None:
         cache = entry(size=int(WEEK * base.MIB))
         self.assertTrue(self.coverage(cache, limit=base.MIB).sufficient)
