@@ -24,6 +24,7 @@ TESTS = {
     'clocks': ('unit.test_clocks',),
     'content.blockmap': ('unit.test_blockmap',),
     'names': ('unit.test_names',),
+    'outlets.messages': ('unit.test_messages', 'unit.test_columns'),
     'passes.decide': ('unit.test_decide',),
     'passes.pressure': ('unit.test_pressure', 'unit.test_decide'),
     'scrub.schedule': ('unit.test_schedule', 'unit.test_decide'),
