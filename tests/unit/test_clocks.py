@@ -9,6 +9,17 @@ from tests.support import base
 BEFORE = clocks.Instant(wall=1e9, boottime=base.DAY, boot_id='a')
 
 
+class ElapsedTest(base.TestCase):
+    def test_within_a_boot_only_the_time_since_boot_counts(self) -> None:
+        after = clocks.Instant(BEFORE.wall + 9, BEFORE.boottime + 5, 'a')
+        self.assertEqual(5, clocks.elapsed(BEFORE, after))
+
+    def test_over_a_reboot_only_the_wall_clock_counts(self) -> None:
+        after = clocks.Instant(BEFORE.wall + 9, 5, 'b')
+        self.assertEqual(9, clocks.elapsed(BEFORE, after))
+        self.assertEqual(-9, clocks.elapsed(after, BEFORE))
+
+
 class JumpTest(base.TestCase):
     def after(
         self, wall: float, boottime: float, boot_id: str = 'a'
@@ -37,12 +48,17 @@ class JumpTest(base.TestCase):
         self.assertIsNone(self.after(9 * base.DAY, 60 - base.DAY, 'b'))
 
     def test_a_step_back_over_a_reboot_is_told(self) -> None:
-        self.assertIn('back', str(self.after(-600, 60 - base.DAY, 'b')))
+        told = str(self.after(-600, 60 - base.DAY, 'b'))
+        self.assertIn('back by 660 s', told)
+
+    def test_another_boot_id_alone_is_no_reboot(self) -> None:
+        self.assertIsNone(self.after(2400, 2400, 'b'))
 
     def test_the_real_clock_does_not_jump(self) -> None:
         self.assertIsNone(clocks.jump(clocks.now(), clocks.now()))
 
     def test_a_step_within_the_tolerance_is_none(self) -> None:
+        self.assertIsNone(self.after(60, 0))
         self.assertIsNone(self.after(2400 + 60, 2400))
         self.assertIn('forward', str(self.after(2400 + 63, 2400)))
         self.assertIn('back', str(self.after(2400 - 63, 2400)))

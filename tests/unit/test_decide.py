@@ -29,6 +29,9 @@ SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 NOW = 2e9
 INSTANT = clocks.Instant(NOW, 2e6, 'boot')
 NOBODY = testimonies.Testimony()
+SETTINGS = Settings(instances_path='/i')
+KEEP, PUT_BACK = decide.Action.KEEP, decide.Action.PUT_BACK
+REMOVE, DELETE = decide.Action.REMOVE, decide.Action.DELETE
 SPACE = pressure.Space(1, 10**12)
 
 #: A name of each kind, and whether its minimum age is that of originals; None
@@ -53,10 +56,11 @@ def make_file(
     age: float = 0,
     mode: int = stat.S_IFREG | 0o644,
     inode: int = 7,
+    size: int = 4096,
 ) -> base_file.BaseFile:
     incarnation = identity.Incarnation(1, inode, 100, None)
     times = int((NOW - age) * 10**9)
-    seen = identity.Stat(incarnation, mode, 10, 4096, times, times)
+    seen = identity.Stat(incarnation, mode, 10, size, times, times)
     layout = layouts.Layout('/instances', '/instances/_base')
     trashed = names.trashed_name(name) is not None
     return base_file.BaseFile(layout, name, seen, trashed)
@@ -189,6 +193,41 @@ class RemovalTest(base.TestCase):
         self.assert_kept(decision, 'used by 2 guests')
         self.assertEqual(('a', 'b'), decision.users)
 
+    def test_the_reason_names_no_pin_where_there_is_none(self) -> None:
+        used = testimonies.Testimony(users={SHA: frozenset({'a'})})
+        self.assertEqual(
+            'used by 1 guest', decide_one(make_file(), used).reason
+        )
+
+    def test_what_a_newer_release_knows_more_of_stays(self) -> None:
+        facts = decide.Facts(
+            INSTANT, [make_file(age=1e9)], newer=frozenset({SHA})
+        )
+        (decision,) = decide.decide(facts, SETTINGS).files
+        self.assert_kept(decision, 'a newer release')
+
+    def test_seconds_in_the_place_of_the_options_count(self) -> None:
+        for least, action in ((5000, REMOVE), (5001, KEEP)):
+            facts = decide.Facts(INSTANT, [make_file(age=5000)], least=least)
+            (decision,) = decide.decide(facts, SETTINGS).files
+            self.assertIs(action, decision.action)
+
+    def test_what_a_fetch_left_behind_is_called_so(self) -> None:
+        for name, idle in ((f'{SHA}.part', 'left behind'), (SHA, 'unused')):
+            reason = decide_one(make_file(name, age=700)).reason
+            self.assertEqual(f'{idle} for 700 s of 86400 s', reason)
+
+    def test_the_image_is_what_is_said_or_remembered(self) -> None:
+        file = make_file()
+        said = testimonies.Testimony(images={SHA: 'said'})
+        remembered = sighting(file, image='remembered')
+        for testimony, state, image in (
+            (said, remembered, 'said'), (said, None, 'said'),
+            (NOBODY, remembered, 'remembered'), (NOBODY, None, None),
+        ):  # fmt: skip
+            decision = decide_one(file, testimony, state)
+            self.assertEqual(image, decision.image)
+
     def test_a_file_that_a_qemu_has_open_stays_however_old(self) -> None:
         held = testimonies.Testimony(held=frozenset({SHA}))
         decision = decide_one(make_file(age=1e9), held)
@@ -306,8 +345,6 @@ class RemovalTest(base.TestCase):
 
 
 TRASHED = f'{SHA}.00000001'
-KEEP, PUT_BACK = decide.Action.KEEP, decide.Action.PUT_BACK
-REMOVE, DELETE = decide.Action.REMOVE, decide.Action.DELETE
 
 
 class TrashTest(base.TestCase):
@@ -368,6 +405,14 @@ class TrashTest(base.TestCase):
             (decision.action, decision.reason),
         )
 
+    def test_one_that_is_used_and_pinned_comes_back_for_its_user(self) -> None:
+        seen = testimonies.Testimony(users={SHA: frozenset({'guest'})})
+        decisions = self.judge(testimony=seen, pins=frozenset({SHA}))
+        self.assertEqual(
+            ['in the trash, but used by 1 guest'],
+            [each.reason for each in decisions.trash],
+        )
+
     def test_one_that_is_open_and_replaced_keeps_both(self) -> None:
         held = testimonies.Testimony(held=frozenset({TRASHED}))
         decisions = self.assert_trash(
@@ -395,6 +440,13 @@ class TrashTest(base.TestCase):
             self.assertEqual(
                 [action], [each.action for each in decisions.trash]
             )
+
+    def test_its_name_tells_where_no_pass_has_noted_it(self) -> None:
+        file = make_file(names.trash_name(SHA, NOW - 700), age=1e9)
+        decisions = decide.decide(
+            decide.Facts(INSTANT, trash=[file], state=sighting(file)), SETTINGS
+        )
+        self.assertEqual([700], [each.age for each in decisions.trash])
 
     def test_a_name_from_the_future_is_as_of_now(self) -> None:
         file = make_file(names.trash_name(SHA, NOW + 1e6), age=1e9)
@@ -508,6 +560,80 @@ class EarlyTest(base.TestCase):
             0.5, files=[make_file(self.OLD, age=decide.FLOOR_SECONDS)]
         )
         self.assertEqual([self.OLD], self.gone(decisions))
+
+    def test_an_old_file_that_is_kept_for_one_reason_stays(self) -> None:
+        used = testimonies.Testimony(users={self.OLD: frozenset({'guest'})})
+        kept: tuple[dict[str, Any], ...] = (
+            {'testimony': used}, {'pins': frozenset({self.OLD})},
+            {'newer': frozenset({self.OLD})}, {'vetoes': ('a jump',)},
+        )  # fmt: skip
+        for facts in kept:
+            for age in (5000, 1e9):
+                decisions = self.judge(
+                    0.5, files=[make_file(self.OLD, age=age)], **facts
+                )
+                self.assertEqual([], self.gone(decisions))
+                self.assertEqual(1, len(decisions.problems))
+
+    def test_what_goes_in_any_case_counts(self) -> None:
+        files = [make_file('swap_3', age=1e9), make_file(self.OLD, age=5000)]
+        for blocks, gone in (
+            (1, ['swap_3']), (4095 / 4096, ['swap_3', self.OLD]),
+        ):  # fmt: skip
+            decisions = self.judge(blocks, files=files)
+            self.assertEqual(gone, self.gone(decisions))
+
+    def test_what_is_in_the_trash_and_goes_in_time_counts(self) -> None:
+        trash = [make_file(names.trash_name(SHA, NOW - 5), age=1e9)]
+        files = [make_file(self.OLD, age=5000)]
+        for blocks, gone in ((1, []), (4095 / 4096, [self.OLD])):
+            decisions = self.judge(blocks, files=files, trash=trash)
+            self.assertEqual(gone, self.gone(decisions))
+
+    def problem(self, settings: Settings, **facts: Any) -> str:
+        (problem,) = decide.decide(
+            decide.Facts(INSTANT, space=SPACE, **facts),
+            dataclasses.replace(settings, max_size=1),
+        ).problems
+        return problem.rpartition('; ')[2]
+
+    def test_the_problem_tells_how_much_is_kept_and_by_what(self) -> None:
+        users = {self.OLD: frozenset({'guest'})}
+        trashed = make_file(f'{SHA}.{int(NOW) - 5:x}', size=7 * base.MIB)
+        files = [
+            make_file(self.OLD, size=2 * base.MIB),
+            make_file('swap_2', size=3 * base.MIB),
+            make_file('swap_3', size=5 * base.MIB, age=1e9),
+        ]
+        seen = testimonies.Testimony(users=users)
+        pinned = frozenset({SHA})
+        off = dataclasses.replace(SETTINGS, remove_unused=False)
+        for settings, pins, kept in (
+            # What is in the trash goes in time, or comes back, or stays.
+            (SETTINGS, frozenset(), 3), (SETTINGS, pinned, 10),
+            (off, pinned, 15), (off, frozenset(), 15),
+        ):  # fmt: skip
+            self.assertEqual(
+                'what stays in the cache is 2 MiB in use, '
+                f'{kept} MiB that is pinned, young or not to be removed',
+                self.problem(
+                    settings, files=files, trash=[trashed],
+                    testimony=seen, pins=pins,
+                ),
+            )  # fmt: skip
+
+    def test_a_file_of_a_name_that_goes_from_the_trash_stays(self) -> None:
+        trash = make_file(names.trash_name(SHA, NOW - 700))
+        nobodys = dataclasses.replace(trash, trashed=False)
+        decisions = self.judge(0.5, files=[nobodys], trash=[trash])
+        self.assertIs(decide.Action.LEAVE, decisions.files[0].action)
+        self.assertIs(DELETE, decisions.trash[0].action)
+
+    def test_what_goes_early_is_not_verified(self) -> None:
+        entry = schedule.Entry(self.OLD, 4096, knowledge.Knowledge(), None)
+        for blocks, verify in ((2, True), (1, False)):
+            decisions = self.judge(blocks, entries={self.OLD: entry})
+            self.assertIs(verify, decisions.files[0].verify)
 
     def test_right_after_some_was_deleted_none_but_trash_goes(self) -> None:
         trash = make_file(TRASHED, age=1e9)

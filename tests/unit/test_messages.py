@@ -3,6 +3,8 @@
 """The words that operators alert on."""
 
 from collections.abc import Iterable
+import dataclasses
+import logging
 from typing import Any
 
 from nova_imagecache.content import knowledge
@@ -21,7 +23,7 @@ SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 
 
 def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
-    extent = exposure.Extent(0, 4096, qcow2_map.Effect.READS_THROUGH)
+    extent = exposure.Extent(512, 4608, qcow2_map.Effect.READS_THROUGH)
     return reports.FileReport(
         name=name,
         kind=names.Kind.ORIGINAL,
@@ -60,6 +62,22 @@ class MessagesTest(base.TestCase):
             lines(messages.of_damage(self.report(files=(bad(),)))),
         )
 
+    def test_a_bad_file_of_no_known_image_and_no_guest_says_so(self) -> None:
+        file = dataclasses.replace(bad(), image=None, users=())
+        ((_level, text),) = lines(
+            messages.of_damage(self.report(files=(file,)))
+        )
+        self.assertIn('(image unknown)', text)
+        self.assertIn('Guests that read it: none.', text)
+
+    def test_a_bad_file_is_told_with_the_findings_and_the_pass(self) -> None:
+        report = self.report(files=(bad(),), vetoes=('a veto',))
+        damage = lines(messages.of_damage(report))
+        findings = lines(messages.of_findings(report))
+        self.assertEqual(damage, findings[-1:])
+        self.assertEqual(2, len(findings))
+        self.assertEqual(findings, lines(messages.of_pass(report))[:2])
+
     def test_what_is_corrupt_comes_before_what_is_unreadable(self) -> None:
         report = self.report(files=(bad('a', 'unreadable'), bad('b')))
         self.assertEqual(['b', 'a'], [file.name for file in report.bad])
@@ -85,10 +103,95 @@ class MessagesTest(base.TestCase):
             text,
         )
 
+    def test_each_file_of_cache_and_trash_is_told_to_who_debugs(self) -> None:
+        trash = dataclasses.replace(bad(f'{SHA}.00000001'), users=())
+        report = self.report(files=(bad(),), trash=(trash,))
+        told = [
+            text
+            for level, text in lines(messages.of_pass(report))
+            if level == logging.DEBUG
+        ]
+        rest = 'keep, used by 2 guests; bytes 0-4095 are corrupt; checksum'
+        self.assertEqual(
+            [
+                f'{SHA} (original, image an-image): {rest} corrupt; users: '
+                'a-guest, another',
+                f'{SHA}.00000001 (original, image an-image): {rest} corrupt; '
+                'users: ',
+            ],
+            told,
+        )
+
+    def test_what_was_done_is_told_as_what_would_have_been_in_a_dry_run(
+        self,
+    ) -> None:
+        fields: dict[str, Any] = {
+            'allocated': base.MIB, 'users': (), 'reason': 'why',
+            'checksum': knowledge.Verdict.OFF, 'answer': None,
+        }  # fmt: skip
+
+        def file(name: str, action: decide.Action) -> reports.FileReport:
+            return dataclasses.replace(bad(name), action=action, **fields)
+
+        done = self.report(
+            files=(file('a', decide.Action.REMOVE),),
+            trash=(
+                file('b', decide.Action.PUT_BACK),
+                file('c', decide.Action.DELETE),
+                file('d', decide.Action.DELETE),
+                file('e', decide.Action.KEEP),
+            ),
+        )
+        for report, words, summary in (
+            (
+                done,
+                ['Removed', 'Put back', 'Deleted', 'Deleted'],
+                '1 removed (1 MiB), 0 corrupt; 1 in the trash, 2 deleted '
+                '(2 MiB)',
+            ),
+            (
+                dataclasses.replace(done, dry_run=True),
+                [f'Would have {each}' for each in (
+                    'removed', 'put back', 'deleted', 'deleted',
+                )],
+                '0 removed (0 MiB), 0 corrupt; 1 in the trash, 0 deleted '
+                '(0 MiB)',
+            ),
+        ):  # fmt: skip
+            *told, last = [
+                text
+                for level, text in lines(messages.of_pass(report))
+                if level == logging.INFO
+            ]
+            self.assertEqual(
+                [
+                    f'{each} original file {name}: why'
+                    for each, name in zip(words, 'abcd', strict=True)
+                ],
+                told,
+            )
+            self.assertIn(summary, last)
+
+    def test_coverage_is_told_where_files_are_verified(self) -> None:
+        gib = 1024 * base.MIB
+        coverage = schedule.Coverage(
+            size=4 * gib, digested=3 * gib, verified=2 * gib, queue=5,
+            queue_size=gib,
+        )  # fmt: skip
+        report = self.report(checksums=True, coverage=coverage)
+        *_others, (level, text) = lines(messages.of_pass(report))
+        self.assertEqual(logging.INFO, level)
+        self.assertEqual(
+            'Image cache /base: 2.0 of 4.0 GiB verified, 3.0 GiB digested; 5 '
+            'files (1.0 GiB) to be read now',
+            text,
+        )
+
     def test_a_cache_that_cannot_be_read_in_time_is_said(self) -> None:
         coverage = schedule.Coverage(size=2**40, needed=2**24, limit=2**20)
         report = self.report(checksums=True, coverage=coverage)
         ((level, text),) = lines(messages.of_findings(report))
         self.assertEqual(30, level)
+        self.assertIn('to read 1024.0 GiB once', text)
         self.assertIn('takes 16.0 MiB/s', text)
         self.assertIn('allows 1.0; raise one of them', text)

@@ -78,6 +78,15 @@ class KindTest(base.TestCase):
     ) -> None:
         self.assertEqual(SHA, names.get_cache_fname(''))
 
+    def test_a_resized_file_has_the_fingerprint_of_its_image(self) -> None:
+        for name in (SHA, f'{SHA}_20', f'{SHA}_sm'):
+            self.assertEqual(SHA, names.fingerprint(name))
+
+    def test_only_a_checksum_is_one_of_a_base_file(self) -> None:
+        self.assertEqual(SHA, names.sidecar_of(f'{SHA}.sha1'))
+        for name in (SHA, 'readme.sha1', f'{SHA}.sha1.part'):
+            self.assertIsNone(names.sidecar_of(name))
+
     @hypothesis.given(st.text(alphabet=st.characters(codec=None)))
     def test_what_is_printable_prints(self, text: str) -> None:
         try:
@@ -100,3 +109,11 @@ class NameTest(base.TestCase):
         for other in (name, f'{name}.sha1', 'README.0123abcd', f'{name}.'):
             self.assertIsNone(names.trashed_name(other))
             self.assertRaises(ValueError, names.original, other)
+
+    def test_a_name_in_the_trash_tells_when_it_was_moved(self) -> None:
+        name = names.trash_name(SHA, 0x1234567A + 0.9)
+        self.assertEqual(f'{SHA}.1234567a', name)
+        self.assertEqual(0x1234567A, names.trashed_at(name))
+
+    def test_a_name_in_the_trash_stays_one_after_2106(self) -> None:
+        self.assertEqual(f'{SHA}.00000005', names.trash_name(SHA, 2**32 + 5))

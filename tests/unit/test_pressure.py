@@ -57,6 +57,10 @@ class ExcessTest(base.TestCase):
         self.assertEqual(25, self.excess(100, 0, size=15, **both))
         self.assertEqual(90, self.excess(100, 0, size=100, **both))
 
+    def test_where_the_disk_was_not_looked_at_it_is_not_full(self) -> None:
+        found = pressure.excess(settings(high_watermark=80), None, 10**12)
+        self.assertEqual((0, ''), found)
+
     def test_a_disk_of_no_size_is_not_full(self) -> None:
         self.assertEqual(0, self.excess(0, 0, high_watermark=80))
 
@@ -110,3 +114,26 @@ class PlanTest(base.TestCase):
         self.assertEqual(
             pressure.Plan(), pressure.plan(0, '', 0, unused, unused, {})
         )
+
+    def test_no_more_of_the_trash_goes_than_is_needed(self) -> None:
+        trashed = [
+            pressure.Candidate('old', 10, 9), pressure.Candidate('new', 10, 5),
+        ]  # fmt: skip
+        for need, names in ((10, {'old'}), (11, {'old', 'new'})):
+            plan = pressure.plan(need, 'full', 0, trashed, [], {})
+            self.assertEqual(pressure.Plan(frozenset(names)), plan)
+
+    def test_what_cannot_go_is_told_with_what_keeps_it(self) -> None:
+        unused = [pressure.Candidate('unused', base.MIB, 5)]
+        need = 4 * base.MIB
+        for kept, words in (
+            ({'in use': 2 * base.MIB, 'young': 0}, '2 MiB in use'),
+            ({'a': base.MIB, 'b': base.MIB}, '1 MiB a, 1 MiB b'),
+            ({}, 'nothing'),
+        ):
+            plan = pressure.plan(need, 'full', 0, [], unused, kept)
+            self.assertEqual(
+                'full: 4 MiB should go, and 3 MiB of that cannot; what stays '
+                f'in the cache is {words}',
+                plan.problem,
+            )

@@ -121,6 +121,65 @@ class DueTest(base.TestCase):
         bad = (ledgers.BadBlocks(3, 1, ledgers.Damage.CORRUPT),)
         self.assertLess(base.DAY, self.due(read=ago(base.DAY), bad=bad))
 
+    def test_what_failed_in_the_end_waits_though_it_is_unfinished(
+        self,
+    ) -> None:
+        fields: dict[str, Any] = {'read': ago(9), 'started': ago(6)}
+        unreadable = ledgers.BadBlocks(3, 1, ledgers.Damage.UNREADABLE)
+        self.assertEqual(0, self.due(bad=(unreadable,), **fields))
+        self.assertEqual(
+            base.DAY - 5,
+            self.due(unreadable='EIO', attempted=ago(5), **fields),
+        )
+
+    def test_a_file_that_failed_just_now_is_not_tried_again_at_once(
+        self,
+    ) -> None:
+        fields: dict[str, Any] = {'read': ago(WEEK), 'unreadable': 'EIO'}
+        self.assertEqual(base.DAY, self.due(attempted=ago(0), **fields))
+        later = ago(-9, 'other boot')
+        self.assertEqual(0, self.due(attempted=later, **fields))
+
+    def test_a_second_try_has_a_tenth_of_the_interval(self) -> None:
+        failed = entry(
+            read=ago(WEEK), unreadable='EIO', attempted=ago(base.DAY - 1)
+        )
+        found = schedule.due_in(failed, WEEK, NOW)
+        self.assertEqual(1 + WEEK / 10, found.deadline)
+
+    def test_the_age_is_that_of_the_last_verification(self) -> None:
+        for verified, age in ((ago(5), 5), (ago(0), 0), (ago(-5), 0)):
+            found = schedule.due_in(
+                entry(read=ago(7), verified=verified), WEEK, NOW
+            )
+            self.assertEqual(age, found.age)
+
+    def test_what_is_seen_for_the_first_time_is_due_where_none_spreads_it(
+        self,
+    ) -> None:
+        self.assertEqual(0, self.due())
+        self.assertEqual(0, self.due(seen=ago(-5, 'other boot')))
+        self.assertEqual(0, self.due('h', seen=ago(-5, 'other boot')))
+
+    def test_a_ledger_without_a_reading_hurries_nothing(self) -> None:
+        seen = ago(0)
+        due = self.due('h', seen=seen)
+        self.assertGreater(due, 0)
+        self.assertEqual(due, self.due('h', seen=seen, position=0))
+
+    @ddt.data((WEEK, WEEK), (0, 1))
+    def test_what_a_newer_release_knows_of_is_not_due(
+        self, case: tuple[float, float]
+    ) -> None:
+        interval, due = case
+        newer = dataclasses.replace(
+            entry(), known=knowledge.Knowledge(newer=True)
+        )
+        found = schedule.due_in(newer, interval, NOW)
+        self.assertEqual(
+            (due, interval, None), (found.due, found.deadline, found.age)
+        )
+
 
 class ClockTest(base.TestCase):
     """The clock is set; nothing stalls, and nothing stampedes."""
@@ -246,8 +305,32 @@ class CoverageTest(base.TestCase):
         self.assertIsNone(self.coverage(entry()).oldest)
         self.assertEqual(0, self.coverage().size)
 
+    def test_where_nothing_was_looked_at_there_is_nothing(self) -> None:
+        nothing = schedule.Coverage(0, 0, 0, 0, None, 0, 0, 0, 0)
+        self.assertEqual(nothing, schedule.Coverage())
+
     def test_a_limit_that_is_too_low_is_not_sufficient(self) -> None:
         cache = entry(size=int(WEEK * base.MIB))
         self.assertTrue(self.coverage(cache, limit=base.MIB).sufficient)
         self.assertFalse(self.coverage(cache, limit=base.MIB - 1).sufficient)
         self.assertTrue(self.coverage(cache, limit=0).sufficient)
+
+    def test_a_file_that_was_only_begun_has_no_digests(self) -> None:
+        begun = entry(started=ago(5), position=7)
+        self.assertEqual(0, self.coverage(begun).digested)
+
+    def test_a_file_that_is_to_be_read_again_is_still_covered(self) -> None:
+        then = ago(3 * base.DAY)
+        failed = entry(
+            read=then, verified=then, unreadable='EIO', attempted=then
+        )
+        self.assertLess(schedule.due_in(failed, WEEK, NOW).deadline, 0)
+        self.assertEqual(GIB, self.coverage(failed).verified)
+
+    def test_with_an_interval_of_zero_any_verification_counts(self) -> None:
+        then = ago(WEEK)
+        coverage = schedule.coverage(
+            [entry(read=then, verified=then)], 0, base.MIB, NOW
+        )
+        self.assertEqual(GIB, coverage.verified)
+        self.assertEqual(0, coverage.needed)
