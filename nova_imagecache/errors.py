@@ -8,6 +8,7 @@
     |-- NotNow              this file, in this pass: skip it and say why
     |   |-- Locked          somebody else holds its lock
     |   |-- LockBroken      there is no way to take its lock
+    |   |   `-- ReadOnly    as nobody can write where it is
     |   |-- Changed         it is not the file that was looked at
     |   |-- Written         it was written to while it was read
     |   |-- Stopped         we were told to stop reading
@@ -37,6 +38,10 @@ class Locked(NotNow):
 
 class LockBroken(NotNow):
     """The lock cannot be taken by anybody like us; somebody has to act."""
+
+
+class ReadOnly(LockBroken):
+    """The file system is read-only, so nobody can take a lock here."""
 
 
 class Changed(NotNow):

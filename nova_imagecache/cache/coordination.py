@@ -11,6 +11,7 @@ from typing import Protocol
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
+from nova_imagecache import errors
 
 
 class Limit(enum.Enum):
@@ -88,12 +89,16 @@ class LockFiles:
 
     @contextlib.contextmanager
     def urgent_turn(self, patience: float) -> Iterator[None]:
-        """Likewise, but have whoever is at it give way if they can."""
+        """Likewise, but have whoever is at it give way if they can.
+
+        Where nobody can write, nobody has a turn, and all may read.
+        """
         with contextlib.ExitStack() as stack:
-            with locks.manager_lock(self.layout, _WANTED, patience):
-                stack.enter_context(
-                    locks.manager_lock(self.layout, _TURN, patience)
-                )
+            with contextlib.suppress(errors.ReadOnly):
+                with locks.manager_lock(self.layout, _WANTED, patience):
+                    stack.enter_context(
+                        locks.manager_lock(self.layout, _TURN, patience)
+                    )
             yield
 
     def wanted(self) -> bool:

@@ -35,6 +35,32 @@ def intruder(layout: layouts.Layout) -> str | None:
     return None
 
 
+def unwritable(layout: layouts.Layout) -> str | None:
+    """Say where nothing can be kept of what is found, if anywhere."""
+    for path in (layout.base, *layout.directories):
+        if os.path.isdir(path) and not os.access(
+            path, os.W_OK, effective_ids=True
+        ):
+            return _unwritable(path)
+    return None
+
+
+def read_only(path: str) -> bool:
+    """Whether a path is on a file system that is mounted read-only."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _unwritable(path: str) -> str:
+    if read_only(path):
+        why = 'is mounted read-only'
+    else:
+        why = 'cannot be written to by the user that this runs as'
+    return f'{path} {why}, so nothing that is found in files can be kept'
+
+
 @contextlib.contextmanager
 def opened(
     path: str, dir_fd: int | None = None, follow: bool = False

@@ -45,7 +45,9 @@ class Damage(FormattableColumn[list[dict[str, Any]]]):
         lines = []
         for file in self._value:
             image = f' (image {file["image"]})' if file['image'] else ''
-            lines.append(f'{file["name"]}{image} is {file["checksum"]}')
+            verdict = str(file['checksum'])
+            verb = '' if verdict == 'differs' else 'is '
+            lines.append(f'{file["name"]}{image} {verb}{verdict}')
             if not file['ranges']:
                 lines.append(f'  {file["reason"]}')
             lines += [
@@ -131,6 +133,8 @@ class Status(app.NodeCommand, show.ShowOne):
             'percent_verified': round(100 * verified, 1),
             'oldest_verification': columns.Seconds(coverage.oldest),
             'interval': columns.Seconds(self.settings.checksum_interval),
+            'overdue_files': coverage.overdue,
+            'overdue_bytes': columns.Bytes(coverage.overdue_size),
             'queue_files': coverage.queue,
             'queue_bytes': columns.Bytes(coverage.queue_size),
             'rate_needed': columns.Rate(coverage.needed),

@@ -12,6 +12,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from nova_imagecache.cache import coordination
+from nova_imagecache.cache import directories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import sightings
 from nova_imagecache import clocks
@@ -100,6 +101,16 @@ class Scrubber:
         with self._coordinator.turn():
             # Before anything is read (decision 0019).
             activities.save(self._layout, self.activity)
+            unwritable = directories.unwritable(self._layout)
+            if unwritable is not None:
+                # Nor is it read for nothing, each time anew.
+                self._update(
+                    ended=self._clock(),
+                    reason=unwritable,
+                    problems=(unwritable,),
+                )
+                self._save()
+                raise errors.Error(unwritable)
             try:
                 yield from self._scrub()
             except BaseException as error:

@@ -16,8 +16,9 @@ GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 FIELDS = [
     'cache_dir', 'checksums', 'files', 'bytes', 'bytes_digested',
     'bytes_verified', 'percent_verified', 'oldest_verification', 'interval',
-    'queue_files', 'queue_bytes', 'rate_needed', 'rate_limit',
-    'rate_sufficient', 'scrub', 'suspect', 'damaged',
+    'overdue_files', 'overdue_bytes', 'queue_files', 'queue_bytes',
+    'rate_needed', 'rate_limit', 'rate_sufficient', 'scrub', 'suspect',
+    'damaged',
 ]  # fmt: skip
 
 

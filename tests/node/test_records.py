@@ -102,11 +102,13 @@ class RecordTest(nodes.NodeTestCase):
 
     def test_one_that_is_larger_than_any_is_damaged_and_not_read(self) -> None:
         self.save({'a': 1})
-        self.patch(records, '_SIZE_LIMIT', os.path.getsize(self.path))
-        self.assertEqual({'a': 1}, self.load())
+        form = records.Format(
+            'test', 3, Things, limit=os.path.getsize(self.path)
+        )
+        self.assertEqual(Things({'a': 1}), form.load(self.path))
         with open(self.path, 'ab') as file:
             file.write(b'\0')
-        error = self.assertRaises(errors.Damaged, self.load)
+        error = self.assertRaises(errors.Damaged, form.load, self.path)
         self.assertIn('too large', str(error))
 
     def test_a_record_of_the_future_or_of_another_kind_is_not_ours(
