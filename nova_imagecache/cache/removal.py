@@ -193,7 +193,7 @@ def tidy(
     present: Iterable[str],
     strays: Iterable[str],
     now: float | None,
-    is_newer: Callable[[str], bool],
+    may_go: Callable[[str], bool],
 ) -> None:
     """Remove our own traces of base files that are gone.
 
@@ -204,12 +204,15 @@ def tidy(
     :param strays: names of what is in the trash without its file
     :param now: seconds since the epoch; None where clocks are not to be
         believed
-    :param is_newer: tells the ledgers that a newer release has written, which
-        stay, by their paths
+    :param may_go: tells the ledgers that are ours to remove, by their paths;
+        may raise OSError
     """
     for name in set(_list(layout.ledgers)) - set(present):
-        if not is_newer(os.path.join(layout.ledgers, name)):
-            _tidy_ledger(layout, name)
+        try:
+            if may_go(os.path.join(layout.ledgers, name)):
+                _tidy_ledger(layout, name)
+        except OSError as error:
+            LOG.debug('%s stays: %s', layout.ledger(name), error)
     for stray in strays:
         base = names.original(os.path.splitext(stray)[0])
         with contextlib.suppress(errors.NotNow):

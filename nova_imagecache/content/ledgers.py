@@ -322,12 +322,25 @@ def blocks_in(runs: Iterable[Run]) -> set[int]:
 
 
 def is_newer(path: str) -> bool:
-    """Whether a newer release has written the ledger at a path."""
+    """Whether a newer release has written the ledger at a path.
+
+    As far as that can be read.
+    """
+    with contextlib.suppress(OSError):
+        return not may_go(path)
+    return False
+
+
+def may_go(path: str) -> bool:
+    """Whether the ledger at a path is ours to remove.
+
+    :raises OSError: it cannot be read
+    """
     try:
         _FORMAT.check_replaceable(path)
     except errors.Newer:
-        return True
-    return False
+        return False
+    return True
 
 
 def _from_2(body: records.Values) -> records.Values:

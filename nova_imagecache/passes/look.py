@@ -124,9 +124,7 @@ def _unkept(
         return []
     last = activities.load(layout)
     ours = host in state.last_passes or (last and last.host == host)
-    return (
-        [unwritable] if ours or not directories.read_only(layout.base) else []
-    )
+    return [str(unwritable)] if ours or not unwritable.read_only else []
 
 
 def look(

@@ -200,9 +200,23 @@ class Pass:
         """Verify some files, due or not, and remove nothing.
 
         :param strict: whether a file that cannot be verified just now, as
-            its lock is held or as it may still grow, is a problem
+            its lock is held, as it may still grow or as it has gone, is a
+            problem
         """
         facts = self._look(with_content=True)
+        if strict:
+            facts = dataclasses.replace(
+                facts,
+                problems=(
+                    *facts.problems,
+                    *(
+                        f'{name}: not verified: it is no file, or has gone '
+                        'meanwhile'
+                        for name in chosen
+                        if name not in facts.entries
+                    ),
+                ),
+            )
         if not (facts.usable and facts.files):
             return self._refuse(facts)
         decisions = []
@@ -262,7 +276,7 @@ class Pass:
         ]
         return self._report(
             dataclasses.replace(facts, entries=entries),
-            dataclasses.replace(done, problems=tuple(problems)),
+            dataclasses.replace(done, problems=tuple(dict.fromkeys(problems))),
             findings,
         )
 
@@ -355,7 +369,7 @@ class Pass:
             ],
             trashed.strays,
             None if facts.vetoes else facts.now.wall,
-            ledgers.is_newer,
+            ledgers.may_go,
         )
         return []
 

@@ -434,17 +434,18 @@ class _Scrub:
         except (errors.NotNow, OSError) as error:
             # The verdict holds all the same, if this is still that file.
             self._file.same()
+            reason = getattr(error, 'strerror', None) or str(error)
             LOG.warning(
                 'What was learnt of base file %(name)s cannot be kept, so it '
                 'will be read again: %(error)s',
-                {'name': names.printable(self._file.name), 'error': error},
+                {'name': names.printable(self._file.name), 'error': reason},
             )
             if first:
                 return finding.postponed(
-                    f'its checksum cannot be kept: {error}', problem=True
+                    f'its checksum cannot be kept: {reason}', problem=True
                 )
             return dataclasses.replace(
-                finding.noting(f'that cannot be kept: {error}'), problem=True
+                finding.noting(f'that cannot be kept: {reason}'), problem=True
             )
         if first and after.settled:
             return finding.noting(

@@ -106,11 +106,11 @@ class Scrubber:
                 # Nor is it read for nothing, each time anew.
                 self._update(
                     ended=self._clock(),
-                    reason=unwritable,
-                    problems=(unwritable,),
+                    reason=str(unwritable),
+                    problems=(str(unwritable),),
                 )
                 self._save()
-                raise errors.Error(unwritable)
+                raise errors.Error(str(unwritable))
             try:
                 yield from self._scrub()
             except BaseException as error:

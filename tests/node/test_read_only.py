@@ -62,7 +62,7 @@ class ReadOnlyTest(test_medium.MediumTestCase):
         self.one.run()
         self.freeze()
         for report in (self.preview(), self.one.run(inline=False)):
-            self.assertIn('mounted read-only', ' '.join(report.problems))
+            self.assertIn('read-only', ' '.join(report.problems))
 
     def test_to_a_host_that_never_wrote_it_is_no_problem(self) -> None:
         self.one.run()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nova_imagecache.cache import records
 from nova_imagecache import errors
+from tests.support import base
 from tests.support import nodes
 
 
@@ -99,6 +100,20 @@ class RecordTest(nodes.NodeTestCase):
         os.chmod(self.path, 0)
         with nodes.unprivileged():
             self.assertRaises(PermissionError, self.load)
+
+    def test_one_that_cannot_be_read_is_not_replaced(self) -> None:
+        self.save({'a': 1})
+        real = os.open
+
+        # Mocked: a disk that fails in just that place.
+        def open_or_fail(path: Any, *args: Any, **kwargs: Any) -> int:
+            if path == self.path:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(path, *args, **kwargs)
+
+        with base.patched(os, 'open', open_or_fail):
+            self.assertRaises(OSError, self.save, {'a': 2})
+        self.assertEqual({'a': 1}, self.load())
 
     def test_one_that_is_larger_than_any_is_damaged_and_not_read(self) -> None:
         self.save({'a': 1})
