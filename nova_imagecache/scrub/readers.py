@@ -9,6 +9,7 @@ What guests have in the page cache is never thrown out of it (decision 0025).
 """
 
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterator
 import contextlib
 import ctypes
@@ -97,7 +98,8 @@ class Means:
     :ivar stop: when set, no further read is started
     :ivar ahead: whether the next piece is read, by a thread, while one is
         being used
-    :ivar progress: called for what is read, and not for holes
+    :ivar progress: called for what is read, and not for holes, by whoever
+        takes the pieces, in that thread
     :ivar pread: reads; tests have it fail, or return something else
     """
 
@@ -127,7 +129,9 @@ class Reader:
         self._buffers = _buffers(3 if means.ahead else 1, means.limiter.piece)
         self._turn = 0
 
-    def read(self, start: int, end: int, block_size: int) -> Iterator[Piece]:
+    def read(
+        self, start: int, end: int, block_size: int
+    ) -> Generator[Piece, None, None]:
         """Read a range, in pieces that are all within one block, but holes.
 
         What lies past the end of the file is not there: the pieces then end
@@ -139,12 +143,31 @@ class Reader:
         """
         pieces = self._pieces(start, end, block_size)
         if self._means.ahead:
-            return _ReadAhead(pieces, self._means.stop).pieces()
-        return pieces
+            pieces = _ReadAhead(pieces, self._means.stop).pieces()
+        return self._telling(pieces)
+
+    def _telling(
+        self, pieces: Generator[Piece, None, None]
+    ) -> Generator[Piece, None, None]:
+        """Tell of the progress that each piece is."""
+        with contextlib.closing(pieces):
+            for piece in pieces:
+                if piece.data is not None:
+                    self._progress(piece.length)
+                yield piece
+
+    def _progress(self, length: int) -> None:
+        try:
+            self._means.progress(length)
+        except OSError as error:
+            # No fault of the file: nobody may be listening any more.
+            raise errors.Error(
+                f'progress cannot be shown: {error.strerror}'
+            ) from error
 
     def _pieces(
         self, start: int, end: int, block_size: int
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece, None, None]:
         end = min(end, os.fstat(self._fd).st_size)
         size = min(self._buffers[0].nbytes, block_size)
         position = start
@@ -219,13 +242,6 @@ class Reader:
         finally:
             self._means.limiter.after(wanted, time.monotonic() - began)
         length = min(length, wanted)
-        try:
-            self._means.progress(length)
-        except OSError as error:
-            # No fault of the file: nobody may be listening any more.
-            raise errors.Error(
-                f'progress cannot be shown: {error.strerror}'
-            ) from error
         return Piece(start, length, buffer[:length])
 
     def _read_into(self, buffer: memoryview, offset: int) -> int:
@@ -314,7 +330,7 @@ class _ReadAhead:
         self._handed = queue.Queue(1)
         self._unwanted = threading.Event()
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece, None, None]:
         thread = threading.Thread(
             target=self._produce, daemon=True, name='read-ahead'
         )

@@ -117,7 +117,6 @@ class Scrubber:
         with self._progress_bar(queue.size) as progress:
 
             def count(length: int) -> None:
-                # In the thread that reads ahead, and in no other.
                 self._read += length
                 progress(length)
 

@@ -265,11 +265,15 @@ class ReaderTest(nodes.FileTestCase):
         self.write(5 * BLOCK, (0, b'x' * 5 * BLOCK))
         self.spy()
         stop = threading.Event()
+        real = self.pread
 
-        def progress(length: int) -> None:
+        def pread(*args: Any) -> int:
+            got = real(*args)
             if len(self.requests) == 2:
                 stop.set()
+            return got
 
+        self.pread = pread
         for ahead in (False, True):
             stop.clear()
             self.requests.clear()
@@ -277,7 +281,6 @@ class ReaderTest(nodes.FileTestCase):
                 errors.Stopped,
                 self.read,
                 stop=stop,
-                progress=progress,
                 ahead=ahead,
             )
             self.assertEqual(2, len(self.requests))
@@ -326,6 +329,19 @@ class ReaderTest(nodes.FileTestCase):
         self.read(progress=seen.append)
         self.assertEqual([BLOCK], seen)
 
+    def test_progress_is_told_where_the_pieces_are_used(self) -> None:
+        self.write(5 * BLOCK, (0, b'x' * 5 * BLOCK))
+        seen: list[threading.Thread] = []
+        for ahead in (False, True):
+            self.read(
+                ahead=ahead,
+                progress=lambda _length: seen.append(
+                    threading.current_thread()
+                ),
+            )
+            self.assertEqual([threading.current_thread()] * 5, seen)
+            seen.clear()
+
     def test_nobody_wants_the_rest(self) -> None:
         self.write(9 * BLOCK, (0, b'x' * 9 * BLOCK))
         fd = os.open(self.path, os.O_RDONLY)
@@ -336,7 +352,7 @@ class ReaderTest(nodes.FileTestCase):
         self.assertIn(
             'read-ahead', [thread.name for thread in threading.enumerate()]
         )
-        pieces.close()  # type: ignore[attr-defined]  # it is a generator
+        pieces.close()
         self.assertNotIn(
             'read-ahead', [thread.name for thread in threading.enumerate()]
         )
