@@ -106,7 +106,11 @@ class _Scrub:
             return knowledge.Finding().postponed(str(error))
         except errors.NotNow as error:
             broken = isinstance(
-                error, errors.LockBroken | errors.Written | errors.Blind
+                error,
+                errors.LockBroken
+                | errors.Written
+                | errors.Blind
+                | errors.Hung,
             )
             return self._keeper.known.finding.postponed(
                 str(error), problem=broken

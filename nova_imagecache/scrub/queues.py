@@ -67,6 +67,7 @@ class Queue:
 
     :ivar items: those that are left
     :ivar next: the file that is due next, where none is due now
+    :ivar last: a file that is to come last, as an earlier scrub got no further
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Queue:
         """Look at nothing yet."""
         self.items: list[schedule.Item] = []
         self.next: schedule.Item | None = None
+        self.last: str | None = None
         self._settings = settings
         self._layout = layouts.Layout.of(settings)
         self._clock = clock
@@ -111,7 +113,7 @@ class Queue:
         self.next = min(later, key=lambda item: item.due, default=None)
         self.items = [
             item
-            for item in schedule.queue(items)
+            for item in schedule.queue(items, self.last)
             if item.name not in self._done
         ]
         self._reckoned = self._monotonic()

@@ -80,6 +80,7 @@ class Scrubber:
         self._report = -_REPORT_SECONDS
         self._read = self._before = 0
         self._digested: set[str] = set()
+        self._hung: str | None = None
         now = clock()
         self.activity = activities.Activity(settings.host, now, now)
 
@@ -97,19 +98,22 @@ class Scrubber:
         if not os.path.isdir(self._layout.base):
             raise errors.Error(f'there is no cache at {self._layout.base}')
         with self._coordinator.turn():
+            last = activities.load(self._layout)
+            # A file whose read hangs must not starve the others.
+            self._queue.last = last.current if last else None
             # Before anything is read (decision 0019).
             activities.save(self._layout, self.activity)
             try:
                 yield from self._scrub()
             except BaseException as error:
-                self._update(
-                    ended=self._clock(), reason=str(error) or 'killed'
-                )
-                self._save()
+                self._end(str(error) or 'killed')
                 raise
-            reason = self.activity.reason or 'nothing more is due'
-            self._update(ended=self._clock(), reason=reason)
-            self._save()
+            self._end(self.activity.reason or 'nothing more is due')
+
+    def _end(self, reason: str) -> None:
+        current = self.activity.current or self._hung
+        self._update(ended=self._clock(), reason=reason, current=current)
+        self._save()
 
     def _scrub(self) -> Iterator[Result]:
         queue = self._queue
@@ -138,6 +142,9 @@ class Scrubber:
                 self._report_at_times()
                 result = self._scrub_file(name, method)
                 queue.pop()
+                if means.hung.is_set():
+                    self._hung = name
+                    means.hung.clear()
                 self._update(current=None)
                 if result is not None:
                     self._note(result)

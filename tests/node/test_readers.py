@@ -5,6 +5,7 @@ import ctypes
 import errno
 import mmap
 import os
+import queue
 import random
 import threading
 from typing import Any
@@ -293,10 +294,18 @@ class ReaderTest(nodes.FileTestCase):
         self.assertRaises(errors.Stopped, self.read, stop=stop)
 
     def test_a_read_that_hangs_is_not_waited_for(self) -> None:
-        self.write(3 * BLOCK, (0, b'x' * 3 * BLOCK))
+        stop, hung = threading.Event(), threading.Event()
+        self.hang(stop)
         self.patch(readers, '_PATIENCE_SECONDS', 0.01)
+        self.assertRaises(
+            errors.Stopped, self.read, stop=stop, ahead=True, hung=hung
+        )
+        self.assertTrue(hung.is_set())
+
+    def hang(self, stop: threading.Event | None = None) -> None:
+        """Let what is behind the first block hang until the test ends."""
+        self.write(3 * BLOCK, (0, b'x' * 3 * BLOCK))
         self.patch(readers, '_POLL_SECONDS', 0.01)
-        stop = threading.Event()
         over = threading.Event()
         self.addCleanup(over.set)
         real = self.pread
@@ -304,12 +313,42 @@ class ReaderTest(nodes.FileTestCase):
         # Mocked: a disk that hangs.
         def pread(fd: int, buffers: Any, offset: int, *flags: int) -> int:
             if offset:
-                stop.set()
+                if stop is not None:
+                    stop.set()
                 over.wait()
             return real(fd, buffers, offset, *flags)
 
         self.pread = pread
-        self.assertRaises(errors.Stopped, self.read, stop=stop, ahead=True)
+
+    def test_a_read_that_hangs_for_long_is_an_error_that_says_where(
+        self,
+    ) -> None:
+        self.hang()
+        self.patch(readers, '_HUNG_SECONDS', 0.05)
+        hung = threading.Event()
+        error = self.assertRaises(
+            errors.Hung, self.read, ahead=True, hung=hung
+        )
+        self.assertIn(f'at byte {BLOCK}', str(error))
+        self.assertTrue(hung.is_set())
+
+    def test_to_wait_for_the_limiter_is_not_to_hang(self) -> None:
+        self.write(3 * BLOCK, (0, b'x' * 3 * BLOCK))
+        self.patch(readers, '_POLL_SECONDS', 0.0001)
+        self.patch(readers, '_HUNG_SECONDS', 0.2)
+        polled = threading.Event()
+        polls: list[float] = []
+        real = queue.Queue.get
+
+        def get(*args: Any, **kwargs: Any) -> Any:
+            polls.append(kwargs['timeout'])
+            if len(polls) == 4000:
+                polled.set()
+            return real(*args, **kwargs)
+
+        self.patch(queue.Queue, 'get', get)
+        limiter = limiters.Limiter(1, lambda _seconds: polled.wait())
+        self.assertEqual(3, len(self.read(ahead=True, limiter=limiter)))
 
     def test_a_file_that_becomes_shorter_ends_early(self) -> None:
         self.write(4 * BLOCK, (0, b'x' * 4 * BLOCK))
