@@ -105,7 +105,8 @@ class Means:
     :ivar ahead: whether the next piece is read, by a thread, while one is
         being used
     :ivar progress: called for what is read, and not for holes, by whoever
-        takes the pieces, in that thread
+        takes the pieces, in that thread; and with 0 all the time while a piece
+        that is read ahead is waited for
     :ivar pread: reads; tests have it fail, or return something else
     """
 
@@ -165,10 +166,11 @@ class Reader:
         with contextlib.closing(pieces):
             for piece in pieces:
                 if piece.data is not None:
-                    self._progress(piece.length)
+                    self.progress(piece.length)
                 yield piece
 
-    def _progress(self, length: int) -> None:
+    def progress(self, length: int) -> None:
+        """Tell how many bytes were read."""
         try:
             self._means.progress(length)
         except OSError as error:
@@ -374,6 +376,7 @@ class _ReadAhead:
             try:
                 return self._handed.get(timeout=_POLL_SECONDS)
             except queue.Empty:
+                self._reader.progress(0)
                 if self._means.stop.is_set():
                     patience -= _POLL_SECONDS
                 if not self._reader.resting:

@@ -123,6 +123,7 @@ class Scrubber:
             def count(length: int) -> None:
                 self._read += length
                 progress(length)
+                self._look_around()
 
             means = dataclasses.replace(self._means, progress=count)
             method = one_file.Method(

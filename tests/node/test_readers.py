@@ -332,6 +332,21 @@ class ReaderTest(nodes.FileTestCase):
         self.assertIn(f'at byte {BLOCK}', str(error))
         self.assertTrue(hung.is_set())
 
+    def test_while_a_piece_is_waited_for_somebody_may_look_around(
+        self,
+    ) -> None:
+        stop = threading.Event()
+        self.hang()
+        self.patch(readers, '_PATIENCE_SECONDS', 0.01)
+
+        def progress(length: int) -> None:
+            if not length:
+                stop.set()
+
+        self.assertRaises(
+            errors.Stopped, self.read, stop=stop, ahead=True, progress=progress
+        )
+
     def test_to_wait_for_the_limiter_is_not_to_hang(self) -> None:
         self.write(3 * BLOCK, (0, b'x' * 3 * BLOCK))
         self.patch(readers, '_POLL_SECONDS', 0.0001)

@@ -330,6 +330,17 @@ class ScrubberTest(scrubbing.ScrubTestCase):
 
         self.pread = pread
 
+    def test_it_gives_way_to_a_verification_within_a_block(self) -> None:
+        self.node.configure(checksum_interval=0)
+        self.patch(limiters, 'LARGE_PIECE', 4096)
+        name = self.node.add_image('x', data=b'x' * scrubbing.BLOCK)
+        self.patch(scrubber, '_PULSE_SECONDS', 0)
+        self.patch(coordination.LockFiles, 'wanted', lambda self: True)
+        one = self.scrubber()
+        self.assertEqual([name], [result.name for result in one.run()])
+        self.assertIn('gave way', str(one.activity.reason))
+        self.assertLess(one.activity.read, scrubbing.BLOCK)
+
     def test_a_read_that_hangs_does_not_keep_the_others(self) -> None:
         self.node.configure(checksum_interval=0)
         names = sorted(self.node.add_image(str(i)) for i in range(3))
