@@ -2,9 +2,11 @@
 
 """The queue of the scrub: which base files are to be read, and how fast."""
 
+import collections
 from collections.abc import Callable
 from collections.abc import Collection
 import dataclasses
+import itertools
 
 from oslo_log import log as logging
 
@@ -77,7 +79,7 @@ class Queue:
         monotonic: Callable[[], float],
     ) -> None:
         """Look at nothing yet."""
-        self.items: list[schedule.Item] = []
+        self.items: collections.deque[schedule.Item] = collections.deque()
         self.next: schedule.Item | None = None
         self.last: str | None = None
         self._settings = settings
@@ -111,11 +113,11 @@ class Queue:
         ]
         later = [item for item in items if item.due > 0]
         self.next = min(later, key=lambda item: item.due, default=None)
-        self.items = [
+        self.items = collections.deque(
             item
             for item in schedule.queue(items, self.last)
             if item.name not in self._done
-        ]
+        )
         self._reckoned = self._monotonic()
 
     def is_old(self) -> bool:
@@ -133,7 +135,7 @@ class Queue:
 
     def pop(self) -> None:
         """Be through with the first file."""
-        self._done.add(self.items.pop(0).name)
+        self._done.add(self.items.popleft().name)
 
     def remember(self, names: Collection[str]) -> None:
         """Note in the state what their ledgers say that must not be lost.
@@ -176,7 +178,7 @@ class Queue:
         first = self.items[0]
         rest = dataclasses.replace(first, size=max(0, first.size - read))
         return schedule.rate(
-            [rest, *self.items[1:]],
+            [rest, *itertools.islice(self.items, 1, None)],
             self._settings.scrub_bandwidth,
             self._monotonic() - self._reckoned,
         )

@@ -117,7 +117,7 @@ class Scrubber:
 
     def _scrub(self) -> Iterator[Result]:
         queue = self._queue
-        queue.refresh()
+        self._refresh()
         with self._progress_bar(queue.size) as progress:
 
             def count(length: int) -> None:
@@ -137,7 +137,6 @@ class Scrubber:
             while queue.items and not means.stop.is_set():
                 name = queue.items[0].name
                 self._before = self._read
-                self._set_rate()
                 self._update(current=name, queue=len(queue.items) - 1)
                 # So that a read that hangs is seen, and where.
                 self._report_at_times()
@@ -152,7 +151,7 @@ class Scrubber:
                     yield result
                 if queue.is_old():
                     self._remember()
-                    queue.refresh()
+                    self._refresh()
         self._remember()
         if means.stop.is_set() and self.activity.reason is None:
             self._update(reason='it was told to stop')
@@ -171,8 +170,17 @@ class Scrubber:
             self._monotonic() - began,
         )
 
+    def _refresh(self) -> None:
+        self._queue.refresh()
+        self._before = self._read
+        if self._queue.items:
+            self._set_rate()
+
     def _set_rate(self) -> None:
-        """Read as fast as it takes now to be in time (decision 0022)."""
+        """Read as fast as it takes now to be in time (decision 0022).
+
+        Not for each file: that goes through all of the queue.
+        """
         rate = self._queue.rate(self._read - self._before)
         self._means.limiter.rate = rate
         self._update(rate=rate)

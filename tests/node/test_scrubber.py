@@ -330,6 +330,26 @@ class ScrubberTest(scrubbing.ScrubTestCase):
 
         self.pread = pread
 
+    def test_the_rate_is_reckoned_once_a_second_however_many_files(
+        self,
+    ) -> None:
+        self.node.configure(checksum_interval=0)
+        names = [self.node.add_image(str(number)) for number in range(9)]
+        reckoned: list[int] = []
+        real = schedule.rate
+
+        def rate(due: Any, *args: Any) -> float:
+            reckoned.append(len(due))
+            return real(due, *args)
+
+        self.patch(schedule, 'rate', rate)
+        seconds = [0.0]
+        one = self.scrubber(monotonic=lambda: seconds[0])
+        for number, _result in enumerate(one.run()):
+            # The fourth file begins a second after the first one.
+            seconds[0] += 1.0 if number == 2 else 0.0
+        self.assertEqual([len(names), len(names) - 3], reckoned)
+
     def test_it_gives_way_to_a_verification_within_a_block(self) -> None:
         self.node.configure(checksum_interval=0)
         self.patch(limiters, 'LARGE_PIECE', 4096)
