@@ -187,6 +187,28 @@ class ProcessTest(ProcessTestCase):
         )
         self.assertIsNotNone(self.ledger(name).read)
 
+    def test_closed_streams_keep_it_from_nothing(self) -> None:
+        self.configure(checksum_interval_seconds=WEEK)
+        for closed in ('<&-', '>&-', '2>&-', '<&- >&- 2>&-'):
+            name = self.node.add_image(closed)
+            done = subprocess.run(
+                ['sh', '-c', f'exec "$@" {closed}', 'sh',
+                 *self.command('verify', name, '-f', 'json')],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual((0, ''), (done.returncode, done.stderr), closed)
+            self.assertEqual('>&-' in closed.split(), not done.stdout)
+            self.assertIsNotNone(self.ledger(name).read)
+
+    def test_an_error_is_still_told_without_the_other_streams(self) -> None:
+        done = subprocess.run(
+            ['sh', '-c', 'exec "$@" <&- >&-', 'sh',
+             *self.command('verify', 'nosuch')],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+        self.assertEqual(1, done.returncode)
+        self.assertIn('there is no file nosuch', done.stderr)
+
     def test_sigterm_ends_it_though_a_read_hangs(self) -> None:
         name = self.node.add_image('x')
         begun = os.path.join(self.temporary, 'begun')
