@@ -37,6 +37,7 @@ class FileReport:
         read
     :ivar answer: whether it may be handed out; None where that was not
         looked at
+    :ivar used: whether anybody uses it, be it somebody who cannot be named
     """
 
     name: str
@@ -53,6 +54,7 @@ class FileReport:
     exposures: tuple[exposure.Exposure, ...] = ()
     suspect: bool = False
     answer: soundness.Soundness | None = None
+    used: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,4 +180,5 @@ def row(
         ),
         suspect=bool(ledger and ledger.suspect),
         answer=answer.soundness if answer else None,
+        used=decision.used,
     )

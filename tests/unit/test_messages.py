@@ -3,6 +3,7 @@
 """The words that operators alert on."""
 
 from collections.abc import Iterable
+import dataclasses
 from typing import Any
 
 from nova_imagecache.content import knowledge
@@ -28,6 +29,7 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
         size=8192,
         allocated=8192,
         users=('a-guest', 'another'),
+        used=True,
         image='an-image',
         age_seconds=5,
         checksum=knowledge.Verdict(verdict),
@@ -84,6 +86,14 @@ class MessagesTest(base.TestCase):
             'corrupt; 0 in the trash, 0 deleted (0 MiB)',
             text,
         )
+
+    def test_a_file_whose_users_cannot_be_named_is_in_use(self) -> None:
+        held = dataclasses.replace(bad(), users=())
+        free = dataclasses.replace(held, used=False)
+        *_others, (_level, text) = lines(
+            messages.of_pass(self.report(files=(bad(), held, free)))
+        )
+        self.assertIn('3 files, 2 in use', text)
 
     def test_a_cache_that_cannot_be_read_in_time_is_said(self) -> None:
         coverage = schedule.Coverage(size=2**40, needed=2**24, limit=2**20)
