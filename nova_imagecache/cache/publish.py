@@ -37,6 +37,14 @@ def rename(source: str, target: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+    place(source, target)
+
+
+def place(source: str, target: str) -> None:
+    """Rename a file into place, durably, that is on the disk already.
+
+    :raises OSError: nothing was renamed, or it may not be durable
+    """
     os.rename(source, target)
     sync_directory(os.path.dirname(target))
 
@@ -44,6 +52,8 @@ def rename(source: str, target: str) -> None:
 @contextlib.contextmanager
 def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
     """Write a small file that is yet to get its place.
+
+    It is on the disk by then, so that no lock has to be held for that.
 
     :param temporary: a directory on the same file system, made when missing
     :returns: puts it in the place of a path: complete, or not at all
@@ -57,7 +67,9 @@ def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
         with os.fdopen(fd, 'wb') as file:
             file.write(data)
             os.fchmod(fd, _MODE)
-        yield functools.partial(rename, scratch)
+            file.flush()
+            os.fsync(fd)
+        yield functools.partial(place, scratch)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)
