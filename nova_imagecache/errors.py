@@ -12,6 +12,7 @@
     |   |-- Changed         it is not the file that was looked at
     |   |-- Written         it was written to while it was read
     |   |-- Stopped         we were told to stop reading
+    |   |-- Hung            a read of it has not come back for minutes
     |   `-- Blind           what is known of it cannot be read
     |       `-- Newer       a record of ours is made by a newer release
     |-- KnownDamage         what is bad gets no checksum, and no disk over it
@@ -54,6 +55,10 @@ class Written(NotNow):
 
 class Stopped(NotNow):
     """We were told to stop, so no further read was started."""
+
+
+class Hung(NotNow):
+    """A read of the file has not come back for minutes, and may never do."""
 
 
 class Blind(NotNow):

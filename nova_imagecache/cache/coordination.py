@@ -23,7 +23,8 @@ class Limit(enum.Enum):
     NO_QUEUE: who comes next is left to chance.
 
     NEEDS_SHARED_LOCKS: hosts do not see each other where the file system is
-    mounted with locks of its own (``nolock``, ``local_lock``).
+    mounted with locks of its own (``nolock``, ``local_lock``). Reports say
+    so, see :mod:`nova_imagecache.cache.mounts`.
     """
 
     HELD_IS_NOT_ALIVE = enum.auto()

@@ -178,7 +178,7 @@ def _summary(report: reports.Report) -> Message:
         {
             'path': report.cache_dir,
             'files': len(report.files),
-            'used': sum(1 for file in report.files if file.users),
+            'used': sum(file.used for file in report.files),
             'removed': len(removed),
             'moved': _allocated(removed) / units.Mi,
             'trash': sum(

@@ -16,6 +16,7 @@ import os
 import time
 
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
@@ -298,11 +299,15 @@ class Pass:
             trash=self._rows(facts, done.trash, findings),
             vetoes=facts.obstacles,
             problems=(*facts.problems, *done.problems),
-            notes=(*facts.testimony.notes, *done.notes),
+            notes=(*facts.testimony.notes, *self._mount(), *done.notes),
             dry_run=dry_run,
             checksums=self._settings.checksum,
             coverage=self._coverage(facts, gone),
         )
+
+    def _mount(self) -> list[str]:
+        found = mounts.local_locks(self._layout.base)
+        return [] if found is None else [found]
 
     def _rows(
         self,

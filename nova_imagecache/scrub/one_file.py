@@ -110,7 +110,9 @@ class _Scrub:
             # What was known is of a file that is gone.
             return knowledge.Finding().postponed(str(error))
         except errors.NotNow as error:
-            broken = isinstance(error, errors.LockBroken | errors.Blind)
+            broken = isinstance(
+                error, errors.LockBroken | errors.Blind | errors.Hung
+            )
             return self._keeper.known.finding.postponed(
                 str(error), problem=broken
             )

@@ -233,11 +233,15 @@ def settled(
     return sighting is not None or not unlocked
 
 
-def queue(items: Iterable[Item]) -> list[Item]:
-    """Give what is due: never verified first, then oldest verified first."""
+def queue(items: Iterable[Item], last: str | None = None) -> list[Item]:
+    """Give what is due: never verified first, then oldest verified first.
+
+    :param last: the name of a file that keeps no other one waiting
+    """
     return sorted(
         (item for item in items if item.due <= 0),
         key=lambda item: (
+            item.name == last,
             item.age is not None,
             -(item.age or 0.0),
             item.due,

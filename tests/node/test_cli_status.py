@@ -2,7 +2,10 @@
 
 import json
 import os
+import types
 from typing import Any
+
+import psutil
 
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import limiters
@@ -57,6 +60,28 @@ class StatusTest(shell.ShellTestCase):
         self.assertLess(values['oldest_verification'], base.HOUR)
         self.assertIn(str(self.node.layout.base), self.text())
         self.assertEqual([], values['damaged'])
+
+    def test_a_mount_whose_locks_stay_on_the_host_is_told(self) -> None:
+        # Mocked: NFS takes a server. The cache is found through a link.
+        path = os.path.realpath(self.node.layout.instances)
+        partition = types.SimpleNamespace(
+            mountpoint=path, fstype='nfs', opts='rw,nolock'
+        )
+        self.patch(psutil, 'disk_partitions', lambda all: [partition])
+        link = os.path.join(self.temporary, 'link')
+        os.symlink(self.node.layout.instances, link)
+        _code, _stdout, stderr = self.run_command(
+            '--instances-path', link, 'status'
+        )
+        self.assertIn(f'{path} is mounted with nolock', stderr)
+
+    def test_a_host_without_proc_is_no_reason_to_stop(self) -> None:
+        # Mocked: a container that hides it.
+        def partitions(all: bool) -> Any:
+            raise PermissionError
+
+        self.patch(psutil, 'disk_partitions', partitions)
+        self.status()
 
     def test_damage_is_shown_with_ranges_and_guests(self) -> None:
         name = self.node.add_image('x')

@@ -11,6 +11,7 @@ import ddt
 import hypothesis
 from hypothesis import strategies as st
 
+from nova_imagecache.cache import publish
 from nova_imagecache.cache import records
 from nova_imagecache import errors
 from tests.support import base
@@ -154,6 +155,17 @@ class RecordTest(nodes.NodeTestCase):
         self.assertEqual({'a': 1}, self.load())
         self.assertIn('because', self.log.output)
         self.assertIn('cannot be set aside', self.log.output)
+
+    def test_what_is_prepared_is_on_the_disk_before_it_gets_its_place(
+        self,
+    ) -> None:
+        path = os.path.join(self.temporary, 'file')
+        synced = self.note_syncs()
+        with publish.prepared(b'data', self.temporary) as put:
+            self.assertEqual(1, len(synced))
+            put(path)
+        # Whoever holds a lock for that waits for the directory alone.
+        self.assertEqual([self.temporary], synced[1:])
 
     def test_publishing_never_leaves_half_a_file(self) -> None:
         self.save({'old': 1})

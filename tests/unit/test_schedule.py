@@ -230,6 +230,13 @@ class QueueTest(base.TestCase):
             ['c-never', 'b-old', 'a-young'], [each.name for each in queue]
         )
 
+    def test_one_at_which_a_scrub_hung_comes_last(self) -> None:
+        items = [item('a-young', age=5), item('b-old', age=9), item('c-never')]
+        queue = schedule.queue(items, last='c-never')
+        self.assertEqual(
+            ['b-old', 'a-young', 'c-never'], [each.name for each in queue]
+        )
+
 
 class RateTest(base.TestCase):
     def test_it_is_what_is_due_divided_by_the_time_left(self) -> None:
