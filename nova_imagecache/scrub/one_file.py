@@ -144,7 +144,7 @@ class _Scrub:
         try:
             self._read(fd, opened, ledger, comparison)
             self._read_again(fd, opened, ledger, comparison)
-        except (errors.Stopped, OSError):
+        except (errors.Stopped, errors.Hung, OSError):
             self._note_progress(ledger, comparison)
             raise
         except comparisons.TooManyErrors as error:
