@@ -114,9 +114,23 @@ class StatusTest(shell.ShellTestCase):
         for words in (
             f'{name} is corrupt',
             'bytes 0-65535: corrupt',
-            f'guest {GUEST}, disk, bytes 0-65535: reads through',
+            f'guest {GUEST}, disk: reads through 65536 B',
         ):
             self.assertIn(words, text)
+
+    def test_of_many_guests_some_are_shown_and_json_has_all(self) -> None:
+        name = self.node.add_image('x')
+        for number in range(13):
+            self.node.add_overlay(f'guest-{number:02}', name)
+        self.run_command('verify')
+        nodes.flip_bit(self.node.base_path(name))
+        self.run_command('verify')
+        (file,) = self.status(3)['damaged']
+        self.assertEqual(13, len(file['users']))
+        text = self.text()
+        self.assertIn('guest-09', text)
+        self.assertNotIn('guest-10,', text)
+        self.assertIn('and 3 more guests', text)
 
     def test_a_rate_that_is_too_low_is_told_with_figures(self) -> None:
         self.write_conf(
