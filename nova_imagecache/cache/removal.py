@@ -194,6 +194,7 @@ def tidy(
     strays: Iterable[str],
     now: float | None,
     may_go: Callable[[str], bool],
+    outlive: Callable[[layouts.Layout, str], None],
 ) -> None:
     """Remove our own traces of base files that are gone.
 
@@ -206,11 +207,12 @@ def tidy(
         believed
     :param may_go: tells the ledgers that are ours to remove, by their paths;
         may raise OSError
+    :param outlive: notes in a ledger that stays that its file has gone
     """
     for name in set(_list(layout.ledgers)) - set(present):
         try:
             if may_go(os.path.join(layout.ledgers, name)):
-                _tidy_ledger(layout, name)
+                _tidy_ledger(layout, name, outlive)
         except OSError as error:
             LOG.debug('%s stays: %s', layout.ledger(name), error)
     for stray in strays:
@@ -240,15 +242,23 @@ def _sweep(fd: int, now: float) -> None:
                 os.unlink(name, dir_fd=fd)
 
 
-def _tidy_ledger(layout: layouts.Layout, name: str) -> None:
+def _tidy_ledger(
+    layout: layouts.Layout,
+    name: str,
+    outlive: Callable[[layouts.Layout, str], None],
+) -> None:
     base = name.removesuffix(records.DAMAGED_SUFFIX)
     if not names.kind_of(base).is_base:
         return
     try:
         with locks.nova_lock(layout, base, blocking=False):
             path = layout.file(base)
-            if identity.gone(path) and identity.gone(names.sidecar_name(path)):
+            if not identity.gone(path):
+                return
+            if identity.gone(names.sidecar_name(path)):
                 os.unlink(os.path.join(layout.ledgers, name))
+            elif name == base:
+                outlive(layout, name)
     except (errors.NotNow, OSError) as error:
         LOG.debug('%s stays: %s', layout.ledger(name), error)
 

@@ -17,6 +17,7 @@ import itertools
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import records
 from nova_imagecache import clocks
 from nova_imagecache.content import blockmap
@@ -193,10 +194,12 @@ class Ledger:
         """
         if identity.compare(self.key, key) is not identity.Likeness.ANOTHER:
             return self
+        return dataclasses.replace(self._asked(), key=key)
+
+    def _asked(self) -> 'Ledger':
         bad = tuple(run for run in self.bad if run.damage is not _UNREADABLE)
         return dataclasses.replace(
             self,
-            key=key,
             # Digests that were not sure yet settle nothing.
             question=self.settled or self.question,
             started=None,
@@ -319,6 +322,22 @@ def blocks_in(runs: Iterable[Run]) -> set[int]:
         for run in runs
         for index in range(run.first, run.first + run.count)
     }
+
+
+def outlive(layout: layouts.Layout, name: str) -> None:
+    """Note that the file which has a ledger has gone.
+
+    Where there are no birth times, nothing else tells the one that comes next
+    from it. The caller holds its lock. Best effort, as what can be seen of a
+    file mostly tells.
+
+    :param name: of the base file
+    """
+    path = layout.ledger(name)
+    with contextlib.suppress(errors.Error, OSError):
+        ledger, payload = _FORMAT.load_whole(path)
+        if ledger.settled and not ledger.question:
+            _FORMAT.save(layout, path, ledger._asked(), payload)
 
 
 def is_newer(path: str) -> bool:

@@ -24,6 +24,7 @@ from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
+from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache.fetch import images
@@ -124,6 +125,7 @@ def is_there(
                 {'name': name, 'reason': answer.reason},
             )
     elif not _recover(layout, name):
+        ledgers.outlive(layout, name)
         return False
     use(layout, name, as_root)
     return True

@@ -375,6 +375,7 @@ class Pass:
             trashed.strays,
             None if facts.vetoes else facts.now.wall,
             ledgers.may_go,
+            ledgers.outlive,
         )
         return []
 
