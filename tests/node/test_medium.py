@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import random
-import shutil
 import subprocess
 import threading
 from typing import Any
@@ -18,6 +17,7 @@ from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import readers
 from nova_imagecache.scrub import scrubber
 from tests.support import base
+from tests.support import mounts
 from tests.support import nodes
 from tests.support import processes
 from tests.support import scrubbing
@@ -29,7 +29,7 @@ SIZE = 6 * BLOCK - 12345
 _SECTOR = 512
 
 
-class MediumTestCase(nodes.FileTestCase):
+class MediumTestCase(mounts.MountingTestCase):
     """A cache on a file system of its own. Takes root, and loop devices."""
 
     def setUp(self) -> None:
@@ -39,28 +39,13 @@ class MediumTestCase(nodes.FileTestCase):
         self.disk = os.path.join(self.temporary, 'disk')
         self.point = os.path.join(self.temporary, 'mnt')
         os.mkdir(self.point)
-        self.stack = contextlib.ExitStack()
-        self.addCleanup(self.stack.close)
         self.data = random.Random(3).randbytes(SIZE)
-
-    def need(self, *programs: str) -> None:
-        for program in programs:
-            if shutil.which(program, path=processes.PATH) is None:
-                self.skipTest(f'{program} is not installed')
 
     def make(self, *command: str, size: int = 320 * base.MIB) -> None:
         """Make a file system in a file."""
         with open(self.disk, 'wb') as file:
             file.truncate(size)
         processes.run(*command, self.disk)
-
-    def loop(self, path: str, stack: contextlib.ExitStack) -> str:
-        try:
-            device = processes.run('losetup', '--find', '--show', path)
-        except RuntimeError as error:
-            self.skipTest(f'there are no loop devices: {error}')
-        stack.callback(processes.run, 'losetup', '--detach', device)
-        return device
 
     def mount(
         self, stack: contextlib.ExitStack, device: str, *options: str

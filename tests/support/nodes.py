@@ -12,6 +12,7 @@ from typing import Any
 
 import fixtures
 
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.conf import Settings
@@ -49,7 +50,8 @@ class Node:
             witnesses=('instances', 'overlays', 'locks'),
         )
         self.layout = layouts.Layout.of(self.settings)
-        os.makedirs(self.layout.base)
+        # A cache that was there before, as this node sees it.
+        os.makedirs(self.layout.base, exist_ok=True)
 
     def configure(self, **changes: Any) -> None:
         """Change what the operator asks for."""
@@ -164,6 +166,20 @@ def backing_chain(path: str) -> list[dict[str, Any]]:
     output = qemu_img('info', '-U', '--backing-chain', '--output=json', path)
     chain: list[dict[str, Any]] = json.loads(output)
     return chain
+
+
+def write_after(path: str, data: bytes, earlier: str) -> None:
+    """Make a file anew, with a birth time that is later than another's."""
+    before = identity.stat_of(earlier).incarnation.born
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        with open(path, 'wb') as file:
+            file.write(data)
+        born = identity.stat_of(path).incarnation.born
+        # The kernel's clock has a tick.
+        if before is None or born is None or born > before:
+            return
 
 
 def flip_bit(path: str, offset: int = 1234, bit: int = 3) -> None:

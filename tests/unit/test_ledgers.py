@@ -2,15 +2,21 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
+import ddt
 import hypothesis
 from hypothesis import strategies as st
 
+from nova_imagecache.cache import identity
 from nova_imagecache.content import ledgers
 from tests.support import base
+from tests.support import letters
 from tests.support import scrubbing
 
 CORRUPT = scrubbing.CORRUPT
+UNREADABLE = scrubbing.UNREADABLE
+DOUBTFUL = scrubbing.DOUBTFUL
 
 
 class LedgerTest(base.TestCase):
@@ -47,3 +53,92 @@ class LedgerTest(base.TestCase):
             [(8 * mib, 16 * mib)],
             [(each.start, each.end) for each in grown.bad_ranges],
         )
+
+
+@ddt.ddt
+class AskedOfTest(base.TestCase):
+    """What the ledger of one file says of another one."""
+
+    ANOTHER: identity.Key = (1, 3, None)
+    BAD = ledgers.gather({0: CORRUPT, 1: UNREADABLE, 2: DOUBTFUL})
+
+    def ledger(self, **fields: Any) -> ledgers.Ledger:
+        values = {
+            'bad': self.BAD,
+            'started': letters.NOW,
+            'position': 2,
+            'times': (1, 2),
+            'unreadable': 'why',
+            'attempted': letters.NOW,
+            'suspect': True,
+            'rebaselined': 7.0,
+            'differs': True,
+        }
+        return letters.proven_of('abc', **(values | fields))
+
+    @ddt.data(letters.KEY, (1, None, None), (9, 2, None), (9, None, 5))
+    def test_of_what_may_be_the_same_file_it_says_the_same(
+        self, key: identity.Key
+    ) -> None:
+        ledger = self.ledger()
+        self.assertIs(ledger, ledger.asked_of(key))
+
+    def test_of_another_one_it_is_a_question(self) -> None:
+        self.assertEqual(
+            self.ledger(
+                key=self.ANOTHER,
+                question=True,
+                bad=ledgers.gather({0: CORRUPT, 2: DOUBTFUL}),
+                started=None,
+                position=0,
+                times=None,
+                unreadable=None,
+                attempted=None,
+            ),
+            self.ledger().asked_of(self.ANOTHER),
+        )
+
+    def test_of_the_next_one_that_is_the_same_question(self) -> None:
+        asked = self.ledger().asked_of(self.ANOTHER)
+        again = asked.asked_of((1, 4, None))
+        self.assertEqual(dataclasses.replace(asked, key=(1, 4, None)), again)
+
+    @ddt.data({'read': None}, {'unsettled': (ledgers.Run(0, 1),)})
+    def test_digests_that_are_not_sure_yet_ask_nothing(
+        self, how: dict[str, Any]
+    ) -> None:
+        ledger = self.ledger(**how)
+        self.assertFalse(ledger.asked_of(self.ANOTHER).question)
+        # But what they were asked already, they are.
+        ledger = self.ledger(question=True, **how)
+        self.assertTrue(ledger.asked_of(self.ANOTHER).question)
+
+
+class BadTest(base.TestCase):
+    def test_what_is_doubtful_is_no_damage(self) -> None:
+        for bad, damaged in (
+            ({}, False),
+            ({1: DOUBTFUL}, False),
+            ({1: DOUBTFUL, 2: UNREADABLE}, True),
+            ({1: CORRUPT}, True),
+        ):
+            ledger = letters.ledger_of('abc', bad=ledgers.gather(bad))
+            self.assertIs(damaged, ledger.damaged)
+
+    def test_the_corrupt_blocks_are_those_alone(self) -> None:
+        bad = ledgers.gather({0: CORRUPT, 1: UNREADABLE, 2: DOUBTFUL})
+        ledger = letters.ledger_of('abc', bad=bad)
+        self.assertEqual({0}, ledger.corrupt)
+
+    def test_it_is_settled_when_all_of_it_is(self) -> None:
+        self.assertFalse(letters.ledger_of('abc').settled)
+        self.assertTrue(letters.ledger_of('abc', read=letters.NOW).settled)
+        one = (ledgers.Run(2, 1),)
+        ledger = letters.ledger_of('abc', read=letters.NOW, unsettled=one)
+        self.assertFalse(ledger.settled)
+
+    def test_runs_of_blocks_are_put_together_and_apart_again(self) -> None:
+        runs = ledgers.runs_of([5, 1, 2, 4])
+        self.assertEqual((ledgers.Run(1, 2), ledgers.Run(4, 2)), runs)
+        self.assertEqual({1, 2, 4, 5}, ledgers.blocks_in(runs))
+        self.assertEqual((), ledgers.runs_of([]))
