@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
+import functools
 import json
 import os
 import types
@@ -7,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from nova_imagecache import clocks
+from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import limiters
 from tests.support import base
@@ -131,6 +135,28 @@ class StatusTest(shell.ShellTestCase):
         self.assertIn('guest-09', text)
         self.assertNotIn('guest-10,', text)
         self.assertIn('and 3 more guests', text)
+
+    def test_verification_that_is_overdue_makes_the_exit_code_1(self) -> None:
+        self.write_conf(
+            checksum_base_images='true', checksum_interval_seconds=100
+        )
+        self.node.add_image('x')
+        self.run_command('verify')
+        self.assertEqual(0, self.status(0)['overdue_files'])
+        real = clocks.now
+
+        def later() -> clocks.Instant:
+            now = real()
+            return dataclasses.replace(
+                now, wall=now.wall + 121, boottime=now.boottime + 121
+            )
+
+        one_pass = functools.partial(pipeline.Pass, clock=later)
+        self.patch(pipeline, 'Pass', one_pass)
+        for command in ('status', 'list'):
+            code, _stdout, stderr = self.run_command(command)
+            self.assertEqual(1, code)
+            self.assertIn('verification is overdue: 1 file, ', stderr)
 
     def test_a_rate_that_is_too_low_is_told_with_figures(self) -> None:
         self.write_conf(
