@@ -444,3 +444,66 @@ class FetchedAnewTest(IdentityTestCase):
         self.assertEqual(sha1, self.read_sidecar())
         if not lost:
             self.assertEqual(self.learnt, self.digests())
+
+    def test_with_the_bytes_of_the_one_before_the_last_it_is_good(
+        self,
+    ) -> None:
+        """As it is put right: one differs, and is fetched once more."""
+        sound = self.data
+        self.data = self.data[:-1] + b'?'
+        self.fetch()
+        self.assertIs(Verdict.DIFFERS, self.verdict())
+        self.data = sound
+        self.fetch()
+        self.assertIs(Verdict.GOOD, self.verdict())
+        self.assertEqual(self.learnt, self.digests())
+
+    def test_a_copy_of_one_that_differs_does_so_too(self) -> None:
+        self.data = self.data[:-1] + b'?'
+        for _fetch in range(2):
+            self.fetch()
+            self.assertIs(Verdict.DIFFERS, self.verdict())
+
+
+class NotSettledTest(IdentityTestCase):
+    """Fetched anew while it was not sure yet what the last one held."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.touch_while_reading(9)
+        self.scrub_file()
+
+    def settle_all_but(self, block: int) -> None:
+        with self.failing_reads(block):
+            self.scrub_file()
+        self.assertFalse(self.ledger(self.name).settled)
+
+    def fetch(self, data: bytes) -> None:
+        nodes.write_after(self.path, data, self.path)
+
+    def test_other_bytes_are_not_called_corrupt(self) -> None:
+        self.settle_all_but(5)
+        self.fetch(bytes(reversed(self.data)))
+        for _scrub in range(3):
+            finding = self.scrub(self.name)
+            self.assertFalse(finding.harmful, finding)
+        # It may be what was damaged on the way to another disk.
+        self.assertIn('suspect', finding.note)
+
+    def test_the_same_bytes_are_good_at_once(self) -> None:
+        self.settle_all_but(5)
+        self.fetch(self.data)
+        self.assertEqual(
+            knowledge.Finding(Verdict.GOOD), self.scrub(self.name)
+        )
+
+    def test_a_block_that_is_known_to_be_bad_stays_so(self) -> None:
+        self.settle_all_but(5)
+        self.flip(2)
+        self.settle_all_but(5)
+        self.assertEqual(CORRUPT, self.bad_blocks()[2])
+        with open(self.path, 'rb') as file:
+            self.fetch(file.read())
+        for _scrub in range(3):
+            self.assertIs(Verdict.CORRUPT, self.scrub_file())
+            self.assertEqual(CORRUPT, self.bad_blocks()[2])

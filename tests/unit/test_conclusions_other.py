@@ -158,6 +158,13 @@ class QuestionTest(concluding.ConclusionTestCase):
         after = self.ask('axc', bad=bad(1), differs=True, whole=False).ledger
         self.assertEqual((False, True), (after.question, after.differs))
 
+    def test_what_another_file_differed_in_does_not_count(self) -> None:
+        # A third one, which is what the first one was.
+        after = self.ask('abc', bad=bad(1), differs=True).ledger
+        self.assertEqual(
+            letters.proven_of('abc', read=NOW, verified=NOW), after
+        )
+
     def test_what_cannot_be_read_differs_in_nothing(self) -> None:
         after = self.ask('a!c').ledger
         self.assertEqual((False, False), (after.question, after.differs))

@@ -113,6 +113,18 @@ class AskedOfTest(base.TestCase):
         ledger = self.ledger(question=True, **how)
         self.assertTrue(ledger.asked_of(self.ANOTHER).question)
 
+    def test_where_one_block_is_not_sure_no_other_one_is(self) -> None:
+        one = (ledgers.Run(1, 1),)
+        for bad, expected in (
+            ({1: UNREADABLE}, (ledgers.Run(0, 3),)),
+            # But what was known to be bad is not to be forgotten.
+            ({0: CORRUPT}, (ledgers.Run(1, 2),)),
+        ):
+            ledger = self.ledger(unsettled=one, bad=ledgers.gather(bad))
+            asked = ledger.asked_of(self.ANOTHER)
+            self.assertEqual(expected, asked.unsettled)
+        self.assertEqual((), self.ledger().asked_of(self.ANOTHER).unsettled)
+
 
 class BadTest(base.TestCase):
     def test_what_is_doubtful_is_no_damage(self) -> None:
