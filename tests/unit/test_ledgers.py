@@ -35,6 +35,20 @@ class LedgerTest(base.TestCase):
             together = left.first + left.count == right.first
             self.assertFalse(together and left.damage == right.damage)
 
+    def test_of_a_new_file_nothing_is_known(self) -> None:
+        ledger = ledgers.Ledger.begin((1, 2, None), 5, 'sha256', 'image')
+        self.assertEqual(
+            (None, False, 0, (), ()),
+            (
+                ledger.read,
+                ledger.proven,
+                ledger.position,
+                ledger.bad,
+                ledger.unsettled,
+            ),
+        )
+        self.assertEqual('image', ledger.image)
+
     def test_ranges_end_where_the_file_does(self) -> None:
         ledger = dataclasses.replace(
             ledgers.Ledger.begin((1, None, None), 9 * base.MIB, 'xxh3_128'),
