@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whose verdict is it? One file that is seen in two ways, and two that look
-like one.
+"""One file that is seen in two ways, and two that look like one.
 
 What a host sees of a file (inode, birth time, generation) differs between a
 server and its client, and changes with a remount.

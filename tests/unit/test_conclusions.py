@@ -10,10 +10,13 @@ from typing import Any
 
 import ddt
 
-from nova_imagecache import errors
 from nova_imagecache.content import ledgers
-from nova_imagecache.scrub import comparisons, conclusions
-from tests.support import concluding, letters, scrubbing
+from nova_imagecache import errors
+from nova_imagecache.scrub import comparisons
+from nova_imagecache.scrub import conclusions
+from tests.support import concluding
+from tests.support import letters
+from tests.support import scrubbing
 
 CORRUPT = scrubbing.CORRUPT
 UNREADABLE = scrubbing.UNREADABLE

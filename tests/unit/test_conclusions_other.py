@@ -12,8 +12,12 @@ from typing import Any
 import ddt
 
 from nova_imagecache.content import ledgers
-from nova_imagecache.scrub import comparisons, conclusions
-from tests.support import base, concluding, letters, scrubbing
+from nova_imagecache.scrub import comparisons
+from nova_imagecache.scrub import conclusions
+from tests.support import base
+from tests.support import concluding
+from tests.support import letters
+from tests.support import scrubbing
 
 CORRUPT = scrubbing.CORRUPT
 UNREADABLE = scrubbing.UNREADABLE
