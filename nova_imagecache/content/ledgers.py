@@ -198,10 +198,15 @@ class Ledger:
 
     def _asked(self) -> 'Ledger':
         bad = tuple(run for run in self.bad if run.damage is not _UNREADABLE)
+        unsettled = self.unsettled
+        if unsettled:
+            # What one block was does not tell that it is the same file.
+            unsettled = runs_of({*range(self.count)} - self.corrupt)
         return dataclasses.replace(
             self,
             # Digests that were not sure yet settle nothing.
             question=self.settled or self.question,
+            unsettled=unsettled,
             started=None,
             position=0,
             times=None,

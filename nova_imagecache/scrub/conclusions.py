@@ -179,8 +179,11 @@ def _answer(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     """
     compared = reading.comparison
     sha1 = compared.sha1
-    # Of an unfinished comparison, what it found before.
-    other = ledger.differs or new_damage(compared.bad, reading.corrupt)
+    # Of an unfinished comparison, what it found before and is still so.
+    damaged = ledgers.Damage.CORRUPT in compared.bad.values()
+    other = (ledger.differs and damaged) or new_damage(
+        compared.bad, reading.corrupt
+    )
     if ledger.sha1 is not None and not ledger.proven:
         # Its digests are of this file itself, if there are any.
         if sha1 is None:

@@ -21,12 +21,25 @@ from tests.mutants import survivors
 #: Modules, and the tests of each that are to notice. A test that takes long
 #: is not among them: it runs once for each mutant.
 TESTS = {
+    'cache.sightings': ('unit.test_sightings',),
     'clocks': ('unit.test_clocks',),
     'content.blockmap': ('unit.test_blockmap',),
+    'content.knowledge': ('unit.test_knowledge', 'node.test_knowledge'),
+    'content.ledgers': ('unit.test_ledgers', 'node.test_ledgers'),
+    'content.soundness': (
+        'unit.test_soundness',
+        'node.test_soundness.AnswerTest',
+    ),
     'names': ('unit.test_names',),
     'outlets.messages': ('unit.test_messages', 'unit.test_columns'),
     'passes.decide': ('unit.test_decide',),
     'passes.pressure': ('unit.test_pressure', 'unit.test_decide'),
+    'scrub.comparisons': ('unit.test_comparisons',),
+    'scrub.conclusions': (
+        'unit.test_conclusions',
+        'unit.test_conclusions_other',
+    ),
+    'scrub.jobs': ('unit.test_jobs',),
     'scrub.schedule': ('unit.test_schedule', 'unit.test_decide'),
     'witnesses.chains': ('unit.test_chains',),
 }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What says in a first reading that a file cannot be trusted, and is not
-forgotten by the time that it is good."""
+"""What says in a first reading that a file cannot be trusted.
+
+It is not forgotten by the time that the file is good.
+"""
 
 import errno
 import os

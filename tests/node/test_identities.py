@@ -1,27 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whose verdict is it? One file that is seen in two ways, and two that look
-like one.
+"""One file that is seen in two ways, and two that look like one.
 
 What a host sees of a file (inode, birth time, generation) differs between a
 server and its client, and changes with a remount.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
-import contextlib
-import dataclasses
 import os
-from typing import Any
 
-import ddt
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import states
-from nova_imagecache.content import knowledge
-from nova_imagecache.scrub import readers
 from tests.support import base
-from tests.support import mounts
+from tests.support import identities
 from tests.support import nodes
 from tests.support import scrubbing
 
@@ -30,67 +21,7 @@ Verdict = scrubbing.Verdict
 WEEK = 7 * base.DAY
 
 
-class IdentityTestCase(mounts.MountingTestCase, scrubbing.OneFileTestCase):
-    def note_files_read(self) -> list[str]:
-        """Note the name of each base file that is read from now on."""
-        real = readers.Reader.__init__
-        names: list[str] = []
-
-        def init(reader: Any, fd: int, *args: Any, **kwargs: Any) -> None:
-            path = os.readlink(f'/proc/self/fd/{fd}')
-            names.append(os.path.basename(path))
-            real(reader, fd, *args, **kwargs)
-
-        self.patch(readers.Reader, '__init__', init)
-        return names
-
-    @contextlib.contextmanager
-    def seen_as(
-        self, change: Callable[[identity.Incarnation], identity.Incarnation]
-    ) -> Iterator[None]:
-        """Have files be seen in another way for a while."""
-        real = identity._stat
-
-        # Mocked: it takes a server that is not the same host, or a remount.
-        def stat(buffer: bytes, generation: int | None) -> identity.Stat:
-            seen = real(buffer, generation)
-            changed = change(seen.incarnation)
-            return dataclasses.replace(seen, incarnation=changed)
-
-        with (
-            base.patched(identity, '_stat', stat),
-            base.patched(identity, '_generation', lambda fd: None),
-        ):
-            yield
-
-    def without_birth_times(
-        self, inode: int | None = None, shift: int = 0
-    ) -> contextlib.AbstractContextManager[None]:
-        """Have files be seen as a FUSE file system shows them.
-
-        :param inode: the number of all files, as if each had that of the one
-            before; None for those that they have
-        :param shift: by how much the last mount has changed the numbers
-        """
-        return self.seen_as(
-            lambda incarnation: dataclasses.replace(
-                incarnation,
-                inode=(incarnation.inode if inode is None else inode) + shift,
-                born=None,
-                generation=None,
-            )
-        )
-
-    def record(self) -> bytes:
-        with open(self.node.layout.ledger(self.name), 'rb') as file:
-            return file.read()
-
-    def digests(self) -> bytes:
-        """Give the digests of blocks, as they are on the disk."""
-        return self.record().partition(b'\n')[2]
-
-
-class SharedTest(IdentityTestCase):
+class SharedTest(identities.IdentityTestCase):
     """A server and a client, which sees no birth times, have one cache."""
 
     def setUp(self) -> None:
@@ -209,7 +140,7 @@ class SharedTest(IdentityTestCase):
         self.assertEqual(sha1, self.read_sidecar())
 
 
-class RemountTest(IdentityTestCase):
+class RemountTest(identities.IdentityTestCase):
     """Inode numbers that are others after each mount, as of sshfs.
 
     Patched, as two programs of file servers are much to ask for this.
@@ -273,7 +204,7 @@ class RemountTest(IdentityTestCase):
         self.assertEqual(list(range(4, scrubbing.COUNT)), reads)
 
 
-class InodeReuseTest(IdentityTestCase):
+class InodeReuseTest(identities.IdentityTestCase):
     """No birth times, and the next file has the inode of the last one."""
 
     def setUp(self) -> None:
@@ -326,121 +257,3 @@ class InodeReuseTest(IdentityTestCase):
         self.flip(3)
         self.assertIs(Verdict.CORRUPT, self.scrub_file())
         self.assertEqual({3: CORRUPT}, self.bad_blocks())
-
-
-class OlderChecksumTest(IdentityTestCase):
-    """A stored checksum that is older than the file beside it."""
-
-    def put(self, digest: str) -> None:
-        self.write_sidecar(digest)
-        nodes.write_after(self.path, self.data, self.sidecar)
-
-    def test_a_file_that_has_it_is_good_when_it_is_first_read(self) -> None:
-        self.put(self.sha1())
-        known = self.known(self.name)
-        self.assertTrue(known.question)
-        self.assertIs(Verdict.UNKNOWN, known.finding.verdict)
-        self.assertEqual(
-            knowledge.Finding(Verdict.GOOD), self.scrub(self.name)
-        )
-        self.assertEqual(self.sha1(), self.read_sidecar())
-        self.assertIsNone(self.ledger(self.name).rebaselined)
-
-    def test_a_file_that_has_not_differs_and_the_checksum_is_kept(
-        self,
-    ) -> None:
-        self.put('f' * 40)
-        for _scrub in range(3):
-            finding = self.scrub(self.name)
-            self.assertIs(Verdict.DIFFERS, finding.verdict)
-            self.assertIn(self.sha1(), finding.note)
-        self.assertEqual('f' * 40, self.read_sidecar())
-
-    def test_it_is_not_compared_with_what_was_read_in_parts(self) -> None:
-        self.put('f' * 40)
-        self.scrub_file(**self.stop_after(4))
-        self.go_on()
-        self.assertIs(Verdict.UNKNOWN, self.scrub_file())
-        self.assertEqual('f' * 40, self.read_sidecar())
-        self.assertIs(Verdict.DIFFERS, self.scrub_file())
-
-    def test_of_a_swap_file_it_goes_when_it_does_not_agree(self) -> None:
-        self.name = 'swap_64'
-        self.path = self.node.base_path(self.name)
-        self.sidecar = self.path + '.sha1'
-        self.put('f' * 40)
-        finding = self.scrub(self.name)
-        self.assertIn('made anew', finding.note)
-        self.assertEqual(self.sha1(), self.read_sidecar())
-
-
-@ddt.ddt
-class FetchedAnewTest(IdentityTestCase):
-    """Unlinked by Nova, and fetched again with the same bytes."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.node.configure(checksum=True, remove_unused=False)
-        for _pass in range(3):
-            report = self.node.run()
-        file = self.file_of(report, self.name)
-        self.assertIs(Verdict.GOOD, file.checksum)
-        self.learnt = self.digests()
-
-    def fetch(self) -> None:
-        nodes.write_after(self.path, self.data, self.sidecar_or_base())
-
-    def sidecar_or_base(self) -> str:
-        return self.sidecar if os.path.exists(self.sidecar) else self.path
-
-    def verdict(self) -> Verdict:
-        file = self.file_of(self.node.run(), self.name)
-        self.assertNotIn('rebaselined', file.reason)
-        return file.checksum
-
-    @ddt.data((), ('sidecar',), ('ledger',))
-    def test_with_any_of_it_left_it_is_good_when_it_is_first_read(
-        self, lost: tuple[str, ...]
-    ) -> None:
-        ledger = self.node.layout.ledger(self.name)
-        for what in lost:
-            os.unlink(ledger if what == 'ledger' else self.sidecar)
-        self.fetch()
-        # What a verdict is of has gone.
-        self.assertIs(Verdict.UNKNOWN, self.known(self.name).finding.verdict)
-        self.assertIs(Verdict.GOOD, self.verdict())
-        self.assertEqual(self.sha1(), self.read_sidecar())
-        self.assertEqual(self.learnt, self.digests())
-
-    def test_with_none_of_it_left_it_is_a_new_file(self) -> None:
-        for path in (self.sidecar, self.node.layout.ledger(self.name)):
-            os.unlink(path)
-        self.fetch()
-        self.assertIs(Verdict.UNKNOWN, self.verdict())
-        self.assertIs(Verdict.GOOD, self.verdict())
-        self.assertFalse(self.ledger(self.name).suspect)
-
-    def test_a_checksum_is_not_brought_back_before_it_was_compared(
-        self,
-    ) -> None:
-        os.unlink(self.sidecar)
-        self.fetch()
-        self.node.configure(checksum_interval=WEEK)
-        self.node.run(inline=False)
-        self.assertFalse(os.path.exists(self.sidecar))
-
-    @ddt.data((), ('sidecar',), ('ledger',))
-    def test_with_other_bytes_it_differs_and_nothing_is_overwritten(
-        self, lost: tuple[str, ...]
-    ) -> None:
-        sha1 = self.read_sidecar()
-        ledger = self.node.layout.ledger(self.name)
-        for what in lost:
-            os.unlink(ledger if what == 'ledger' else self.sidecar)
-        self.data = self.data[:-1] + b'?'
-        self.fetch()
-        for _pass in range(3):
-            self.assertIs(Verdict.DIFFERS, self.verdict())
-        self.assertEqual(sha1, self.read_sidecar())
-        if not lost:
-            self.assertEqual(self.learnt, self.digests())

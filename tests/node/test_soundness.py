@@ -108,6 +108,23 @@ class AnswerTest(HandOutTestCase):
         self.assertIn('says nothing', answer.reason)
         self.assertRaises(errors.Blind, self.manager.damage_of, self.name)
 
+    def test_what_was_corrupt_is_bad_though_its_ledger_is_lost(self) -> None:
+        self.spoil()
+        os.unlink(self.node.layout.ledger(self.name))
+        self.assertEqual(
+            soundness.Answer(Soundness.BAD, 'corrupt'), self.ask()
+        )
+
+    def test_what_was_mended_is_not_what_the_state_remembers(self) -> None:
+        self.spoil()
+        with open(self.node.layout.state, 'rb') as file:
+            state = file.read()
+        nodes.flip_bit(self.path)
+        self.node.run()
+        with open(self.node.layout.state, 'wb') as file:
+            file.write(state)
+        self.assertEqual(soundness.Answer(Soundness.SOUND), self.ask())
+
     def test_of_what_cannot_be_looked_at_it_is_untold(self) -> None:
         os.chmod(self.node.layout.base, 0)
         with nodes.unprivileged():

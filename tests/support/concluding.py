@@ -5,8 +5,11 @@
 from typing import Any
 
 from nova_imagecache.content import ledgers
-from nova_imagecache.scrub import comparisons, conclusions
-from tests.support import base, letters, scrubbing
+from nova_imagecache.scrub import comparisons
+from nova_imagecache.scrub import conclusions
+from tests.support import base
+from tests.support import letters
+from tests.support import scrubbing
 
 Aim = comparisons.Aim
 

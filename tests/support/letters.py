@@ -14,10 +14,10 @@ import hashlib
 import os
 from typing import Any
 
-from nova_imagecache import clocks
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
+from nova_imagecache import clocks
 from nova_imagecache.content import blockmap
 from nova_imagecache.content import digests
 from nova_imagecache.content import ledgers

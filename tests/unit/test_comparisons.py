@@ -4,6 +4,7 @@
 
 from typing import Any
 
+from nova_imagecache.content import blockmap
 from nova_imagecache.content import ledgers
 from nova_imagecache.scrub import comparisons
 from nova_imagecache.scrub import hashing
@@ -163,6 +164,11 @@ class TakeAgainTest(ComparisonTestCase):
         self.take_again(one, 1, 'b')
         self.assertEqual(letters.digest_of('b', 'sha256'), one.fresh.get(1))
 
+    def test_one_digest_does_where_the_algorithm_stays(self) -> None:
+        one = self.suspect(fresh=letters.ALGORITHM)
+        self.take_again(one, 1, 'b')
+        self.assertEqual(letters.digest_of('b'), one.fresh.get(1))
+
     def test_a_block_that_is_gone_is_corrupt(self) -> None:
         one = self.begin('abc')
         self.take(one, 2, 'x')
@@ -287,6 +293,12 @@ class ProveTest(ComparisonTestCase):
 
 
 class PositionTest(ComparisonTestCase):
+    def test_it_begins_at_the_start(self) -> None:
+        one = comparisons.Comparison(
+            Aim.CHECK, letters.ledger_of('a'), letters.blocks_of('a')
+        )
+        self.assertEqual(0, one.position)
+
     def test_it_goes_on_after_the_last_block(self) -> None:
         one = self.begin('abc', first=1)
         self.assertEqual(1, one.position)
@@ -324,6 +336,16 @@ class EndTest(ComparisonTestCase):
     def test_a_file_of_the_right_size_lacks_nothing(self) -> None:
         one = self.begin('abcd')
         one.end(4 * BLOCK)
+        self.assertEqual({}, one.bad)
+
+    def test_a_short_last_block_lacks_nothing(self) -> None:
+        size = 2 * BLOCK - 5
+        blocks = blockmap.Blocks(letters.ALGORITHM, size, BLOCK)
+        blocks.put(1, letters.digest_of('b'))
+        one = comparisons.Comparison(
+            Aim.CHECK, letters.ledger_of('ab', read=letters.BEFORE), blocks
+        )
+        one.end(size)
         self.assertEqual({}, one.bad)
 
     def test_what_was_never_known_is_not_missing(self) -> None:

@@ -10,10 +10,13 @@ from typing import Any
 
 import ddt
 
-from nova_imagecache import errors
 from nova_imagecache.content import ledgers
-from nova_imagecache.scrub import comparisons, conclusions
-from tests.support import concluding, letters, scrubbing
+from nova_imagecache import errors
+from nova_imagecache.scrub import comparisons
+from nova_imagecache.scrub import conclusions
+from tests.support import concluding
+from tests.support import letters
+from tests.support import scrubbing
 
 CORRUPT = scrubbing.CORRUPT
 UNREADABLE = scrubbing.UNREADABLE
@@ -73,6 +76,16 @@ class FirstReadingTest(concluding.ConclusionTestCase):
     def test_what_the_ledger_says_counts_for_more(self) -> None:
         ledger = self.learn('abc', sha1='e' * 40, stored='f' * 40)
         self.assertEqual(('e' * 40, 'f' * 40), (ledger.sha1, ledger.stored))
+
+    def test_what_the_ledger_says_is_stored_where_nothing_is(self) -> None:
+        ledger = self.learn('abc', sha1='e' * 40, stored=None)
+        self.assertEqual(('e' * 40, 'e' * 40), (ledger.sha1, ledger.stored))
+
+    def test_one_that_was_stopped_after_its_last_block_is_not_verified(
+        self,
+    ) -> None:
+        ledger = self.learn('abc', 'abc', whole=False)
+        self.assertEqual((NOW, None), (ledger.read, ledger.verified))
 
     def test_one_that_was_interrupted_has_no_sha1(self) -> None:
         ledger = self.learn('abc', whole=False)
@@ -229,7 +242,13 @@ class VerifyingTest(concluding.ConclusionTestCase):
             )
             self.assertFalse(after.supersedes)
 
-    @ddt.data(('axc', (1,)), ('xbx', (0, 2)), ('ab', (2,)), ('abcd', (3,)))
+    @ddt.data(
+        ('axc', (1,)),
+        ('xbx', (0, 2)),
+        ('xyz', (0, 1, 2)),
+        ('ab', (2,)),
+        ('abcd', (3,)),
+    )
     @ddt.unpack
     def test_it_is_corrupt_where_it_is_not(
         self, found: str, blocks: tuple[int, ...]
@@ -239,6 +258,18 @@ class VerifyingTest(concluding.ConclusionTestCase):
         self.assertEqual(NOW, after.ledger.verified)
         self.assertFalse(after.ledger.differs)
         self.assertFalse(after.ledger.suspect)
+        self.assert_blocks('abc', after)
+
+    def test_what_cannot_be_read_is_not_another_file(self) -> None:
+        after = self.check('a!c').ledger
+        self.assertEqual({1: UNREADABLE}, ledgers.spread(after.bad))
+        self.assertFalse(after.differs)
+
+    def test_a_sha1_without_new_digests_changes_nothing(self) -> None:
+        after = self.check('abc', whole=True)
+        self.assertEqual(
+            letters.proven_of('abc', read=NOW, verified=NOW), after.ledger
+        )
         self.assert_blocks('abc', after)
 
     def test_another_stored_checksum_is_told(self) -> None:
@@ -351,6 +382,13 @@ class UnprovenTest(concluding.ConclusionTestCase):
             ((), True, None), (after.bad, after.proven, after.found)
         )
         self.assertEqual(NOW, after.verified)
+
+    def test_its_new_digests_may_be_of_another_algorithm(self) -> None:
+        after = self.conclude(
+            self.unproven(), 'abc', 'abc', algorithm='sha256'
+        )
+        self.assertEqual('sha256', after.ledger.algorithm)
+        self.assertEqual('sha256', after.blocks.algorithm)
 
     def test_a_wrong_sha1_is_told_again(self) -> None:
         ledger = self.unproven(sha1='f' * 40, found='e' * 40)

@@ -12,8 +12,12 @@ from typing import Any
 import ddt
 
 from nova_imagecache.content import ledgers
-from nova_imagecache.scrub import comparisons, conclusions
-from tests.support import base, concluding, letters, scrubbing
+from nova_imagecache.scrub import comparisons
+from nova_imagecache.scrub import conclusions
+from tests.support import base
+from tests.support import concluding
+from tests.support import letters
+from tests.support import scrubbing
 
 CORRUPT = scrubbing.CORRUPT
 UNREADABLE = scrubbing.UNREADABLE
@@ -137,6 +141,17 @@ class QuestionTest(concluding.ConclusionTestCase):
         self.assertTrue(after.ledger.question)
         self.assertFalse(after.supersedes)
 
+    def test_until_then_it_is_not_said_to_differ(self) -> None:
+        after = self.ask('axc', original=False, whole=False, differs=True)
+        self.assertEqual(
+            (True, False), (after.ledger.question, after.ledger.differs)
+        )
+
+    def test_digests_tell_where_no_sha1_is_known(self) -> None:
+        ledger = letters.ledger_of('abc', question=True, read=BEFORE)
+        after = self.conclude(ledger, 'abc', 'axc').ledger
+        self.assertEqual((False, True), (after.question, after.differs))
+
     def test_what_was_known_to_be_bad_stays_so_until_then(self) -> None:
         after = self.ask('xxc', original=False, whole=False, bad=bad(1))
         self.assertEqual(bad(1), after.ledger.bad)
@@ -157,6 +172,13 @@ class QuestionTest(concluding.ConclusionTestCase):
         # The blocks that it found are the same as were known before it.
         after = self.ask('axc', bad=bad(1), differs=True, whole=False).ledger
         self.assertEqual((False, True), (after.question, after.differs))
+
+    def test_what_another_file_differed_in_does_not_count(self) -> None:
+        # A third one, which is what the first one was.
+        after = self.ask('abc', bad=bad(1), differs=True).ledger
+        self.assertEqual(
+            letters.proven_of('abc', read=NOW, verified=NOW), after
+        )
 
     def test_what_cannot_be_read_differs_in_nothing(self) -> None:
         after = self.ask('a!c').ledger
@@ -307,6 +329,27 @@ class UnsureTest(concluding.ConclusionTestCase):
     def test_where_no_digest_is_known_nothing_is_another(self) -> None:
         after = self.check('xyzw', '???', aim=Aim.PROVE, original=False)
         self.assertFalse(after.supersedes)
+
+    def test_an_empty_file_that_has_grown_is_corrupt(self) -> None:
+        ledger = letters.proven_of('')
+        after = self.conclude(ledger, '', 'a', unsure=True)
+        self.assertEqual(bad(0), after.ledger.bad)
+        self.assertFalse(after.supersedes)
+
+    def test_it_may_take_another_reading_to_tell(self) -> None:
+        after = self.check('xyz', original=False, whole=False)
+        self.assertEqual(
+            (True, False, ()),
+            (after.ledger.question, after.ledger.differs, after.ledger.bad),
+        )
+        ledger = letters.ledger_of('abc', read=BEFORE, sha1='f' * 40)
+        after = self.conclude(ledger, 'abc', 'xyz', unsure=True, whole=False)
+        self.assertTrue(after.ledger.question)
+
+    def test_a_file_without_data_is_no_other_for_that(self) -> None:
+        ledger = letters.ledger_of('000', read=BEFORE, sha1='f' * 40)
+        after = self.conclude(ledger, '000', '000', unsure=True, whole=False)
+        self.assertFalse(after.ledger.question)
 
     def test_what_cannot_be_read_is_no_other(self) -> None:
         after = self.check('a!c', original=False)

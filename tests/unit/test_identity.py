@@ -2,12 +2,16 @@
 
 """Whether two keys are of one file: inode, birth time, generation."""
 
+import dataclasses
 import itertools
+import stat
+from typing import Any
 
 import ddt
 
 from nova_imagecache.cache import identity
 from tests.support import base
+from tests.support import letters
 
 SAME = identity.Likeness.SAME
 ANOTHER = identity.Likeness.ANOTHER
@@ -102,3 +106,34 @@ class MergedTest(base.TestCase):
         key = identity.merged(identity.merged(server, client), server)
         self.assertIs(SAME, identity.compare(key, server))
         self.assertIs(SAME, identity.compare(key, client))
+
+
+@ddt.ddt
+class StatTest(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.seen = letters.file_of().stat
+
+    def test_nothing_suggests_a_write_where_all_is_the_same(self) -> None:
+        again = dataclasses.replace(self.seen, mode=0o100600, allocated=0)
+        self.assertTrue(self.seen.same_content_as(again))
+
+    @ddt.data(
+        {'incarnation': identity.Incarnation(8, *letters.KEY)},
+        {'size': 1},
+        {'modified': 1},
+        {'changed': 1},
+    )
+    def test_each_of_these_suggests_one(self, change: dict[str, Any]) -> None:
+        again = dataclasses.replace(self.seen, **change)
+        self.assertFalse(self.seen.same_content_as(again))
+        self.assertFalse(again.same_content_as(self.seen))
+
+    def test_only_a_file_is_regular(self) -> None:
+        for kind, regular in (
+            (stat.S_IFREG, True),
+            (stat.S_IFDIR, False),
+            (stat.S_IFLNK, False),
+        ):
+            seen = dataclasses.replace(self.seen, mode=kind | 0o644)
+            self.assertIs(regular, seen.regular)

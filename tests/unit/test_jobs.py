@@ -25,6 +25,21 @@ SHA1 = 'f' * 40
 ONE = (ledgers.Run(0, 1),)
 
 
+class JobTest(base.TestCase):
+    def test_nothing_is_said_of_a_file_but_what_is_known(self) -> None:
+        job = jobs.Job(letters.file_of(), knowledge.Knowledge())
+        self.assertEqual(
+            (None, False, False, None, False),
+            (
+                job.image,
+                job.outlived,
+                job.suspect,
+                job.rebaselined,
+                job.afresh,
+            ),
+        )
+
+
 class AimTest(base.TestCase):
     def aim(self, known: str, **fields: Any) -> Aim:
         return jobs.aim_of(
@@ -77,6 +92,12 @@ class GoesOnTest(base.TestCase):
         self.assertFalse(self.goes_on(None, read=BEFORE))
         self.assertFalse(self.goes_on('???', read=BEFORE))
         self.assertFalse(self.goes_on(None))
+
+    def test_nor_does_one_whose_only_digest_is_lost(self) -> None:
+        ledger = letters.ledger_of('a', read=BEFORE)
+        self.assertFalse(
+            jobs.goes_on(ledger, letters.blocks_of('?'), letters.BLOCK)
+        )
 
     def test_its_sha1_is_enough_to_go_on_with(self) -> None:
         self.assertTrue(self.goes_on(None, read=BEFORE, sha1=SHA1))
@@ -159,6 +180,10 @@ class NewLedgerTest(base.TestCase):
             bad=ledgers.gather({1: CORRUPT, 2: UNREADABLE}),
         )
         self.assertEqual(dataclasses.replace(old, read=None), self.begin(old))
+
+    def test_and_there_are_none_that_it_had_not(self) -> None:
+        old = letters.ledger_of('abc', read=BEFORE)
+        self.assertEqual(letters.ledger_of('abc'), self.begin(old))
 
     def test_what_was_found_bad_before_it_was_settled_says_nothing(
         self,

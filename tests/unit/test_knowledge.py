@@ -47,6 +47,18 @@ class FindingTest(base.TestCase):
             (damaged, harmful), (finding.damaged, finding.harmful)
         )
 
+    def test_nothing_is_wrong_with_it_by_itself(self) -> None:
+        finding = Finding()
+        self.assertEqual(
+            (False, False, None),
+            (finding.skipped, finding.problem, finding.history),
+        )
+
+    def test_what_the_state_is_to_remember_is_no_part_of_it(self) -> None:
+        history = sightings.History(damage='corrupt')
+        self.assertEqual(Finding(), Finding(history=history))
+        self.assertEqual(repr(Finding()), repr(Finding(history=history)))
+
     def test_a_note_is_added_to_others(self) -> None:
         finding = Finding(Verdict.GOOD).noting('one').noting('two')
         self.assertEqual(Finding(Verdict.GOOD, 'one; two'), finding)
@@ -153,6 +165,21 @@ class VerdictTest(base.TestCase):
             'it was first read, so the stored checksum may be what is wrong',
             finding.note,
         )
+
+    def test_one_that_is_lost_by_now_is_remembered(self) -> None:
+        finding = self.judge(None, stored=OTHER, found=SHA1)
+        self.assertIs(Verdict.CORRUPT, finding.verdict)
+        self.assertIn(f'and not {OTHER}', finding.note)
+
+    def test_one_that_was_put_right_is_believed_at_once(self) -> None:
+        finding = self.judge(SHA1, stored=OTHER, found=SHA1)
+        self.assertEqual(Finding(Verdict.GOOD), finding)
+
+    def test_where_the_sha1_is_not_proven_another_one_proves_nothing(
+        self,
+    ) -> None:
+        finding = self.judge(OTHER, proven=False)
+        self.assertEqual(Finding(), finding)
 
     def test_beside_damage_the_checksum_says_nothing(self) -> None:
         finding = self.judge(OTHER, bad=bad(_1=CORRUPT))

@@ -35,6 +35,20 @@ class LedgerTest(base.TestCase):
             together = left.first + left.count == right.first
             self.assertFalse(together and left.damage == right.damage)
 
+    def test_of_a_new_file_nothing_is_known(self) -> None:
+        ledger = ledgers.Ledger.begin((1, 2, None), 5, 'sha256', 'image')
+        self.assertEqual(
+            (None, False, 0, (), ()),
+            (
+                ledger.read,
+                ledger.proven,
+                ledger.position,
+                ledger.bad,
+                ledger.unsettled,
+            ),
+        )
+        self.assertEqual('image', ledger.image)
+
     def test_ranges_end_where_the_file_does(self) -> None:
         ledger = dataclasses.replace(
             ledgers.Ledger.begin((1, None, None), 9 * base.MIB, 'xxh3_128'),
@@ -112,6 +126,18 @@ class AskedOfTest(base.TestCase):
         # But what they were asked already, they are.
         ledger = self.ledger(question=True, **how)
         self.assertTrue(ledger.asked_of(self.ANOTHER).question)
+
+    def test_where_one_block_is_not_sure_no_other_one_is(self) -> None:
+        one = (ledgers.Run(1, 1),)
+        for bad, expected in (
+            ({1: UNREADABLE}, (ledgers.Run(0, 3),)),
+            # But what was known to be bad is not to be forgotten.
+            ({0: CORRUPT}, (ledgers.Run(1, 2),)),
+        ):
+            ledger = self.ledger(unsettled=one, bad=ledgers.gather(bad))
+            asked = ledger.asked_of(self.ANOTHER)
+            self.assertEqual(expected, asked.unsettled)
+        self.assertEqual((), self.ledger().asked_of(self.ANOTHER).unsettled)
 
 
 class BadTest(base.TestCase):

@@ -79,6 +79,23 @@ class MessagesTest(base.TestCase):
         self.assertEqual(2, len(findings))
         self.assertEqual(findings, lines(messages.of_pass(report))[:2])
 
+    def test_guests_with_disks_older_than_their_base_are_an_error(
+        self,
+    ) -> None:
+        good = dataclasses.replace(
+            bad(verdict='good'), outdated=('a-guest', 'b\nc')
+        )
+        (line,) = lines(messages.of_damage(self.report(files=(good,))))
+        self.assertEqual(
+            (
+                40,
+                f'Base file /base/{SHA} was made anew with other bytes under '
+                'guests whose disks are older: a-guest, b\\nc. What they read '
+                'has changed: put the earlier file back, or rebuild them.',
+            ),
+            line,
+        )
+
     def test_what_is_corrupt_comes_before_what_is_unreadable(self) -> None:
         report = self.report(files=(bad('a', 'unreadable'), bad('b')))
         self.assertEqual(['b', 'a'], [file.name for file in report.bad])

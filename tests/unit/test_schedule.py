@@ -121,6 +121,25 @@ class DueTest(base.TestCase):
         bad = (ledgers.BadBlocks(3, 1, ledgers.Damage.CORRUPT),)
         self.assertLess(base.DAY, self.due(read=ago(base.DAY), bad=bad))
 
+    def test_one_that_does_not_settle_is_tried_again_in_a_day(self) -> None:
+        fields: dict[str, Any] = {
+            'read': ago(5),
+            'unsettled': (ledgers.Run(0, 1),),
+        }
+        self.assertEqual(0, self.due(**fields))
+        # Somebody writes to it, or the disk does not give it.
+        bad = (ledgers.BadBlocks(0, 1, ledgers.Damage.UNREADABLE),)
+        for why in ({'suspect': True}, {'bad': bad}):
+            self.assertEqual(base.DAY - 5, self.due(**fields, **why))
+
+    def test_what_is_known_of_another_file_puts_nothing_off(self) -> None:
+        fields: dict[str, Any] = {'read': ago(5), 'verified': ago(5)}
+        asked = entry(question=True, **fields)
+        found = schedule.due_in(asked, WEEK, NOW)
+        self.assertEqual((0, None), (found.due, found.age))
+        found = schedule.due_in(entry(**fields), WEEK, NOW)
+        self.assertEqual((WEEK - 5, 5), (found.due, found.age))
+
     def test_what_failed_in_the_end_waits_though_it_is_unfinished(
         self,
     ) -> None:

@@ -98,6 +98,9 @@ class UpdatedTest(base.TestCase):
         )
         self.assertEqual(old, self.update(old))
 
+    def test_and_nothing_else_is(self) -> None:
+        self.assertEqual(sighting_of(), self.update(sighting_of()))
+
     def test_what_is_said_now_takes_its_place(self) -> None:
         old = sighting_of(
             image='image', suspect=True, rebaselined=7.0, damage=CORRUPT
@@ -210,6 +213,10 @@ class LastUseTest(base.TestCase):
 
     def test_an_mtime_of_this_moment_is_believed(self) -> None:
         self.assertEqual(NOW.wall, self.last_use(NOW.wall))
+        modified = int(NOW.wall) * SECOND
+        self.assertEqual(
+            NOW.wall, self.last_use(NOW.wall, ahead=True, modified=modified)
+        )
 
 
 class OutlivedTest(base.TestCase):

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the tests of identity share."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import os
+from typing import Any
+
+
+from nova_imagecache.cache import identity
+from nova_imagecache.scrub import readers
+from tests.support import base
+from tests.support import mounts
+from tests.support import scrubbing
+
+
+class IdentityTestCase(mounts.MountingTestCase, scrubbing.OneFileTestCase):
+    def note_files_read(self) -> list[str]:
+        """Note the name of each base file that is read from now on."""
+        real = readers.Reader.__init__
+        names: list[str] = []
+
+        def init(reader: Any, fd: int, *args: Any, **kwargs: Any) -> None:
+            path = os.readlink(f'/proc/self/fd/{fd}')
+            names.append(os.path.basename(path))
+            real(reader, fd, *args, **kwargs)
+
+        self.patch(readers.Reader, '__init__', init)
+        return names
+
+    @contextlib.contextmanager
+    def seen_as(
+        self, change: Callable[[identity.Incarnation], identity.Incarnation]
+    ) -> Iterator[None]:
+        """Have files be seen in another way for a while."""
+        real = identity._stat
+
+        # Mocked: it takes a server that is not the same host, or a remount.
+        def stat(buffer: bytes, generation: int | None) -> identity.Stat:
+            seen = real(buffer, generation)
+            changed = change(seen.incarnation)
+            return dataclasses.replace(seen, incarnation=changed)
+
+        with (
+            base.patched(identity, '_stat', stat),
+            base.patched(identity, '_generation', lambda fd: None),
+        ):
+            yield
+
+    def without_birth_times(
+        self, inode: int | None = None, shift: int = 0
+    ) -> contextlib.AbstractContextManager[None]:
+        """Have files be seen as a FUSE file system shows them.
+
+        :param inode: the number of all files, as if each had that of the one
+            before; None for those that they have
+        :param shift: by how much the last mount has changed the numbers
+        """
+        return self.seen_as(
+            lambda incarnation: dataclasses.replace(
+                incarnation,
+                inode=(incarnation.inode if inode is None else inode) + shift,
+                born=None,
+                generation=None,
+            )
+        )
+
+    def record(self) -> bytes:
+        with open(self.node.layout.ledger(self.name), 'rb') as file:
+            return file.read()
+
+    def digests(self) -> bytes:
+        """Give the digests of blocks, as they are on the disk."""
+        return self.record().partition(b'\n')[2]
