@@ -194,11 +194,15 @@ class Ledger:
         if identity.compare(self.key, key) is not identity.Likeness.ANOTHER:
             return self
         bad = tuple(run for run in self.bad if run.damage is not _UNREADABLE)
+        if self.differs:
+            # Nor is it known of these blocks that they are bad.
+            bad = tuple(run for run in bad if run.damage is not _CORRUPT)
         return dataclasses.replace(
             self,
             key=key,
-            # Digests that were not sure yet settle nothing.
-            question=self.settled or self.question,
+            # Also of a stored checksum, where no digest was sure yet.
+            question=True,
+            differs=False,
             started=None,
             position=0,
             times=None,

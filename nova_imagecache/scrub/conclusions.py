@@ -180,13 +180,14 @@ def _answer(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     sha1 = compared.sha1
     # Of an unfinished comparison, what it found before.
     other = ledger.differs or new_damage(compared.bad, reading.corrupt)
-    if ledger.sha1 is not None and not ledger.proven:
+    expected = ledger.sha1 or reading.stored
+    if expected is not None and not ledger.proven:
         # Its digests are of this file itself, if there are any.
         if sha1 is None:
             return Conclusion(
                 dataclasses.replace(ledger, question=True), compared.blocks
             )
-        other = ledger.sha1 not in (None, sha1)
+        other = expected != sha1
     if not other:
         ledger = dataclasses.replace(ledger, question=False, differs=False)
         return Conclusion(ledger, compared.blocks)
