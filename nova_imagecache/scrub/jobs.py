@@ -85,9 +85,13 @@ def new_ledger(
         rebaselined = rebaselined or now.wall
     # What its blocks held is lost, and not that they are bad.
     bad = old.bad if old and old.settled else ()
-    if old is None and known.damage == knowledge.Verdict.CORRUPT:
+    remembered = {
+        str(knowledge.Verdict.CORRUPT): ledgers.Damage.CORRUPT,
+        str(knowledge.Verdict.UNREADABLE): ledgers.Damage.UNREADABLE,
+    }.get(known.damage or '')
+    if old is None and remembered is not None:
         # Nor is it known any more which ones are.
-        bad = _all_of(ledger)
+        bad = _all_of(ledger, remembered)
     return dataclasses.replace(
         ledger,
         question=old.question
@@ -103,7 +107,9 @@ def new_ledger(
     )
 
 
-def _all_of(ledger: ledgers.Ledger) -> tuple[ledgers.BadBlocks, ...]:
+def _all_of(
+    ledger: ledgers.Ledger, damage: ledgers.Damage
+) -> tuple[ledgers.BadBlocks, ...]:
     if not ledger.count:
         return ()
-    return (ledgers.BadBlocks(0, ledger.count, ledgers.Damage.CORRUPT),)
+    return (ledgers.BadBlocks(0, ledger.count, damage),)
