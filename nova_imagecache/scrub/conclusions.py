@@ -144,9 +144,9 @@ def new_damage(
 def _different(ledger: ledgers.Ledger, reading: Reading) -> bool:
     """Whether a file is other than what is known."""
     compared = reading.comparison
-    return ledgers.Damage.CORRUPT in compared.bad.values() or (
-        compared.sha1 is not None and ledger.sha1 not in (None, compared.sha1)
-    )
+    if None not in (compared.sha1, ledger.sha1):
+        return compared.sha1 != ledger.sha1
+    return ledgers.Damage.CORRUPT in compared.bad.values()
 
 
 def _has_kin(compared: comparisons.Comparison) -> bool:

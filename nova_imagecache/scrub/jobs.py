@@ -85,19 +85,20 @@ def new_ledger(
         rebaselined = rebaselined or now.wall
     # What its blocks held is lost, and not that they are bad.
     bad = old.bad if old and old.settled else ()
-    remembered = {
-        str(knowledge.Verdict.CORRUPT): ledgers.Damage.CORRUPT,
-        str(knowledge.Verdict.UNREADABLE): ledgers.Damage.UNREADABLE,
-    }.get(known.damage or '')
-    if old is None and remembered is not None:
+    damage = None if old else known.damage
+    if damage is not None:
         # Nor is it known any more which ones are.
-        bad = _all_of(ledger, remembered)
+        bad = _all_of(
+            ledger,
+            ledgers.Damage.UNREADABLE
+            if damage == knowledge.Verdict.UNREADABLE
+            else ledgers.Damage.CORRUPT,
+        )
+    differed = damage == knowledge.Verdict.DIFFERS
     return dataclasses.replace(
         ledger,
-        question=old.question
-        if old
-        else known.older or known.damage == knowledge.Verdict.DIFFERS,
-        differs=bool(old and old.differs),
+        question=old.question if old else known.older and not differed,
+        differs=old.differs if old else differed,
         sha1=(old.sha1 if old else None) or known.stored,
         rebaselined=rebaselined,
         anew=bool(old and old.anew),

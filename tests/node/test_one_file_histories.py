@@ -8,6 +8,8 @@ import random
 import shutil
 from typing import Any
 
+import ddt
+
 from nova_imagecache.cache import states
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import soundness
@@ -120,6 +122,7 @@ class AnewTest(scrubbing.ScrubTestCase):
         self.assertNotEqual(old, self.read_sidecar())
 
 
+@ddt.ddt
 class RecordsFailTest(scrubbing.OneFileTestCase):
     """Records that cannot be kept, or are lost."""
 
@@ -175,6 +178,26 @@ class RecordsFailTest(scrubbing.OneFileTestCase):
         self.assertEqual(
             dict.fromkeys(range(COUNT), DOUBTFUL), self.bad_blocks()
         )
+
+    @ddt.data(True, False)
+    def test_one_that_differs_does_so_when_its_ledger_is_lost(
+        self, with_checksum: bool
+    ) -> None:
+        self.read()
+        self.flip(2)
+        shutil.copy2(self.path, self.path + '.part')
+        os.rename(self.path + '.part', self.path)
+        self.assertIs(Verdict.DIFFERS, self.read().verdict)
+        os.unlink(self.record)
+        if not with_checksum:
+            os.unlink(self.sidecar)
+        with self.failing_reads(5):
+            self.assertIs(Verdict.DIFFERS, self.read().verdict)
+        self.assertIs(Verdict.DIFFERS, self.read().verdict)
+        self.flip(2)
+        # If there is anything to compare it with.
+        verdict = Verdict.GOOD if with_checksum else Verdict.DIFFERS
+        self.assertIs(verdict, self.read().verdict)
 
     def test_the_line_of_a_ledger_stays_until_there_is_another(self) -> None:
         self.scrub_file()
