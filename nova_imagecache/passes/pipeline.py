@@ -70,6 +70,7 @@ class Pass:
             self._overlays,
             *assembly.others(settings, self._layout),
         )
+        self._read_as_root = assembly.host.read_as_root
         self._touch_as_root = assembly.host.touch_as_root
         self._clock = clock
         self._inline = inline
@@ -265,6 +266,7 @@ class Pass:
                 self._clock,
                 self._progress_bar,
                 urgent,
+                self._read_as_root,
             )
             findings |= found
             problems += [] if failure is None else [failure]

@@ -6,33 +6,32 @@ The file is read without its lock, which is taken before, for a moment, and to
 publish (decision 0002).
 """
 
-from collections.abc import Callable
 import contextlib
 import dataclasses
 import errno
-import os
-import time
 
 from oslo_log import log as logging
 
 from nova_imagecache.cache import identity
-from nova_imagecache import clocks
 from nova_imagecache.content import blockmap
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache import names
+from nova_imagecache.scrub import comparing
 from nova_imagecache.scrub import comparisons
 from nova_imagecache.scrub import conclusions
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import jobs
 from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import sources
 
 LOG = logging.getLogger(__name__)
 
 Aim = comparisons.Aim
 Job = jobs.Job
+Method = comparing.Method
 
 # What to do about what keeps a file from being read.
 _ADVICE = {
@@ -46,27 +45,6 @@ _ADVICE = {
     errno.ETIMEDOUT: 'look at the mount of the cache, and at its server',
     errno.EHOSTDOWN: 'look at the server of the cache',
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """How base files are scrubbed.
-
-    :ivar algorithm: for the digests of blocks
-    :ivar patience: for how many seconds to wait for the lock of a file, to
-        publish what a long reading gave
-    :ivar pulse: called after each block
-    :ivar checkpoint_seconds: after which what is known so far is published,
-        and blocks that did not match are read again
-    """
-
-    algorithm: str
-    means: readers.Means
-    clock: clocks.Clock = clocks.now
-    patience: float = 0
-    pulse: Callable[[], None] = lambda: None
-    checkpoint_seconds: float = 30
-    monotonic: Callable[[], float] = time.monotonic
 
 
 def scrub(job: Job, method: Method) -> knowledge.Finding:
@@ -99,8 +77,9 @@ class _Scrub:
                 'what is known of it cannot be read', problem=True
             )
         try:
-            with self._file.opened() as fd:
-                return self._scrub(fd)
+            lent = self._method.read_as_root
+            with sources.opened(self._file, lent) as source:
+                return self._scrub(source)
         except errors.Written as error:
             self._note_resized()
             return self._keeper.known.finding.postponed(
@@ -136,30 +115,33 @@ class _Scrub:
             f'{reason} ({advice})' if advice else reason, problem=True
         )
 
-    def _scrub(self, fd: int) -> knowledge.Finding:
-        opened = identity.stat_of_fd(fd)
+    def _scrub(self, source: sources.Source) -> knowledge.Finding:
+        opened = source.stat()
         ledger, comparison = self._begin(opened)
         if ledger.read is None and comparison.next == 0:
-            self._sync(fd, ledger)
+            self._sync(source, ledger)
+        comparer = comparing.Comparer(
+            self._file, source, opened, ledger, comparison, self._method
+        )
         try:
-            self._read(fd, opened, ledger, comparison)
-            self._read_again(fd, opened, ledger, comparison)
+            comparer.compare(lambda: self._note_progress(ledger, comparison))
+            comparer.compare_again(ledger.sha1 or self._keeper.known.stored)
         except (errors.Stopped, errors.Hung, OSError):
             self._note_progress(ledger, comparison)
             raise
         except comparisons.TooManyErrors as error:
             self._note_progress(ledger, comparison)
             return self._give_up(f'{error}; the rest is left for later')
-        now = identity.stat_of_fd(fd)
+        now = source.stat()
         moved = not now.same_content_as(opened) or (
             ledger.times not in (None, (now.modified, now.changed))
         )
         return self._end(ledger, comparison, moved, now.size)
 
-    def _sync(self, fd: int, ledger: ledgers.Ledger) -> None:
+    def _sync(self, source: sources.Source, ledger: ledgers.Ledger) -> None:
         """Have on the disk what is read: in memory it says nothing of that."""
         try:
-            os.fsync(fd)
+            source.sync()
         except OSError as error:
             if error.errno in readers.MEDIUM_ERRORS:
                 # What was not written is lost, and reads as something else.
@@ -229,108 +211,6 @@ class _Scrub:
         return jobs.new_ledger(
             job, old, size, method.algorithm, method.clock()
         )
-
-    def _read(
-        self,
-        fd: int,
-        opened: identity.Stat,
-        ledger: ledgers.Ledger,
-        comparison: comparisons.Comparison,
-    ) -> None:
-        size = ledger.block_size
-        end = opened.size
-        if comparison.whole is None:
-            # One block after the end tells as much as a million.
-            end = min(end, (ledger.count + 1) * size)
-        reader = readers.Reader(fd, self._method.means)
-        readings = hashing.read_blocks(
-            reader.read(comparison.next * size, end, size),
-            size,
-            comparison.algorithms,
-            comparison.whole,
-        )
-        monotonic = self._method.monotonic
-        last = monotonic()
-        with contextlib.closing(readings):
-            for reading in readings:
-                comparison.take(reading)
-                self._method.pulse()
-                if monotonic() - last >= self._method.checkpoint_seconds:
-                    self._read_suspects(fd, opened, comparison, ledger.settled)
-                    self._note_progress(ledger, comparison)
-                    last = monotonic()
-        self._read_suspects(fd, opened, comparison, ledger.settled)
-        comparison.end(identity.stat_of_fd(fd).size)
-
-    def _read_suspects(
-        self,
-        fd: int,
-        opened: identity.Stat,
-        comparison: comparisons.Comparison,
-        settled: bool,
-    ) -> None:
-        """Read once more what did not match, later and to other memory."""
-        means = dataclasses.replace(self._method.means, ahead=False)
-        size = comparison.blocks.block_size
-        for index in sorted(comparison.suspects):
-            reader = readers.Reader(fd, means)
-            start = index * size
-            pieces = reader.read(start, start + size, size)
-            found = list(
-                hashing.read_blocks(pieces, size, comparison.algorithms)
-            )
-            unsteady = comparison.take_again(found[0] if found else None)
-            if not unsteady:
-                continue
-            now = identity.stat_of_fd(fd)
-            if not (settled or now.same_content_as(opened)):
-                raise errors.Written('it was written to while it was read')
-            LOG.warning(
-                'Block %(index)d of base file %(name)s, %(size)d bytes from '
-                '%(start)d, was read twice and came out differently. That is '
-                'not the fault of the file, but of memory, cable or disk.',
-                {
-                    'index': index,
-                    'name': names.printable(self._file.name),
-                    'size': size,
-                    'start': start,
-                },
-            )
-
-    def _read_again(
-        self,
-        fd: int,
-        opened: identity.Stat,
-        ledger: ledgers.Ledger,
-        comparison: comparisons.Comparison,
-    ) -> None:
-        """Read all of a file once more whose SHA-1 alone says it is bad.
-
-        Only the first time: which block was misread, if one was, is not known.
-
-        :raises nova_imagecache.errors.NotNow: it came out differently
-        """
-        sha1, fresh = comparison.sha1, comparison.fresh
-        expected = ledger.sha1 or self._keeper.known.stored
-        if fresh is None or expected is None:
-            return
-        if ledgers.Damage.CORRUPT in comparison.bad.values():
-            # Each of these blocks was read twice.
-            return
-        if sha1 is None or sha1 in (expected, ledger.found):
-            return
-        size = fresh.block_size
-        reader = readers.Reader(fd, self._method.means)
-        readings = hashing.read_blocks(
-            reader.read(0, opened.size, size), size, [fresh.algorithm]
-        )
-        with contextlib.closing(readings):
-            for reading in readings:
-                self._method.pulse()
-                if reading.digests != (fresh.get(reading.index),):
-                    raise errors.NotNow(
-                        'it came out differently when it was read again'
-                    )
 
     def _note_progress(
         self, ledger: ledgers.Ledger, comparison: comparisons.Comparison

@@ -14,6 +14,7 @@ from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
+from nova_imagecache.host import ReadAsRoot
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import one_file
@@ -33,11 +34,13 @@ def verify(
     clock: clocks.Clock,
     progress_bar: readers.ProgressBar,
     urgent: bool,
+    read_as_root: ReadAsRoot | None = None,
 ) -> tuple[dict[str, knowledge.Finding], str | None]:
     """Read base files, and compare them with what is known of them.
 
     :param state: what earlier passes remember
     :param urgent: whether a scrub that is at work is to give way
+    :param read_as_root: what the host lends for files that we may not read
     :returns: what was found, by name, of each file; and why it cannot be
         noted in the state, if it cannot
     """
@@ -74,6 +77,7 @@ def verify(
                 progress=progress,
             ),
             clock,
+            read_as_root=read_as_root,
         )
         histories = {}
         for file in files:
