@@ -8,9 +8,11 @@
     |-- NotNow              this file, in this pass: skip it and say why
     |   |-- Locked          somebody else holds its lock
     |   |-- LockBroken      there is no way to take its lock
+    |   |   `-- ReadOnly    as nobody can write where it is
     |   |-- Changed         it is not the file that was looked at
     |   |-- Written         it was written to while it was read
     |   |-- Stopped         we were told to stop reading
+    |   |-- Hung            a read of it has not come back for minutes
     |   `-- Blind           what is known of it cannot be read
     |       `-- Newer       a record of ours is made by a newer release
     |-- KnownDamage         what is bad gets no checksum, and no disk over it
@@ -39,6 +41,10 @@ class LockBroken(NotNow):
     """The lock cannot be taken by anybody like us; somebody has to act."""
 
 
+class ReadOnly(LockBroken):
+    """The file system is read-only, so nobody can take a lock here."""
+
+
 class Changed(NotNow):
     """The file went, or was replaced, since it was looked at."""
 
@@ -49,6 +55,10 @@ class Written(NotNow):
 
 class Stopped(NotNow):
     """We were told to stop, so no further read was started."""
+
+
+class Hung(NotNow):
+    """A read of the file has not come back for minutes, and may never do."""
 
 
 class Blind(NotNow):

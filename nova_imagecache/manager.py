@@ -5,18 +5,22 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 from typing import Any
 
 from oslo_config import cfg
 
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import locks
 from nova_imagecache.cache import scans
 from nova_imagecache import clocks
 from nova_imagecache.conf import read_paths
 from nova_imagecache.conf import read_settings
 from nova_imagecache.conf import register_opts
 from nova_imagecache.conf import Settings
+from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache.fetch import caching
@@ -133,6 +137,25 @@ class ImageCacheManager:
         :raises oslo_config.cfg.Error: as :meth:`update`
         """
         return soundness.ask(self._layout, name)
+
+    def expect(self, name: str) -> None:
+        """Note that a base file is not there, before somebody fetches it.
+
+        What was known of an earlier one is then asked of the new one, and
+        accuses it of nothing: on NFS before 4.2 nothing else tells them apart.
+        :meth:`cache_image` does so itself. Waits for nobody.
+
+        :param name: of the base file
+        :raises oslo_config.cfg.Error: as :meth:`update`
+        """
+        layout = self._layout
+        path = layout.file(name)
+        if not identity.gone(path):
+            return
+        with contextlib.suppress(errors.NotNow):
+            with locks.nova_lock(layout, name, blocking=False):
+                if identity.gone(path):
+                    ledgers.outlive(layout, name)
 
     def damage_of(self, name: str) -> str | None:
         """Say what is known to be wrong with a base file, if anything is.

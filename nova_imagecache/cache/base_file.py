@@ -164,8 +164,13 @@ class BaseFile:
         :raises nova_imagecache.errors.NotNow: somebody does, or it is gone
         :raises OSError: it cannot be opened
         """
-        with self.guard():
-            # Nobody who takes the lock replaces the file in here.
+        try:
+            with self.guard():
+                # Nobody who takes the lock replaces the file in here.
+                fd = identity.open_regular(self.path)
+        except errors.ReadOnly:
+            # Nor can anybody who sees the file system as we do.
+            self.same()
             fd = identity.open_regular(self.path)
         # It is read without the lock (decision 0002).
         try:

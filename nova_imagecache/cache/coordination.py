@@ -11,6 +11,7 @@ from typing import Protocol
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
+from nova_imagecache import errors
 
 
 class Limit(enum.Enum):
@@ -22,7 +23,8 @@ class Limit(enum.Enum):
     NO_QUEUE: who comes next is left to chance.
 
     NEEDS_SHARED_LOCKS: hosts do not see each other where the file system is
-    mounted with locks of its own (``nolock``, ``local_lock``).
+    mounted with locks of its own (``nolock``, ``local_lock``). Reports say
+    so, see :mod:`nova_imagecache.cache.mounts`.
     """
 
     HELD_IS_NOT_ALIVE = enum.auto()
@@ -88,12 +90,16 @@ class LockFiles:
 
     @contextlib.contextmanager
     def urgent_turn(self, patience: float) -> Iterator[None]:
-        """Likewise, but have whoever is at it give way if they can."""
+        """Likewise, but have whoever is at it give way if they can.
+
+        Where nobody can write, nobody has a turn, and all may read.
+        """
         with contextlib.ExitStack() as stack:
-            with locks.manager_lock(self.layout, _WANTED, patience):
-                stack.enter_context(
-                    locks.manager_lock(self.layout, _TURN, patience)
-                )
+            with contextlib.suppress(errors.ReadOnly):
+                with locks.manager_lock(self.layout, _WANTED, patience):
+                    stack.enter_context(
+                        locks.manager_lock(self.layout, _TURN, patience)
+                    )
             yield
 
     def wanted(self) -> bool:

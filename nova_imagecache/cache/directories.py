@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import os
 import stat
@@ -32,6 +33,58 @@ def intruder(layout: layouts.Layout) -> str | None:
                 f'{path} is no directory; move away what is there (a link to '
                 'another place will not do)'
             )
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unwritable:
+    """A directory of ours in which nothing can be kept.
+
+    :ivar read_only: whether its whole file system is so, to everybody
+    """
+
+    path: str
+    read_only: bool
+
+    def __str__(self) -> str:
+        """Say so in a sentence."""
+        if self.read_only:
+            why = 'is on a file system that is read-only'
+        else:
+            why = 'cannot be written to by the user that this runs as'
+        return (
+            f'{self.path} {why}, so nothing that is found in files can be kept'
+        )
+
+
+def unwritable(layout: layouts.Layout) -> Unwritable | None:
+    """Find out where nothing can be kept of what is found, if anywhere.
+
+    Changes nothing.
+    """
+    for path in (layout.base, *layout.directories):
+        code = _why_unwritable(path)
+        if code in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return Unwritable(path, code == errno.EROFS)
+    return None
+
+
+def _why_unwritable(path: str) -> int | None:
+    """Try to make a file without a name; give the error, if there is one.
+
+    A file system that went read-only by itself, as ext4 after an error, says
+    nothing of that until somebody tries.
+    """
+    flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            return error.errno
+        # It cannot be tried here.
+        if not os.access(path, os.W_OK, effective_ids=True):
+            read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+            return errno.EROFS if read_only else errno.EACCES
     return None
 
 

@@ -90,9 +90,10 @@ def _acquire(
         # fasteners makes a RuntimeError of what fcntl(2) answers, such as
         # ENOLCK from an NFS server without lock daemon.
         reason = getattr(error, 'strerror', None) or error
-        raise errors.LockBroken(
-            f'the lock {file} cannot be taken: {reason}'
-        ) from error
+        broken = errors.LockBroken
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            broken = errors.ReadOnly
+        raise broken(f'the lock {file} cannot be taken: {reason}') from error
     finally:
         if lock is not None and not gotten:
             _close(lock)

@@ -37,10 +37,14 @@ def rename(source: str, target: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    _put(source, target)
+    place(source, target)
 
 
-def _put(source: str, target: str) -> None:
+def place(source: str, target: str) -> None:
+    """Rename a file into place, durably, that is on the disk already.
+
+    :raises OSError: nothing was renamed, or it may not be durable
+    """
     os.rename(source, target)
     sync_directory(os.path.dirname(target))
 
@@ -48,6 +52,8 @@ def _put(source: str, target: str) -> None:
 @contextlib.contextmanager
 def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
     """Write a small file that is yet to get its place.
+
+    It is on the disk by then, so that no lock has to be held for that.
 
     :param temporary: a directory on the same file system, made when missing
     :returns: puts it in the place of a path: complete, or not at all
@@ -64,7 +70,7 @@ def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
             os.fchmod(fd, _MODE)
             # Here, and not while a lock is held.
             os.fsync(fd)
-        yield functools.partial(_put, scratch)
+        yield functools.partial(place, scratch)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)

@@ -129,11 +129,15 @@ class Format(Generic[Body]):
         """See that a record, if there is one, may be replaced by one of ours.
 
         :raises nova_imagecache.errors.Newer: it is of a later version
+        :raises OSError: it cannot be read, so it may be
         """
         try:
             fd = identity.open_regular(path)
-        except OSError:
-            return
+        except OSError as error:
+            # Nothing there, or something that is no file.
+            if error.errno in (errno.ENOENT, errno.EINVAL):
+                return
+            raise
         with os.fdopen(fd, 'rb') as file:
             found = _HEAD.match(file.read(_HEAD_SIZE))
         if found and found['kind'].decode() == self.kind:

@@ -193,7 +193,8 @@ def tidy(
     present: Iterable[str],
     strays: Iterable[str],
     now: float | None,
-    is_newer: Callable[[str], bool],
+    may_go: Callable[[str], bool],
+    outlive: Callable[[layouts.Layout, str], None],
 ) -> None:
     """Remove our own traces of base files that are gone.
 
@@ -204,12 +205,16 @@ def tidy(
     :param strays: names of what is in the trash without its file
     :param now: seconds since the epoch; None where clocks are not to be
         believed
-    :param is_newer: tells the ledgers that a newer release has written, which
-        stay, by their paths
+    :param may_go: tells the ledgers that are ours to remove, by their paths;
+        may raise OSError
+    :param outlive: notes in a ledger that stays that its file has gone
     """
     for name in set(_list(layout.ledgers)) - set(present):
-        if not is_newer(os.path.join(layout.ledgers, name)):
-            _tidy_ledger(layout, name)
+        try:
+            if may_go(os.path.join(layout.ledgers, name)):
+                _tidy_ledger(layout, name, outlive)
+        except OSError as error:
+            LOG.debug('%s stays: %s', layout.ledger(name), error)
     for stray in strays:
         base = names.original(os.path.splitext(stray)[0])
         with contextlib.suppress(errors.NotNow):
@@ -237,15 +242,23 @@ def _sweep(fd: int, now: float) -> None:
                 os.unlink(name, dir_fd=fd)
 
 
-def _tidy_ledger(layout: layouts.Layout, name: str) -> None:
+def _tidy_ledger(
+    layout: layouts.Layout,
+    name: str,
+    outlive: Callable[[layouts.Layout, str], None],
+) -> None:
     base = name.removesuffix(records.DAMAGED_SUFFIX)
     if not names.kind_of(base).is_base:
         return
     try:
         with locks.nova_lock(layout, base, blocking=False):
             path = layout.file(base)
-            if identity.gone(path) and identity.gone(names.sidecar_name(path)):
+            if not identity.gone(path):
+                return
+            if identity.gone(names.sidecar_name(path)):
                 os.unlink(os.path.join(layout.ledgers, name))
+            elif name == base:
+                outlive(layout, name)
     except (errors.NotNow, OSError) as error:
         LOG.debug('%s stays: %s', layout.ledger(name), error)
 

@@ -11,6 +11,18 @@ from nova_imagecache import clocks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Damage:
+    """What was found to be wrong with a file.
+
+    :ivar verdict: in a word
+    :ivar read: when that was found, in seconds since the epoch
+    """
+
+    verdict: str
+    read: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Sighting:
     """What is remembered of one incarnation of a file.
 
@@ -26,7 +38,7 @@ class Sighting:
     :ivar rebaselined: when all that was known of its content had been lost,
         in seconds since the epoch
     :ivar damage: what was wrong with it when it was read last, if anything;
-        it counts where its ledger is lost
+        it counts where its ledger is lost, or could not be written
     :ivar trashed: when it was first seen in the trash, if it is there
     :ivar ahead: whether its mtime was in the future then
     """
@@ -40,7 +52,7 @@ class Sighting:
     digested: bool
     suspect: bool
     rebaselined: float | None
-    damage: str | None
+    damage: Damage | None
     trashed: clocks.Instant | None
     ahead: bool
 
@@ -54,7 +66,7 @@ class History:
 
     suspect: bool = False
     rebaselined: float | None = None
-    damage: str | None = None
+    damage: Damage | None = None
 
 
 def remembers(sighting: Sighting | None, history: History) -> bool:

@@ -100,7 +100,7 @@ class _Record:
 
 
 def _from_3(body: records.Values) -> records.Values:
-    """Remember damage."""
+    """Remember damage, of which there is a place to note it now."""
     files = body['files'].items()
     files = {name: {**sighting, 'damage': None} for name, sighting in files}
     return {**body, 'files': files}

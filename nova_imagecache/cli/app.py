@@ -4,6 +4,7 @@
 
 import argparse
 import importlib.metadata
+import os
 import sys
 from typing import Any
 
@@ -141,9 +142,25 @@ class NodeCommand(command.Command):
         return self.app.load_settings()
 
 
+def _open_streams() -> None:
+    """Open those of the three standard streams that the parent has closed.
+
+    Else the next file that is opened is in the place of one of them, and who
+    writes to a stream finds none.
+    """
+    for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+        if getattr(sys, name) is None:
+            # It gets the lowest descriptor that is free, so that of the
+            # stream, and children are to have it as well.
+            stream = open(os.devnull, 'w' if number else 'r')
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program.
 
     :returns: 0 fine, 1 could not do it, 2 wrong usage, 3 corruption found
     """
+    _open_streams()
     return Shell().run(sys.argv[1:] if argv is None else argv)

@@ -85,7 +85,7 @@ class Confirm(reading.Reading):
         bar = self.progress_bar(parsed_args)
         sha1 = parsed_args.sha1
         if sha1 is None:
-            sha1 = self._digest_of(parsed_args.file, bar)
+            sha1 = self._digest_of(parsed_args.file, file.path, bar)
         finding = confirmation.confirm(self.settings, file, sha1, bar)
         report = pipeline.Pass(self.settings).preview().only([name])
         self.exit_code = exit_codes.of_files(report)
@@ -95,8 +95,13 @@ class Confirm(reading.Reading):
         self._finding = finding
         return self.columns, [columns.row(each) for each in report.files]
 
-    def _digest_of(self, path: str, bar: Any) -> str:
+    def _digest_of(self, path: str, base: str, bar: Any) -> str:
         """Give the SHA-1 of a file that a person has."""
+        if os.path.exists(path) and os.path.samefile(path, base):
+            raise errors.Error(
+                f'{names.printable(path)} is the base file itself, which is '
+                'no evidence'
+            )
         try:
             fd = identity.open_regular(os.path.realpath(path))
         except OSError as error:

@@ -50,8 +50,13 @@ def show_findings(report: reports.Report) -> None:
     outlets.tell_findings(report)
 
 
+def name_of(text: str) -> str:
+    """Take the name of a file from what was typed; a path will do."""
+    return text.rpartition('/')[2]
+
+
 def find(settings: Settings, wanted: Iterable[str]) -> list[str]:
-    """Check that files are in the cache; a path will do for a name."""
+    """Check that files are in the cache, and give their names."""
     layout = layouts.Layout.of(settings)
     known = {
         names.printable(file.name): file.name
@@ -59,7 +64,7 @@ def find(settings: Settings, wanted: Iterable[str]) -> list[str]:
     }
     found = []
     for text in wanted:
-        name = known.get(names.printable(os.path.basename(text)))
+        name = known.get(names.printable(name_of(text)))
         if name is None:
             raise errors.Error(
                 f'there is no file {names.printable(text)} in {layout.base}; '

@@ -60,7 +60,7 @@ def _image_id(text: str) -> str:
 
 
 def _base_file(text: str) -> str:
-    name = text.rpartition('/')[2]
+    name = listing.name_of(text)
     if not names.kind_of(name).is_base:
         raise errors.Error(
             f'{names.printable(text)} is not the name of a base file; '

@@ -14,10 +14,9 @@ from oslo_utils import units
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import progress
+from nova_imagecache.conf import settings
 from nova_imagecache import errors
 from nova_imagecache.scrub import readers
-
-_MOST_MIB = 10**9
 
 
 def _bandwidth(text: str) -> int:
@@ -25,7 +24,7 @@ def _bandwidth(text: str) -> int:
         value = float(text) * units.Mi
     except ValueError:
         value = -1
-    if value != 0 and not 1 <= value <= _MOST_MIB * units.Mi:
+    if value != 0 and not 1 <= value <= settings.MOST_MIB * units.Mi:
         raise argparse.ArgumentTypeError(
             f'{text} is no number of MiB per second'
         )

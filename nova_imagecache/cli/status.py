@@ -3,6 +3,9 @@
 """The command status: how much of the cache is verified, and what is bad."""
 
 import argparse
+import collections
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from cliff.columns import FormattableColumn
@@ -18,6 +21,10 @@ from nova_imagecache import clocks
 from nova_imagecache import names
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
+
+
+# Of the ranges and of the guests of one file.
+_LINES_SHOWN = 10
 
 
 class Scrub(FormattableColumn[dict[str, Any] | None]):
@@ -41,24 +48,50 @@ class Damage(FormattableColumn[list[dict[str, Any]]]):
     """The files that are damaged, with ranges and guests."""
 
     def human_readable(self) -> str:
-        """Give a line for each range, and for each guest."""
+        """Give some ranges and some guests; JSON has all."""
         lines = []
         for file in self._value:
             image = f' (image {file["image"]})' if file['image'] else ''
-            lines.append(f'{file["name"]}{image} is {file["checksum"]}')
+            verdict = str(file['checksum'])
+            verb = '' if verdict == 'differs' else 'is '
+            lines.append(f'{file["name"]}{image} {verb}{verdict}')
             if not file['ranges']:
                 lines.append(f'  {file["reason"]}')
-            lines += [
-                f'  bytes {each["start"]}-{each["end"] - 1}: {each["damage"]}'
-                for each in file['ranges']
-            ]
-            lines += [f'  guest {user}' for user in file['users']]
-            lines += [
-                f'  guest {each["guest"]}, {each["disk"]}, bytes '
-                f'{each["start"]}-{each["end"] - 1}: {each["effect"]}'
-                for each in file['exposures']
-            ]
+            lines += _some(
+                'ranges',
+                [
+                    f'bytes {each["start"]}-{each["end"] - 1}: '
+                    f'{each["damage"]}'
+                    for each in file['ranges']
+                ],
+            )
+            lines += _some('guests', [*_guests(file)])
         return '\n'.join(lines) or 'none'
+
+
+def _some(what: str, lines: Sequence[str]) -> Iterator[str]:
+    """Give so many lines that a person reads them."""
+    for line in lines[:_LINES_SHOWN]:
+        yield f'  {line}'
+    more = len(lines) - _LINES_SHOWN
+    if more > 0:
+        yield f'  and {more} more {what}, which -f json has'
+
+
+def _guests(file: dict[str, Any]) -> Iterator[str]:
+    """Say in a line how each disk of a guest fares."""
+    disks: dict[tuple[str, str], collections.Counter[str]] = {}
+    for each in file['exposures']:
+        key = each['guest'], each['disk']
+        totals = disks.setdefault(key, collections.Counter())
+        totals[each['effect']] += each['end'] - each['start']
+    for (guest, disk), totals in disks.items():
+        fare = ', '.join(f'{effect} {n} B' for effect, n in totals.items())
+        yield f'guest {guest}, {disk}: {fare}'
+    exposed = {guest for guest, _disk in disks}
+    for user in file['users']:
+        if user not in exposed:
+            yield f'guest {user}'
 
 
 def _damage(file: reports.FileReport) -> dict[str, Any]:
@@ -131,6 +164,8 @@ class Status(app.NodeCommand, show.ShowOne):
             'percent_verified': round(100 * verified, 1),
             'oldest_verification': columns.Seconds(coverage.oldest),
             'interval': columns.Seconds(self.settings.checksum_interval),
+            'overdue_files': coverage.overdue,
+            'overdue_bytes': columns.Bytes(coverage.overdue_size),
             'queue_files': coverage.queue,
             'queue_bytes': columns.Bytes(coverage.queue_size),
             'rate_needed': columns.Rate(coverage.needed),

@@ -71,7 +71,7 @@ def _find(layout: layouts.Layout, text: str) -> base_file.BaseFile:
     scan = trash.scan(layout)
     if scan.problems:
         raise errors.Error(scan.problems[0])
-    name = text.rpartition('/')[2]
+    name = listing.name_of(text)
     found = [file for file in scan.files if name in (file.name, file.original)]
     if not found:
         raise errors.Error(

@@ -51,7 +51,8 @@ NOVA_OPTS = [
         help="""
 Seconds between two passes of the image cache manager.
 
-The service that hosts the manager reads this, the manager itself does not.
+The service that hosts the manager goes by this. The manager itself only
+refuses what makes no sense.
 With stock Nova, every pass also renews the timestamps of the base files that
 are in use.
 
@@ -59,7 +60,7 @@ Possible values:
 
 * 0: the default interval of the service's periodic tasks (not recommended)
 * -1: no passes at all
-* any other number of seconds
+* any other number of seconds; values below -1 are refused
 
 Related options:
 
@@ -178,10 +179,12 @@ Nova once had kept the disks of a node busy for nothing, whereas a month would
 let many backups of a damaged guest replace the good ones. Every reading
 counts, the first one and those that found damage too.
 
-No file that could be read is read earlier. Files become due up to a tenth of
-the interval later, each at its own time on each host, so that a fleet does not
-read in step, and are then read within another tenth. First readings are put
-off by up to a tenth of the interval as well, but by no more than an hour.
+No file that could be read is read earlier. For a scrub, files become due up to
+a tenth of the interval later, each at its own time on each host, so that a
+fleet does not read in step, and are then read within another tenth. First
+readings are put off by up to a tenth of the interval as well, but by no more
+than an hour. A pass that reads base files itself, as ``nova-imagecache pass``
+does, spreads nothing: it reads each file once the interval is over.
 
 Possible values:
 

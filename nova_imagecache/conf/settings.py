@@ -19,7 +19,8 @@ from nova_imagecache.conf import host_options
 from nova_imagecache.conf import image_cache
 from nova_imagecache import errors
 
-_MOST_MIB = 10**9
+#: MiB per second that an option may allow; no disk reads so fast.
+MOST_MIB = 10**9
 _MOST_SECONDS = 10**12
 _WATERMARK_GAP = 5
 
@@ -45,7 +46,7 @@ def _number(
 
 _seconds = _number(_MOST_SECONDS)
 _percent = _number(100, problem='it must be 0 to 100')
-_mib = _number(_MOST_MIB, units.Mi, 'no disk reads so fast; 0 is no limit')
+_mib = _number(MOST_MIB, units.Mi, 'no disk reads so fast; 0 is no limit')
 
 
 def _as_is(option: str, value: Any) -> Any:

@@ -3,6 +3,7 @@
 """What is known of the content of a base file before it is read again."""
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import datetime
 import enum
@@ -197,8 +198,8 @@ class Knowledge:
         seen may be there
     :ivar newer: whether its ledger is one that a newer release has written
     :ivar problems: what cannot be read, a sentence each
-    :ivar damage: what the state remembers to be wrong with it, which counts
-        where there is no ledger to say so
+    :ivar damage: what the state remembers to be wrong with it, where there is
+        no ledger to say so, or an older one
     """
 
     stored: str | None = None
@@ -208,7 +209,7 @@ class Knowledge:
     blind: bool = False
     newer: bool = False
     problems: tuple[str, ...] = ()
-    damage: str | None = None
+    damage: Verdict | None = None
 
     @property
     def digests(self) -> frozenset[str]:
@@ -224,39 +225,49 @@ class Knowledge:
     @property
     def finding(self) -> Finding:
         """The last verdict."""
-        if self.ledger is not None:
-            return judge(self.ledger, self.stored)
-        if self.damage is not None and self.damage in (*Verdict,):
-            return Finding(
-                Verdict(self.damage),
-                f'it was {self.damage} when it was read last',
-            )
-        return Finding(note='it has not been read yet')
+        if self.ledger is None:
+            found = Finding(note='it has not been read yet')
+        else:
+            found = judge(self.ledger, self.stored)
+        if self.damage is None:
+            return found
+        note = f'it was {self.damage} when it was read last'
+        return dataclasses.replace(found, verdict=self.damage, note=note)
 
     @property
     def history(self) -> sightings.History | None:
-        """What the state is to remember, where there is a ledger."""
-        if self.ledger is None:
+        """What the state is to remember, where it does not know better."""
+        if self.ledger is None or self.damage is not None:
             return None
         return history_of(self.ledger, self.finding)
 
     def remembering(self, sighting: sightings.Sighting | None) -> 'Knowledge':
-        """Add what the state remembers, which counts where a ledger is lost.
-
-        Not of a file whose ledger is of an earlier one.
-        """
-        if self.ledger is not None or sighting is None:
+        """Add what the state remembers, the second place to know of damage."""
+        if sighting is None:
             return self
-        return dataclasses.replace(
-            self,
-            lost=self.lost or (sighting.digested and not self.blind),
-            damage=sighting.damage,
-        )
+        damage = None
+        if sighting.damage and sighting.damage.read > self._read:
+            with contextlib.suppress(ValueError):
+                damage = Verdict(sighting.damage.verdict)
+        lost = self.ledger is None and sighting.digested and not self.blind
+        return dataclasses.replace(self, lost=self.lost or lost, damage=damage)
+
+    @property
+    def _read(self) -> float:
+        """When the ledger was written of a reading, since the epoch."""
+        if self.ledger is None:
+            return -1.0
+        last = (self.ledger.read, self.ledger.attempted)
+        return max([each.wall for each in last if each], default=-1.0)
 
 
 def history_of(ledger: ledgers.Ledger, finding: Finding) -> sightings.History:
     """Give what the state is to remember of a file."""
-    damage = str(finding.verdict) if finding.harmful else None
+    damage = None
+    last = ledger.attempted or ledger.read
+    if finding.harmful and not ledger.question:
+        read = last.wall if last else 0.0
+        damage = sightings.Damage(str(finding.verdict), read)
     return sightings.History(ledger.suspect, ledger.rebaselined, damage)
 
 

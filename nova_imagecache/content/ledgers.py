@@ -17,6 +17,7 @@ import itertools
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import records
 from nova_imagecache import clocks
 from nova_imagecache.content import blockmap
@@ -193,6 +194,9 @@ class Ledger:
         """
         if identity.compare(self.key, key) is not identity.Likeness.ANOTHER:
             return self
+        return dataclasses.replace(self._asked(), key=key)
+
+    def _asked(self) -> 'Ledger':
         bad = tuple(run for run in self.bad if run.damage is not _UNREADABLE)
         unsettled = self.unsettled
         if unsettled:
@@ -200,7 +204,6 @@ class Ledger:
             unsettled = runs_of({*range(self.count)} - self.corrupt)
         return dataclasses.replace(
             self,
-            key=key,
             # Digests that were not sure yet settle nothing.
             question=self.settled or self.question,
             unsettled=unsettled,
@@ -326,13 +329,42 @@ def blocks_in(runs: Iterable[Run]) -> set[int]:
     }
 
 
+def outlive(layout: layouts.Layout, name: str) -> None:
+    """Note that the file which has a ledger has gone.
+
+    Where there are no birth times, nothing else tells the one that comes next
+    from it. The caller holds its lock. Best effort, as what can be seen of a
+    file mostly tells.
+
+    :param name: of the base file
+    """
+    path = layout.ledger(name)
+    with contextlib.suppress(errors.Error, OSError):
+        ledger, payload = _FORMAT.load_whole(path)
+        if ledger.settled and not ledger.question:
+            _FORMAT.save(layout, path, ledger._asked(), payload)
+
+
 def is_newer(path: str) -> bool:
-    """Whether a newer release has written the ledger at a path."""
+    """Whether a newer release has written the ledger at a path.
+
+    As far as that can be read.
+    """
+    with contextlib.suppress(OSError):
+        return not may_go(path)
+    return False
+
+
+def may_go(path: str) -> bool:
+    """Whether the ledger at a path is ours to remove.
+
+    :raises OSError: it cannot be read
+    """
     try:
         _FORMAT.check_replaceable(path)
     except errors.Newer:
-        return True
-    return False
+        return False
+    return True
 
 
 def _from_2(body: records.Values) -> records.Values:

@@ -70,15 +70,17 @@ def judge(
     return Answer(Soundness.SOUND)
 
 
-def of(file: base_file.BaseFile) -> Answer:
-    """Ask about one incarnation of a file, which itself is not read."""
+def of(file: base_file.BaseFile, state: states.State | None = None) -> Answer:
+    """Ask about one incarnation of a file, which itself is not read.
+
+    :param state: what passes remember, where that was read already
+    """
     known = knowledge.recall(file)
-    if known.ledger is None:
-        # The second place that remembers damage.
+    if state is None:
+        state = states.State()
         with contextlib.suppress(errors.Error, OSError):
             state = states.load(file.layout)
-            known = known.remembering(state.sighting(file))
-    return judge(known)
+    return judge(known.remembering(state.sighting(file)))
 
 
 def ask(layout: layouts.Layout, name: str) -> Answer:

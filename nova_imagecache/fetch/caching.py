@@ -24,6 +24,7 @@ from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
+from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache.fetch import images
@@ -75,6 +76,23 @@ def _check_size(image: images.Image, size: int | None) -> None:
         )
 
 
+def _exists(path: str) -> bool:
+    """Whether there is something at a path, be it that it cannot be seen.
+
+    Nothing is to be fetched over what a failing disk or server hides.
+    """
+    # As Nova asks; what this says of an error is not enough.
+    if os.path.exists(path):
+        return True
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def prepare(layout: layouts.Layout, name: str) -> str:
     """Make the directory of the cache; give the path of a base file in it.
 
@@ -99,7 +117,7 @@ def is_there(
     :param refuse: whether one that is known to be bad is no use
     :raises nova_imagecache.errors.KnownDamage: it is cached, and bad
     """
-    if os.path.exists(layout.file(name)):
+    if _exists(layout.file(name)):
         answer = soundness.ask(layout, name)
         if answer.is_bad and refuse:
             raise _refused(name, answer)
@@ -110,6 +128,7 @@ def is_there(
                 {'name': name, 'reason': answer.reason},
             )
     elif not _recover(layout, name):
+        ledgers.outlive(layout, name)
         return False
     use(layout, name, as_root)
     return True
@@ -251,7 +270,7 @@ class FetchPath:
 
     def _is_sound(self, name: str) -> bool:
         return (
-            os.path.exists(self.layout.file(name))
+            _exists(self.layout.file(name))
             and not soundness.ask(self.layout, name).is_bad
         )
 

@@ -98,6 +98,7 @@ class Gate:
         exists: Callable[[], bool] | None,
     ) -> str | None:
         """Do what can be done; say what damage forbids to make the disk."""
+        self._images.expect(name)
         answer = self._images.soundness_of(name)
         file = f'{name} of image {image_id}' if image_id else name
         if answer.is_untold:

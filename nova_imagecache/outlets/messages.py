@@ -9,6 +9,7 @@ import enum
 
 from oslo_utils import units
 
+from nova_imagecache.content import knowledge
 from nova_imagecache import names
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import reports
@@ -83,6 +84,13 @@ def of_findings(report: reports.Report) -> Iterator[Message]:
     yield from of_damage(report)
 
 
+_VERBS = {
+    knowledge.Verdict.CORRUPT: 'is corrupt',
+    knowledge.Verdict.UNREADABLE: 'is unreadable',
+    knowledge.Verdict.DIFFERS: 'differs from an earlier file of it',
+}
+
+
 def _outdated(report: reports.Report) -> Iterator[Message]:
     for file in report.outdated:
         yield Message(
@@ -103,12 +111,12 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
     for file in report.bad:
         yield Message(
             Level.ERROR,
-            'Base file %(path)s (image %(image)s) is %(verdict)s: '
+            'Base file %(path)s (image %(image)s) %(verdict)s: '
             '%(reason)s. Guests that read it: %(guests)s.',
             {
                 'path': f'{report.cache_dir}/{file.name}',
                 'image': file.image or 'unknown',
-                'verdict': file.checksum,
+                'verdict': _VERBS[file.checksum],
                 'reason': file.reason,
                 'guests': _fare(file),
             },
@@ -170,7 +178,7 @@ def _summary(report: reports.Report) -> Message:
         {
             'path': report.cache_dir,
             'files': len(report.files),
-            'used': sum(1 for file in report.files if file.users),
+            'used': sum(file.used for file in report.files),
             'removed': len(removed),
             'moved': _allocated(removed) / units.Mi,
             'trash': sum(

@@ -123,7 +123,7 @@ class Actor:
         One that is known to be bad may wait for its fetch (decision 0039).
         """
         name = decision.file.original
-        answer = soundness.of(decision.file)
+        answer = soundness.of(decision.file, self._facts.state)
         if answer.is_bad and not self._is_shown(decision.file):
             if decision.age < decide.FLOOR_SECONDS:
                 self._awaited.add(name)

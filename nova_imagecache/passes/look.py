@@ -111,6 +111,22 @@ def _stalled_scrub(layout: layouts.Layout, now: clocks.Instant) -> list[str]:
     return [] if stalled is None else [stalled]
 
 
+def _unkept(
+    layout: layouts.Layout, host: str, state: states.State
+) -> list[str]:
+    """Say that nothing can be kept, where that is news.
+
+    Some have all hosts but one mount the cache read-only, and that is fine:
+    such a host has never noted anything.
+    """
+    unwritable = directories.unwritable(layout)
+    if unwritable is None:
+        return []
+    last = activities.load(layout)
+    ours = host in state.last_passes or (last and last.host == host)
+    return [str(unwritable)] if ours or not unwritable.read_only else []
+
+
 def look(
     settings: Settings,
     witnesses: Sequence[testimonies.Witness],
@@ -157,5 +173,6 @@ def look(
             *unmeasured,
             *problems,
             *(_stalled_scrub(layout, now) if with_content else ()),
+            *(_unkept(layout, settings.host, state) if with_content else ()),
         ),
     )

@@ -16,6 +16,7 @@ import os
 import time
 
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
@@ -87,6 +88,7 @@ class Pass:
     def preview(self) -> reports.Report:
         """Say what a pass would do; change nothing, read no base file."""
         facts = self._look(with_content=True)
+        facts = self._with_overdue(facts)
         decisions = decide.decide(facts, self._settings)
         findings = {
             name: entry.known.finding
@@ -102,12 +104,31 @@ class Pass:
     def run(self) -> reports.Report:
         """Make the pass."""
         facts = self._look(with_content=self._settings.checksum)
+        facts = self._with_overdue(facts)
         # An empty cache is remembered too: the clock is, for the next pass.
         if not (facts.usable and os.path.isdir(self._layout.base)):
             return self._refuse(facts)
         facts = self._prepare(facts)
         decisions = decide.decide(facts, self._settings)
         return self._finish(facts, self._actor(facts).act(decisions))
+
+    def _with_overdue(self, facts: decide.Facts) -> decide.Facts:
+        """Add that verification is overdue, whatever the cause."""
+        overdue = schedule.overdue(self._coverage(facts), facts.now)
+        if overdue is None or not self._settings.checksum:
+            return facts
+        return dataclasses.replace(facts, problems=(*facts.problems, overdue))
+
+    def _coverage(
+        self, facts: decide.Facts, gone: Collection[str] = ()
+    ) -> schedule.Coverage:
+        return schedule.coverage(
+            [each for name, each in facts.entries.items() if name not in gone],
+            self._settings.checksum_interval,
+            self._settings.scrub_bandwidth,
+            self._clock(),
+            self._settings.host,
+        )
 
     def _prepare(self, facts: decide.Facts) -> decide.Facts:
         """Make what a removal needs while there is space (decision 0041).
@@ -165,7 +186,7 @@ class Pass:
         )
         for decision in decisions.files:
             goes = decision.action is decide.Action.REMOVE
-            if goes and not soundness.of(decision.file).is_bad:
+            if goes and not soundness.of(decision.file, facts.state).is_bad:
                 return 'it is not known to be bad'
         # With all facts: what was pinned before is no news at the last moment.
         for decision in self._actor(facts).act(decisions).files:
@@ -180,9 +201,23 @@ class Pass:
         """Verify some files, due or not, and remove nothing.
 
         :param strict: whether a file that cannot be verified just now, as
-            its lock is held or as it may still grow, is a problem
+            its lock is held, as it may still grow or as it has gone, is a
+            problem
         """
         facts = self._look(with_content=True)
+        if strict:
+            facts = dataclasses.replace(
+                facts,
+                problems=(
+                    *facts.problems,
+                    *(
+                        f'{name}: not verified: it is no file, or has gone '
+                        'meanwhile'
+                        for name in chosen
+                        if name not in facts.entries
+                    ),
+                ),
+            )
         if not (facts.usable and facts.files):
             return self._refuse(facts)
         decisions = []
@@ -242,7 +277,7 @@ class Pass:
         ]
         return self._report(
             dataclasses.replace(facts, entries=entries),
-            dataclasses.replace(done, problems=tuple(problems)),
+            dataclasses.replace(done, problems=tuple(dict.fromkeys(problems))),
             findings,
         )
 
@@ -258,24 +293,21 @@ class Pass:
             for decision in done.files
             if decision.action is decide.Action.REMOVE and not dry_run
         }
-        coverage = schedule.coverage(
-            [each for name, each in facts.entries.items() if name not in gone],
-            self._settings.checksum_interval,
-            self._settings.scrub_bandwidth,
-            self._clock(),
-            self._settings.host,
-        )
         return reports.Report(
             cache_dir=self._layout.base,
             files=self._rows(facts, done.files, findings),
             trash=self._rows(facts, done.trash, findings),
             vetoes=facts.obstacles,
             problems=(*facts.problems, *done.problems),
-            notes=(*facts.testimony.notes, *done.notes),
+            notes=(*facts.testimony.notes, *self._mount(), *done.notes),
             dry_run=dry_run,
             checksums=self._settings.checksum,
-            coverage=coverage,
+            coverage=self._coverage(facts, gone),
         )
+
+    def _mount(self) -> list[str]:
+        found = mounts.local_locks(self._layout.base)
+        return [] if found is None else [found]
 
     def _rows(
         self,
@@ -342,7 +374,8 @@ class Pass:
             ],
             trashed.strays,
             None if facts.vetoes else facts.now.wall,
-            ledgers.is_newer,
+            ledgers.may_go,
+            ledgers.outlive,
         )
         return []
 

@@ -39,6 +39,7 @@ class FileReport:
         looked at
     :ivar outdated: its guests whose disks are older than it, where it is
         known to hold other bytes than the file that they were made on
+    :ivar used: whether anybody uses it, be it somebody who cannot be named
     """
 
     name: str
@@ -56,6 +57,7 @@ class FileReport:
     suspect: bool = False
     answer: soundness.Soundness | None = None
     outdated: tuple[str, ...] = ()
+    used: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,4 +193,5 @@ def row(
         outdated=tuple(
             sorted({aliases.get(guest, guest) for guest in outdated})
         ),
+        used=decision.used,
     )

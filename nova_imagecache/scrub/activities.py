@@ -30,7 +30,8 @@ class Activity:
     :ivar read: bytes that it has read
     :ivar files: that it is through with
     :ivar queue: files that come after the current one
-    :ivar current: the file that it is at
+    :ivar current: the file that it is at; once it is no more, the one at which
+        it was killed, or at which a read hung
     :ivar problems: what somebody has to look into, a sentence each
     """
 

@@ -62,6 +62,14 @@ def _adopts_orphans() -> bool:
     return os.getpid() == 1 or bool(answer.value)
 
 
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
 def be_modest() -> None:
     """Let everybody else go first, where the kernel knows how.
 
@@ -189,6 +197,7 @@ class Scrub:
             command if adopts else [*_COMMAND, *command],
             stdin=stdin,
             stdout=subprocess.DEVNULL,
+            stderr=None if _is_open(2) else subprocess.DEVNULL,
             env=environment,
             cwd='/',
             start_new_session=adopts,

@@ -106,7 +106,8 @@ def conclude(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
 def _settle(ledger: ledgers.Ledger, reading: Reading) -> ledgers.Ledger:
     """Find out which blocks nobody writes to, block by block.
 
-    Times that moved are no proof of a write (decision 0013).
+    Times that moved are no proof of a write (decision 0013,
+    decision 0070).
     """
     compared = reading.comparison
     doubtful = compared.doubtful or compared.changed

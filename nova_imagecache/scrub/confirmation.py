@@ -92,7 +92,10 @@ def _read(
     ):
         os.fsync(fd)
         means = readers.Means(
-            limiters.Limiter(settings.scrub_bandwidth), progress=progress
+            limiters.Limiter(settings.scrub_bandwidth),
+            # A person can interrupt what reads in another thread.
+            ahead=True,
+            progress=progress,
         )
         pieces = readers.Reader(fd, means).read(0, size, block_size)
         for reading in hashing.read_blocks(

@@ -3,6 +3,7 @@
 """How fast base files are read."""
 
 from collections.abc import Callable
+import threading
 import time
 
 #: Bytes read at once when the rate is limited. A guest's request never waits
@@ -32,7 +33,8 @@ class Limiter:
     """Keeps reading to a rate, and yields to whoever else uses the disk.
 
     The rate holds over any second, but for the credit of a tenth of one.
-    Without a limit there is no waiting at all.
+    Without a limit there is no waiting at all. Several threads may read: what
+    did not match is read again while another thread reads ahead.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Limiter:
         self._monotonic = monotonic
         self._ready = monotonic()
         self._quickest = float('inf')
+        self._lock = threading.Lock()
 
     @property
     def piece(self) -> int:
@@ -58,13 +61,15 @@ class Limiter:
 
     def before(self, length: int) -> None:
         """Wait until so many bytes may be read."""
-        if not self.rate:
+        rate = self.rate
+        if not rate:
             return
-        now = self._monotonic()
-        if self._ready > now:
-            self._wait(self._ready - now)
-        self._ready = max(self._ready, now - _CREDIT_SECONDS)
-        self._ready += length / self.rate
+        with self._lock:
+            now = self._monotonic()
+            start = max(self._ready, now - _CREDIT_SECONDS)
+            self._ready = start + length / rate
+        if start > now:
+            self._wait(start - now)
 
     def after(self, length: int, seconds: float) -> None:
         """Note how long a read took.
@@ -73,11 +78,12 @@ class Limiter:
         """
         if not self.rate:
             return
-        if length == self.piece:
-            # Shorter ones are quicker, which says nothing of the others.
-            self._quickest = min(self._quickest * _FORGET_FACTOR, seconds)
-        quiet = min(_QUIET_FACTOR * self._quickest, _QUIET_LIMIT_SECONDS)
-        pause = min(
-            max(0.0, seconds - quiet) * _YIELD_FACTOR, _YIELD_LIMIT_SECONDS
-        )
-        self._ready = max(self._ready, self._monotonic() + pause)
+        with self._lock:
+            if length == self.piece:
+                # Shorter ones are quicker, which says nothing of the others.
+                self._quickest = min(self._quickest * _FORGET_FACTOR, seconds)
+            quiet = min(_QUIET_FACTOR * self._quickest, _QUIET_LIMIT_SECONDS)
+            pause = min(
+                max(0.0, seconds - quiet) * _YIELD_FACTOR, _YIELD_LIMIT_SECONDS
+            )
+            self._ready = max(self._ready, self._monotonic() + pause)

@@ -110,7 +110,9 @@ class _Scrub:
             # What was known is of a file that is gone.
             return knowledge.Finding().postponed(str(error))
         except errors.NotNow as error:
-            broken = isinstance(error, errors.LockBroken | errors.Blind)
+            broken = isinstance(
+                error, errors.LockBroken | errors.Blind | errors.Hung
+            )
             return self._keeper.known.finding.postponed(
                 str(error), problem=broken
             )
@@ -142,7 +144,7 @@ class _Scrub:
         try:
             self._read(fd, opened, ledger, comparison)
             self._read_again(fd, opened, ledger, comparison)
-        except (errors.Stopped, OSError):
+        except (errors.Stopped, errors.Hung, OSError):
             self._note_progress(ledger, comparison)
             raise
         except comparisons.TooManyErrors as error:
@@ -434,17 +436,18 @@ class _Scrub:
         except (errors.NotNow, OSError) as error:
             # The verdict holds all the same, if this is still that file.
             self._file.same()
+            reason = getattr(error, 'strerror', None) or str(error)
             LOG.warning(
                 'What was learnt of base file %(name)s cannot be kept, so it '
                 'will be read again: %(error)s',
-                {'name': names.printable(self._file.name), 'error': error},
+                {'name': names.printable(self._file.name), 'error': reason},
             )
             if first:
                 return finding.postponed(
-                    f'its checksum cannot be kept: {error}', problem=True
+                    f'its checksum cannot be kept: {reason}', problem=True
                 )
             return dataclasses.replace(
-                finding.noting(f'that cannot be kept: {error}'), problem=True
+                finding.noting(f'that cannot be kept: {reason}'), problem=True
             )
         if first and after.settled:
             return finding.noting(

@@ -2,9 +2,11 @@
 
 """The queue of the scrub: which base files are to be read, and how fast."""
 
+import collections
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import itertools
 
 from oslo_log import log as logging
 
@@ -100,6 +102,7 @@ class Queue:
 
     :ivar items: those that are left
     :ivar next: the file that is due next, where none is due now
+    :ivar last: a file that is to come last, as an earlier scrub got no further
     """
 
     def __init__(
@@ -109,8 +112,9 @@ class Queue:
         monotonic: Callable[[], float],
     ) -> None:
         """Look at nothing yet."""
-        self.items: list[schedule.Item] = []
+        self.items: collections.deque[schedule.Item] = collections.deque()
         self.next: schedule.Item | None = None
+        self.last: str | None = None
         self._settings = settings
         self._layout = layouts.Layout.of(settings)
         self._clock = clock
@@ -142,11 +146,11 @@ class Queue:
         ]
         later = [item for item in items if item.due > 0]
         self.next = min(later, key=lambda item: item.due, default=None)
-        self.items = [
+        self.items = collections.deque(
             item
-            for item in schedule.queue(items)
+            for item in schedule.queue(items, self.last)
             if item.name not in self._done
-        ]
+        )
         self._reckoned = self._monotonic()
 
     def is_old(self) -> bool:
@@ -164,7 +168,7 @@ class Queue:
 
     def pop(self) -> None:
         """Be through with the first file."""
-        self._done.add(self.items.pop(0).name)
+        self._done.add(self.items.popleft().name)
 
     def remember(self, histories: Mapping[str, sightings.History]) -> bool:
         """Note in the state what must not be lost with a ledger.
@@ -194,7 +198,7 @@ class Queue:
         first = self.items[0]
         rest = dataclasses.replace(first, size=max(0, first.size - read))
         return schedule.rate(
-            [rest, *self.items[1:]],
+            [rest, *itertools.islice(self.items, 1, None)],
             self._settings.scrub_bandwidth,
             self._monotonic() - self._reckoned,
         )

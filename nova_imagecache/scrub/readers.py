@@ -9,6 +9,7 @@ What guests have in the page cache is never thrown out of it (decision 0025).
 """
 
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterator
 import contextlib
 import ctypes
@@ -49,6 +50,11 @@ MEDIUM_ERRORS = frozenset(
 # how long a read may hang before we stop without it.
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 1.0
+
+# For which a read may hang when nobody tells us to stop. SCSI gives up after
+# six times its 30 s (drivers/scsi/sd.h); a scrub that notes no progress for
+# ten minutes is called stalled (scrub/activities.py).
+_HUNG_SECONDS = 300
 
 #: Called with the number of bytes that were read since the last call.
 Progress = Callable[[int], object]
@@ -95,9 +101,12 @@ class Means:
     """How files are read.
 
     :ivar stop: when set, no further read is started
+    :ivar hung: set when a read that hangs is no longer waited for
     :ivar ahead: whether the next piece is read, by a thread, while one is
         being used
-    :ivar progress: called for what is read, and not for holes
+    :ivar progress: called for what is read, and not for holes, by whoever
+        takes the pieces, in that thread; and with 0 all the time while a piece
+        that is read ahead is waited for
     :ivar pread: reads; tests have it fail, or return something else
     """
 
@@ -105,13 +114,17 @@ class Means:
         default_factory=limiters.Limiter
     )
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    hung: threading.Event = dataclasses.field(default_factory=threading.Event)
     ahead: bool = False
     progress: Progress = lambda length: None
     pread: Pread = lambda *args: os.preadv(*args)
 
 
 class Reader:
-    """Reads one open file."""
+    """Reads one open file.
+
+    :ivar resting: whether it waits until it may read
+    """
 
     def __init__(self, fd: int, means: Means) -> None:
         """Prepare to read; nothing is read yet.
@@ -122,12 +135,15 @@ class Reader:
         self._fd = _reopen(fd)
         weakref.finalize(self, os.close, self._fd)
         self._means = means
+        self.resting = False
         self._mode = _Mode.DIRECT
         self._set_direct(True)
         self._buffers = _buffers(3 if means.ahead else 1, means.limiter.piece)
         self._turn = 0
 
-    def read(self, start: int, end: int, block_size: int) -> Iterator[Piece]:
+    def read(
+        self, start: int, end: int, block_size: int
+    ) -> Generator[Piece, None, None]:
         """Read a range, in pieces that are all within one block, but holes.
 
         What lies past the end of the file is not there: the pieces then end
@@ -135,16 +151,37 @@ class Reader:
 
         :param start: multiple of the block size
         :raises nova_imagecache.errors.Stopped: we were told to stop
+        :raises nova_imagecache.errors.Hung: reading ahead, a read has hung
         :raises OSError: the file as a whole cannot be read
         """
         pieces = self._pieces(start, end, block_size)
         if self._means.ahead:
-            return _ReadAhead(pieces, self._means.stop).pieces()
-        return pieces
+            pieces = _ReadAhead(self, self._means, pieces, start).pieces()
+        return self._telling(pieces)
+
+    def _telling(
+        self, pieces: Generator[Piece, None, None]
+    ) -> Generator[Piece, None, None]:
+        """Tell of the progress that each piece is."""
+        with contextlib.closing(pieces):
+            for piece in pieces:
+                if piece.data is not None:
+                    self.progress(piece.length)
+                yield piece
+
+    def progress(self, length: int) -> None:
+        """Tell how many bytes were read."""
+        try:
+            self._means.progress(length)
+        except OSError as error:
+            # No fault of the file: nobody may be listening any more.
+            raise errors.Error(
+                f'progress cannot be shown: {error.strerror}'
+            ) from error
 
     def _pieces(
         self, start: int, end: int, block_size: int
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece, None, None]:
         end = min(end, os.fstat(self._fd).st_size)
         size = min(self._buffers[0].nbytes, block_size)
         position = start
@@ -202,7 +239,9 @@ class Reader:
         room = -(-wanted // _ALIGNMENT) * _ALIGNMENT
         buffer = self._buffers[self._turn][:room]
         self._turn = (self._turn + 1) % len(self._buffers)
+        self.resting = True
         self._means.limiter.before(wanted)
+        self.resting = False
         self._check_stop()
         began = time.monotonic()
         length = 0
@@ -219,13 +258,6 @@ class Reader:
         finally:
             self._means.limiter.after(wanted, time.monotonic() - began)
         length = min(length, wanted)
-        try:
-            self._means.progress(length)
-        except OSError as error:
-            # No fault of the file: nobody may be listening any more.
-            raise errors.Error(
-                f'progress cannot be shown: {error.strerror}'
-            ) from error
         return Piece(start, length, buffer[:length])
 
     def _read_into(self, buffer: memoryview, offset: int) -> int:
@@ -304,17 +336,26 @@ class _ReadAhead:
     """A thread that takes pieces, one ahead of whoever uses them.
 
     With three buffers: one is being used, one waits, one is being filled. A
-    read that hangs on a dying disk holds up the thread alone.
+    read that hangs on a dying disk, or on a server that is gone, holds up the
+    thread alone.
     """
 
-    def __init__(self, pieces: Iterator[Piece], stop: threading.Event) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        means: Means,
+        pieces: Iterator[Piece],
+        start: int,
+    ) -> None:
+        self._reader = reader
+        self._means = means
         self._pieces = pieces
-        self._stop = stop
+        self._position = start
         self._handed: queue.Queue[Piece | BaseException | None]
         self._handed = queue.Queue(1)
         self._unwanted = threading.Event()
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece, None, None]:
         thread = threading.Thread(
             target=self._produce, daemon=True, name='read-ahead'
         )
@@ -324,20 +365,29 @@ class _ReadAhead:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
+                self._position = item.start + item.length
         finally:
             self._unwanted.set()
             thread.join(_PATIENCE_SECONDS)
 
     def _take(self) -> Piece | BaseException | None:
-        patience = _PATIENCE_SECONDS
-        while True:
+        patience, hung = _PATIENCE_SECONDS, 0.0
+        while patience > 0 and hung < _HUNG_SECONDS:
             try:
                 return self._handed.get(timeout=_POLL_SECONDS)
             except queue.Empty:
-                if self._stop.is_set():
+                self._reader.progress(0)
+                if self._means.stop.is_set():
                     patience -= _POLL_SECONDS
-                if patience <= 0:
-                    return errors.Stopped('it was stopped while a read hung')
+                if not self._reader.resting:
+                    hung += _POLL_SECONDS
+        self._means.hung.set()
+        if patience <= 0:
+            return errors.Stopped('it was stopped while a read hung')
+        return errors.Hung(
+            f'a read has hung for {hung / 60:.0f} min at byte '
+            f'{self._position}; look at the disk or the mount of the cache'
+        )
 
     def _produce(self) -> None:
         try:

@@ -16,7 +16,10 @@ read within a tenth of the interval from then on.
 from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
+import datetime
 import hashlib
+
+from oslo_utils import units
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import sightings
@@ -66,6 +69,7 @@ class Item:
     :ivar due: seconds until it is to be read, negative if it is due already
     :ivar deadline: seconds until it is to have been read
     :ivar age: seconds since it was last verified, or None if never
+    :ivar waits: seconds since it was last read to its end, or first seen
     """
 
     name: str
@@ -73,6 +77,7 @@ class Item:
     due: float
     deadline: float
     age: float | None
+    waits: float = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +91,10 @@ class Coverage:
         or whose next verification is not overdue yet; with an interval of 0,
         of those that were ever verified
     :ivar oldest: seconds since the oldest verification; None if there is none
+    :ivar overdue: files that should have been read long since, whatever has
+        kept them from it; none where there is no interval
+    :ivar overdue_size: bytes of these
+    :ivar overdue_since: seconds for which the first of them waits
     :ivar queue: files that are due
     :ivar queue_size: bytes of these
     :ivar needed: bytes per second that it takes to read everything once in
@@ -98,6 +107,9 @@ class Coverage:
     digested: int = 0
     verified: int = 0
     oldest: float | None = None
+    overdue: int = 0
+    overdue_size: int = 0
+    overdue_since: float = 0
     queue: int = 0
     queue_size: int = 0
     needed: float = 0
@@ -204,7 +216,9 @@ def due_in(
         else:
             # Never before the interval has passed (decision 0008).
             due = interval * (1 + lot * _SPREAD) - since
-    return Item(entry.name, entry.size, due, due + grace, age)
+    began = last or entry.seen
+    waits = clocks.elapsed(began, now) if began else 0.0
+    return Item(entry.name, entry.size, due, due + grace, age, waits)
 
 
 def settled(
@@ -219,11 +233,15 @@ def settled(
     return sighting is not None or not unlocked
 
 
-def queue(items: Iterable[Item]) -> list[Item]:
-    """Give what is due: never verified first, then oldest verified first."""
+def queue(items: Iterable[Item], last: str | None = None) -> list[Item]:
+    """Give what is due: never verified first, then oldest verified first.
+
+    :param last: the name of a file that keeps no other one waiting
+    """
     return sorted(
         (item for item in items if item.due <= 0),
         key=lambda item: (
+            item.name == last,
             item.age is not None,
             -(item.age or 0.0),
             item.due,
@@ -254,6 +272,30 @@ def rate(due: Sequence[Item], limit: float, elapsed: float = 0) -> float:
     return min(needed, limit)
 
 
+def _is_late(item: Item, interval: float) -> bool:
+    """Whether a file is overdue by what really happened.
+
+    Not by any rate or deadline: a scrub may hang, or there may be none.
+    """
+    return bool(interval) and item.waits > (1 + _SPREAD + _GRACE) * interval
+
+
+def overdue(coverage: Coverage, now: clocks.Instant) -> str | None:
+    """Say that verification is overdue, if it is."""
+    if not coverage.overdue:
+        return None
+    since = datetime.datetime.fromtimestamp(
+        max(0.0, now.wall - coverage.overdue_since), datetime.UTC
+    ).isoformat(' ', 'minutes')
+    count = coverage.overdue
+    files = 'file' if count == 1 else 'files'
+    return (
+        f'verification is overdue: {count} {files}, '
+        f'{coverage.overdue_size / units.Gi:.1f} GiB, the oldest since '
+        f'{since}; see what the scrub does in nova-imagecache status'
+    )
+
+
 def coverage(
     entries: Sequence[Entry],
     interval: float,
@@ -265,6 +307,7 @@ def coverage(
     items = [due_in(entry, interval, now, host) for entry in entries]
     ages = [item.age for item in items if item.age is not None]
     due = queue(items)
+    late = [item for item in items if _is_late(item, interval)]
     size = sum(item.size for item in items)
     return Coverage(
         files=len(items),
@@ -282,6 +325,9 @@ def coverage(
             and (not interval or item.age <= interval or item.deadline > 0)
         ),
         oldest=max(ages, default=None),
+        overdue=len(late),
+        overdue_size=sum(item.size for item in late),
+        overdue_since=max((item.waits for item in late), default=0.0),
         queue=len(due),
         queue_size=sum(item.size for item in due),
         needed=size / interval if interval else 0.0,

@@ -12,6 +12,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from nova_imagecache.cache import coordination
+from nova_imagecache.cache import directories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import sightings
 from nova_imagecache import clocks
@@ -81,6 +82,7 @@ class Scrubber:
         self._report = -_REPORT_SECONDS
         self._read = self._before = 0
         self._histories: dict[str, sightings.History] = {}
+        self._hung: str | None = None
         now = clock()
         self.activity = activities.Activity(settings.host, now, now)
 
@@ -98,30 +100,39 @@ class Scrubber:
         if not os.path.isdir(self._layout.base):
             raise errors.Error(f'there is no cache at {self._layout.base}')
         with self._coordinator.turn():
+            last = activities.load(self._layout)
+            # A file whose read hangs must not starve the others.
+            self._queue.last = last.current if last else None
             # Before anything is read (decision 0019).
             activities.save(self._layout, self.activity)
+            unwritable = directories.unwritable(self._layout)
+            if unwritable is not None:
+                # Nor is it read for nothing, each time anew.
+                self._update(problems=(str(unwritable),))
+                self._end(str(unwritable))
+                raise errors.Error(str(unwritable))
             try:
                 yield from self._scrub()
             except BaseException as error:
                 self._remember()
-                self._update(
-                    ended=self._clock(), reason=str(error) or 'killed'
-                )
-                self._save()
+                self._end(str(error) or 'killed')
                 raise
-            reason = self.activity.reason or 'nothing more is due'
-            self._update(ended=self._clock(), reason=reason)
-            self._save()
+            self._end(self.activity.reason or 'nothing more is due')
+
+    def _end(self, reason: str) -> None:
+        current = self.activity.current or self._hung
+        self._update(ended=self._clock(), reason=reason, current=current)
+        self._save()
 
     def _scrub(self) -> Iterator[Result]:
         queue = self._queue
-        queue.refresh()
+        self._refresh()
         with self._progress_bar(queue.size) as progress:
 
             def count(length: int) -> None:
-                # In the thread that reads ahead, and in no other.
                 self._read += length
                 progress(length)
+                self._look_around()
 
             means = dataclasses.replace(self._means, progress=count)
             method = one_file.Method(
@@ -135,19 +146,21 @@ class Scrubber:
             while queue.items and not means.stop.is_set():
                 name = queue.items[0].name
                 self._before = self._read
-                self._set_rate()
                 self._update(current=name, queue=len(queue.items) - 1)
                 # So that a read that hangs is seen, and where.
                 self._report_at_times()
                 result = self._scrub_file(name, method)
                 queue.pop()
+                if means.hung.is_set():
+                    self._hung = name
+                    means.hung.clear()
                 self._update(current=None)
                 if result is not None:
                     self._note(result)
                     yield result
                 if queue.is_old():
                     self._remember()
-                    queue.refresh()
+                    self._refresh()
         self._remember()
         if means.stop.is_set() and self.activity.reason is None:
             self._update(reason='it was told to stop')
@@ -166,8 +179,17 @@ class Scrubber:
             self._monotonic() - began,
         )
 
+    def _refresh(self) -> None:
+        self._queue.refresh()
+        self._before = self._read
+        if self._queue.items:
+            self._set_rate()
+
     def _set_rate(self) -> None:
-        """Read as fast as it takes now to be in time (decision 0022)."""
+        """Read as fast as it takes now to be in time (decision 0022).
+
+        Not for each file: that goes through all of the queue.
+        """
         rate = self._queue.rate(self._read - self._before)
         self._means.limiter.rate = rate
         self._update(rate=rate)

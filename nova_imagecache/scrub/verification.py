@@ -68,7 +68,10 @@ def verify(
         method = one_file.Method(
             settings.checksum_algorithm,
             readers.Means(
-                limiters.Limiter(settings.scrub_bandwidth), progress=progress
+                limiters.Limiter(settings.scrub_bandwidth),
+                # A person can interrupt what reads in another thread.
+                ahead=urgent,
+                progress=progress,
             ),
             clock,
         )

@@ -199,6 +199,25 @@ class BackgroundTest(nodes.NodeTestCase):
             self.assertTrue(processes.wait_for(self.ended), how)
             os.unlink(self.node.layout.scrub)
 
+    def test_it_comes_up_though_its_parent_has_closed_streams(self) -> None:
+        for closed in ('2>&-', '<&- >&- 2>&-'):
+            sidecar = (
+                self.node.base_path(self.node.add_image(closed)) + '.sha1'
+            )
+            end = (
+                'assert processes.wait_for('
+                f'lambda: os.path.exists({sidecar!r}))'
+            )
+            done = subprocess.run(
+                ['sh', '-c', f'exec "$@" {closed}', 'sh',
+                 sys.executable, '-c', PARENT.format(end=end),
+                 json.dumps(self.values)],
+                stdin=subprocess.DEVNULL, capture_output=True,
+            )  # fmt: skip
+            self.assertEqual(0, done.returncode, closed)
+            self.assertTrue(processes.wait_for(self.ended), closed)
+            os.unlink(self.node.layout.scrub)
+
     def test_it_ends_with_its_manager(self) -> None:
         manager = self.manager(**self.slow())
         scrub = manager._scrub

@@ -77,6 +77,23 @@ class CacheImageTest(FetchTestCase):
         with open(self.base_file, 'rb') as file:
             self.assertEqual(RANDOM, file.read())
 
+    @ddt.data(errno.EIO, errno.ESTALE, errno.EACCES)
+    def test_nothing_is_fetched_over_what_cannot_be_seen(
+        self, code: int
+    ) -> None:
+        self.cache()
+        real = os.stat
+
+        # Mocked: a server that fails for a while.
+        def stat_or_fail(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if path == self.base_file:
+                raise OSError(code, os.strerror(code))
+            return real(path, *args, **kwargs)
+
+        with base.patched(os, 'stat', stat_or_fail):
+            self.cache()
+        self.assertEqual(1, len(self.fetched))
+
     def test_no_checksum_is_computed(self) -> None:
         self.conf.set_override(
             'checksum_base_images', True, group='image_cache'

@@ -13,6 +13,7 @@ import ddt
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import locks
+from nova_imagecache.cache import publish
 from nova_imagecache import errors
 from nova_imagecache import hook
 from nova_imagecache.scrub import checksums
@@ -208,14 +209,14 @@ class ChecksumTest(nodes.NodeTestCase):
     def test_a_file_that_is_replaced_while_storing_gets_no_checksum(
         self,
     ) -> None:
-        real = os.rename
+        real = publish.place
 
-        def rename(source: str, target: str) -> None:
+        def place(source: str, target: str) -> None:
             os.unlink(self.path)
             self.node.add_base(OTHER, data=b'other bytes')
             real(source, target)
 
-        self.patch(os, 'rename', rename)
+        self.patch(publish, 'place', place)
         hook.write_stored_checksum(self.path)
         self.assertIsNone(hook.read_stored_checksum(self.path))
 
@@ -243,9 +244,9 @@ class ChecksumTest(nodes.NodeTestCase):
 
     def test_a_checksum_is_stored_under_the_lock(self) -> None:
         held = []
-        real = os.rename
+        real = publish.place
 
-        def rename(source: str, target: str) -> None:
+        def place(source: str, target: str) -> None:
             with locks.nova_lock(self.node.layout, 'f' * 39, blocking=False):
                 held.append('of another file')
             try:
@@ -255,7 +256,7 @@ class ChecksumTest(nodes.NodeTestCase):
                 held.append('of this one')
             real(source, target)
 
-        self.patch(os, 'rename', rename)
+        self.patch(publish, 'place', place)
         hook.write_stored_checksum(self.path)
         self.assertEqual(['of another file', 'of this one'], held)
 

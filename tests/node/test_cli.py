@@ -136,6 +136,18 @@ class CommandTest(shell.ShellTestCase):
         self.node.add_base(name + '1')
         self.assertEqual(0, self.run_command('verify')[0])
 
+    def test_verify_of_a_name_that_is_no_file_could_not_do_it(self) -> None:
+        name = self.node.add_image('x')
+        self.node.add_image('y')
+        path = self.node.base_path(name)
+        os.rename(path, self.node.base_path('elsewhere'))
+        os.symlink('elsewhere', path)
+        code, _stdout, stderr = self.run_command('verify', name)
+        self.assertEqual(1, code)
+        self.assertIn(f'{name}: not verified: it is no file', stderr)
+        # Where no file was named, it is no failure.
+        self.assertEqual(0, self.run_command('verify')[0])
+
     def test_a_blind_witness_is_no_matter_to_verify(self) -> None:
         self.node.add_image('x')
         self.node.add_file(GUEST, 'disk', data=b'QFI\xfb garbage')

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
+import functools
 import json
 import os
+import types
 from typing import Any
 
+import psutil
+
+from nova_imagecache import clocks
+from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import limiters
 from tests.support import base
@@ -16,8 +23,9 @@ GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 FIELDS = [
     'cache_dir', 'checksums', 'files', 'bytes', 'bytes_digested',
     'bytes_verified', 'percent_verified', 'oldest_verification', 'interval',
-    'queue_files', 'queue_bytes', 'rate_needed', 'rate_limit',
-    'rate_sufficient', 'scrub', 'suspect', 'damaged',
+    'overdue_files', 'overdue_bytes', 'queue_files', 'queue_bytes',
+    'rate_needed', 'rate_limit', 'rate_sufficient', 'scrub', 'suspect',
+    'damaged',
 ]  # fmt: skip
 
 
@@ -57,6 +65,28 @@ class StatusTest(shell.ShellTestCase):
         self.assertIn(str(self.node.layout.base), self.text())
         self.assertEqual([], values['damaged'])
 
+    def test_a_mount_whose_locks_stay_on_the_host_is_told(self) -> None:
+        # Mocked: NFS takes a server. The cache is found through a link.
+        path = os.path.realpath(self.node.layout.instances)
+        partition = types.SimpleNamespace(
+            mountpoint=path, fstype='nfs', opts='rw,nolock'
+        )
+        self.patch(psutil, 'disk_partitions', lambda all: [partition])
+        link = os.path.join(self.temporary, 'link')
+        os.symlink(self.node.layout.instances, link)
+        _code, _stdout, stderr = self.run_command(
+            '--instances-path', link, 'status'
+        )
+        self.assertIn(f'{path} is mounted with nolock', stderr)
+
+    def test_a_host_without_proc_is_no_reason_to_stop(self) -> None:
+        # Mocked: a container that hides it.
+        def partitions(all: bool) -> Any:
+            raise PermissionError
+
+        self.patch(psutil, 'disk_partitions', partitions)
+        self.status()
+
     def test_damage_is_shown_with_ranges_and_guests(self) -> None:
         name = self.node.add_image('x')
         self.node.add_overlay(GUEST, name)
@@ -88,9 +118,45 @@ class StatusTest(shell.ShellTestCase):
         for words in (
             f'{name} is corrupt',
             'bytes 0-65535: corrupt',
-            f'guest {GUEST}, disk, bytes 0-65535: reads through',
+            f'guest {GUEST}, disk: reads through 65536 B',
         ):
             self.assertIn(words, text)
+
+    def test_of_many_guests_some_are_shown_and_json_has_all(self) -> None:
+        name = self.node.add_image('x')
+        for number in range(13):
+            self.node.add_overlay(f'guest-{number:02}', name)
+        self.run_command('verify')
+        nodes.flip_bit(self.node.base_path(name))
+        self.run_command('verify')
+        (file,) = self.status(3)['damaged']
+        self.assertEqual(13, len(file['users']))
+        text = self.text()
+        self.assertIn('guest-09', text)
+        self.assertNotIn('guest-10,', text)
+        self.assertIn('and 3 more guests', text)
+
+    def test_verification_that_is_overdue_makes_the_exit_code_1(self) -> None:
+        self.write_conf(
+            checksum_base_images='true', checksum_interval_seconds=100
+        )
+        self.node.add_image('x')
+        self.run_command('verify')
+        self.assertEqual(0, self.status(0)['overdue_files'])
+        real = clocks.now
+
+        def later() -> clocks.Instant:
+            now = real()
+            return dataclasses.replace(
+                now, wall=now.wall + 121, boottime=now.boottime + 121
+            )
+
+        one_pass = functools.partial(pipeline.Pass, clock=later)
+        self.patch(pipeline, 'Pass', one_pass)
+        for command in ('status', 'list'):
+            code, _stdout, stderr = self.run_command(command)
+            self.assertEqual(1, code)
+            self.assertIn('verification is overdue: 1 file, ', stderr)
 
     def test_a_rate_that_is_too_low_is_told_with_figures(self) -> None:
         self.write_conf(

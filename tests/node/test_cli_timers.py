@@ -91,3 +91,13 @@ class UnitsTest(nodes.FileTestCase):
             shell = app.Shell()
             factory, name, rest = shell.command_manager.find_command(arguments)
             factory(shell, None).get_parser(name).parse_args(rest)
+
+    def test_one_that_hangs_is_ended_so_that_the_next_one_can_start(
+        self,
+    ) -> None:
+        for path in glob.glob(os.path.join(UNITS, '*.service')):
+            service = self.read(path)['Service']
+            for limit in ('TimeoutStartSec', 'TimeoutStopSec'):
+                self.assertRegex(service[limit], '^[1-9][0-9]*(s|min|h)$')
+            # SIGTERM to the process itself, and then SIGKILL to all.
+            self.assertEqual('mixed', service['KillMode'])

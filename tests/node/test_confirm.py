@@ -156,7 +156,9 @@ class WrongTest(confirming.ConfirmTestCase):
         self.assertEqual(digests, self.all_records()[1].partition(b'\n')[2])
         # The gate is shut, and the state knows it.
         self.assertEqual('corrupt', manager.damage_of(self.name))
-        self.assertEqual('corrupt', self.remembered().damage)
+        damage = self.remembered().damage
+        assert damage is not None
+        self.assertEqual('corrupt', damage.verdict)
         # And it stays so when it is read again.
         self.assertEqual(3, self.run_command('verify')[0])
         self.assertEqual((3, 'corrupt'), self.short_found())

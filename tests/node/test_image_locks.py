@@ -60,6 +60,7 @@ class ImageLockTest(nodes.NodeTestCase):
         file = self.file_of(self.node.run(), self.name)
         self.assertIn('running QEMU', file.reason)
         self.assertEqual((), file.users)
+        self.assertTrue(file.used)
         self.assertIn(self.name, self.node.files())
         process.kill()
         process.wait()

@@ -3,8 +3,10 @@
 """What a newer release has written is left alone, and not believed lost."""
 
 import dataclasses
+import errno
 import json
 import os
+from typing import Any
 
 from nova_imagecache.cache import records
 from nova_imagecache.cache import states
@@ -50,6 +52,26 @@ class NewerTestCase(nodes.NodeTestCase):
 
     def row(self, report: reports.Report) -> reports.FileReport:
         return self.file_of(report, self.name)
+
+
+class UnreadTest(NewerTestCase):
+    def test_a_ledger_that_cannot_be_read_is_not_removed(self) -> None:
+        # Its file and its checksum are gone.
+        os.unlink(self.path)
+        os.unlink(f'{self.path}.sha1')
+        real = os.open
+
+        # Mocked: a disk that fails in just that place.
+        def open_or_fail(path: Any, *args: Any, **kwargs: Any) -> int:
+            if path == self.ledger:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(path, *args, **kwargs)
+
+        with base.patched(os, 'open', open_or_fail):
+            self.node.run()
+        self.assertTrue(os.path.exists(self.ledger))
+        self.node.run()
+        self.assertFalse(os.path.exists(self.ledger))
 
 
 class LedgerTest(NewerTestCase):

@@ -303,11 +303,15 @@ class ReaderTest(nodes.FileTestCase):
         self.write(5 * BLOCK, (0, b'x' * 5 * BLOCK))
         self.spy()
         stop = threading.Event()
+        real = self.pread
 
-        def progress(length: int) -> None:
+        def pread(*args: Any) -> int:
+            got = real(*args)
             if len(self.requests) == 2:
                 stop.set()
+            return got
 
+        self.pread = pread
         for ahead in (False, True):
             stop.clear()
             self.requests.clear()
@@ -315,7 +319,6 @@ class ReaderTest(nodes.FileTestCase):
                 errors.Stopped,
                 self.read,
                 stop=stop,
-                progress=progress,
                 ahead=ahead,
             )
             self.assertEqual(2, len(self.requests))
@@ -328,10 +331,18 @@ class ReaderTest(nodes.FileTestCase):
         self.assertRaises(errors.Stopped, self.read, stop=stop)
 
     def test_a_read_that_hangs_is_not_waited_for(self) -> None:
-        self.write(3 * BLOCK, (0, b'x' * 3 * BLOCK))
+        stop, hung = threading.Event(), threading.Event()
+        self.hang(stop)
         self.patch(readers, '_PATIENCE_SECONDS', 0.01)
+        self.assertRaises(
+            errors.Stopped, self.read, stop=stop, ahead=True, hung=hung
+        )
+        self.assertTrue(hung.is_set())
+
+    def hang(self, stop: threading.Event | None = None) -> None:
+        """Let what is behind the first block hang until the test ends."""
+        self.write(3 * BLOCK, (0, b'x' * 3 * BLOCK))
         self.patch(readers, '_POLL_SECONDS', 0.01)
-        stop = threading.Event()
         over = threading.Event()
         self.addCleanup(over.set)
         real = self.pread
@@ -339,12 +350,57 @@ class ReaderTest(nodes.FileTestCase):
         # Mocked: a disk that hangs.
         def pread(fd: int, buffers: Any, offset: int, *flags: int) -> int:
             if offset:
-                stop.set()
+                if stop is not None:
+                    stop.set()
                 over.wait()
             return real(fd, buffers, offset, *flags)
 
         self.pread = pread
-        self.assertRaises(errors.Stopped, self.read, stop=stop, ahead=True)
+
+    def test_a_read_that_hangs_for_long_is_an_error_that_says_where(
+        self,
+    ) -> None:
+        self.hang()
+        self.patch(readers, '_HUNG_SECONDS', 0.05)
+        hung = threading.Event()
+        error = self.assertRaises(
+            errors.Hung, self.read, ahead=True, hung=hung
+        )
+        self.assertIn(f'at byte {BLOCK}', str(error))
+        self.assertTrue(hung.is_set())
+
+    def test_while_a_piece_is_waited_for_somebody_may_look_around(
+        self,
+    ) -> None:
+        stop = threading.Event()
+        self.hang()
+        self.patch(readers, '_PATIENCE_SECONDS', 0.01)
+
+        def progress(length: int) -> None:
+            if not length:
+                stop.set()
+
+        self.assertRaises(
+            errors.Stopped, self.read, stop=stop, ahead=True, progress=progress
+        )
+
+    def test_to_wait_for_the_limiter_is_not_to_hang(self) -> None:
+        self.write(3 * BLOCK, (0, b'x' * 3 * BLOCK))
+        self.patch(readers, '_POLL_SECONDS', 0.0001)
+        self.patch(readers, '_HUNG_SECONDS', 0.2)
+        polled = threading.Event()
+        polls: list[float] = []
+        real = queue.Queue.get
+
+        def get(*args: Any, **kwargs: Any) -> Any:
+            polls.append(kwargs['timeout'])
+            if len(polls) == 4000:
+                polled.set()
+            return real(*args, **kwargs)
+
+        self.patch(queue.Queue, 'get', get)
+        limiter = limiters.Limiter(1, lambda _seconds: polled.wait())
+        self.assertEqual(3, len(self.read(ahead=True, limiter=limiter)))
 
     def test_whoever_is_slow_gets_all_that_is_read_ahead_unchanged(
         self,
@@ -403,6 +459,19 @@ class ReaderTest(nodes.FileTestCase):
         self.read(progress=seen.append)
         self.assertEqual([BLOCK], seen)
 
+    def test_progress_is_told_where_the_pieces_are_used(self) -> None:
+        self.write(5 * BLOCK, (0, b'x' * 5 * BLOCK))
+        seen: list[threading.Thread] = []
+        for ahead in (False, True):
+            self.read(
+                ahead=ahead,
+                progress=lambda _length: seen.append(
+                    threading.current_thread()
+                ),
+            )
+            self.assertEqual([threading.current_thread()] * 5, seen)
+            seen.clear()
+
     def test_nobody_wants_the_rest(self) -> None:
         self.write(9 * BLOCK, (0, b'x' * 9 * BLOCK))
         fd = os.open(self.path, os.O_RDONLY)
@@ -413,7 +482,7 @@ class ReaderTest(nodes.FileTestCase):
         self.assertIn(
             'read-ahead', [thread.name for thread in threading.enumerate()]
         )
-        pieces.close()  # type: ignore[attr-defined]  # it is a generator
+        pieces.close()
         self.assertNotIn(
             'read-ahead', [thread.name for thread in threading.enumerate()]
         )

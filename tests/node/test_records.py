@@ -11,8 +11,10 @@ import ddt
 import hypothesis
 from hypothesis import strategies as st
 
+from nova_imagecache.cache import publish
 from nova_imagecache.cache import records
 from nova_imagecache import errors
+from tests.support import base
 from tests.support import nodes
 
 
@@ -100,13 +102,29 @@ class RecordTest(nodes.NodeTestCase):
         with nodes.unprivileged():
             self.assertRaises(PermissionError, self.load)
 
+    def test_one_that_cannot_be_read_is_not_replaced(self) -> None:
+        self.save({'a': 1})
+        real = os.open
+
+        # Mocked: a disk that fails in just that place.
+        def open_or_fail(path: Any, *args: Any, **kwargs: Any) -> int:
+            if path == self.path:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(path, *args, **kwargs)
+
+        with base.patched(os, 'open', open_or_fail):
+            self.assertRaises(OSError, self.save, {'a': 2})
+        self.assertEqual({'a': 1}, self.load())
+
     def test_one_that_is_larger_than_any_is_damaged_and_not_read(self) -> None:
         self.save({'a': 1})
-        self.patch(records, '_SIZE_LIMIT', os.path.getsize(self.path))
-        self.assertEqual({'a': 1}, self.load())
+        form = records.Format(
+            'test', 3, Things, limit=os.path.getsize(self.path)
+        )
+        self.assertEqual(Things({'a': 1}), form.load(self.path))
         with open(self.path, 'ab') as file:
             file.write(b'\0')
-        error = self.assertRaises(errors.Damaged, self.load)
+        error = self.assertRaises(errors.Damaged, form.load, self.path)
         self.assertIn('too large', str(error))
 
     def test_a_record_of_the_future_or_of_another_kind_is_not_ours(
@@ -137,6 +155,17 @@ class RecordTest(nodes.NodeTestCase):
         self.assertEqual({'a': 1}, self.load())
         self.assertIn('because', self.log.output)
         self.assertIn('cannot be set aside', self.log.output)
+
+    def test_what_is_prepared_is_on_the_disk_before_it_gets_its_place(
+        self,
+    ) -> None:
+        path = os.path.join(self.temporary, 'file')
+        synced = self.note_syncs()
+        with publish.prepared(b'data', self.temporary) as put:
+            self.assertEqual(1, len(synced))
+            put(path)
+        # Whoever holds a lock for that waits for the directory alone.
+        self.assertEqual([self.temporary], synced[1:])
 
     def test_publishing_never_leaves_half_a_file(self) -> None:
         self.save({'old': 1})

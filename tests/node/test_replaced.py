@@ -13,7 +13,10 @@ import os
 from typing import Any
 
 from nova_imagecache.cache import identity
+from nova_imagecache.content import blockmap
 from nova_imagecache.content import knowledge
+from nova_imagecache.content import soundness
+from nova_imagecache import hook
 from tests.support import base
 from tests.support import nodes
 
@@ -21,6 +24,8 @@ from tests.support import nodes
 class ReplacedTest(nodes.NodeTestCase):
     def setUp(self) -> None:
         super().setUp()
+        # What decays has a block in common with what it was.
+        self.patch(blockmap, 'BLOCK_SIZE', 16 * base.KIB)
         # Mocked: such a file system takes a server.
         self.patch(identity, '_STATX_BTIME', 0)
         self.patch(identity, '_generation', lambda fd: None)
@@ -59,6 +64,38 @@ class ReplacedTest(nodes.NodeTestCase):
     def test_before_the_next_pass(self) -> None:
         self.remove_as_nova_does()
         self.assert_not_taken_for_the_old_one()
+
+    def assert_accuses_nobody(self) -> None:
+        self.node.add_base(self.name)
+        layout = self.node.layout
+        answer = soundness.ask(layout, self.name)
+        self.assertIsNot(soundness.Soundness.BAD, answer.soundness)
+        verdict = self.file_of(self.node.run(), self.name).checksum
+        self.assertIs(knowledge.Verdict.GOOD, verdict)
+
+    def damage(self) -> None:
+        nodes.flip_bit(self.node.base_path(self.name))
+        self.node.configure(remove_unused=False)
+        report = self.node.run()
+        self.assertIs(
+            knowledge.Verdict.CORRUPT, self.file_of(report, self.name).checksum
+        )
+        self.remove_as_nova_does()
+
+    def test_one_that_was_bad_and_is_fetched_by_nova_accuses_nobody(
+        self,
+    ) -> None:
+        self.damage()
+        conf = base.make_conf(instances_path=self.node.layout.instances)
+        hook.ImageCacheManager(conf).expect(self.name)
+        self.assert_accuses_nobody()
+
+    def test_one_that_was_bad_and_comes_after_a_pass_accuses_nobody(
+        self,
+    ) -> None:
+        self.damage()
+        self.node.run()
+        self.assert_accuses_nobody()
 
     def test_after_a_pass(self) -> None:
         self.remove_as_nova_does()

@@ -59,7 +59,12 @@ class OriginalTest(UnderGuestsTestCase):
             code, stdout, stderr = self.run_command(command)
             self.assertEqual(3, code)
             self.assertIn('differs', stdout)
-            for text in (self.path, 'is differs', GUEST, OTHER):
+            for text in (
+                self.path,
+                'differs from an earlier file of it',
+                GUEST,
+                OTHER,
+            ):
                 self.assertIn(text, stderr)
         self.assertEqual(self.before, self.read_sidecar())
 

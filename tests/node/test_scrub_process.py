@@ -187,6 +187,61 @@ class ProcessTest(ProcessTestCase):
         )
         self.assertIsNotNone(self.ledger(name).read)
 
+    def test_closed_streams_keep_it_from_nothing(self) -> None:
+        self.configure(checksum_interval_seconds=WEEK)
+        for closed in ('<&-', '>&-', '2>&-', '<&- >&- 2>&-'):
+            name = self.node.add_image(closed)
+            done = subprocess.run(
+                ['sh', '-c', f'exec "$@" {closed}', 'sh',
+                 *self.command('verify', name, '-f', 'json')],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual((0, ''), (done.returncode, done.stderr), closed)
+            self.assertEqual('>&-' in closed.split(), not done.stdout)
+            self.assertIsNotNone(self.ledger(name).read)
+
+    def test_an_error_is_still_told_without_the_other_streams(self) -> None:
+        done = subprocess.run(
+            ['sh', '-c', 'exec "$@" <&- >&-', 'sh',
+             *self.command('verify', 'nosuch')],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+        self.assertEqual(1, done.returncode)
+        self.assertIn('there is no file nosuch', done.stderr)
+
+    def test_sigterm_ends_it_though_a_read_hangs(self) -> None:
+        name = self.node.add_image('x')
+        begun = os.path.join(self.temporary, 'begun')
+        # Mocked: a disk that hangs. The read is a real one, of a pipe in
+        # which nothing comes.
+        code = (
+            'import os, sys\n'
+            'from nova_imagecache.cli import app\n'
+            'end, _other = os.pipe()\n'
+            'def hang(*args):\n'
+            f'    open({begun!r}, "w").close()\n'
+            '    os.read(end, 1)\n'
+            'os.preadv = hang\n'
+            'sys.exit(app.main(sys.argv[1:]))\n'
+        )
+        process = subprocess.Popen(
+            [sys.executable, '-c', code, *self.command('scrub')[3:]],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        self.addCleanup(process.kill)
+        self.assertTrue(processes.wait_for(lambda: os.path.exists(begun)))
+        process.send_signal(signal.SIGTERM)
+        _stdout, stderr = process.communicate(
+            timeout=processes.PATIENCE_SECONDS
+        )
+        self.assertEqual((0, b''), (process.returncode, stderr))
+        self.assertFalse(coordination.coordinator(self.node.layout).taken())
+        last = activities.load(self.node.layout)
+        assert last is not None
+        self.assertEqual(name, last.current)
+        self.assertIsNotNone(last.ended)
+
     def reading(self) -> bool:
         """Whether it has read some, and said so."""
         last = activities.load(self.node.layout)

@@ -16,6 +16,7 @@ from nova_imagecache import errors
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import readers
 from nova_imagecache.scrub import schedule
 from nova_imagecache.scrub import scrubber
 from tests.support import base
@@ -320,6 +321,93 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         # And once more, as the ledger that says so may be lost as well.
         sighting = states.load(self.node.layout).files[name]
         self.assertEqual(self.ledger(name).rebaselined, sighting.rebaselined)
+
+    def hang(self, name: str, then_stop: bool = False) -> None:
+        """Let reading a file hang until the test ends."""
+        self.patch(readers, '_POLL_SECONDS', 0.01)
+        self.patch(readers, '_PATIENCE_SECONDS', 0.01)
+        over = threading.Event()
+        self.addCleanup(over.set)
+        hangs = os.stat(self.node.base_path(name)).st_ino
+        real = self.pread
+
+        # Mocked: a disk that hangs.
+        def pread(fd: int, buffers: Any, offset: int) -> int:
+            if os.fstat(fd).st_ino == hangs:
+                if then_stop:
+                    self.stop.set()
+                over.wait()
+            return real(fd, buffers, offset)
+
+        self.pread = pread
+
+    def test_the_rate_is_reckoned_once_a_second_however_many_files(
+        self,
+    ) -> None:
+        self.node.configure(checksum_interval=0)
+        names = [self.node.add_image(str(number)) for number in range(9)]
+        reckoned: list[int] = []
+        real = schedule.rate
+
+        def rate(due: Any, *args: Any) -> float:
+            reckoned.append(len(due))
+            return real(due, *args)
+
+        self.patch(schedule, 'rate', rate)
+        seconds = [0.0]
+        one = self.scrubber(monotonic=lambda: seconds[0])
+        for number, _result in enumerate(one.run()):
+            # The fourth file begins a second after the first one.
+            seconds[0] += 1.0 if number == 2 else 0.0
+        self.assertEqual([len(names), len(names) - 3], reckoned)
+
+    def test_it_gives_way_to_a_verification_within_a_block(self) -> None:
+        self.node.configure(checksum_interval=0)
+        self.patch(limiters, 'LARGE_PIECE', 4096)
+        name = self.node.add_image('x', data=b'x' * scrubbing.BLOCK)
+        self.patch(scrubber, '_PULSE_SECONDS', 0)
+        self.patch(coordination.LockFiles, 'wanted', lambda self: True)
+        one = self.scrubber()
+        self.assertEqual([name], [result.name for result in one.run()])
+        self.assertIn('gave way', str(one.activity.reason))
+        self.assertLess(one.activity.read, scrubbing.BLOCK)
+
+    def test_a_read_that_hangs_does_not_keep_the_others(self) -> None:
+        self.node.configure(checksum_interval=0)
+        names = sorted(self.node.add_image(str(i)) for i in range(3))
+        self.names()
+        self.hang(names[0])
+        self.patch(readers, '_HUNG_SECONDS', 0.05)
+        hung, *others = self.scrubber().run()
+        self.assertEqual(names[0], hung.name)
+        self.assertEqual(
+            [Verdict.GOOD] * 2, [each.finding.verdict for each in others]
+        )
+        last = activities.load(self.node.layout)
+        assert last is not None
+        (problem,) = last.problems
+        self.assertIn(f'{names[0]}: ', problem)
+        self.assertIn('a read has hung', problem)
+        self.assertEqual([*names[1:], names[0]], self.names())
+
+    def test_one_that_hung_when_it_was_told_to_stop_comes_last(self) -> None:
+        self.node.configure(checksum_interval=0)
+        names = sorted(self.node.add_image(str(i)) for i in range(3))
+        self.hang(names[0], then_stop=True)
+        self.assertEqual([names[0]], self.names())
+        self.stop.clear()
+        self.assertEqual([*names[1:], names[0]], self.names())
+
+    def test_one_at_which_it_was_killed_comes_last_once(self) -> None:
+        self.node.configure(checksum_interval=0)
+        names = sorted(self.node.add_image(str(i)) for i in range(3))
+        now = self.node.clock()
+        activities.save(
+            self.node.layout,
+            activities.Activity('h', now, now, current=names[0]),
+        )
+        self.assertEqual([*names[1:], names[0]], self.names())
+        self.assertEqual(names, self.names())
 
     def test_what_is_noted_is_not_noted_again(self) -> None:
         self.node.configure(checksum_interval=0)

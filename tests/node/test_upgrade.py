@@ -142,7 +142,9 @@ class InPlaceTest(upgrading.UpgradeTestCase):
         self.node.run()
         state = states.load(self.node.layout)
         self.assertTrue(state.files[Case.CHANGED.file].suspect)
-        self.assertEqual('corrupt', state.files[Case.CORRUPT.file].damage)
+        damage = state.files[Case.CORRUPT.file].damage
+        assert damage is not None
+        self.assertEqual('corrupt', damage.verdict)
         os.unlink(self.node.layout.ledger(Case.CORRUPT.file))
         self.assertIs(Verdict.CORRUPT, self.verdicts()[Case.CORRUPT])
 

@@ -349,10 +349,19 @@ class GateTest(base.NodeTestCase):
         ):
             self.assertRaises(gate.DamagedBaseFile, self.make_disk)
 
+    def test_damage_counts_where_the_ledger_says_nothing(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        with open(self.node.layout.ledger(self.name), 'w') as file:
+            file.write('cut')
+        # As the state remembers it.
+        self.make_disk()
+        self.assert_made_anew()
+
     def test_a_ledger_that_says_nothing_is_told(self) -> None:
         self.add_bad_image(base.IMAGE)
         with open(self.node.layout.ledger(self.name), 'w') as file:
             file.write('cut')
+        os.unlink(self.node.layout.state)
         self.make_disk()
         self.assert_made_of_what_was_there()
         self.assertIn('may be used cannot be told', self.output)

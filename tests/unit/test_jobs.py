@@ -20,6 +20,7 @@ UNREADABLE = scrubbing.UNREADABLE
 BEFORE = letters.BEFORE
 NOW = letters.NOW
 Aim = jobs.Aim
+Verdict = knowledge.Verdict
 SHA1 = 'f' * 40
 ONE = (ledgers.Run(0, 1),)
 
@@ -217,22 +218,22 @@ class NewLedgerTest(base.TestCase):
         self.assertIsNone(self.begin(known=lost).rebaselined)
 
     def test_damage_that_the_state_remembers_is_anywhere_in_it(self) -> None:
-        known = knowledge.Knowledge(lost=True, damage='corrupt')
+        known = knowledge.Knowledge(lost=True, damage=Verdict.CORRUPT)
         self.assertEqual(
             (ledgers.BadBlocks(0, 3, CORRUPT),), self.begin(known=known).bad
         )
         self.assertEqual((), self.begin(size=0, known=known).bad)
 
-    @ddt.data(None, 'unreadable', 'differs', 'what a newer release says')
-    def test_no_other_damage_is(self, damage: str | None) -> None:
+    @ddt.data(None, Verdict.UNREADABLE, Verdict.DIFFERS)
+    def test_no_other_damage_is(self, damage: Verdict | None) -> None:
         known = knowledge.Knowledge(lost=True, damage=damage)
         ledger = self.begin(known=known)
         self.assertEqual((), ledger.bad)
-        self.assertEqual(damage == 'differs', ledger.question)
+        self.assertEqual(damage is Verdict.DIFFERS, ledger.question)
 
     def test_where_there_is_a_ledger_the_state_does_not_count(self) -> None:
         old = letters.ledger_of('abc', read=BEFORE)
-        known = knowledge.Knowledge(ledger=old, damage='corrupt')
+        known = knowledge.Knowledge(ledger=old, damage=Verdict.CORRUPT)
         self.assertEqual((), self.begin(old, known=known).bad)
-        known = knowledge.Knowledge(ledger=old, damage='differs')
+        known = knowledge.Knowledge(ledger=old, damage=Verdict.DIFFERS)
         self.assertFalse(self.begin(old, known=known).question)

@@ -333,7 +333,9 @@ class KnowledgeTest(base.TestCase):
     def test_where_there_is_none_the_damage_remembered_counts(
         self, damage: str
     ) -> None:
-        known = knowledge.Knowledge().remembering(sighting_of(damage=damage))
+        known = knowledge.Knowledge().remembering(
+            sighting_of(damage=sightings.Damage(damage, 5.0))
+        )
         self.assertEqual(
             Finding(Verdict(damage), f'it was {damage} when it was read last'),
             known.finding,
@@ -341,14 +343,24 @@ class KnowledgeTest(base.TestCase):
         self.assertTrue(known.lost)
 
     def test_damage_of_a_kind_that_is_not_known_says_nothing(self) -> None:
-        known = knowledge.Knowledge().remembering(sighting_of(damage='new'))
+        known = knowledge.Knowledge().remembering(
+            sighting_of(damage=sightings.Damage('new', 5.0))
+        )
         self.assertIs(Verdict.UNKNOWN, known.finding.verdict)
 
-    def test_where_there_is_a_ledger_it_does_not_count(self) -> None:
-        known = knowledge.Knowledge(SHA1, letters.proven_of('abc'))
-        self.assertEqual(
-            known, known.remembering(sighting_of(damage='corrupt'))
-        )
+    @ddt.data((-1, False), (0, False), (1, True))
+    @ddt.unpack
+    def test_where_there_is_a_ledger_what_is_newer_counts(
+        self, later: float, counts: bool
+    ) -> None:
+        ledger = letters.proven_of('abc')
+        assert ledger.read is not None
+        known = knowledge.Knowledge(SHA1, ledger)
+        damage = sightings.Damage('corrupt', ledger.read.wall + later)
+        found = known.remembering(sighting_of(damage=damage))
+        self.assertEqual(counts, found != known)
+        self.assertEqual(counts, found.finding.verdict is Verdict.CORRUPT)
+        self.assertEqual(counts, found.history is None)
 
     def test_without_a_sighting_nothing_is_remembered(self) -> None:
         known = knowledge.Knowledge(SHA1)
@@ -378,7 +390,9 @@ class KnowledgeTest(base.TestCase):
         self, verdict: Verdict, damage: str | None
     ) -> None:
         ledger = letters.proven_of('abc', suspect=True, rebaselined=7.0)
+        assert ledger.read is not None
+        remembered = damage and sightings.Damage(damage, ledger.read.wall)
         self.assertEqual(
-            sightings.History(True, 7.0, damage),
+            sightings.History(True, 7.0, remembered or None),
             knowledge.history_of(ledger, Finding(verdict)),
         )

@@ -52,6 +52,20 @@ class LimiterTest(base.TestCase):
         # The first piece is free, the others are paid for.
         self.assertAlmostEqual(320 * PIECE / RATE, self.time.now - start)
 
+    def test_two_who_read_at_once_read_one_after_the_other(self) -> None:
+        waited: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 1:
+                # Another thread, which comes while the first one waits.
+                limiter.before(PIECE)
+
+        limiter = limiters.Limiter(RATE, wait, self.time)
+        for _read in range(2):
+            limiter.before(PIECE)
+        self.assertEqual([PIECE / RATE, 2 * PIECE / RATE], waited)
+
     def test_after_a_pause_there_is_no_burst(self) -> None:
         limiter = self.limiter()
         limiter.before(PIECE)

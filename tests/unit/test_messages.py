@@ -30,6 +30,7 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
         size=8192,
         allocated=8192,
         users=('a-guest', 'another'),
+        used=True,
         image='an-image',
         age_seconds=5,
         checksum=knowledge.Verdict(verdict),
@@ -203,6 +204,14 @@ class MessagesTest(base.TestCase):
             'files (1.0 GiB) to be read now',
             text,
         )
+
+    def test_a_file_whose_users_cannot_be_named_is_in_use(self) -> None:
+        held = dataclasses.replace(bad(), users=())
+        free = dataclasses.replace(held, used=False)
+        *_others, (_level, text) = lines(
+            messages.of_pass(self.report(files=(bad(), held, free)))
+        )
+        self.assertIn('3 files, 2 in use', text)
 
     def test_a_cache_that_cannot_be_read_in_time_is_said(self) -> None:
         coverage = schedule.Coverage(size=2**40, needed=2**24, limit=2**20)

@@ -249,6 +249,13 @@ class QueueTest(base.TestCase):
             ['c-never', 'b-old', 'a-young'], [each.name for each in queue]
         )
 
+    def test_one_at_which_a_scrub_hung_comes_last(self) -> None:
+        items = [item('a-young', age=5), item('b-old', age=9), item('c-never')]
+        queue = schedule.queue(items, last='c-never')
+        self.assertEqual(
+            ['b-old', 'a-young', 'c-never'], [each.name for each in queue]
+        )
+
 
 class RateTest(base.TestCase):
     def test_it_is_what_is_due_divided_by_the_time_left(self) -> None:
@@ -353,3 +360,57 @@ class CoverageTest(base.TestCase):
         )
         self.assertEqual(GIB, coverage.verified)
         self.assertEqual(0, coverage.needed)
+
+
+@ddt.ddt
+class OverdueTest(base.TestCase):
+    """What is late is late, whatever has kept it from being read."""
+
+    #: Seconds after which it is.
+    LATE = 1.2 * WEEK
+
+    def coverage(
+        self, *entries: schedule.Entry, interval: float = WEEK
+    ) -> schedule.Coverage:
+        return schedule.coverage(entries, interval, 0, NOW)
+
+    @ddt.data((0, 0), (1, 1))
+    @ddt.unpack
+    def test_a_file_is_when_it_was_not_read_for_so_long(
+        self, later: float, count: int
+    ) -> None:
+        for fields in (
+            {'read': ago(self.LATE + later)},
+            {'seen': ago(self.LATE + later)},
+            # A reading that was begun, and never ends.
+            {'read': ago(self.LATE + later), 'started': ago(5)},
+            {'seen': ago(self.LATE + later), 'started': ago(5)},
+        ):
+            self.assertEqual(count, self.coverage(entry(**fields)).overdue)
+
+    def test_what_was_read_of_an_earlier_file_does_not_count(self) -> None:
+        late = entry(seen=ago(self.LATE + 1), read=ago(5), question=True)
+        self.assertEqual(1, self.coverage(late).overdue)
+
+    def test_with_no_interval_nothing_is(self) -> None:
+        late = entry(read=ago(99 * WEEK))
+        self.assertEqual(0, self.coverage(late, interval=0).overdue)
+
+    def test_nor_is_what_a_newer_release_looks_after(self) -> None:
+        known = knowledge.Knowledge(newer=True, blind=True)
+        late = schedule.Entry('f', GIB, known, ago(99 * WEEK))
+        self.assertEqual(0, self.coverage(late).overdue)
+
+    def test_how_much_and_since_when_is_said(self) -> None:
+        coverage = self.coverage(
+            entry('a', 3 * GIB, read=ago(2 * WEEK)),
+            entry('b', 2 * GIB, seen=ago(3 * WEEK)),
+            entry('c', GIB, read=ago(WEEK)),
+        )
+        self.assertEqual(
+            'verification is overdue: 2 files, 5.0 GiB, the oldest since '
+            '2033-04-27 03:33+00:00; see what the scrub does in '
+            'nova-imagecache status',
+            schedule.overdue(coverage, NOW),
+        )
+        self.assertIsNone(schedule.overdue(self.coverage(entry()), NOW))

@@ -17,6 +17,7 @@ NOW = letters.NOW
 BEFORE = letters.BEFORE
 KEY = letters.KEY
 SECOND = 10**9
+CORRUPT = sightings.Damage('corrupt', 5.0)
 
 
 def sighting_of(**fields: Any) -> sightings.Sighting:
@@ -93,7 +94,7 @@ class UpdatedTest(base.TestCase):
             digested=True,
             suspect=True,
             rebaselined=7.0,
-            damage='corrupt',
+            damage=CORRUPT,
         )
         self.assertEqual(old, self.update(old))
 
@@ -102,11 +103,11 @@ class UpdatedTest(base.TestCase):
 
     def test_what_is_said_now_takes_its_place(self) -> None:
         old = sighting_of(
-            image='image', suspect=True, rebaselined=7.0, damage='corrupt'
+            image='image', suspect=True, rebaselined=7.0, damage=CORRUPT
         )
         new = self.update(old, image='other', history=sightings.History())
         self.assertEqual(sighting_of(image='other', digested=True), new)
-        history = sightings.History(True, 8.0, 'differs')
+        history = sightings.History(True, 8.0, CORRUPT)
         new = self.update(sighting_of(), history=history)
         self.assertTrue(sightings.remembers(new, history))
 

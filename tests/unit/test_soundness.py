@@ -68,7 +68,7 @@ class JudgeTest(base.TestCase):
         )
 
     def test_without_news_what_is_known_counts(self) -> None:
-        known = knowledge.Knowledge(damage='corrupt', lost=True)
+        known = knowledge.Knowledge(damage=Verdict.CORRUPT, lost=True)
         self.assertEqual(
             soundness.Answer(Soundness.BAD, 'corrupt'), soundness.judge(known)
         )
