@@ -379,6 +379,7 @@ class OverdueTest(base.TestCase):
     def test_a_file_is_when_it_was_not_read_for_so_long(
         self, later: float, count: int
     ) -> None:
+        fields: dict[str, Any]
         for fields in (
             {'read': ago(self.LATE + later)},
             {'seen': ago(self.LATE + later)},
