@@ -198,14 +198,18 @@ class Ledger:
 
     def _asked(self) -> 'Ledger':
         bad = tuple(run for run in self.bad if run.damage is not _UNREADABLE)
+        if self.differs:
+            # Nor is it known of these blocks that they are bad.
+            bad = tuple(run for run in bad if run.damage is not _CORRUPT)
         unsettled = self.unsettled
         if unsettled:
             # What one block was does not tell that it is the same file.
             unsettled = runs_of({*range(self.count)} - self.corrupt)
         return dataclasses.replace(
             self,
-            # Digests that were not sure yet settle nothing.
-            question=self.settled or self.question,
+            # Also of a stored checksum, where no digest was sure yet.
+            question=True,
+            differs=False,
             unsettled=unsettled,
             started=None,
             position=0,

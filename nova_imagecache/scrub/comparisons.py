@@ -97,7 +97,8 @@ class Comparison:
         """The block with which to go on if the reading ended here."""
         if self.aim is Aim.PROVE:
             return 0
-        return min([self.next, *self.suspects])
+        # All that comes after the end counts as one block.
+        return min([self.next, self.blocks.count + 1, *self.suspects])
 
     @property
     def sha1(self) -> str | None:

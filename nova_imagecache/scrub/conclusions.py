@@ -145,9 +145,9 @@ def new_damage(
 def _different(ledger: ledgers.Ledger, reading: Reading) -> bool:
     """Whether a file is other than what is known."""
     compared = reading.comparison
-    return ledgers.Damage.CORRUPT in compared.bad.values() or (
-        compared.sha1 is not None and ledger.sha1 not in (None, compared.sha1)
-    )
+    if None not in (compared.sha1, ledger.sha1):
+        return compared.sha1 != ledger.sha1
+    return ledgers.Damage.CORRUPT in compared.bad.values()
 
 
 def _has_kin(compared: comparisons.Comparison) -> bool:
@@ -184,13 +184,14 @@ def _answer(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     other = (ledger.differs and damaged) or new_damage(
         compared.bad, reading.corrupt
     )
-    if ledger.sha1 is not None and not ledger.proven:
+    expected = ledger.sha1 or reading.stored
+    if expected is not None and not ledger.proven:
         # Its digests are of this file itself, if there are any.
         if sha1 is None:
             return Conclusion(
                 dataclasses.replace(ledger, question=True), compared.blocks
             )
-        other = ledger.sha1 not in (None, sha1)
+        other = expected != sha1
     if not other:
         ledger = dataclasses.replace(ledger, question=False, differs=False)
         return Conclusion(ledger, compared.blocks)

@@ -85,15 +85,20 @@ def new_ledger(
         rebaselined = rebaselined or now.wall
     # What its blocks held is lost, and not that they are bad.
     bad = old.bad if old and old.settled else ()
-    if old is None and known.damage == knowledge.Verdict.CORRUPT:
+    damage = None if old else known.damage
+    if damage is not None:
         # Nor is it known any more which ones are.
-        bad = _all_of(ledger)
+        bad = _all_of(
+            ledger,
+            ledgers.Damage.UNREADABLE
+            if damage == knowledge.Verdict.UNREADABLE
+            else ledgers.Damage.CORRUPT,
+        )
+    differed = damage == knowledge.Verdict.DIFFERS
     return dataclasses.replace(
         ledger,
-        question=old.question
-        if old
-        else known.older or known.damage == knowledge.Verdict.DIFFERS,
-        differs=bool(old and old.differs),
+        question=old.question if old else known.older and not differed,
+        differs=old.differs if old else differed,
         sha1=(old.sha1 if old else None) or known.stored,
         rebaselined=rebaselined,
         anew=bool(old and old.anew),
@@ -103,7 +108,9 @@ def new_ledger(
     )
 
 
-def _all_of(ledger: ledgers.Ledger) -> tuple[ledgers.BadBlocks, ...]:
+def _all_of(
+    ledger: ledgers.Ledger, damage: ledgers.Damage
+) -> tuple[ledgers.BadBlocks, ...]:
     if not ledger.count:
         return ()
-    return (ledgers.BadBlocks(0, ledger.count, ledgers.Damage.CORRUPT),)
+    return (ledgers.BadBlocks(0, ledger.count, damage),)

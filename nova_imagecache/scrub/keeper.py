@@ -6,8 +6,11 @@ from collections.abc import Callable
 import contextlib
 import dataclasses
 
+from oslo_log import log as logging
+
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
+from nova_imagecache.cache import publish
 from nova_imagecache.cache import records
 from nova_imagecache.content import blockmap
 from nova_imagecache.content import knowledge
@@ -15,6 +18,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache.content import sidecars
 from nova_imagecache import errors
 
+LOG = logging.getLogger(__name__)
 
 _CHANGED = 'its records have changed meanwhile'
 
@@ -131,10 +135,26 @@ class Keeper:
             if (now.ledger, now.stored) != (known.ledger, known.stored):
                 raise errors.NotNow(_CHANGED)
             if known.lost and not identity.gone(file.ledger):
-                records.set_aside(
-                    file.ledger, errors.Damaged('it says nothing')
-                )
+                self._set_aside()
             self._put(ledger, put, store, stored, supersedes)
+
+    def _set_aside(self) -> None:
+        """Keep a damaged ledger, for somebody to look at."""
+        file = self._file
+        if self.known.ledger is None:
+            records.set_aside(file.ledger, errors.Damaged('it says nothing'))
+            return
+        # A copy, as what its line says counts until there is another one.
+        aside = file.ledger + records.DAMAGED_SUFFIX
+        with contextlib.suppress(OSError):
+            with open(file.ledger, 'rb') as ledger:
+                data = ledger.read()
+            publish.publish(aside, data, file.layout.temporary)
+        LOG.warning(
+            'The digests in the record %(path)s are damaged, and have to be '
+            'learnt again. It is kept as %(aside)s.',
+            {'path': file.ledger, 'aside': aside},
+        )
 
     def _put(
         self,
@@ -146,15 +166,18 @@ class Keeper:
     ) -> None:
         """Put both in their places; a checksum that fails is no reason."""
         failure = None
+        if supersedes:
+            # Whoever is killed here leaves none that the ledger knows not.
+            sidecars.remove(self._file)
+            put()
         try:
             if store is not None:
                 store()
                 stored = ledger.sha1
-            elif supersedes:
-                sidecars.remove(self._file)
         except OSError as error:
             failure = error
-        put()
+        if not supersedes:
+            put()
         self.known = dataclasses.replace(
             self.known, stored=stored, ledger=ledger, older=False, lost=False
         )

@@ -443,6 +443,9 @@ class _Scrub:
                 {'name': names.printable(self._file.name), 'error': reason},
             )
             if first:
+                if not finding.harmful:
+                    # There was no ledger, and so none is lost.
+                    finding = dataclasses.replace(finding, history=None)
                 return finding.postponed(
                     f'its checksum cannot be kept: {reason}', problem=True
                 )

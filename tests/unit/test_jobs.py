@@ -217,19 +217,25 @@ class NewLedgerTest(base.TestCase):
         lost = knowledge.Knowledge(SHA1, lost=True)
         self.assertIsNone(self.begin(known=lost).rebaselined)
 
-    def test_damage_that_the_state_remembers_is_anywhere_in_it(self) -> None:
-        known = knowledge.Knowledge(lost=True, damage=Verdict.CORRUPT)
-        self.assertEqual(
-            (ledgers.BadBlocks(0, 3, CORRUPT),), self.begin(known=known).bad
-        )
+    @ddt.data(
+        (Verdict.CORRUPT, CORRUPT),
+        (Verdict.UNREADABLE, UNREADABLE),
+        (Verdict.DIFFERS, CORRUPT),
+    )
+    @ddt.unpack
+    def test_damage_that_the_state_remembers_is_anywhere_in_it(
+        self, verdict: Verdict, damage: ledgers.Damage
+    ) -> None:
+        known = knowledge.Knowledge(SHA1, older=True, damage=verdict)
+        ledger = self.begin(known=known)
+        self.assertEqual((ledgers.BadBlocks(0, 3, damage),), ledger.bad)
+        self.assertEqual(verdict is Verdict.DIFFERS, ledger.differs)
+        self.assertEqual(verdict is not Verdict.DIFFERS, ledger.question)
         self.assertEqual((), self.begin(size=0, known=known).bad)
 
-    @ddt.data(None, Verdict.UNREADABLE, Verdict.DIFFERS)
-    def test_no_other_damage_is(self, damage: Verdict | None) -> None:
-        known = knowledge.Knowledge(lost=True, damage=damage)
-        ledger = self.begin(known=known)
-        self.assertEqual((), ledger.bad)
-        self.assertEqual(damage is Verdict.DIFFERS, ledger.question)
+    def test_where_the_state_remembers_none_there_is_none(self) -> None:
+        ledger = self.begin(known=knowledge.Knowledge(lost=True))
+        self.assertEqual(((), False), (ledger.bad, ledger.differs))
 
     def test_where_there_is_a_ledger_the_state_does_not_count(self) -> None:
         old = letters.ledger_of('abc', read=BEFORE)

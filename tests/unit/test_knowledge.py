@@ -55,7 +55,7 @@ class FindingTest(base.TestCase):
         )
 
     def test_what_the_state_is_to_remember_is_no_part_of_it(self) -> None:
-        history = sightings.History(suspect=True)
+        history = sightings.History(damage=sightings.Damage('corrupt', 5.0))
         self.assertEqual(Finding(), Finding(history=history))
         self.assertEqual(repr(Finding()), repr(Finding(history=history)))
 

@@ -86,7 +86,6 @@ class AskedOfTest(base.TestCase):
             'attempted': letters.NOW,
             'suspect': True,
             'rebaselined': 7.0,
-            'differs': True,
         }
         return letters.proven_of('abc', **(values | fields))
 
@@ -112,19 +111,23 @@ class AskedOfTest(base.TestCase):
             self.ledger().asked_of(self.ANOTHER),
         )
 
+    def test_of_another_one_nothing_that_differed_is_known_to_be_bad(
+        self,
+    ) -> None:
+        asked = self.ledger(differs=True).asked_of(self.ANOTHER)
+        self.assertFalse(asked.differs)
+        self.assertEqual(ledgers.gather({2: DOUBTFUL}), asked.bad)
+
     def test_of_the_next_one_that_is_the_same_question(self) -> None:
         asked = self.ledger().asked_of(self.ANOTHER)
         again = asked.asked_of((1, 4, None))
         self.assertEqual(dataclasses.replace(asked, key=(1, 4, None)), again)
 
     @ddt.data({'read': None}, {'unsettled': (ledgers.Run(0, 1),)})
-    def test_digests_that_are_not_sure_yet_ask_nothing(
+    def test_what_is_not_sure_yet_is_asked_as_well(
         self, how: dict[str, Any]
     ) -> None:
         ledger = self.ledger(**how)
-        self.assertFalse(ledger.asked_of(self.ANOTHER).question)
-        # But what they were asked already, they are.
-        ledger = self.ledger(question=True, **how)
         self.assertTrue(ledger.asked_of(self.ANOTHER).question)
 
     def test_where_one_block_is_not_sure_no_other_one_is(self) -> None:

@@ -379,14 +379,14 @@ class OverdueTest(base.TestCase):
     def test_a_file_is_when_it_was_not_read_for_so_long(
         self, later: float, count: int
     ) -> None:
-        histories: tuple[dict[str, Any], ...] = (
+        cases: tuple[dict[str, Any], ...] = (
             {'read': ago(self.LATE + later)},
             {'seen': ago(self.LATE + later)},
             # A reading that was begun, and never ends.
             {'read': ago(self.LATE + later), 'started': ago(5)},
             {'seen': ago(self.LATE + later), 'started': ago(5)},
         )
-        for fields in histories:
+        for fields in cases:
             self.assertEqual(count, self.coverage(entry(**fields)).overdue)
 
     def test_what_was_read_of_an_earlier_file_does_not_count(self) -> None:
