@@ -239,3 +239,55 @@ class VersionTest(LedgerTestCase):
         self.assertTrue(ledgers.is_newer(self.file.ledger))
         self.assertRaises(errors.Newer, self.load)
         self.assertRaises(errors.Newer, self.save, self.begun)
+
+    def test_one_that_cannot_be_read_is_not_known_to_be_newer(self) -> None:
+        self.rewrite(4)
+        os.chmod(self.file.ledger, 0)
+        with nodes.unprivileged():
+            self.assertFalse(ledgers.is_newer(self.file.ledger))
+
+
+class OutliveTest(LedgerTestCase):
+    """The file has gone, and its ledger stays."""
+
+    def outlive(self, ledger: ledgers.Ledger) -> ledgers.Ledger | None:
+        blocks = blockmap.Blocks(letters.ALGORITHM, self.begun.size, BLOCK)
+        blocks.put(1, letters.digest_of('a'))
+        self.save(ledger, blocks)
+        ledgers.outlive(self.node.layout, self.file.name)
+        after = self.load()
+        assert after is not None
+        self.assertEqual(
+            blocks.encode(), after.load_blocks(self.file).encode()
+        )
+        return after
+
+    def test_what_is_known_is_a_question_to_the_next_file(self) -> None:
+        read = dataclasses.replace(self.begun, read=NOW, started=NOW)
+        self.assertEqual(
+            dataclasses.replace(read, question=True, started=None),
+            self.outlive(read),
+        )
+
+    def test_what_is_not_sure_asks_nothing(self) -> None:
+        for ledger in (
+            dataclasses.replace(self.begun, started=NOW, position=1),
+            dataclasses.replace(
+                self.begun,
+                read=NOW,
+                unsettled=(ledgers.Run(0, 1),),
+                started=NOW,
+                position=1,
+            ),
+        ):
+            self.assertEqual(ledger, self.outlive(ledger))
+
+    def test_what_is_a_question_already_stays_as_it_is(self) -> None:
+        ledger = dataclasses.replace(
+            self.begun, read=NOW, question=True, started=NOW, position=1
+        )
+        self.assertEqual(ledger, self.outlive(ledger))
+
+    def test_without_a_ledger_there_is_nothing_to_note(self) -> None:
+        ledgers.outlive(self.node.layout, self.file.name)
+        self.assertFalse(os.path.exists(self.file.ledger))

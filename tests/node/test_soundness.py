@@ -115,6 +115,11 @@ class AnswerTest(HandOutTestCase):
             soundness.Answer(Soundness.BAD, 'corrupt'), self.ask()
         )
 
+    def test_without_what_passes_remember_the_ledger_tells(self) -> None:
+        with open(self.node.layout.state, 'w') as file:
+            file.write('garbage')
+        self.assertEqual(soundness.Answer(Soundness.SOUND), self.ask())
+
     def test_what_was_mended_is_not_what_the_state_remembers(self) -> None:
         self.spoil()
         with open(self.node.layout.state, 'rb') as file:

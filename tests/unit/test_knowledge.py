@@ -396,3 +396,37 @@ class KnowledgeTest(base.TestCase):
             sightings.History(True, 7.0, remembered or None),
             knowledge.history_of(ledger, Finding(verdict)),
         )
+
+    def test_what_was_found_later_than_the_ledger_says_counts(self) -> None:
+        read = BEFORE.wall
+        for ledger, since, counts in (
+            (letters.proven_of('abc'), read, False),
+            (letters.proven_of('abc'), read + 1, True),
+            (letters.proven_of('abc', attempted=letters.NOW), read + 1, False),
+            # Of no reading, and so earlier than any.
+            (letters.ledger_of('abc'), 0.0, True),
+            (None, 0.0, True),
+        ):
+            damage = sightings.Damage('corrupt', since)
+            known = knowledge.Knowledge(ledger=ledger).remembering(
+                sighting_of(damage=damage)
+            )
+            self.assertIs(counts, known.finding.damaged, f'{ledger}')
+
+    def test_the_state_is_told_when_damage_was_found(self) -> None:
+        bad = Finding(Verdict.CORRUPT)
+        for ledger, damage in (
+            (
+                letters.proven_of('abc'),
+                sightings.Damage('corrupt', BEFORE.wall),
+            ),
+            (
+                letters.proven_of('abc', attempted=letters.NOW),
+                sightings.Damage('corrupt', letters.NOW.wall),
+            ),
+            (letters.ledger_of('abc'), sightings.Damage('corrupt', 0.0)),
+            # That is of another file.
+            (letters.proven_of('abc', question=True), None),
+        ):
+            found = knowledge.history_of(ledger, bad).damage
+            self.assertEqual(damage, found)
