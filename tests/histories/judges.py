@@ -334,9 +334,8 @@ class Case:
         # Whether a file is another than one that was not settled, or was
         # written to, nobody can tell.
         found = self._before.papers
-        guessed = found.unsettled and (
-            self._before.another or found.get('question')
-        )
+        unsure = found.ledger is not None and bool(found.unsettled)
+        guessed = unsure and past & {'replaced', 'reformed'}
         doubtful = guessed or past & _SUSPICIOUS
         if new.suspect and not old.suspect and not doubtful:
             self._fail('it is suspect for no reason')
