@@ -18,6 +18,7 @@ from nova_imagecache.scrub import schedule
 from tests.histories import media
 from tests.histories import papers
 from tests.histories import worlds
+from tests.support import base
 
 Image = media.Image
 Verdict = knowledge.Verdict
@@ -27,7 +28,7 @@ _HARMFUL = (Verdict.CORRUPT, Verdict.UNREADABLE, Verdict.DIFFERS)
 _ACCUSING = (Verdict.CORRUPT, Verdict.DIFFERS)
 
 # What may have made a file suspect, and what may have given it a new baseline.
-_SUSPICIOUS = {'eio', 'sync', 'changed', 'reboot', 'strange'}
+_SUSPICIOUS = {'eio', 'sync', 'changed', 'misread', 'reboot', 'strange'}
 _RENEWING = {'lost', 'replaced', 'reformed', 'changed'}
 # What may have put something wrong on record.
 _MISLEADING = {'damaged', 'wrong', 'eio'}
@@ -41,6 +42,7 @@ class Effects:
     :ivar silent: whether nobody has a reason to think otherwise of any file
     :ivar whole: whether files were read from their start to their end
     :ivar faults: whether anything was made to fail, or happened meanwhile
+    :ivar hidden: whether some of what is on record could not be read
     :ivar confirmed: the file that a person gave evidence of
     :ivar findings: what was found, by name
     """
@@ -49,6 +51,7 @@ class Effects:
     silent: bool = False
     whole: bool = False
     faults: bool = False
+    hidden: bool = False
     confirmed: str | None = None
     findings: dict[str, Verdict] = dataclasses.field(default_factory=dict)
 
@@ -78,7 +81,7 @@ class Look:
     """
 
     damaged: set[int]
-    sound: bool
+    eio: set[int]
     papers: papers.Papers
     raw: bytes = dataclasses.field(repr=False)
     sighting: dict[str, Any] | None
@@ -86,6 +89,10 @@ class Look:
     verdict: Verdict
     due: float
     another: bool
+
+    @property
+    def sound(self) -> bool:
+        return not self.damaged and not self.eio
 
     @property
     def harmful(self) -> bool:
@@ -113,7 +120,7 @@ def look(world: media.World, image: Image) -> Look:
         raw = b''
     return Look(
         image.damaged,
-        image.sound,
+        {*image.eio},
         found,
         raw,
         _sighting(found, key),
@@ -194,7 +201,12 @@ class Case:
         self._evidence = before.papers.evidence(image.truth)
         # That it was made anew is known where it is seen to be another file
         # than one that was known well.
-        known = before.another and not before.papers.unsettled
+        sure = before.papers.get('proven') or not before.papers.get('found')
+        known = (
+            before.another
+            and sure
+            and not (before.papers.unsettled or effects.hidden)
+        )
         misled = image.past & _MISLEADING or (
             'reformed' in image.past and not known
         )
@@ -261,6 +273,9 @@ class Case:
             return
         said = {after.verdict, self._finding}
         accused = said & {*_ACCUSING} and not self._misled
+        if said & {*_ACCUSING}:
+            # What is wrong on record stays with the copies of a file.
+            image.past.add('wrong')
         doubted = Verdict.UNREADABLE in said and 'eio' not in image.past
         if 'sync' in image.past:
             doubted = False
@@ -269,24 +284,25 @@ class Case:
 
     def _check_silence(self, now: clocks.Instant) -> None:
         before, after = self._before, self._after
-        # Without its ledger, it is its inode that tells what it was.
-        told = after.papers.ledger or bool(before.sighting) == bool(
-            after.sighting
-        )
+        # Without its ledger, the state may know it by its inode.
+        told = after.papers.ledger or before.sighting == after.sighting
         told = told and before.another == after.another
         if told and before.answer.soundness is not after.answer.soundness:
             self._fail('another answer for no reason')
         read = before.papers.get('read')
-        recent = told and read and now.wall - read['wall'] < 86400
+        recent = told and not after.another and read
+        recent = recent and now.wall - read['wall'] < base.DAY
         if recent and before.due > 0 >= after.due:
             self._fail('it is read again for no reason')
 
     def _check_evidence(self) -> None:
-        lost = self._evidence - self._after.papers.evidence(self._image.truth)
-        if self._new.suspect:
-            lost -= self._before.papers.unsettled
-            if self._before.papers.unsettled:
-                lost -= {'sha1'}
+        old, new = self._before.papers, self._after.papers
+        lost = self._evidence - new.evidence(self._image.truth)
+        if self._new.suspect and old.unsettled:
+            lost -= {'sha1', *old.unsettled}
+            if old.get('size') != new.get('size'):
+                # Somebody still writes to it.
+                lost.clear()
         if self._after.papers.sidecar is None:
             # It can be brought back.
             lost -= {'sidecar'} if 'sha1' not in lost else set()
@@ -296,7 +312,7 @@ class Case:
     def _check_damage(self) -> None:
         before, after = self._before, self._after
         # What is damaged after it was read is found next time.
-        still = before.damaged & after.damaged | {*self._image.eio}
+        still = before.damaged & after.damaged | before.eio & after.eio
         if noted := before.papers.bad('corrupt', 'unreadable'):
             still &= noted
         if not before.harmful or not still or self._misled or self._anew:
@@ -317,7 +333,9 @@ class Case:
                 self._fail('a new baseline is forgotten')
         # Whether a file is another than one that was not settled, or was
         # written to, nobody can tell.
-        guessed = self._before.another and self._before.papers.unsettled
+        found = self._before.papers
+        unsure = found.ledger is not None and bool(found.unsettled)
+        guessed = unsure and past & {'replaced', 'reformed'}
         doubtful = guessed or past & _SUSPICIOUS
         if new.suspect and not old.suspect and not doubtful:
             self._fail('it is suspect for no reason')
@@ -338,17 +356,27 @@ class Case:
         visible = found.bad('unreadable') - {*found.digests}
         if read & visible and not self._suspect:
             self._fail(f'blocks {read & visible} were learnt unmarked')
+        resized = (
+            found.unsettled
+            and found.ledger
+            and (found.get('size') != len(self._image.truth))
+        )
+        vouched = self._before.another or 'sidecar' in self._evidence
+        if resized and not (self._suspect or vouched):
+            self._fail('it has changed its size unmarked')
 
     def _check_cleared(self) -> None:
         """A sound file that is compared with what is right is good."""
         before, after = self._before, self._after
-        if not (self._effects.whole and before.sound and after.sound):
+        found = before.papers
+        whole = self._effects.whole or found.get('started') is None
+        if not (whole and before.sound and after.sound):
             return
         full = {*range(self._image.count)} <= self._evidence
         if self._misled or self._effects.faults or not full:
             return
-        if self._finding in _HARMFUL:
-            self._fail('a file that is as it was is bad')
+        if self._finding is not Verdict.GOOD and not found.unsettled:
+            self._fail('a file that is as it was is not good')
 
     def _check_noted(self) -> None:
         """The state remembers what counts when the ledger is lost."""

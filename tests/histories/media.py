@@ -37,13 +37,13 @@ HOSTS = ('first', 'second')
 _ONE = names.get_cache_fname('one')
 #: Names of the base files, and what their blocks are: data or zeros.
 FILES = {_ONE: '##0##', f'{_ONE}_99': '#0#', 'swap_1': '####'}
-_TAIL = 777
+TAIL = 777
 
 _real_rename = os.rename
 _real_utime = os.utime
 
 
-def make_content(seed: object, kinds: str, tail: int = _TAIL) -> bytes:
+def make_content(seed: object, kinds: str, tail: int = TAIL) -> bytes:
     """Make up what a base file holds; its tail is odd."""
     drawn = random.Random(f'{seed}')
     blocks = [
@@ -111,7 +111,9 @@ class Laboratory(fixtures.Fixture):
         self._real_stat = identity._stat
         self._real_preadv = os.preadv
         self._patch(blockmap, 'BLOCK_SIZE', BLOCK)
+        self._real_open = identity.open_regular
         self._patch(identity, '_stat', self._stat)
+        self._patch(identity, 'open_regular', self._open)
         self._patch(os, 'preadv', self._preadv)
         self._patch(os, 'fsync', self._fsync)
         self._patch(os, 'rename', self._rename)
@@ -132,9 +134,14 @@ class Laboratory(fixtures.Fixture):
         stat = self._real_stat(buffer, generation)
         return stat if self.world is None else self.world.view(stat)
 
+    def _open(self, path: str, *args: Any, **kwargs: Any) -> int:
+        if self.world is not None and path == self.world.hidden:
+            raise self.world.hidden_by
+        return self._real_open(path, *args, **kwargs)
+
     def _preadv(self, fd: int, buffers: Any, offset: int, *flags: int) -> int:
         assert self.world is not None
-        return self.world.read(
+        got = self.world.read(
             fd,
             offset,
             lambda length: self._real_preadv(
@@ -142,6 +149,10 @@ class Laboratory(fixtures.Fixture):
             ),
             len(buffers[0]),
         )
+        if got and self.world.spoils():
+            # Neither the same twice, nor what was flipped on the disk.
+            buffers[0][self.world.tick() // 1000 % got] ^= 16
+        return got
 
     def _fsync(self, fd: int) -> None:
         # What was not synced is lost only when the machine goes down.
@@ -205,6 +216,8 @@ class World:
     :ivar shift: what the last mount has added to the numbers of inodes
     :ivar writing: what goes wrong with records
     :ivar reading: what goes wrong with base files, in general
+    :ivar spoiling: how many reads there are before one that is misread
+    :ivar hidden: a record that cannot be read, and why
     :ivar meanwhile: what happens before so many reads
     """
 
@@ -220,7 +233,7 @@ class World:
         )
         self.layout = layouts.Layout.of(self.settings)
         self.wall = 2e9
-        self.boottime = 10.0 * base.DAY
+        self.uptimes = dict.fromkeys(HOSTS, 10.0 * base.DAY)
         self.boots = dict.fromkeys(HOSTS, 0)
         self.births: dict[int, int] = {}
         self.sees = dict(zip(HOSTS, ['births', 'nothing'], strict=True))
@@ -228,6 +241,9 @@ class World:
         self.writing: Fault | None = None
         self.reading: Fault | None = None
         self.sync_fails = False
+        self.spoiling: int | None = None
+        self.hidden: str | None = None
+        self.hidden_by = OSError()
         self.meanwhile: tuple[int, Callable[[], None]] | None = None
         self.images: dict[str, Image] = {}
         self._ticks = 0
@@ -255,12 +271,13 @@ class World:
     def now(self) -> clocks.Instant:
         host = self.settings.host
         return clocks.Instant(
-            self.wall, self.boottime, f'{host}-{self.boots[host]}'
+            self.wall, self.uptimes[host], f'{host}-{self.boots[host]}'
         )
 
     def advance(self, seconds: float) -> None:
         self.wall += seconds
-        self.boottime += seconds
+        for host in HOSTS:
+            self.uptimes[host] += seconds
 
     def tick(self) -> int:
         """Give a time in nanoseconds that no file has."""
@@ -355,6 +372,13 @@ class World:
             return real(min(room, good))
         image.seen.add(index)
         return real(room)
+
+    def spoils(self) -> bool:
+        """Whether what was just read comes out wrong."""
+        if self.spoiling is None:
+            return False
+        self.spoiling -= 1
+        return self.spoiling == -1
 
     def burn(self) -> None:
         """Come closer to what goes wrong with records."""

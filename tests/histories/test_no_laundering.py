@@ -31,7 +31,7 @@ _PARTS = 2
 # Of the first part; README.rst says how to replay a seed.
 _SEED = int(os.environ.get('NOVA_IMAGECACHE_TEST_SEED', 0))
 # In each part. Fewer where each takes longer, as with coverage.
-_HISTORIES = int(os.environ.get('NOVA_IMAGECACHE_TEST_HISTORIES', 500))
+_HISTORIES = int(os.environ.get('NOVA_IMAGECACHE_TEST_HISTORIES', 300))
 
 # Far more than it takes to find what is missing.
 _ENOUGH = 1000
