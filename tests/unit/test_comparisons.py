@@ -119,6 +119,15 @@ class TakeTest(ComparisonTestCase):
         self.assertTrue(one.doubtful)
         self.assertEqual(letters.digest_of('0'), one.blocks.get(1))
 
+    def test_a_reading_that_ends_beyond_goes_on_right_after_the_end(
+        self,
+    ) -> None:
+        one = self.begin('ab')
+        for index in range(5):
+            self.take(one, index, 'abcde'[index])
+        self.take_again(one, 2, 'c')
+        self.assertEqual(3, one.position)
+
     def test_one_block_after_the_end_stands_for_all_that_come(self) -> None:
         one = self.begin('ab')
         self.take(one, 2, 'c')

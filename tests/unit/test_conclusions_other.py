@@ -75,6 +75,20 @@ class QuestionTest(concluding.ConclusionTestCase):
         self.assertTrue(after.supersedes)
         self.assertFalse(after.ledger.differs)
 
+    def test_a_checksum_beside_digests_that_prove_nothing_has_to_agree(
+        self,
+    ) -> None:
+        for stored, differs in (
+            (letters.sha1_of('abc'), False),
+            ('f' * 40, True),
+            (None, False),
+        ):
+            ledger = letters.ledger_of(
+                'abc', read=BEFORE, question=True, stored=stored
+            )
+            after = self.conclude(ledger, 'abc', 'abc').ledger
+            self.assertEqual((False, differs), (after.question, after.differs))
+
     def test_an_original_in_another_form_is_made_anew(self) -> None:
         after = self.ask('wxyz')
         expected = letters.proven_of(

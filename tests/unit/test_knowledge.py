@@ -342,6 +342,25 @@ class KnowledgeTest(base.TestCase):
         )
         self.assertTrue(known.lost)
 
+    def test_that_counts_however_early_it_was_found(self) -> None:
+        sighting = sighting_of(damage=sightings.Damage('corrupt', 0.0))
+        # A reading that was begun says nothing of damage.
+        for ledger in (None, letters.ledger_of('abc')):
+            known = knowledge.Knowledge(ledger=ledger).remembering(sighting)
+            self.assertIs(Verdict.CORRUPT, known.finding.verdict)
+
+    def test_a_reading_that_was_given_up_is_one(self) -> None:
+        ledger = letters.proven_of(
+            'abc', read=letters.BEFORE, attempted=letters.NOW
+        )
+        for damage, counts in (
+            (letters.NOW.wall, False),
+            (letters.NOW.wall + 1, True),
+        ):
+            sighting = sighting_of(damage=sightings.Damage('corrupt', damage))
+            known = knowledge.Knowledge(SHA1, ledger).remembering(sighting)
+            self.assertEqual(counts, known.damage is not None)
+
     def test_damage_of_a_kind_that_is_not_known_says_nothing(self) -> None:
         known = knowledge.Knowledge().remembering(
             sighting_of(damage=sightings.Damage('new', 5.0))
@@ -377,6 +396,22 @@ class KnowledgeTest(base.TestCase):
     def test_what_is_not_seen_just_now_is_not_lost(self) -> None:
         known = knowledge.Knowledge(blind=True)
         self.assertFalse(known.remembering(sighting_of()).lost)
+
+    def test_the_damage_to_remember_is_that_of_the_last_reading(self) -> None:
+        bad = Finding(Verdict.UNREADABLE)
+        ledger = letters.proven_of('abc', attempted=letters.NOW)
+        history = knowledge.history_of(ledger, bad)
+        self.assertEqual(
+            sightings.Damage('unreadable', letters.NOW.wall), history.damage
+        )
+        # Before the first one there is no time.
+        history = knowledge.history_of(letters.ledger_of('abc'), bad)
+        self.assertEqual(sightings.Damage('unreadable', 0.0), history.damage)
+
+    def test_that_of_an_earlier_file_is_not_remembered(self) -> None:
+        ledger = letters.proven_of('abc', question=True)
+        history = knowledge.history_of(ledger, Finding(Verdict.UNREADABLE))
+        self.assertIsNone(history.damage)
 
     @ddt.data(
         (Verdict.GOOD, None),

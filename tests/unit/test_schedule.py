@@ -414,4 +414,16 @@ class OverdueTest(base.TestCase):
             'nova-imagecache status',
             schedule.overdue(coverage, NOW),
         )
+        one = self.coverage(entry('a', GIB, read=ago(2 * WEEK)))
+        self.assertIn('1 file, 1.0 GiB', str(schedule.overdue(one, NOW)))
         self.assertIsNone(schedule.overdue(self.coverage(entry()), NOW))
+
+    def test_of_nothing_all_figures_are_zero(self) -> None:
+        self.assertEqual(
+            schedule.Coverage(0, 0, 0, 0, None, 0, 0, 0, 0, 0, 0, 0),
+            schedule.Coverage(),
+        )
+        self.assertEqual(schedule.Coverage(), self.coverage())
+        self.assertEqual(0, item().waits)
+        never = schedule.due_in(entry(), WEEK, NOW)
+        self.assertEqual(0, never.waits)
