@@ -18,6 +18,7 @@ from nova_imagecache.scrub import conclusions
 from nova_imagecache.scrub import limiters
 from tests.support import base
 from tests.support import nodes
+from tests.support import processes
 from tests.support import scrubbing
 
 COUNT = scrubbing.COUNT
@@ -133,6 +134,11 @@ class DamageTest(scrubbing.OneFileTestCase):
         self.assertEqual([4 * BLOCK], spoilt)
         self.assertIn('came out differently', self.log.output)
 
+    def test_a_block_that_is_bad_each_time_is_no_misread(self) -> None:
+        self.flip(4)
+        self.assertIs(Verdict.CORRUPT, self.scrub_file())
+        self.assertNotIn('came out differently', self.log.output)
+
     def test_a_sha1_with_a_misread_in_it_is_not_stored(self) -> None:
         os.unlink(self.sidecar)
         os.unlink(self.node.layout.ledger(self.name))
@@ -206,6 +212,41 @@ class UnreadableTest(scrubbing.OneFileTestCase):
         self.assertIn(
             f'bytes {2 * BLOCK}-{3 * BLOCK - 1} are unreadable', finding.note
         )
+
+    def test_one_that_differs_and_fails_when_read_again_is_bad(self) -> None:
+        self.scrub_file()
+        self.flip(2)
+        self.flip(6)
+        real = self.pread
+        read: list[int] = []
+
+        # Mocked: a sector that goes between two reads.
+        def pread(fd: int, buffers: Any, offset: int) -> int:
+            block = offset // BLOCK
+            read.append(block)
+            if block == 2 and read.count(2) > 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, buffers, offset)
+
+        self.pread = pread
+        self.scrub_file(checkpoint_seconds=0)
+        self.assertEqual({2: UNREADABLE, 6: CORRUPT}, self.bad_blocks())
+        self.assertEqual({*range(COUNT)}, {*read})
+
+    def test_that_is_said_also_while_its_lock_is_held(self) -> None:
+        self.scrub_file()
+
+        def hold() -> None:
+            self.useFixture(
+                processes.NovaProcess(self.node.layout.locks, self.name)
+            )
+
+        self.fail_reads(2, 3, 4, 5)
+        self.before_read(1, hold)
+        finding = self.scrub(self.name)
+        self.assertIs(Verdict.UNREADABLE, finding.verdict)
+        assert finding.history is not None
+        self.assertIsNotNone(finding.history.damage)
 
     def test_an_error_within_a_block_costs_that_block_alone(self) -> None:
         """A block is read in pieces, and not each fails at its start."""
