@@ -175,6 +175,6 @@ class Status(app.NodeCommand, show.ShowOne):
                 _scrub(layouts.Layout.of(self.settings), clocks.now())
             ),
             'suspect': suspect,
-            'damaged': Damage([_damage(file) for file in report.bad]),
+            'damaged': Damage([_damage(file) for file in report.harmful]),
         }
         return tuple(values), tuple(values.values())

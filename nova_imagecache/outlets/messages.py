@@ -108,7 +108,7 @@ def _outdated(report: reports.Report) -> Iterator[Message]:
 def of_damage(report: reports.Report) -> Iterator[Message]:
     """Say which files are bad, and whom that hits."""
     yield from _outdated(report)
-    for file in report.bad:
+    for file in report.harmful:
         yield Message(
             Level.ERROR,
             'Base file %(path)s (image %(image)s) %(verdict)s: '

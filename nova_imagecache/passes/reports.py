@@ -111,8 +111,19 @@ class Report:
 
     @property
     def bad(self) -> tuple[FileReport, ...]:
-        """The files that guests may be hit by, the corrupt ones first."""
-        return (*self.corrupt, *self.unreadable, *self.differing)
+        """The files that may not be handed out, the corrupt ones first."""
+        bad = [
+            file
+            for file in self.files
+            if file.answer is soundness.Soundness.BAD
+        ]
+        corrupt = knowledge.Verdict.CORRUPT
+        return tuple(sorted(bad, key=lambda file: file.checksum != corrupt))
+
+    @property
+    def harmful(self) -> tuple[FileReport, ...]:
+        """The files that guests may be hit by, the bad ones first."""
+        return (*self.bad, *self.differing)
 
     @property
     def outdated(self) -> tuple[FileReport, ...]:

@@ -24,6 +24,7 @@ SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 
 def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
     extent = exposure.Extent(512, 4608, qcow2_map.Effect.READS_THROUGH)
+    finding = knowledge.Finding(knowledge.Verdict(verdict))
     return reports.FileReport(
         name=name,
         kind=names.Kind.ORIGINAL,
@@ -33,12 +34,12 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
         used=True,
         image='an-image',
         age_seconds=5,
-        checksum=knowledge.Verdict(verdict),
+        checksum=finding.verdict,
         action=decide.Action.KEEP,
         reason='used by 2 guests; bytes 0-4095 are corrupt',
         bad=(ledgers.BadRange(0, 4096, ledgers.Damage.CORRUPT),),
         exposures=(exposure.Exposure('a-guest', 'disk', (extent,)),),
-        answer=soundness.Soundness.BAD,
+        answer=soundness.judge(knowledge.Knowledge(), finding).soundness,
     )
 
 
@@ -99,6 +100,11 @@ class MessagesTest(base.TestCase):
     def test_what_is_corrupt_comes_before_what_is_unreadable(self) -> None:
         report = self.report(files=(bad('a', 'unreadable'), bad('b')))
         self.assertEqual(['b', 'a'], [file.name for file in report.bad])
+
+    def test_what_differs_is_harmful_and_not_bad(self) -> None:
+        report = self.report(files=(bad('a', 'differs'), bad('b')))
+        self.assertEqual(['b'], [file.name for file in report.bad])
+        self.assertEqual(['b', 'a'], [file.name for file in report.harmful])
 
     def test_a_veto_and_a_problem_are_warnings(self) -> None:
         report = self.report(vetoes=('a veto',), problems=('a problem',))
