@@ -17,11 +17,15 @@ from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import reading
+from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache import names
+from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
+from nova_imagecache.passes import reports
 from nova_imagecache.scrub import checksums
 from nova_imagecache.scrub import confirmation
+from nova_imagecache.scrub import readers
 
 LOG = logging.getLogger(__name__)
 
@@ -41,9 +45,9 @@ class Confirm(reading.Reading):
     Ends what cannot be found out from the file itself: that it is suspect,
     was rebaselined, differs from an earlier file of its image, or is damaged
     in blocks whose digests were lost. Reads all of the file. If it has that
-    SHA-1, it is good, and the baseline of all later verifications. If not,
-    nothing is changed and the exit code is 3; but a file that differs from an
-    earlier one with that SHA-1 is known to be corrupt from then on.
+    SHA-1, it is good, and the baseline of all later verifications. If not, the
+    exit code is 3 and nothing is changed; but where that SHA-1 was known of
+    it, or of an earlier file of its name, it is known to be corrupt.
     """
 
     columns = columns.COLUMNS
@@ -59,7 +63,8 @@ class Confirm(reading.Reading):
             '--sha1',
             metavar='HEX',
             type=_digest,
-            help='SHA-1 of what the file should hold, as sha1sum prints it',
+            help='SHA-1 of what the file should hold, as sha1sum prints it; '
+            'not that of the file itself, which is no evidence',
         )
         evidence.add_argument(
             '--file',
@@ -86,14 +91,39 @@ class Confirm(reading.Reading):
         sha1 = parsed_args.sha1
         if sha1 is None:
             sha1 = self._digest_of(parsed_args.file, file.path, bar)
-        finding = confirmation.confirm(self.settings, file, sha1, bar)
-        report = pipeline.Pass(self.settings).preview().only([name])
+        before = self._preview(name)
+        finding = self._confirm(file, sha1, bar)
+        report = self._preview(name)
+        outlets.tell_damage(report)
         self.exit_code = exit_codes.of_files(report)
         if finding.problem:
             LOG.error('%s: %s', names.printable(name), finding.note)
             self.exit_code = exit_codes.CORRUPTION
+        for each in before.outdated if not report.outdated else ():
+            LOG.warning(
+                'Guests whose disks are older than base file %(name)s, and '
+                'which are not named from now on: %(guests)s',
+                {
+                    'name': names.printable(name),
+                    'guests': ', '.join(map(names.printable, each.outdated)),
+                },
+            )
         self._finding = finding
         return self.columns, [columns.row(each) for each in report.files]
+
+    def _preview(self, name: str) -> reports.Report:
+        return pipeline.Pass(self.settings).preview().only([name])
+
+    def _confirm(
+        self, file: base_file.BaseFile, sha1: str, bar: readers.ProgressBar
+    ) -> knowledge.Finding:
+        try:
+            return confirmation.confirm(self.settings, file, sha1, bar)
+        except OSError as error:
+            raise errors.Error(
+                f'{names.printable(file.name)} cannot be confirmed: '
+                f'{error.strerror}'
+            ) from None
 
     def _digest_of(self, path: str, base: str, bar: Any) -> str:
         """Give the SHA-1 of a file that a person has."""
@@ -106,7 +136,8 @@ class Confirm(reading.Reading):
             fd = identity.open_regular(os.path.realpath(path))
         except OSError as error:
             raise errors.Error(
-                f'{names.printable(path)} cannot be read: {error.strerror}'
+                f'{names.printable(path)} cannot be read by the owner of '
+                f'instances_path, as whom this runs: {error.strerror}'
             ) from None
         try:
             with bar(os.fstat(fd).st_blocks * 512) as progress:

@@ -61,10 +61,14 @@ class Damage(FormattableColumn[list[dict[str, Any]]]):
                 'ranges',
                 [
                     f'bytes {each["start"]}-{each["end"] - 1}: '
-                    f'{each["damage"]}'
+                    f'{each["damage"] if verb else "differ"}'
                     for each in file['ranges']
                 ],
             )
+            if not verb:
+                lines.append(
+                    '  one of two files is bad; see nova-imagecache confirm'
+                )
             lines += _some('guests', [*_guests(file)])
         return '\n'.join(lines) or 'none'
 
@@ -175,6 +179,13 @@ class Status(app.NodeCommand, show.ShowOne):
                 _scrub(layouts.Layout.of(self.settings), clocks.now())
             ),
             'suspect': suspect,
+            'outdated': [
+                {
+                    'name': names.printable(file.name),
+                    'guests': [*map(names.printable, file.outdated)],
+                }
+                for file in report.outdated
+            ],
             'damaged': Damage([_damage(file) for file in report.harmful]),
         }
         return tuple(values), tuple(values.values())

@@ -90,8 +90,8 @@ def _ranges(ledger: ledgers.Ledger) -> str:
     return ', '.join(shown) + (f', and {more} more ranges' if more else '')
 
 
-def _differs(ledger: ledgers.Ledger, stored: str | None) -> str | None:
-    """Say how the file as a whole differs from what is known of it."""
+def _wrong_sha1(ledger: ledgers.Ledger, stored: str | None) -> str | None:
+    """Say how the file as a whole is not what is known of it."""
     found = ledger.found
     known = (ledger.sha1, stored or ledger.stored)
     whole = ledger.proven and not ledger.damaged
@@ -114,8 +114,7 @@ def _marks(ledger: ledgers.Ledger) -> Iterator[str]:
     """Say what is to be remembered of a file, whatever the verdict."""
     if ledger.suspect:
         yield (
-            'suspect: it may have been damaged before anything was known of '
-            'it; see nova-imagecache confirm'
+            'suspect: it may have been damaged before anything was known of it'
         )
     if ledger.rebaselined is None:
         return
@@ -131,11 +130,11 @@ def _marks(ledger: ledgers.Ledger) -> Iterator[str]:
 
 
 def _verdict(
-    ledger: ledgers.Ledger, stored: str | None, differs: bool
+    ledger: ledgers.Ledger, stored: str | None, wrong: bool
 ) -> Verdict:
     """Give the worst of what was found."""
     bad = {run.damage for run in ledger.bad}
-    if not ledger.differs and (ledgers.Damage.CORRUPT in bad or differs):
+    if not ledger.differs and (ledgers.Damage.CORRUPT in bad or wrong):
         return Verdict.CORRUPT
     if ledgers.Damage.UNREADABLE in bad or ledger.unreadable is not None:
         return Verdict.UNREADABLE
@@ -165,23 +164,26 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
         )
         verdict = Verdict.UNREADABLE if unreadable else Verdict.UNKNOWN
         return Finding(verdict, '; '.join(notes))
-    differs = _differs(ledger, stored) if ledger.settled else None
+    wrong = _wrong_sha1(ledger, stored) if ledger.settled else None
     if ledger.bad:
         notes.insert(0, _ranges(ledger))
-    if differs:
-        notes.append(differs)
+    if wrong:
+        notes.append(wrong)
+    marks = [*_marks(ledger)]
     if ledger.differs:
         notes.append(
             'an earlier file of this image held other bytes, so one of the '
-            'two is bad; see nova-imagecache confirm'
+            'two is bad'
         )
     if ledger.read is not None and not ledger.settled:
         notes.append(
             'it was touched or written to while it was first read, so it is '
             'to be read again'
         )
-    notes += _marks(ledger)
-    verdict = _verdict(ledger, stored, differs is not None)
+    notes += marks
+    if marks or ledger.differs:
+        notes.append('see nova-imagecache confirm')
+    verdict = _verdict(ledger, stored, wrong is not None)
     return Finding(verdict, '; '.join(notes))
 
 
@@ -226,12 +228,19 @@ class Knowledge:
     def finding(self) -> Finding:
         """The last verdict."""
         if self.ledger is None:
-            found = Finding(note='it has not been read yet')
+            found = Finding(
+                note='what was known of it is lost, and it is to be read again'
+                if self.lost
+                else 'it has not been read yet'
+            )
         else:
             found = judge(self.ledger, self.stored)
         if self.damage is None:
             return found
-        note = f'it was {self.damage} when it was read last'
+        was = f'was {self.damage}'
+        if self.damage is Verdict.DIFFERS:
+            was = 'differed from an earlier file'
+        note = f'it {was} when it was read last; see nova-imagecache confirm'
         return dataclasses.replace(found, verdict=self.damage, note=note)
 
     @property

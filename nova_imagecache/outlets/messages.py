@@ -96,8 +96,8 @@ def _outdated(report: reports.Report) -> Iterator[Message]:
         yield Message(
             Level.ERROR,
             'Base file %(path)s was made anew with other bytes under guests '
-            'whose disks are older: %(guests)s. What they read has changed: '
-            'put the earlier file back, or rebuild them.',
+            'whose disks are older: %(guests)s. What they read of the file '
+            'has changed; see "When a file differs" on the operators\' page.',
             {
                 'path': f'{report.cache_dir}/{file.name}',
                 'guests': ', '.join(map(names.printable, file.outdated)),

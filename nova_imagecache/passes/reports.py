@@ -33,8 +33,8 @@ class FileReport:
     :ivar action: what was done, or would be in a dry run
     :ivar bad: the bytes of it that are bad
     :ivar exposures: how its guests fare with these, where it is a raw image
-    :ivar suspect: whether a crash may have damaged it before it was first
-        read
+    :ivar suspect: whether it may have been damaged before anything was known
+        of it
     :ivar answer: whether it may be handed out; None where that was not
         looked at
     :ivar outdated: its guests whose disks are older than it, where it is

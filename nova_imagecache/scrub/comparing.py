@@ -91,18 +91,18 @@ class Comparer:
                 self.method.pulse()
                 now = self.method.monotonic()
                 if now - last >= self.method.checkpoint_seconds:
-                    self._compare_suspects()
+                    self._compare_mismatches()
                     checkpoint()
                     last = self.method.monotonic()
-        self._compare_suspects()
+        self._compare_mismatches()
         comparison.end(self.source.stat().size)
 
-    def _compare_suspects(self) -> None:
+    def _compare_mismatches(self) -> None:
         """Read once more what did not match, later and to other memory."""
         comparison = self.comparison
         means = dataclasses.replace(self.method.means, ahead=False)
         size = comparison.blocks.block_size
-        for index in sorted(comparison.suspects):
+        for index in sorted(comparison.mismatches):
             start = index * size
             pieces = self.source.read(means, start, start + size, size)
             found = list(

@@ -46,7 +46,7 @@ class Comparison:
     :ivar fresh: what they hold, where that may replace the other
     :ivar whole: the SHA-1 of the file, where it is wanted
     :ivar bad: damage by block, from this and earlier readings
-    :ivar suspects: blocks that did not match, and are to be read again, with
+    :ivar mismatches: blocks that did not match, and are to be read again, with
         the digest that they had
     :ivar next: the block that is to be read next
     :ivar learnt: whether there was a block whose digest was not known
@@ -75,7 +75,7 @@ class Comparison:
         self.fresh = fresh
         self.whole = whole
         self.bad = ledgers.spread(ledger.bad)
-        self.suspects: dict[int, bytes] = {}
+        self.mismatches: dict[int, bytes] = {}
         self.next = first
         self.learnt = False
         self.unsettled = ledgers.blocks_in(ledger.unsettled)
@@ -98,7 +98,7 @@ class Comparison:
         if self.aim is Aim.PROVE:
             return 0
         # All that comes after the end counts as one block.
-        return min([self.next, self.blocks.count + 1, *self.suspects])
+        return min([self.next, self.blocks.count + 1, *self.mismatches])
 
     @property
     def sha1(self) -> str | None:
@@ -130,7 +130,7 @@ class Comparison:
         elif self._matches(reading):
             self._find_good(index)
         else:
-            self.suspects[index] = reading.digests[0]
+            self.mismatches[index] = reading.digests[0]
 
     def _learn(self, index: int, digest: bytes) -> None:
         self.learnt = True
@@ -159,8 +159,8 @@ class Comparison:
         :param reading: None where the file has become shorter
         :returns: whether it gave something else each time
         """
-        index = reading.index if reading else min(self.suspects)
-        first = self.suspects.pop(index)
+        index = reading.index if reading else min(self.mismatches)
+        first = self.mismatches.pop(index)
         if reading is None:
             self.bad[index] = ledgers.Damage.CORRUPT
             return False

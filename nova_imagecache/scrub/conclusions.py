@@ -258,11 +258,11 @@ def _judge_whole(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     if not ledger.proven:
         return Conclusion(ledger, compared.blocks)
     # Every block that is good is what it was, so the whole is, if all are.
-    differs = reading.stored not in (None, ledger.sha1) and not ledger.damaged
+    wrong = reading.stored not in (None, ledger.sha1) and not ledger.damaged
     ledger = dataclasses.replace(
         ledger,
         stored=reading.stored or ledger.sha1,
-        found=ledger.sha1 if differs else None,
+        found=ledger.sha1 if wrong else None,
     )
     fresh = compared.fresh
     if fresh is None or ledger.damaged or fresh.unknown:
@@ -276,7 +276,7 @@ def _prove(ledger: ledgers.Ledger, reading: Reading, sha1: str) -> Conclusion:
     """Conclude from a SHA-1 that is right: so is each block that was read."""
     fresh = reading.comparison.fresh
     assert fresh is not None  # noqa: S101 for mypy
-    differs = reading.stored not in (None, sha1)
+    wrong = reading.stored not in (None, sha1)
     return Conclusion(
         dataclasses.replace(
             ledger,
@@ -286,7 +286,7 @@ def _prove(ledger: ledgers.Ledger, reading: Reading, sha1: str) -> Conclusion:
             sha1=sha1,
             proven=True,
             stored=reading.stored or sha1,
-            found=sha1 if differs else None,
+            found=sha1 if wrong else None,
             bad=tuple(
                 run
                 for run in ledger.bad

@@ -37,8 +37,8 @@ def confirm(
     """Read a base file, and compare all of it with a SHA-1 that is right.
 
     If it has that, all of its doubts are over, and it is its new baseline. If
-    not, nothing changes, but that a file which differs from an earlier one
-    with that SHA-1 is corrupt.
+    not, nothing changes, unless that was known of it, or of an earlier file of
+    its name: then it is corrupt.
 
     :param sha1: 40 hex digits
     :returns: what follows
@@ -54,14 +54,17 @@ def confirm(
         ledger = kept.known.ledger
         if found == sha1:
             _accept(kept, file, blocks, found, now)
-        elif ledger and ledger.differs and ledger.sha1 == sha1:
-            condemned = dataclasses.replace(ledger, differs=False)
+        elif ledger and ledger.settled and ledger.sha1 == sha1:
+            # What was known of it is right, so it is what is wrong.
+            condemned = dataclasses.replace(
+                ledger, question=False, differs=False, found=found
+            )
             kept.publish(condemned, kept.recall_blocks())
         else:
-            return dataclasses.replace(
-                kept.known.finding.noting(
-                    f'its SHA-1 is {found} and not {sha1}; nothing was changed'
-                ),
+            return knowledge.Finding(
+                kept.known.finding.verdict,
+                f'it is not what the evidence says: its SHA-1 is {found} and '
+                f'not {sha1}; nothing was changed',
                 problem=True,
             )
         history = kept.known.history

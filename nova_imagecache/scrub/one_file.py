@@ -332,7 +332,7 @@ class _Scrub:
             return dataclasses.replace(
                 finding.noting(f'that cannot be kept: {reason}'), problem=True
             )
-        if first and after.settled:
+        if first and after.settled and not finding.harmful:
             return finding.noting(
                 'its checksum has been created'
                 if after.proven

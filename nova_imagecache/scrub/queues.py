@@ -142,7 +142,7 @@ class Queue:
             self._item(entry_of(file, self._state), now)
             for file in self._files.values()
             # What is seen for the first time has its turn in a later scrub.
-            if schedule.settled(file, self._state.sighting(file))
+            if schedule.complete(file, self._state.sighting(file))
         ]
         later = [item for item in items if item.due > 0]
         self.next = min(later, key=lambda item: item.due, default=None)

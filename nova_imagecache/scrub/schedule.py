@@ -95,6 +95,7 @@ class Coverage:
         kept them from it; none where there is no interval
     :ivar overdue_size: bytes of these
     :ivar overdue_since: seconds for which the first of them waits
+    :ivar overdue_name: and its name
     :ivar queue: files that are due
     :ivar queue_size: bytes of these
     :ivar needed: bytes per second that it takes to read everything once in
@@ -110,6 +111,7 @@ class Coverage:
     overdue: int = 0
     overdue_size: int = 0
     overdue_since: float = 0
+    overdue_name: str = ''
     queue: int = 0
     queue_size: int = 0
     needed: float = 0
@@ -221,7 +223,7 @@ def due_in(
     return Item(entry.name, entry.size, due, due + grace, age, waits)
 
 
-def settled(
+def complete(
     file: base_file.BaseFile, sighting: sightings.Sighting | None
 ) -> bool:
     """Whether a file that is not locked is complete.
@@ -291,8 +293,9 @@ def overdue(coverage: Coverage, now: clocks.Instant) -> str | None:
     files = 'file' if count == 1 else 'files'
     return (
         f'verification is overdue: {count} {files}, '
-        f'{coverage.overdue_size / units.Gi:.1f} GiB, the oldest since '
-        f'{since}; see what the scrub does in nova-imagecache status'
+        f'{coverage.overdue_size / units.Mi:.1f} MiB, of which '
+        f'{names.printable(coverage.overdue_name)} has waited since {since}; '
+        'see what the scrub does in nova-imagecache status'
     )
 
 
@@ -309,6 +312,7 @@ def coverage(
     due = queue(items)
     late = [item for item in items if _is_late(item, interval)]
     size = sum(item.size for item in items)
+    first = max(late, key=lambda item: item.waits, default=None)
     return Coverage(
         files=len(items),
         size=size,
@@ -327,7 +331,8 @@ def coverage(
         oldest=max(ages, default=None),
         overdue=len(late),
         overdue_size=sum(item.size for item in late),
-        overdue_since=max((item.waits for item in late), default=0.0),
+        overdue_since=first.waits if first else 0,
+        overdue_name=first.name if first else '',
         queue=len(due),
         queue_size=sum(item.size for item in due),
         needed=size / interval if interval else 0.0,

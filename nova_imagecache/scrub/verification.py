@@ -83,7 +83,7 @@ def verify(
         for file in files:
             # A scrub may have learnt more while it was waited for.
             known = knowledge.recall(file)
-            if not schedule.settled(file, state.sighting(file)):
+            if not schedule.complete(file, state.sighting(file)):
                 findings[file.name] = known.finding.postponed(
                     'it is seen for the first time, and may still grow'
                 )

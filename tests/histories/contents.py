@@ -96,7 +96,7 @@ class History(damages.Damages):
         except (errors.Error, OSError):
             state = states.State()
         file = found[image.name]
-        if not schedule.settled(file, state.sighting(file)):
+        if not schedule.complete(file, state.sighting(file)):
             return
         known = queues.entry_of(file, state).known
         job = queues.job_of(file, known, state, now, world.settings.host)

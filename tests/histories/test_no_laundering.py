@@ -151,9 +151,11 @@ class NoLaunderingTest(base.TestCase):
                 f'{seed} NOVA_IMAGECACHE_TEST_HISTORIES={_HISTORIES}'
             )
             raise
-        # Not because nothing ever happens.
+        # Not because nothing ever happens. That a file differs is rare, and
+        # what takes the difference out is found.
+        rare = {knowledge.Verdict.OFF, knowledge.Verdict.DIFFERS}
         for what in ('crashes', 'suspect', 'rebaselined', *knowledge.Verdict):
-            if what is not knowledge.Verdict.OFF:
+            if what not in rare:
                 self.assertGreater(self.counts[what], 0, what)
 
     @ddt.data(*_MUTATIONS)

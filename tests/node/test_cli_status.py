@@ -25,7 +25,7 @@ FIELDS = [
     'bytes_verified', 'percent_verified', 'oldest_verification', 'interval',
     'overdue_files', 'overdue_bytes', 'queue_files', 'queue_bytes',
     'rate_needed', 'rate_limit', 'rate_sufficient', 'scrub', 'suspect',
-    'damaged',
+    'outdated', 'damaged',
 ]  # fmt: skip
 
 

@@ -137,6 +137,28 @@ class WrongTest(confirming.ConfirmTestCase):
         self.assertFalse(os.path.exists(self.sidecar))
         self.assertIsNone(self.known(self.name).ledger)
 
+    def test_what_was_known_of_it_condemns_one_that_decays(self) -> None:
+        self.read_twice()
+        known = self.sha1()
+        self.flip(2)
+        code, _stdout, stderr = self.confirm('--sha1', known)
+        self.assertEqual(3, code)
+        self.assertIn(f'{self.name} (image unknown) is corrupt', stderr)
+        self.assertEqual((3, 'corrupt'), self.short_found())
+        self.assertEqual(known, self.read_sidecar())
+        # Which bytes are bad takes a verification.
+        self.run_command('verify')
+        self.assertEqual({2: scrubbing.CORRUPT}, self.bad(self.name))
+        self.flip(2)
+        self.assertEqual(0, self.run_command('verify')[0])
+
+    def test_the_guests_of_an_earlier_file_are_named_once_more(self) -> None:
+        self.node.add_overlay('a-guest', self.name)
+        self.differs()
+        code, _stdout, stderr = self.confirm('--sha1', self.sha1())
+        self.assertEqual(0, code)
+        self.assertIn('not named from now on: a-guest', stderr)
+
     def test_that_of_the_earlier_file_condemns_one_that_differs(
         self,
     ) -> None:

@@ -122,7 +122,7 @@ def compared(
         add_to(sha1, found)
     for index, letter in enumerate(found):
         comparison.take(reading_of(index, letter, comparison.algorithms))
-    for index in sorted(comparison.suspects):
+    for index in sorted(comparison.mismatches):
         comparison.take_again(
             reading_of(index, found[index], comparison.algorithms)
         )

@@ -63,7 +63,7 @@ class TakeTest(ComparisonTestCase):
         one = self.begin('ab', bad=self.bad((0, 1, CORRUPT)))
         for index, letter in enumerate('ab'):
             self.take(one, index, letter)
-        self.assertEqual(({}, {}), (one.bad, one.suspects))
+        self.assertEqual(({}, {}), (one.bad, one.mismatches))
         self.assertFalse(one.learnt)
 
     def test_what_is_doubtful_is_not_cleared_by_being_as_it_was(self) -> None:
@@ -75,17 +75,17 @@ class TakeTest(ComparisonTestCase):
     def test_what_does_not_match_is_read_again_before_it_counts(self) -> None:
         one = self.begin('ab')
         self.take(one, 1, 'x')
-        self.assertEqual({1: letters.digest_of('x')}, one.suspects)
+        self.assertEqual({1: letters.digest_of('x')}, one.mismatches)
         self.assertEqual({}, one.bad)
         self.assertFalse(self.take_again(one, 1, 'x'))
-        self.assertEqual(({1: CORRUPT}, {}), (one.bad, one.suspects))
+        self.assertEqual(({1: CORRUPT}, {}), (one.bad, one.mismatches))
         self.assertEqual(letters.digest_of('b'), one.blocks.get(1))
 
     def test_a_short_block_with_the_right_digest_does_not_match(self) -> None:
         one = self.begin('ab')
         digest = letters.digest_of('b')
         one.take(hashing.BlockReading(1, BLOCK - 1, (digest,)))
-        self.assertEqual({1}, one.suspects.keys())
+        self.assertEqual({1}, one.mismatches.keys())
 
     def test_a_digest_that_is_not_known_is_learnt(self) -> None:
         one = self.begin('a?')
@@ -100,7 +100,7 @@ class TakeTest(ComparisonTestCase):
         one = self.begin('a?')
         one.take(hashing.BlockReading(1, 5, (letters.digest_of('b'),)))
         self.assertIsNone(one.blocks.get(1))
-        self.assertEqual({1}, one.suspects.keys())
+        self.assertEqual({1}, one.mismatches.keys())
 
     def test_corrupt_blocks_without_digests_learn_nothing(self) -> None:
         one = self.begin('a?', bad=self.bad((1, 1, CORRUPT)))
@@ -131,9 +131,9 @@ class TakeTest(ComparisonTestCase):
     def test_one_block_after_the_end_stands_for_all_that_come(self) -> None:
         one = self.begin('ab')
         self.take(one, 2, 'c')
-        self.assertEqual({2}, one.suspects.keys())
+        self.assertEqual({2}, one.mismatches.keys())
         self.take(one, 3, 'd')
-        self.assertEqual({2}, one.suspects.keys())
+        self.assertEqual({2}, one.mismatches.keys())
         self.assertFalse(self.take_again(one, 2, 'c'))
         self.assertEqual({2: CORRUPT}, one.bad)
 
@@ -184,13 +184,13 @@ class TakeAgainTest(ComparisonTestCase):
         self.take(one, 1, 'x')
         self.assertFalse(one.take_again(None))
         self.assertEqual({1: CORRUPT}, one.bad)
-        self.assertEqual({2}, one.suspects.keys())
+        self.assertEqual({2}, one.mismatches.keys())
 
     def test_one_that_cannot_be_read_now_is_unreadable(self) -> None:
         one = self.suspect()
         self.assertFalse(self.take_again(one, 1, '!'))
         self.assertEqual({1: UNREADABLE}, one.bad)
-        self.assertEqual({}, one.suspects)
+        self.assertEqual({}, one.mismatches)
 
     def test_where_nobody_vouches_for_it_the_new_one_counts(self) -> None:
         one = self.suspect(unsettled=(ledgers.Run(1, 1),))
@@ -278,7 +278,9 @@ class ProveTest(ComparisonTestCase):
         one = self.begin('??', Aim.PROVE, fresh='sha256')
         for index, letter in enumerate('ab'):
             self.take(one, index, letter)
-        self.assertEqual(({}, {}, False), (one.bad, one.suspects, one.learnt))
+        self.assertEqual(
+            ({}, {}, False), (one.bad, one.mismatches, one.learnt)
+        )
         self.assertEqual(2, one.blocks.unknown)
         assert one.fresh is not None
         self.assertEqual(0, one.fresh.unknown)

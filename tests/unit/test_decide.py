@@ -706,9 +706,9 @@ class VerificationTest(base.TestCase):
     def test_only_a_resized_file_seen_first_may_still_grow(self) -> None:
         for name, settled in ((f'{SHA}_20', False), (SHA, True)):
             file = make_file(name)
-            self.assertEqual(settled, schedule.settled(file, None))
+            self.assertEqual(settled, schedule.complete(file, None))
             seen = sighting(file).sighting(file)
-            self.assertTrue(schedule.settled(file, seen))
+            self.assertTrue(schedule.complete(file, seen))
 
     def test_a_file_that_goes_is_not_verified(self) -> None:
         file = make_file(age=1e9)

@@ -238,13 +238,14 @@ class VerdictTest(base.TestCase):
         self.assertIs(Verdict.GOOD, finding.verdict)
         self.assertEqual(
             'suspect: it may have been damaged before anything was known of '
-            'it; see nova-imagecache confirm; rebaselined on 2001-09-09, as '
-            'all that was known of it was lost',
+            'it; rebaselined on 2001-09-09, as all that was known of it was '
+            'lost; see nova-imagecache confirm',
             finding.note,
         )
         finding = self.judge(rebaselined=1e9, anew=True)
         self.assertEqual(
-            'rebaselined on 2001-09-09, as it was made anew with other bytes',
+            'rebaselined on 2001-09-09, as it was made anew with other '
+            'bytes; see nova-imagecache confirm',
             finding.note,
         )
 
@@ -336,8 +337,14 @@ class KnowledgeTest(base.TestCase):
         known = knowledge.Knowledge().remembering(
             sighting_of(damage=sightings.Damage(damage, 5.0))
         )
+        was = {'differs': 'differed from an earlier file'}.get(
+            damage, f'was {damage}'
+        )
         self.assertEqual(
-            Finding(Verdict(damage), f'it was {damage} when it was read last'),
+            Finding(
+                Verdict(damage),
+                f'it {was} when it was read last; see nova-imagecache confirm',
+            ),
             known.finding,
         )
         self.assertTrue(known.lost)

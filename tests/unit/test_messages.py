@@ -92,7 +92,8 @@ class MessagesTest(base.TestCase):
                 40,
                 f'Base file /base/{SHA} was made anew with other bytes under '
                 'guests whose disks are older: a-guest, b\\nc. What they read '
-                'has changed: put the earlier file back, or rebuild them.',
+                'of the file has changed; see "When a file differs" on the '
+                "operators' page.",
             ),
             line,
         )
