@@ -257,6 +257,7 @@ class Format(Generic[Body]):
             try:
                 body = convert(body)
             except (
+                ArithmeticError,
                 AttributeError,
                 LookupError,
                 TypeError,

@@ -35,6 +35,10 @@ _TEMPORARY = (names.OWN_DIRECTORY, 'tmp')
 # Nothing of ours stays unpublished for so long.
 _STALE_SECONDS = 3600
 
+# For which what was known of a file outlives it: a restore takes its time, and
+# so does whoever looks for a file that has gone.
+_OUTLIVES_SECONDS = 24 * 3600
+
 # Locks that are held together (decision 0045).
 _BATCH = 128
 
@@ -198,8 +202,8 @@ def tidy(
 ) -> None:
     """Remove our own traces of base files that are gone.
 
-    A ledger stays for as long as there is a checksum beside it that is of the
-    same file, and has nothing else to tell it from that of a later one.
+    A ledger stays for a day after its file was missed, and for as long as
+    there is a checksum that may be of the same file.
 
     :param present: names of the files in the cache
     :param strays: names of what is in the trash without its file
@@ -212,7 +216,7 @@ def tidy(
     for name in set(_list(layout.ledgers)) - set(present):
         try:
             if may_go(os.path.join(layout.ledgers, name)):
-                _tidy_ledger(layout, name, outlive)
+                _tidy_ledger(layout, name, now, outlive)
         except OSError as error:
             LOG.debug('%s stays: %s', layout.ledger(name), error)
     for stray in strays:
@@ -245,6 +249,7 @@ def _sweep(fd: int, now: float) -> None:
 def _tidy_ledger(
     layout: layouts.Layout,
     name: str,
+    now: float | None,
     outlive: Callable[[layouts.Layout, str], None],
 ) -> None:
     base = name.removesuffix(records.DAMAGED_SUFFIX)
@@ -255,10 +260,14 @@ def _tidy_ledger(
             path = layout.file(base)
             if not identity.gone(path):
                 return
-            if identity.gone(names.sidecar_name(path)):
-                os.unlink(os.path.join(layout.ledgers, name))
-            elif name == base:
+            if name == base:
+                # Written anew by the first pass that misses the file.
                 outlive(layout, name)
+            ledger = os.path.join(layout.ledgers, name)
+            since = os.lstat(ledger).st_mtime
+            old = now is not None and now - since > _OUTLIVES_SECONDS
+            if old and identity.gone(names.sidecar_name(path)):
+                os.unlink(ledger)
     except (errors.NotNow, OSError) as error:
         LOG.debug('%s stays: %s', layout.ledger(name), error)
 

@@ -16,10 +16,13 @@ class Damage:
 
     :ivar verdict: in a word
     :ivar read: when that was found, in seconds since the epoch
+    :ivar beside: when the reading was that the ledger tells of, where the
+        ledger could not be written: it counts for as long as that one is there
     """
 
     verdict: str
     read: float
+    beside: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class State:
         )
         for other in others:
             sighting = self.files.get(other)
-            if sighting and sighting.key == key:
+            if sighting and sightings.is_of(sighting, key):
                 return sighting
         return None
 

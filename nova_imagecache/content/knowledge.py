@@ -3,7 +3,6 @@
 """What is known of the content of a base file before it is read again."""
 
 from collections.abc import Iterator
-import contextlib
 import dataclasses
 import datetime
 import enum
@@ -31,6 +30,12 @@ class Verdict(enum.StrEnum):
     UNKNOWN = 'unknown'
     UNREADABLE = 'unreadable'
     OFF = 'off'
+
+
+_HARMFUL = {
+    str(verdict): verdict
+    for verdict in (Verdict.CORRUPT, Verdict.UNREADABLE, Verdict.DIFFERS)
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -255,19 +260,23 @@ class Knowledge:
         if sighting is None:
             return self
         damage = None
-        if sighting.damage and sighting.damage.read > self._read:
-            with contextlib.suppress(ValueError):
-                damage = Verdict(sighting.damage.verdict)
+        found = sighting.damage
+        # Times are compared for being the same, as clocks may be set.
+        if found and (self.ledger is None or found.beside == self.last_read):
+            damage = _HARMFUL.get(found.verdict)
         lost = self.ledger is None and sighting.digested and not self.blind
         return dataclasses.replace(self, lost=self.lost or lost, damage=damage)
 
     @property
-    def _read(self) -> float:
-        """When the ledger was written of a reading, since the epoch."""
+    def last_read(self) -> float:
+        """When the reading was that the ledger tells of, since the epoch.
+
+        -1 where there is none.
+        """
         if self.ledger is None:
             return -1.0
-        last = (self.ledger.read, self.ledger.attempted)
-        return max([each.wall for each in last if each], default=-1.0)
+        last = self.ledger.attempted or self.ledger.read
+        return last.wall if last else -1.0
 
 
 def history_of(ledger: ledgers.Ledger, finding: Finding) -> sightings.History:

@@ -25,6 +25,11 @@ from nova_imagecache.content import digests
 from nova_imagecache import errors
 
 _LEAST_BLOCK_SIZE = 4096
+# Any file that is not larger than 4 TiB has smaller ones.
+_LARGE_BLOCK_SIZE = 64 * 1024 * 1024
+
+# The year 10000, in seconds since the epoch.
+_END_OF_TIME = 253402300800
 
 
 class Damage(enum.StrEnum):
@@ -38,6 +43,18 @@ class Damage(enum.StrEnum):
     CORRUPT = 'corrupt'
     UNREADABLE = 'unreadable'
     DOUBTFUL = 'doubtful'
+
+
+class Form(enum.StrEnum):
+    """What a base file is in, as far as that changes all of its bytes."""
+
+    QCOW2 = 'qcow2'
+    OTHER = 'other'
+
+    @classmethod
+    def of(cls, head: bytes) -> 'Form':
+        """Tell it by the first four bytes (docs/interop/qcow2.rst)."""
+        return cls.QCOW2 if head == b'QFI\xfb' else cls.OTHER
 
 
 _CORRUPT = Damage.CORRUPT
@@ -83,6 +100,7 @@ class Ledger:
     :ivar algorithm: of the digests of the blocks
     :ivar block_size: in bytes
     :ivar image: the image it was made from, where that is known
+    :ivar form: what the file is in, where it was looked at
     :ivar question: whether it was of an earlier file of this name, and the
         file has not been compared with it yet
     :ivar differs: whether the file is not what an earlier one was: one of
@@ -120,6 +138,7 @@ class Ledger:
     block_size: int
     # And no origin of a resized file (decision 0027).
     image: str | None = None
+    form: Form | None = None
     question: bool = False
     differs: bool = False
     unsettled: tuple[Run, ...] = ()
@@ -173,8 +192,13 @@ class Ledger:
             self.block_size < _LEAST_BLOCK_SIZE
             or self.block_size % _LEAST_BLOCK_SIZE
             or not 0 <= self.size <= most
+            or self.block_size > max(_LARGE_BLOCK_SIZE, 2 * self._least_block)
         ):
             raise errors.Damaged('its block size cannot be')
+        if self.rebaselined is not None and not (
+            0 <= self.rebaselined < _END_OF_TIME
+        ):
+            raise errors.Damaged('it was rebaselined at no such time')
         # One after the end stands for all that comes there.
         end = self.count + 1
         runs: tuple[Run, ...] = (*self.bad, *self.unsettled)
@@ -183,7 +207,17 @@ class Ledger:
             for run in runs
         ):
             raise errors.Damaged('it has no such blocks')
+        if any(
+            run.first + run.count > following.first
+            for row in (self.bad, self.unsettled)
+            for run, following in itertools.pairwise(row)
+        ):
+            raise errors.Damaged('its blocks are in no order')
         return self
+
+    @property
+    def _least_block(self) -> int:
+        return -(-self.size // blockmap.MOST_BLOCKS)
 
     def asked_of(self, key: identity.Key) -> 'Ledger':
         """Give what it says of the file with a key.
@@ -345,7 +379,7 @@ def outlive(layout: layouts.Layout, name: str) -> None:
     path = layout.ledger(name)
     with contextlib.suppress(errors.Error, OSError):
         ledger, payload = _FORMAT.load_whole(path)
-        if ledger.settled and not ledger.question:
+        if not ledger.question:
             _FORMAT.save(layout, path, ledger._asked(), payload)
 
 
@@ -382,6 +416,7 @@ def _from_2(body: records.Values) -> records.Values:
         'question': False,
         'differs': False,
         'anew': False,
+        'form': None,
         'unsettled': [{'first': 0, 'count': count}] if once else [],
         'suspect': body['suspect'] or changed,
     }

@@ -31,6 +31,7 @@ from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import look
 from nova_imagecache.passes import reports
+from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
@@ -90,6 +91,13 @@ class Pass:
         """Say what a pass would do; change nothing, read no base file."""
         facts = self._look(with_content=True)
         facts = self._with_overdue(facts)
+        last = activities.load(self._layout)
+        # Nobody else may hear of it, as where a timer has started it.
+        told = [
+            f'the last scrub: {each}'
+            for each in (last.problems if last else ())
+        ]
+        facts = dataclasses.replace(facts, problems=(*facts.problems, *told))
         decisions = decide.decide(facts, self._settings)
         findings = {
             name: entry.known.finding

@@ -28,6 +28,8 @@ class Reading:
     :ivar unsure: whether it cannot be told that this is the file that the
         ledger is of
     :ivar corrupt: blocks that were known to be corrupt before
+    :ivar form: of what is in it, if that could be told: see
+        :class:`ledgers.Form`
     """
 
     comparison: comparisons.Comparison
@@ -39,6 +41,7 @@ class Reading:
     original: bool = True
     unsure: bool = False
     corrupt: frozenset[int] = frozenset()
+    form: ledgers.Form | None = None
 
     @property
     def vouched(self) -> bool:
@@ -85,6 +88,9 @@ def conclude(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     )
     if not ledger.settled:
         return Conclusion(ledger, compared.blocks)
+    doubt = ledger.question or ledger.differs or reading.unsure
+    if ledger.form is None and not doubt:
+        ledger = dataclasses.replace(ledger, form=reading.form)
     if ledger.question or (reading.unsure and _is_other(ledger, reading)):
         answered = _answer(ledger, reading)
         if answered.supersedes or answered.ledger.question:
@@ -150,11 +156,11 @@ def _different(ledger: ledgers.Ledger, reading: Reading) -> bool:
     return ledgers.Damage.CORRUPT in compared.bad.values()
 
 
-def _has_kin(compared: comparisons.Comparison) -> bool:
-    """Whether some data of a file is what it was."""
+def has_kin(compared: comparisons.Comparison) -> bool:
+    """Whether some data of a file is what it was, as far as it was read."""
     return any(
         compared.blocks.holds_data(index) and not compared.is_bad(index)
-        for index in range(compared.blocks.count)
+        for index in range(min(compared.blocks.count, compared.next))
     )
 
 
@@ -168,7 +174,7 @@ def _is_other(ledger: ledgers.Ledger, reading: Reading) -> bool:
         new_damage(compared.bad, reading.corrupt)
         and not ledger.differs
         and compared.blocks.unknown < compared.blocks.count
-        and not _has_kin(compared)
+        and not has_kin(compared)
     )
 
 
@@ -184,6 +190,13 @@ def _answer(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     other = (ledger.differs and damaged) or new_damage(
         compared.bad, reading.corrupt
     )
+    kin = has_kin(compared)
+    if kin and any(
+        compared.bad.get(index) is ledgers.Damage.CORRUPT
+        for index in reading.corrupt
+    ):
+        # It is what it was, with what was wrong with it, and maybe more.
+        other = False
     expected = ledger.sha1 or reading.stored
     if expected is not None and not ledger.proven:
         # Its digests are of this file itself, if there are any.
@@ -195,8 +208,15 @@ def _answer(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     if not other:
         ledger = dataclasses.replace(ledger, question=False, differs=False)
         return Conclusion(ledger, compared.blocks)
-    same_form = ledger.size == reading.size or _has_kin(compared)
-    if reading.original and same_form:
+    # There is no form in which an image takes nothing.
+    same_size = reading.size in (ledger.size, 0)
+    same_form = kin or same_size
+    forms = {ledger.form, reading.form}
+    if not kin and None not in forms and len(forms) > 1:
+        same_form = False
+    # Nobody has seen it go, and what decays keeps its size.
+    unseen = not ledger.question and same_size
+    if unseen or (reading.original and same_form):
         ledger = dataclasses.replace(ledger, question=False, differs=True)
         return Conclusion(ledger, compared.blocks)
     return _begin_anew(ledger, reading)
@@ -219,6 +239,7 @@ def _begin_anew(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     begun = dataclasses.replace(
         begun,
         block_size=fresh.block_size,
+        form=reading.form,
         read=reading.started,
         suspect=reading.outlived,
         sha1=sha1 if sure else None,

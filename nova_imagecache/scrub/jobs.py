@@ -84,7 +84,7 @@ def new_ledger(
     if known.lost and not known.digests:
         rebaselined = rebaselined or now.wall
     # What its blocks held is lost, and not that they are bad.
-    bad = old.bad if old and old.settled else ()
+    bad = _bad_of(old, ledger.count) if old else ()
     damage = None if old else known.damage
     if damage is not None:
         # Nor is it known any more which ones are.
@@ -105,6 +105,18 @@ def new_ledger(
         suspect=job.suspect
         or bool(old and (old.suspect or _has_resized(old, size))),
         bad=bad,
+    )
+
+
+def _bad_of(old: ledgers.Ledger, count: int) -> tuple[ledgers.BadBlocks, ...]:
+    """Give what is known to be bad, and was settled."""
+    return ledgers.gather(
+        {
+            index: damage
+            for index, damage in ledgers.spread(old.bad).items()
+            if index <= count
+            and (old.settled or damage is ledgers.Damage.CORRUPT)
+        }
     )
 
 

@@ -136,7 +136,11 @@ class _Scrub:
         moved = not now.same_content_as(opened) or (
             ledger.times not in (None, (now.modified, now.changed))
         )
-        return self._end(ledger, comparison, moved, now.size)
+        form = None
+        # A broad net, as what the host lends may raise anything.
+        with contextlib.suppress(Exception):
+            form = ledgers.Form.of(source.head())
+        return self._end(ledger, comparison, moved, now.size, form)
 
     def _sync(self, source: sources.Source, ledger: ledgers.Ledger) -> None:
         """Have on the disk what is read: in memory it says nothing of that."""
@@ -219,6 +223,7 @@ class _Scrub:
         if comparison.aim is Aim.PROVE:
             self._file.same()
             return
+        differs = conclusions.new_damage(comparison.bad, ledger.corrupt)
         ledger = dataclasses.replace(
             ledger,
             position=comparison.position,
@@ -226,12 +231,15 @@ class _Scrub:
             suspect=ledger.suspect
             or comparison.changed
             or comparison.doubtful,
-            differs=ledger.differs
-            or (
-                ledger.question
-                and conclusions.new_damage(comparison.bad, ledger.corrupt)
-            ),
         )
+        if differs and self._may_be_another(ledger, comparison):
+            # Whose damage it is turns out in the end, and takes all of it.
+            ledger = dataclasses.replace(
+                self._ledger or ledger,
+                started=None,
+                position=0,
+                differs=ledger.differs or ledger.question,
+            )
         if ledger.read is not None:
             unsettled = ledgers.runs_of(comparison.unsettled)
             ledger = dataclasses.replace(ledger, unsettled=unsettled)
@@ -239,6 +247,16 @@ class _Scrub:
             self._keeper.recall_checksum()
             self._keeper.publish(ledger, comparison.blocks)
         self._ledger = ledger
+
+    def _may_be_another(
+        self, ledger: ledgers.Ledger, comparison: comparisons.Comparison
+    ) -> bool:
+        """Whether what is not as it was may be so as it is another file."""
+        key = self._file.incarnation.key
+        unsure = identity.compare(ledger.key, key) is identity.Likeness.UNSURE
+        return ledger.question or (
+            unsure and not conclusions.has_kin(comparison)
+        )
 
     def _note_resized(self) -> None:
         """Remember that a file changed before anybody could know it."""
@@ -262,6 +280,7 @@ class _Scrub:
         comparison: comparisons.Comparison,
         moved: bool,
         size: int,
+        form: ledgers.Form | None,
     ) -> knowledge.Finding:
         """Conclude, publish, and give the verdict."""
         failure: Exception | None = None
@@ -286,6 +305,7 @@ class _Scrub:
             self._file.kind is names.Kind.ORIGINAL,
             likeness is identity.Likeness.UNSURE,
             ledger.corrupt,
+            form,
         )
         concluded = conclusions.conclude(ledger, reading)
         after = concluded.ledger
@@ -330,7 +350,8 @@ class _Scrub:
                     f'its checksum cannot be kept: {reason}', problem=True
                 )
             return dataclasses.replace(
-                finding.noting(f'that cannot be kept: {reason}'), problem=True
+                self._beside(finding).noting(f'that cannot be kept: {reason}'),
+                problem=True,
             )
         if first and after.settled and not finding.harmful:
             return finding.noting(
@@ -340,6 +361,18 @@ class _Scrub:
                 'reading that is not interrupted'
             )
         return finding
+
+    def _beside(self, finding: knowledge.Finding) -> knowledge.Finding:
+        """Have the state remember what the ledger beside does not say."""
+        history = finding.history
+        if history is None or history.damage is None:
+            return finding
+        damage = dataclasses.replace(
+            history.damage, beside=self._keeper.known.last_read
+        )
+        return dataclasses.replace(
+            finding, history=dataclasses.replace(history, damage=damage)
+        )
 
     def _log_change(
         self, ledger: ledgers.Ledger, comparison: comparisons.Comparison

@@ -17,6 +17,10 @@ from nova_imagecache.host import ReadAsRoot
 from nova_imagecache.scrub import readers
 
 
+# Enough to tell in which form it is.
+_HEAD = 4
+
+
 class Source(Protocol):
     """A base file that can be read."""
 
@@ -31,6 +35,13 @@ class Source(Protocol):
         """Have on the disk what is in memory only.
 
         :raises OSError: some of it is lost
+        """
+        ...
+
+    def head(self) -> bytes:
+        """Read the first four bytes, or fewer.
+
+        :raises Exception: it cannot be read
         """
         ...
 
@@ -54,6 +65,10 @@ class OpenFile:
     def sync(self) -> None:
         """Have on the disk what is in memory only."""
         os.fsync(self.fd)
+
+    def head(self) -> bytes:
+        """Read the first four bytes."""
+        return os.pread(self.fd, _HEAD, 0)
 
     def read(
         self, means: readers.Means, start: int, end: int, block_size: int
@@ -80,6 +95,10 @@ class LentFile:
 
     def sync(self) -> None:
         """Do nothing: the host lends no such thing."""
+
+    def head(self) -> bytes:
+        """Read the first four bytes."""
+        return self.read_as_root(self.path, 0, _HEAD)
 
     def read(
         self, means: readers.Means, start: int, end: int, block_size: int

@@ -134,12 +134,9 @@ def look(world: media.World, image: Image) -> Look:
 def _sighting(
     found: papers.Papers, key: identity.Key
 ) -> dict[str, Any] | None:
-    here, *trashed = found.sightings
-    if here and here['key'][0] == key[0] and _may_be(here['key'], key):
-        return here
-    for sighting in trashed:
-        if sighting and tuple(sighting['key']) == key:
-            return sighting
+    for each in found.sightings:
+        if each and each['key'][0] == key[0] and _may_be(each['key'], key):
+            return each
     return None
 
 

@@ -158,6 +158,23 @@ class StatusTest(shell.ShellTestCase):
             self.assertEqual(1, code)
             self.assertIn('verification is overdue: 1 file, ', stderr)
 
+    def test_what_the_last_scrub_could_not_do_makes_the_exit_code_1(
+        self,
+    ) -> None:
+        self.node.add_image('x')
+        self.run_command('scrub')
+        self.status(0)
+        last = activities.load(self.node.layout)
+        assert last is not None
+        activities.save(
+            self.node.layout,
+            dataclasses.replace(last, problems=('x: it cannot be kept',)),
+        )
+        for command in ('status', 'list'):
+            code, _stdout, stderr = self.run_command(command)
+            self.assertEqual(1, code)
+            self.assertIn('the last scrub: x: it cannot be kept', stderr)
+
     def test_a_rate_that_is_too_low_is_told_with_figures(self) -> None:
         self.write_conf(
             checksum_base_images='true',

@@ -120,6 +120,12 @@ class LoadTest(LedgerTestCase):
         },
         {'unsettled': (ledgers.Run(0, 10**9),)},
         {'unsettled': (ledgers.Run(0, -1),)},
+        {'unsettled': (ledgers.Run(0, 2), ledgers.Run(1, 1))},
+        {'bad': 2 * (ledgers.BadBlocks(0, 1, CORRUPT),)},
+        {'block_size': 2**50},
+        {'rebaselined': 1e20},
+        {'rebaselined': -1.0},
+        {'rebaselined': float('nan')},
     )
     def test_this_is_what_no_ledger_of_ours_says(
         self, fields: dict[str, Any]
@@ -269,7 +275,7 @@ class OutliveTest(LedgerTestCase):
             self.outlive(read),
         )
 
-    def test_what_is_not_sure_asks_nothing(self) -> None:
+    def test_what_is_not_sure_is_asked_as_well(self) -> None:
         for ledger in (
             dataclasses.replace(self.begun, started=NOW, position=1),
             dataclasses.replace(
@@ -280,7 +286,9 @@ class OutliveTest(LedgerTestCase):
                 position=1,
             ),
         ):
-            self.assertEqual(ledger, self.outlive(ledger))
+            found = self.outlive(ledger)
+            assert found is not None
+            self.assertTrue(found.question)
 
     def test_what_is_a_question_already_stays_as_it_is(self) -> None:
         ledger = dataclasses.replace(

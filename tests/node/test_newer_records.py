@@ -70,8 +70,27 @@ class UnreadTest(NewerTestCase):
         with base.patched(os, 'open', open_or_fail):
             self.node.run()
         self.assertTrue(os.path.exists(self.ledger))
+
+    def test_one_that_can_goes_a_day_after_its_file(self) -> None:
+        os.unlink(self.path)
+        os.unlink(f'{self.path}.sha1')
+        self.node.run()
+        self.node.clock.advance(23 * base.HOUR)
+        self.node.run()
+        self.assertTrue(os.path.exists(self.ledger))
+        self.node.clock.advance(2 * base.HOUR)
         self.node.run()
         self.assertFalse(os.path.exists(self.ledger))
+
+    def test_what_is_back_within_that_day_is_known(self) -> None:
+        nodes.flip_bit(self.path)
+        self.node.run()
+        os.rename(self.path, f'{self.temporary}/gone')
+        os.unlink(f'{self.path}.sha1')
+        self.node.run()
+        os.rename(f'{self.temporary}/gone', self.path)
+        row = self.row(self.node.run())
+        self.assertIs(Verdict.CORRUPT, row.checksum)
 
 
 class LedgerTest(NewerTestCase):

@@ -84,7 +84,7 @@ class AnotherFileTest(scrubbing.OneFileTestCase):
         self.replace(self.data + bytes(4 * BLOCK))
         self.scrub_file(checkpoint_seconds=0, **self.stop_after(COUNT + 3))
         self.go_on()
-        self.assertTrue(self.ledger(self.name).damaged)
+        self.assertTrue(self.ledger(self.name).differs)
         self.assertIs(Verdict.DIFFERS, self.scrub_file())
 
 

@@ -167,7 +167,7 @@ class QuestionTest(concluding.ConclusionTestCase):
         self.assertEqual((False, True), (after.question, after.differs))
 
     def test_what_was_known_to_be_bad_stays_so_until_then(self) -> None:
-        after = self.ask('xxc', original=False, whole=False, bad=bad(1))
+        after = self.ask('xxx', original=False, whole=False, bad=bad(1))
         self.assertEqual(bad(1), after.ledger.bad)
 
     def test_damage_that_came_along_is_known_still(self) -> None:
@@ -177,15 +177,60 @@ class QuestionTest(concluding.ConclusionTestCase):
         )
         self.assertEqual(NOW, after.verified)
 
-    def test_damage_beside_what_came_along_differs(self) -> None:
-        after = self.ask('xxc', bad=bad(1)).ledger
-        self.assertTrue(after.differs)
-        self.assertEqual(bad(0, 1), after.bad)
+    @ddt.data(True, False)
+    def test_more_damage_beside_what_came_along_is_corruption_as_well(
+        self, original: bool
+    ) -> None:
+        after = self.ask('xxc', bad=bad(1), original=original)
+        self.assertEqual(
+            (False, False), (after.ledger.question, after.ledger.differs)
+        )
+        self.assertEqual(bad(0, 1), after.ledger.bad)
+        self.assertFalse(after.supersedes)
+
+    def test_what_was_known_to_be_bad_and_has_no_kin_says_nothing(
+        self,
+    ) -> None:
+        self.assertTrue(self.ask('xxx', bad=bad(1)).ledger.differs)
 
     def test_what_an_unfinished_comparison_found_counts(self) -> None:
-        # The blocks that it found are the same as were known before it.
-        after = self.ask('axc', bad=bad(1), differs=True, whole=False).ledger
+        after = self.ask('axc', differs=True, whole=False).ledger
         self.assertEqual((False, True), (after.question, after.differs))
+
+    def test_there_is_no_form_that_is_empty(self) -> None:
+        after = self.ask('')
+        self.assertTrue(after.ledger.differs)
+        self.assertFalse(after.supersedes)
+
+    @ddt.data('x', 'xyz', 'wxyz')
+    def test_one_in_another_form_is_made_anew_whatever_its_size(
+        self, found: str
+    ) -> None:
+        ledger = letters.proven_of(
+            'abc', question=True, form=ledgers.Form.QCOW2
+        )
+        for form, anew in (
+            (ledgers.Form.OTHER, True),
+            (ledgers.Form.QCOW2, found != 'xyz'),
+            (None, found != 'xyz'),
+        ):
+            after = self.conclude(ledger, 'abc', found, form=form)
+            self.assertEqual(anew, after.supersedes)
+        # Unless it has something in common: then a bit has flipped there.
+        after = self.conclude(ledger, 'abc', 'xbc', form=ledgers.Form.OTHER)
+        self.assertTrue(after.ledger.differs)
+
+    def test_the_form_is_noted_of_what_is_sure(self) -> None:
+        form = ledgers.Form.QCOW2
+        for fields, noted in (
+            ({}, form),
+            ({'question': True}, None),
+            ({'differs': True}, None),
+        ):
+            ledger = letters.proven_of('abc', **fields)
+            after = self.conclude(ledger, 'abc', 'axc', form=form).ledger
+            self.assertEqual(noted, after.form)
+        self.assertEqual(form, self.ask('wxyz', form=form).ledger.form)
 
     def test_what_another_file_differed_in_does_not_count(self) -> None:
         # A third one, which is what the first one was.
@@ -320,8 +365,15 @@ class UnsureTest(concluding.ConclusionTestCase):
         after = self.check('xyz')
         self.assertTrue(after.ledger.differs)
         self.assertFalse(after.supersedes)
-        self.assertTrue(self.check('xyz', original=False).supersedes)
-        self.assertTrue(self.check('wxyz').supersedes)
+        # What decays keeps its size.
+        for original in (True, False):
+            for found in ('xyz', ''):
+                after = self.check(found, original=original)
+                self.assertTrue(after.ledger.differs)
+                self.assertFalse(after.supersedes)
+            for found in ('wxyz', 'xy'):
+                after = self.check(found, original=original)
+                self.assertTrue(after.supersedes)
 
     def test_where_it_is_sure_it_is_corrupt(self) -> None:
         after = self.check('xyz', unsure=False, original=False)
@@ -351,7 +403,7 @@ class UnsureTest(concluding.ConclusionTestCase):
         self.assertFalse(after.supersedes)
 
     def test_it_may_take_another_reading_to_tell(self) -> None:
-        after = self.check('xyz', original=False, whole=False)
+        after = self.check('wxyz', original=False, whole=False)
         self.assertEqual(
             (True, False, ()),
             (after.ledger.question, after.ledger.differs, after.ledger.bad),

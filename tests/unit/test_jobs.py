@@ -185,12 +185,12 @@ class NewLedgerTest(base.TestCase):
         old = letters.ledger_of('abc', read=BEFORE)
         self.assertEqual(letters.ledger_of('abc'), self.begin(old))
 
-    def test_what_was_found_bad_before_it_was_settled_says_nothing(
-        self,
-    ) -> None:
-        bad = ledgers.gather({1: CORRUPT})
+    def test_what_was_corrupt_before_all_was_settled_stays_so(self) -> None:
+        bad = ledgers.gather({1: CORRUPT, 2: UNREADABLE})
         old = letters.ledger_of('abc', read=BEFORE, unsettled=ONE, bad=bad)
-        self.assertEqual((), self.begin(old).bad)
+        self.assertEqual(ledgers.gather({1: CORRUPT}), self.begin(old).bad)
+        # As far as the file goes on for so long.
+        self.assertEqual((), self.begin(old, size=0).bad)
 
     def test_a_size_that_changed_before_it_was_settled_is_suspect(
         self,

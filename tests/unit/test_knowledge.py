@@ -2,6 +2,7 @@
 
 """What is known of a file before it is read again, and what that means."""
 
+import dataclasses
 from typing import Any
 
 import ddt
@@ -349,24 +350,17 @@ class KnowledgeTest(base.TestCase):
         )
         self.assertTrue(known.lost)
 
-    def test_that_counts_however_early_it_was_found(self) -> None:
+    def test_without_a_ledger_it_counts_however_early_it_was_found(
+        self,
+    ) -> None:
         sighting = sighting_of(damage=sightings.Damage('corrupt', 0.0))
-        # A reading that was begun says nothing of damage.
-        for ledger in (None, letters.ledger_of('abc')):
-            known = knowledge.Knowledge(ledger=ledger).remembering(sighting)
-            self.assertIs(Verdict.CORRUPT, known.finding.verdict)
+        known = knowledge.Knowledge().remembering(sighting)
+        self.assertIs(Verdict.CORRUPT, known.finding.verdict)
 
-    def test_a_reading_that_was_given_up_is_one(self) -> None:
-        ledger = letters.proven_of(
-            'abc', read=letters.BEFORE, attempted=letters.NOW
-        )
-        for damage, counts in (
-            (letters.NOW.wall, False),
-            (letters.NOW.wall + 1, True),
-        ):
-            sighting = sighting_of(damage=sightings.Damage('corrupt', damage))
-            known = knowledge.Knowledge(SHA1, ledger).remembering(sighting)
-            self.assertEqual(counts, known.damage is not None)
+    def test_a_good_verdict_is_no_damage(self) -> None:
+        sighting = sighting_of(damage=sightings.Damage('good', 1e99))
+        known = knowledge.Knowledge().remembering(sighting)
+        self.assertIs(Verdict.UNKNOWN, known.finding.verdict)
 
     def test_damage_of_a_kind_that_is_not_known_says_nothing(self) -> None:
         known = knowledge.Knowledge().remembering(
@@ -374,19 +368,30 @@ class KnowledgeTest(base.TestCase):
         )
         self.assertIs(Verdict.UNKNOWN, known.finding.verdict)
 
-    @ddt.data((-1, False), (0, False), (1, True))
-    @ddt.unpack
-    def test_where_there_is_a_ledger_what_is_newer_counts(
-        self, later: float, counts: bool
-    ) -> None:
+    def test_beside_a_ledger_that_could_not_be_written_it_counts(self) -> None:
         ledger = letters.proven_of('abc')
         assert ledger.read is not None
-        known = knowledge.Knowledge(SHA1, ledger)
-        damage = sightings.Damage('corrupt', ledger.read.wall + later)
-        found = known.remembering(sighting_of(damage=damage))
-        self.assertEqual(counts, found != known)
-        self.assertEqual(counts, found.finding.verdict is Verdict.CORRUPT)
-        self.assertEqual(counts, found.history is None)
+        given_up = dataclasses.replace(ledger, attempted=letters.NOW)
+        begun = letters.ledger_of('abc')
+        for each, last in (
+            (ledger, ledger.read.wall),
+            (given_up, letters.NOW.wall),
+            (begun, -1.0),
+        ):
+            known = knowledge.Knowledge(SHA1, each)
+            self.assertEqual(last, known.last_read)
+            for beside, counts in (
+                (last, True),
+                (last - 1, False),
+                (last + 1, False),
+                (None, False),
+            ):
+                # Whatever the clock said, which may have been set since.
+                damage = sightings.Damage('corrupt', 0.0, beside)
+                found = known.remembering(sighting_of(damage=damage))
+                self.assertEqual(counts, found.damage is Verdict.CORRUPT)
+                self.assertEqual(counts, found.history is None)
+        self.assertEqual(-1.0, knowledge.Knowledge().last_read)
 
     def test_without_a_sighting_nothing_is_remembered(self) -> None:
         known = knowledge.Knowledge(SHA1)
@@ -438,22 +443,6 @@ class KnowledgeTest(base.TestCase):
             sightings.History(True, 7.0, remembered or None),
             knowledge.history_of(ledger, Finding(verdict)),
         )
-
-    def test_what_was_found_later_than_the_ledger_says_counts(self) -> None:
-        read = BEFORE.wall
-        for ledger, since, counts in (
-            (letters.proven_of('abc'), read, False),
-            (letters.proven_of('abc'), read + 1, True),
-            (letters.proven_of('abc', attempted=letters.NOW), read + 1, False),
-            # Of no reading, and so earlier than any.
-            (letters.ledger_of('abc'), 0.0, True),
-            (None, 0.0, True),
-        ):
-            damage = sightings.Damage('corrupt', since)
-            known = knowledge.Knowledge(ledger=ledger).remembering(
-                sighting_of(damage=damage)
-            )
-            self.assertIs(counts, known.finding.damaged, f'{ledger}')
 
     def test_the_state_is_told_when_damage_was_found(self) -> None:
         bad = Finding(Verdict.CORRUPT)
