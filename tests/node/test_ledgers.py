@@ -91,6 +91,10 @@ class LoadTest(LedgerTestCase):
         {'size': 0, 'position': 1},
         {'block_size': 2 * BLOCK},
         {'size': blockmap.MOST_BLOCKS * BLOCK},
+        {'block_size': 64 * base.MIB},
+        {'size': 2**42 + 1, 'block_size': 2**27},
+        {'rebaselined': 0.0},
+        {'unsettled': (ledgers.Run(0, 1), ledgers.Run(1, 1))},
     )
     def test_this_may_be(self, fields: dict[str, Any]) -> None:
         ledger = dataclasses.replace(self.begun, **fields)
@@ -123,6 +127,9 @@ class LoadTest(LedgerTestCase):
         {'unsettled': (ledgers.Run(0, 2), ledgers.Run(1, 1))},
         {'bad': 2 * (ledgers.BadBlocks(0, 1, CORRUPT),)},
         {'block_size': 2**50},
+        {'block_size': 64 * base.MIB + 4096},
+        {'size': 2**42, 'block_size': 2**27 + 4096},
+        {'rebaselined': 253402300800.0},
         {'rebaselined': 1e20},
         {'rebaselined': -1.0},
         {'rebaselined': float('nan')},

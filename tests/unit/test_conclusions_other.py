@@ -194,8 +194,12 @@ class QuestionTest(concluding.ConclusionTestCase):
         self.assertTrue(self.ask('xxx', bad=bad(1)).ledger.differs)
 
     def test_what_an_unfinished_comparison_found_counts(self) -> None:
-        after = self.ask('axc', differs=True, whole=False).ledger
+        # Though all that is bad was known to be before it.
+        after = self.ask('xyz', differs=True, bad=bad(0, 1, 2)).ledger
         self.assertEqual((False, True), (after.question, after.differs))
+        # And what was known to be bad is no difference by itself.
+        after = self.ask('xyz', bad=bad(0, 1, 2)).ledger
+        self.assertEqual((False, False), (after.question, after.differs))
 
     def test_there_is_no_form_that_is_empty(self) -> None:
         after = self.ask('')
@@ -231,6 +235,13 @@ class QuestionTest(concluding.ConclusionTestCase):
             after = self.conclude(ledger, 'abc', 'axc', form=form).ledger
             self.assertEqual(noted, after.form)
         self.assertEqual(form, self.ask('wxyz', form=form).ledger.form)
+        ledger = letters.proven_of('abc')
+        after = self.conclude(ledger, 'abc', 'abc', form=form, unsure=True)
+        self.assertIsNone(after.ledger.form)
+        # Once noted, it stays.
+        ledger = letters.proven_of('abc', form=ledgers.Form.OTHER)
+        after = self.conclude(ledger, 'abc', 'abc', form=form).ledger
+        self.assertEqual(ledgers.Form.OTHER, after.form)
 
     def test_what_another_file_differed_in_does_not_count(self) -> None:
         # A third one, which is what the first one was.
@@ -388,9 +399,10 @@ class UnsureTest(concluding.ConclusionTestCase):
 
     def test_one_that_differs_does_so_still(self) -> None:
         """It was asked already, and nothing is begun anew."""
-        after = self.check('xyz', differs=True, original=False)
-        self.assertTrue(after.ledger.differs)
-        self.assertFalse(after.supersedes)
+        for found in ('xyz', 'wxyz'):
+            after = self.check(found, differs=True, original=False)
+            self.assertTrue(after.ledger.differs)
+            self.assertFalse(after.supersedes)
 
     def test_where_no_digest_is_known_nothing_is_another(self) -> None:
         after = self.check('xyzw', '???', aim=Aim.PROVE, original=False)

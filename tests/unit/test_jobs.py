@@ -189,8 +189,10 @@ class NewLedgerTest(base.TestCase):
         bad = ledgers.gather({1: CORRUPT, 2: UNREADABLE})
         old = letters.ledger_of('abc', read=BEFORE, unsettled=ONE, bad=bad)
         self.assertEqual(ledgers.gather({1: CORRUPT}), self.begin(old).bad)
-        # As far as the file goes on for so long.
+        # As far as the file goes on for so long, and a block after it.
         self.assertEqual((), self.begin(old, size=0).bad)
+        one = self.begin(old, size=1)
+        self.assertEqual(ledgers.gather({1: CORRUPT}), one.bad)
 
     def test_a_size_that_changed_before_it_was_settled_is_suspect(
         self,

@@ -234,6 +234,14 @@ class VerdictTest(base.TestCase):
         )  # fmt: skip
         self.assertEqual(Finding(), finding)
 
+    def test_what_differs_says_how_to_end_that(self) -> None:
+        finding = self.judge(differs=True)
+        self.assertTrue(
+            finding.note.endswith('one of the two is bad; see nova-imagecache '
+                                  'confirm')
+        )  # fmt: skip
+        self.assertNotIn('confirm', self.judge().note)
+
     def test_marks_are_told_whatever_the_verdict(self) -> None:
         finding = self.judge(suspect=True, rebaselined=1e9)
         self.assertIs(Verdict.GOOD, finding.verdict)
@@ -392,6 +400,10 @@ class KnowledgeTest(base.TestCase):
                 self.assertEqual(counts, found.damage is Verdict.CORRUPT)
                 self.assertEqual(counts, found.history is None)
         self.assertEqual(-1.0, knowledge.Knowledge().last_read)
+
+    def test_what_has_a_ledger_is_not_lost(self) -> None:
+        known = knowledge.Knowledge(SHA1, letters.proven_of('abc'))
+        self.assertFalse(known.remembering(sighting_of()).lost)
 
     def test_without_a_sighting_nothing_is_remembered(self) -> None:
         known = knowledge.Knowledge(SHA1)

@@ -171,3 +171,16 @@ class BadTest(base.TestCase):
         self.assertEqual((ledgers.Run(1, 2), ledgers.Run(4, 2)), runs)
         self.assertEqual({1, 2, 4, 5}, ledgers.blocks_in(runs))
         self.assertEqual((), ledgers.runs_of([]))
+
+
+@ddt.ddt
+class FormTest(base.TestCase):
+    @ddt.data(
+        (b'QFI\xfb', 'qcow2'), (b'QFI', 'other'), (b'\0\0\0\0', 'other'),
+        (b'', 'other'),
+    )  # fmt: skip
+    @ddt.unpack
+    def test_it_is_told_by_the_first_bytes(
+        self, head: bytes, form: str
+    ) -> None:
+        self.assertEqual(form, ledgers.Form.of(head))
