@@ -265,6 +265,9 @@ class Knowledge:
         if found and (self.ledger is None or found.beside == self.last_read):
             damage = _HARMFUL.get(found.verdict)
         lost = self.ledger is None and sighting.digested and not self.blind
+        if not lost and damage is self.damage:
+            # As it is of nearly all of thousands.
+            return self
         return dataclasses.replace(self, lost=self.lost or lost, damage=damage)
 
     @property
