@@ -8,7 +8,7 @@
     |-- NotNow              this file, in this pass: skip it and say why
     |   |-- Locked          somebody else holds its lock
     |   |-- LockBroken      there is no way to take its lock
-    |   |   `-- ReadOnly    as nobody can write where it is
+    |   |   `-- ReadOnly    as we cannot write where it is
     |   |-- Changed         it is not the file that was looked at
     |   |-- Written         it was written to while it was read
     |   |-- Stopped         we were told to stop reading
@@ -42,7 +42,7 @@ class LockBroken(NotNow):
 
 
 class ReadOnly(LockBroken):
-    """The file system is read-only, so nobody can take a lock here."""
+    """Nobody like us can write here, and so take a lock."""
 
 
 class Changed(NotNow):

@@ -92,7 +92,7 @@ class LockFiles:
     def urgent_turn(self, patience: float) -> Iterator[None]:
         """Likewise, but have whoever is at it give way if they can.
 
-        Where nobody can write, nobody has a turn, and all may read.
+        Where we cannot write we have no turn, and read all the same.
         """
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(errors.ReadOnly):

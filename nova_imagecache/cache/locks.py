@@ -91,7 +91,10 @@ def _acquire(
         # ENOLCK from an NFS server without lock daemon.
         reason = getattr(error, 'strerror', None) or error
         broken = errors.LockBroken
-        if isinstance(error, OSError) and error.errno == errno.EROFS:
+        code = error.errno if isinstance(error, OSError) else None
+        # Without a prefix it is ours, and need not be that of somebody else.
+        ours = prefix is None and code in (errno.EACCES, errno.EPERM)
+        if ours or code == errno.EROFS:
             broken = errors.ReadOnly
         raise broken(f'the lock {file} cannot be taken: {reason}') from error
     finally:

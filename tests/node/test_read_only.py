@@ -109,6 +109,18 @@ class UnwritableTest(scrubbing.ScrubTestCase):
         assert last is not None
         self.assertIn(self.node.layout.ledgers, last.problems[0])
 
+    def test_where_all_of_ours_is_roots_files_are_still_verified(self) -> None:
+        for directory, _directories, files in os.walk(self.node.layout.own):
+            for name in ['.', *files]:
+                os.chown(os.path.join(directory, name), 0, 0)
+                os.chmod(os.path.join(directory, name), 0o755)
+        with nodes.unprivileged():
+            report = self.node.make_pass().verify_now([self.name])
+        file = self.file_of(report, self.name)
+        self.assertIs(Verdict.CORRUPT, file.checksum)
+        self.assertIn('cannot be kept', file.reason)
+        self.assertRaises(errors.LockBroken, self.scrub_cache)
+
     def test_a_preview_says_so(self) -> None:
         with nodes.unprivileged():
             report = self.node.make_pass(inline=False).preview()

@@ -236,8 +236,8 @@ class QuestionTest(concluding.ConclusionTestCase):
             self.assertEqual(noted, after.form)
         self.assertEqual(form, self.ask('wxyz', form=form).ledger.form)
         ledger = letters.proven_of('abc')
-        after = self.conclude(ledger, 'abc', 'abc', form=form, unsure=True)
-        self.assertIsNone(after.ledger.form)
+        unsure = self.conclude(ledger, 'abc', 'abc', form=form, unsure=True)
+        self.assertIsNone(unsure.ledger.form)
         # Once noted, it stays.
         ledger = letters.proven_of('abc', form=ledgers.Form.OTHER)
         after = self.conclude(ledger, 'abc', 'abc', form=form).ledger
