@@ -38,7 +38,8 @@ def confirm(
 
     If it has that, all of its doubts are over, and it is its new baseline. If
     not, nothing changes, unless that was known of it, or of an earlier file of
-    its name: then it is corrupt.
+    its name: then it is read once more, and is corrupt if it comes out the
+    same.
 
     :param sha1: 40 hex digits
     :returns: what follows
@@ -55,7 +56,12 @@ def confirm(
         if found == sha1:
             _accept(kept, file, blocks, found, now)
         elif ledger and ledger.settled and ledger.sha1 == sha1:
-            # What was known of it is right, so it is what is wrong.
+            # What was known of it is right, so it is what is wrong; or one of
+            # its bytes was, on the way here.
+            if _read(settings, file, progress_bar)[1] != found:
+                raise errors.NotNow(
+                    'it came out differently when it was read again'
+                )
             condemned = dataclasses.replace(
                 ledger, question=False, differs=False, found=found
             )

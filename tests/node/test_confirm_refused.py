@@ -135,6 +135,18 @@ class NotNowTest(confirming.ConfirmTestCase):
         self.patch(hashing, 'read_blocks', read_blocks)
         self.assert_refused('Input/output error')
 
+    def test_one_misreading_condemns_nothing(self) -> None:
+        self.read_twice()
+        real = hashing.WholeFile.hexdigest
+        found = iter(['e' * 40])
+
+        # Mocked: a cable or a memory that flips a bit on the way.
+        def hexdigest(whole: hashing.WholeFile) -> str | None:
+            return next(found, real(whole))
+
+        self.patch(hashing.WholeFile, 'hexdigest', hexdigest)
+        self.assert_refused('it came out differently when it was read again')
+
 
 @ddt.ddt
 class UsageTest(confirming.ConfirmTestCase):
