@@ -6,31 +6,15 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import os
-from typing import Any
 
 
 from nova_imagecache.cache import identity
-from nova_imagecache.scrub import readers
 from tests.support import base
 from tests.support import mounts
 from tests.support import scrubbing
 
 
 class IdentityTestCase(mounts.MountingTestCase, scrubbing.OneFileTestCase):
-    def note_files_read(self) -> list[str]:
-        """Note the name of each base file that is read from now on."""
-        real = readers.Reader.__init__
-        names: list[str] = []
-
-        def init(reader: Any, fd: int, *args: Any, **kwargs: Any) -> None:
-            path = os.readlink(f'/proc/self/fd/{fd}')
-            names.append(os.path.basename(path))
-            real(reader, fd, *args, **kwargs)
-
-        self.patch(readers.Reader, '__init__', init)
-        return names
-
     @contextlib.contextmanager
     def seen_as(
         self, change: Callable[[identity.Incarnation], identity.Incarnation]

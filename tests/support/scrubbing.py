@@ -48,6 +48,19 @@ class ScrubTestCase(nodes.NodeTestCase):
         # Without flags it is asked once for each piece, on any file system.
         return self.pread(fd, buffers, offset)
 
+    def note_files_read(self) -> list[str]:
+        """Note the name of each base file that is read from now on."""
+        real = readers.Reader.__init__
+        names: list[str] = []
+
+        def init(reader: Any, fd: int, *args: Any, **kwargs: Any) -> None:
+            path = os.readlink(f'/proc/self/fd/{fd}')
+            names.append(os.path.basename(path))
+            real(reader, fd, *args, **kwargs)
+
+        self.patch(readers.Reader, '__init__', init)
+        return names
+
     def file(self, name: str) -> base_file.BaseFile:
         (found,) = [
             file
