@@ -2,17 +2,13 @@
 
 """No history ends with a guest whose base file is gone."""
 
-import collections
+from collections.abc import Iterator
 import contextlib
 import dataclasses
-import logging
-import os
 import types
 from typing import Any
 
 import ddt
-import hypothesis
-from hypothesis import strategies as st
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import qemu_locks
@@ -23,30 +19,20 @@ from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import testimonies
+from tests.histories import living
 from tests.histories import passes
 from tests.histories import steps
 from tests.histories import worlds
-from tests.support import base
 
 # In parts, which may run side by side.
 _PARTS = 4
-# Of the first part; README.rst says how to replay a seed.
-_SEED = int(os.environ.get('NOVA_IMAGECACHE_TEST_SEED', 0))
-# In each part. Fewer where each takes longer, as with coverage.
-_HISTORIES = int(os.environ.get('NOVA_IMAGECACHE_TEST_HISTORIES', 500))
+# In each part.
+_HISTORIES = living.count_of(500)
 
 # Far more than it takes to find what is missing.
 _ENOUGH = 1000
 
 _WITNESSES = passes.WITNESSES
-
-
-def _step(number: int) -> tuple[str, int]:
-    number, index = divmod(number, len(steps.STEPS))
-    return steps.STEPS[index], number
-
-
-_HISTORY = st.lists(st.integers(0, 2**24).map(_step), min_size=20, max_size=30)
 
 
 def _sees_nothing(*args: Any) -> testimonies.Testimony:
@@ -104,14 +90,10 @@ _MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
 
 
 @ddt.ddt
-class NeverDeleteTest(base.TestCase):
+class NeverDeleteTest(living.HistoriesTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.workshop = self.useFixture(worlds.Workshop())
-        # Thousands of passes log megabytes.
-        logging.disable(logging.CRITICAL)
-        self.addCleanup(logging.disable, logging.NOTSET)
-        self.counts: collections.Counter[str] = collections.Counter()
 
     def live(
         self,
@@ -121,41 +103,19 @@ class NeverDeleteTest(base.TestCase):
         shrink: bool = True,
     ) -> None:
         """Go through random histories until something is wrong in one."""
-        phases = [hypothesis.Phase.generate]
-        if shrink:
-            phases.append(hypothesis.Phase.shrink)
 
-        @hypothesis.settings(
-            max_examples=count,
-            phases=phases,
-            suppress_health_check=list(hypothesis.HealthCheck),
-            # One is enough to replay.
-            report_multiple_bugs=False,
-        )
-        @hypothesis.given(_HISTORY)
-        def live(chosen: list[tuple[str, int]]) -> None:
-            hypothesis.note(f'{chosen}')
+        @contextlib.contextmanager
+        def begin() -> Iterator[living.History]:
             with self.workshop.make() as world:
-                self.counts['histories'] += 1
-                history = steps.History(world, self.counts, asked)
-                for step, number in chosen:
-                    history.take(step, number)
+                yield steps.History(world, self.counts, asked)
 
-        hypothesis.seed(seed)(live)()
+        self.go_through(begin, steps.STEPS, 20, seed, count, shrink)
 
     @ddt.data(*range(_PARTS))
     def test_whatever_happens_guests_keep_their_base_files(
         self, part: int
     ) -> None:
-        seed = _SEED + part
-        try:
-            self.live(seed, _HISTORIES)
-        except worlds.Violation as error:
-            error.add_note(
-                'Replay it, as part 0, with NOVA_IMAGECACHE_TEST_SEED='
-                f'{seed} NOVA_IMAGECACHE_TEST_HISTORIES={_HISTORIES}'
-            )
-            raise
+        self.assert_right(self.live, part, _HISTORIES)
         # Not because nothing ever happens. That files are put back is rare,
         # and the mutation that takes it out is found.
         for what in ('removed', 'deleted', 'crashes', 'frozen'):

@@ -2,16 +2,13 @@
 
 """No history makes damage what a base file should hold, nor accuses one."""
 
-import collections
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import errno
-import logging
-import os
 from typing import Any
 
 import ddt
-import hypothesis
-from hypothesis import strategies as st
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import sightings
@@ -22,27 +19,17 @@ from nova_imagecache.scrub import comparisons
 from nova_imagecache.scrub import conclusions
 from nova_imagecache.scrub import readers
 from tests.histories import contents
+from tests.histories import living
 from tests.histories import media
 from tests.histories import worlds
-from tests.support import base
 
 # In parts, which may run side by side.
 _PARTS = 2
-# Of the first part; README.rst says how to replay a seed.
-_SEED = int(os.environ.get('NOVA_IMAGECACHE_TEST_SEED', 0))
-# In each part. Fewer where each takes longer, as with coverage.
-_HISTORIES = int(os.environ.get('NOVA_IMAGECACHE_TEST_HISTORIES', 300))
+# In each part.
+_HISTORIES = living.count_of(300)
 
 # Far more than it takes to find what is missing.
 _ENOUGH = 1000
-
-
-def _step(number: int) -> tuple[str, int]:
-    number, index = divmod(number, len(contents.STEPS))
-    return contents.STEPS[index], number
-
-
-_HISTORY = st.lists(st.integers(0, 2**24).map(_step), min_size=10, max_size=30)
 
 Likeness = identity.Likeness
 _real_compare = identity.compare
@@ -107,50 +94,24 @@ _MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
 
 
 @ddt.ddt
-class NoLaunderingTest(base.TestCase):
+class NoLaunderingTest(living.HistoriesTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.laboratory = self.useFixture(media.Laboratory())
-        # Thousands of scrubs log megabytes.
-        logging.disable(logging.CRITICAL)
-        self.addCleanup(logging.disable, logging.NOTSET)
-        self.counts: collections.Counter[str] = collections.Counter()
 
     def live(self, seed: int, count: int, shrink: bool = True) -> None:
         """Go through random histories until something is wrong in one."""
-        phases = [hypothesis.Phase.generate]
-        if shrink:
-            phases.append(hypothesis.Phase.shrink)
 
-        @hypothesis.settings(
-            max_examples=count,
-            phases=phases,
-            suppress_health_check=list(hypothesis.HealthCheck),
-            # One is enough to replay.
-            report_multiple_bugs=False,
-        )
-        @hypothesis.given(_HISTORY)
-        def live(chosen: list[tuple[str, int]]) -> None:
-            hypothesis.note(f'{chosen}')
+        @contextlib.contextmanager
+        def begin() -> Iterator[living.History]:
             with self.laboratory.make() as world:
-                self.counts['histories'] += 1
-                history = contents.History(world, self.counts)
-                for step, number in chosen:
-                    history.take(step, number)
+                yield contents.History(world, self.counts)
 
-        hypothesis.seed(seed)(live)()
+        self.go_through(begin, contents.STEPS, 10, seed, count, shrink)
 
     @ddt.data(*range(_PARTS))
     def test_whatever_happens_no_damage_is_laundered(self, part: int) -> None:
-        seed = _SEED + part
-        try:
-            self.live(seed, _HISTORIES)
-        except worlds.Violation as error:
-            error.add_note(
-                'Replay it, as part 0, with NOVA_IMAGECACHE_TEST_SEED='
-                f'{seed} NOVA_IMAGECACHE_TEST_HISTORIES={_HISTORIES}'
-            )
-            raise
+        self.assert_right(self.live, part, _HISTORIES)
         # Not because nothing ever happens. That a file differs is rare, and
         # what takes the difference out is found.
         rare = {knowledge.Verdict.OFF, knowledge.Verdict.DIFFERS}
