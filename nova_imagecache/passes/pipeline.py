@@ -90,7 +90,6 @@ class Pass:
     def preview(self) -> reports.Report:
         """Say what a pass would do; change nothing, read no base file."""
         facts = self._look(with_content=True)
-        facts = self._with_overdue(facts)
         last = activities.load(self._layout)
         # Nobody else may hear of it, as where a timer has started it.
         told = [
@@ -113,7 +112,6 @@ class Pass:
     def run(self) -> reports.Report:
         """Make the pass."""
         facts = self._look(with_content=self._settings.checksum)
-        facts = self._with_overdue(facts)
         # An empty cache is remembered too: the clock is, for the next pass.
         if not (facts.usable and os.path.isdir(self._layout.base)):
             return self._refuse(facts)
@@ -121,15 +119,8 @@ class Pass:
         decisions = decide.decide(facts, self._settings)
         return self._finish(facts, self._actor(facts).act(decisions))
 
-    def _with_overdue(self, facts: decide.Facts) -> decide.Facts:
-        """Add that verification is overdue, whatever the cause."""
-        overdue = schedule.overdue(self._coverage(facts), facts.now)
-        if overdue is None or not self._settings.checksum:
-            return facts
-        return dataclasses.replace(facts, problems=(*facts.problems, overdue))
-
     def _coverage(
-        self, facts: decide.Facts, gone: Collection[str] = ()
+        self, facts: decide.Facts, gone: Collection[str]
     ) -> schedule.Coverage:
         return schedule.coverage(
             [each for name, each in facts.entries.items() if name not in gone],
@@ -289,6 +280,7 @@ class Pass:
             dataclasses.replace(facts, entries=entries),
             dataclasses.replace(done, problems=tuple(dict.fromkeys(problems))),
             findings,
+            urgent=urgent,
         )
 
     def _report(
@@ -297,22 +289,29 @@ class Pass:
         done: act.Done,
         findings: Mapping[str, knowledge.Finding],
         dry_run: bool = False,
+        urgent: bool = False,
     ) -> reports.Report:
         gone = {
             decision.file.name
             for decision in done.files
             if decision.action is decide.Action.REMOVE and not dry_run
         }
+        coverage = self._coverage(facts, gone)
+        problems = [*facts.problems, *done.problems]
+        overdue = schedule.overdue(coverage, facts.now)
+        # Whoever verifies some files does not ask for the others.
+        if overdue is not None and self._settings.checksum and not urgent:
+            problems.append(overdue)
         return reports.Report(
             cache_dir=self._layout.base,
             files=self._rows(facts, done.files, findings),
             trash=self._rows(facts, done.trash, findings),
             vetoes=facts.obstacles,
-            problems=(*facts.problems, *done.problems),
+            problems=tuple(problems),
             notes=(*facts.testimony.notes, *self._mount(), *done.notes),
             dry_run=dry_run,
             checksums=self._settings.checksum,
-            coverage=self._coverage(facts, gone),
+            coverage=coverage,
         )
 
     def _mount(self) -> list[str]:

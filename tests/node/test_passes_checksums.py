@@ -46,6 +46,15 @@ class ChecksumTest(nodes.NodeTestCase):
         self.reads: list[str] = []
         self.patch(one_file, 'scrub', self.noted(one_file.scrub))
 
+    def test_what_is_overdue_is_told_unless_this_pass_reads_it(self) -> None:
+        self.node.configure(checksum=True, checksum_interval=base.DAY)
+        self.node.run()
+        self.node.clock.advance(8 * base.DAY)
+        (told,) = self.node.run(inline=False).problems
+        self.assertIn('verification is overdue: 1 file, ', told)
+        self.assertEqual((), self.node.run(inline=True).problems)
+        self.assertEqual((), self.node.run(inline=False).problems)
+
     def noted(self, real: Callable[..., Any]) -> Callable[..., Any]:
         """Have it noted which files are read, once for each scrub."""
 
