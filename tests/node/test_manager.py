@@ -118,21 +118,15 @@ class ManagerTest(nodes.NodeTestCase):
         disk = self.node.add_overlay(GUEST, name)
         os.chmod(disk, 0)
 
-        def read_as_root(path: str, offset: int, length: int) -> bytes:
-            os.seteuid(0)
-            try:
-                with open(path, 'rb') as file:
-                    return os.pread(file.fileno(), length, offset)
-            finally:
-                os.seteuid(nodes.NOBODY)
-
         for path, _directories, files in os.walk(self.node.layout.instances):
             for each in [path, *(os.path.join(path, file) for file in files)]:
                 if each != disk:
                     os.chown(each, nodes.NOBODY, nodes.NOBODY)
         with nodes.unprivileged():
             blind = self.manager().update(None, [])
-            report = self.manager(read_as_root=read_as_root).update(None, [])
+            report = self.manager(read_as_root=nodes.read_as_root).update(
+                None, []
+            )
         self.assertIn(disk, blind.vetoes[0])
         self.assertEqual((), report.vetoes)
         self.assertEqual((GUEST,), self.file_of(report, name).users)
