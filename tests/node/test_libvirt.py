@@ -6,14 +6,17 @@ Takes root. The libvirt is one of its own, with its sockets in a temporary
 directory and its state nowhere: one that the machine has is left alone.
 """
 
+import dataclasses
 import os
 import signal
 import socket
 import threading
+from typing import Any
 
 import libvirt
 
 from nova_imagecache.cache import qemu_locks
+from nova_imagecache.witnesses import domain_xml
 from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import libvirt_connection
 from tests.support import base
@@ -130,6 +133,134 @@ class GuestTest(libvirt_guests.LibvirtTestCase):
         self.assertNotIn(self.name, self.node.files())
 
 
+class DisksTest(libvirt_guests.LibvirtTestCase):
+    """The disks that libvirt tells of, each with what is known of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start_system()
+
+    def disks(self) -> set[domain_xml.DomainDisk]:
+        """Ask a process, and see that the host's connection says the same."""
+        connection = libvirt_connection.HostConnection(lambda: self.connection)
+        (lent,) = connection.ask().domains
+        (domain,) = libvirt_connection.ask(self.uri).domains
+        self.assertEqual(lent, domain)
+        self.assertEqual(len(domain.disks), len(set(domain.disks)))
+        return set(domain.disks)
+
+    def assert_disk(
+        self, path: str, layers: tuple[str, ...] | None = None
+    ) -> None:
+        disk = domain_xml.DomainDisk(path, path, 'qcow2', layers)
+        self.assertEqual({disk}, self.disks())
+
+    def add_pool(self) -> Any:
+        pool = self.connection.storagePoolDefineXML(
+            "<pool type='dir'><name>pool</name>"
+            f'<target><path>{self.elsewhere}</path></target></pool>'
+        )
+        pool.create()
+        return pool
+
+    def test_a_guest_that_is_shut_off_shows_its_disk_alone(self) -> None:
+        path = self.overlay('disk', self.base_path)
+        self.define_guest(path)
+        self.assert_disk(path)
+
+    def test_a_disk_that_is_gone_is_still_one(self) -> None:
+        guest = self.define_guest('/no/such/disk')
+        self.assertIn('/no/such/disk', self.try_start(guest))
+        self.assert_disk('/no/such/disk')
+
+    def test_a_guest_that_runs_shows_its_whole_chain(self) -> None:
+        middle = self.overlay('middle', self.base_path)
+        top = self.overlay('top', middle, 'qcow2')
+        guest = self.define_guest(top, image=libvirt_guests.IMAGE)
+        self.assert_disk(top)
+        self.assertEqual('', self.try_start(guest))
+        self.assert_disk(top, (middle, self.base_path))
+        guest.destroy()
+        self.assert_disk(top)
+
+    def test_a_guest_that_is_defined_nowhere_shows_its_chain(self) -> None:
+        path = self.overlay('disk', self.base_path)
+        self.start_guest(path)
+        self.assert_disk(path, (self.base_path,))
+
+    def test_a_disk_that_the_next_start_takes_is_one(self) -> None:
+        old, new = [
+            self.overlay(name, self.base_path) for name in ('old', 'new')
+        ]
+        self.assertEqual('', self.try_start(self.define_guest(old)))
+        self.define_guest(new)
+        self.assertEqual(
+            {
+                domain_xml.DomainDisk(old, old, 'qcow2', (self.base_path,)),
+                domain_xml.DomainDisk(new, new, 'qcow2'),
+            },
+            self.disks(),
+        )
+
+    def test_what_a_disk_is_copied_to_is_a_disk(self) -> None:
+        path = self.overlay('disk', self.base_path)
+        copy = os.path.join(self.elsewhere, 'copy')
+        # Once all is copied it waits, and copies what is written.
+        self.start_guest(path).blockCopy(
+            'vda',
+            f"<disk type='file'><driver type='qcow2'/><source file='{copy}'/>"
+            '</disk>',
+            flags=libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB,
+        )
+        self.assertEqual(
+            {(path, (self.base_path,)), (copy, ())},
+            {(disk.path, disk.layers) for disk in self.disks()},
+        )
+
+    def test_a_cdrom_is_a_disk_unless_it_is_empty(self) -> None:
+        cdrom = (
+            "<disk type='file' device='cdrom'>{}<target dev='{}' bus='ide'/>"
+            '<readonly/></disk>'
+        )
+        source = f"<source file='{self.base_path}'/>"
+        path = self.overlay('disk', self.base_path)
+        guest = self.define_guest(
+            path,
+            more=cdrom.format(source, 'hda') + cdrom.format('', 'hdb'),
+        )
+        expected = domain_xml.DomainDisk(
+            self.base_path, self.base_path, 'raw', removable=True
+        )
+        self.assertIn(expected, self.disks())
+        self.assertEqual('', self.try_start(guest))
+        disks = self.disks()
+        self.assertIn(dataclasses.replace(expected, layers=()), disks)
+        self.assertEqual(2, len(disks))
+
+    def test_a_volume_of_a_pool_has_the_path_of_its_file(self) -> None:
+        path = self.overlay('disk', self.base_path)
+        volume = self.overlay('volume', self.base_path)
+        pool = self.add_pool()
+        guest = self.define_guest(
+            path,
+            more="<disk type='volume'><driver type='qcow2'/>"
+            "<source pool='pool' volume='volume'/><target dev='vdb'/></disk>",
+        )
+        expected = domain_xml.DomainDisk('pool/volume', volume, 'qcow2')
+        self.assertIn(expected, self.disks())
+        self.assertEqual('', self.try_start(guest))
+        shown = dataclasses.replace(expected, layers=(self.base_path,))
+        self.assertIn(shown, self.disks())
+        self.assertEqual(2, len(self.disks()))
+        guest.destroy()
+        # One that is not started knows none of its volumes.
+        pool.destroy()
+        unknown = dataclasses.replace(expected, path=None)
+        self.assertIn(unknown, self.disks())
+        pool.undefine()
+        self.assertIn(unknown, self.disks())
+
+
 class AddressTest(libvirt_guests.LibvirtTestCase):
     """Which libvirt it is that answers."""
 
@@ -141,7 +272,11 @@ class AddressTest(libvirt_guests.LibvirtTestCase):
             'sh', '-c', 'exec libvirtd -f "$1" -p "$2"', 'sh',
             directory=home,
             user=nodes.NOBODY,
-            env={'PATH': libvirt_guests.PATH, 'HOME': home, 'XDG_RUNTIME_DIR': home},
+            env={
+                'PATH': libvirt_guests.PATH,
+                'HOME': home,
+                'XDG_RUNTIME_DIR': home,
+            },
         )  # fmt: skip
         uri = f'qemu:///session?socket={path}'
         self.assertEqual([], libvirt.openReadOnly(uri).listAllDomains(0))
