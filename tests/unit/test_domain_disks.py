@@ -195,7 +195,7 @@ class DisksTest(base.TestCase):
         (chain(IN_NETWORK), None),
         (chain(store('/a'), IN_NETWORK, store('/b')), None),
         (chain(store('relative')), None),
-        (chain("<backingStore type='file'></backingStore>"), None),
+        (chain(end="<backingStore type='file'/>"), None),
     )
     @ddt.unpack
     def test_layers_are_known_where_all_are_shown_and_here(
