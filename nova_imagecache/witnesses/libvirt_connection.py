@@ -8,6 +8,7 @@ this module is as a program (decision 0050).
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -71,23 +72,37 @@ def _is_missing(error: Exception) -> bool:
     return code is not None and code() == _ERR_NO_DOMAIN
 
 
-def _read_domain(connection: Any, uuid: str) -> domain_xml.Domain:
+def _volume_path(connection: Any, pool: str, volume: str) -> str | None:
+    """Give the path of a volume, or None where libvirt does not tell.
+
+    The pool may be gone, or not started, and so may be all that knows pools.
+    """
+    # Looked up, one after the other, for the same reason as domains.
+    try:
+        found = connection.storagePoolLookupByName(pool)
+        path: str = found.storageVolLookupByName(volume).path()
+    except Exception:
+        return None
+    return path
+
+
+def _read_domain(
+    connection: Any, uuid: str, volume_path: domain_xml.VolumePath
+) -> domain_xml.Domain:
     # Looked up, although it was listed: under eventlet the connection is a
     # proxy that lets other green threads run, which what it lists is not.
     listed = connection.lookupByUUIDString(uuid)
     try:
-        domain = domain_xml.read_domain(listed.XMLDesc(0))
+        domain = domain_xml.read_domain(listed.XMLDesc(0), volume_path)
         if listed.ID() == -1:
             return domain
         # It runs, and may need something else when it is started anew.
-        defined = domain_xml.read_domain(listed.XMLDesc(_XML_INACTIVE))
+        defined = domain_xml.read_domain(
+            listed.XMLDesc(_XML_INACTIVE), volume_path
+        )
     except domain_xml.MalformedDomain as error:
         raise NoAnswer(f'domain {uuid} cannot be read: {error}') from error
-    return dataclasses.replace(
-        domain,
-        files=domain.files | defined.files,
-        images=domain.images | defined.images,
-    )
+    return domain_xml.join(domain, defined)
 
 
 def read_domains(connection: Any) -> list[domain_xml.Domain]:
@@ -99,13 +114,14 @@ def read_domains(connection: Any) -> list[domain_xml.Domain]:
     :param connection: an open virConnect, or the host's proxy of one
     :raises Exception: whatever libvirt raises
     """
+    volume_path = functools.cache(functools.partial(_volume_path, connection))
     for _round in range(_ROUNDS):
         domains = []
         vanished = False
         for listed in connection.listAllDomains(0):
             try:
                 uuid = listed.UUIDString()
-                domains.append(_read_domain(connection, uuid))
+                domains.append(_read_domain(connection, uuid, volume_path))
             except Exception as error:
                 if not _is_missing(error):
                     raise
@@ -297,9 +313,7 @@ def _main(uri: str) -> None:
     signal.alarm(2 * DEADLINE_SECONDS)
     values: dict[str, Any]
     try:
-        answer = read_answer(_open(uri))
-        domains = [vars(domain) for domain in answer.domains]
-        values = {**vars(answer), 'domains': domains}
+        values = dataclasses.asdict(read_answer(_open(uri)))
     except Exception as error:
         values = {'error': str(error) or repr(error)}
     json.dump(values, sys.stdout, default=sorted)

@@ -6,20 +6,19 @@ Takes root. The libvirt is one of its own, with its sockets in a temporary
 directory and its state nowhere: one that the machine has is left alone.
 """
 
+import dataclasses
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 from typing import Any
 
 import libvirt
 
 from nova_imagecache.cache import qemu_locks
+from nova_imagecache.witnesses import domain_xml
 from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import libvirt_connection
-from nova_imagecache.witnesses import testimonies
 from tests.support import base
 from tests.support import libvirt_guests
 from tests.support import nodes
@@ -28,154 +27,8 @@ from tests.support import processes
 GUEST = libvirt_guests.GUEST
 OTHER = libvirt_guests.OTHER
 
-_PATH = os.environ['PATH'] + ':/usr/sbin:/sbin'
-_PROGRAMS = ('libvirtd', 'qemu-system-x86_64', 'qemu-img', 'unshare')
 
-# Mounts that nobody else sees, and that end with it.
-_START = r"""
-set -e
-for directory in /run /etc/libvirt /var/lib/libvirt /var/log/libvirt
-do
-    mount -t tmpfs tmpfs "$directory"
-done
-printf '%s = "%s"\n' user root group root security_driver none \
-    stdio_handler file > /etc/libvirt/qemu.conf
-exec libvirtd -f "$1" -p "$2" $3
-"""
-
-_CONF = """
-unix_sock_dir = "{directory}"
-unix_sock_ro_perms = "0777"
-unix_sock_rw_perms = "0777"
-auth_unix_ro = "none"
-auth_unix_rw = "none"
-auth_tcp = "none"
-listen_tls = 0
-listen_tcp = {listen_tcp}
-listen_addr = "127.0.0.1"
-tcp_port = "{port}"
-"""
-
-
-def guest_xml(uuid: str, disk: str, image: str | None = None) -> str:
-    """Write a guest that QEMU runs without any help of the processor."""
-    xml = libvirt_guests.guest_xml(uuid, disk, image)
-    return (
-        xml.replace("type='test'", "type='qemu'")
-        .replace('<memory>1024<', "<memory unit='MiB'>32<")
-        .replace('<type>', "<type arch='x86_64'>")
-        .replace('<source', "<driver name='qemu' type='qcow2'/><source")
-    )
-
-
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def listens(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(path) == 0
-
-
-class LibvirtTestCase(nodes.NodeTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        if os.geteuid() != 0:
-            self.skipTest('only root can start a libvirt of the system')
-        for program in _PROGRAMS:
-            if shutil.which(program, path=_PATH) is None:
-                self.skipTest(f'{program} is not installed')
-        # Where no witness that reads disks looks.
-        self.elsewhere = os.path.join(self.temporary, 'elsewhere')
-        os.mkdir(self.elsewhere)
-        self.name = self.node.add_image(
-            libvirt_guests.IMAGE, age=365 * base.DAY, size=base.MIB
-        )
-        self.base_path = self.node.base_path(self.name)
-
-    def start_libvirt(
-        self, *command: str, directory: str, listen: bool = False, **how: Any
-    ) -> str:
-        """Start a libvirt; give the address of its socket."""
-        if not os.path.isdir(directory):
-            os.mkdir(directory)
-        self.port = free_port()
-        conf = os.path.join(directory, 'conf')
-        with open(conf, 'w') as file:
-            file.write(
-                _CONF.format(
-                    directory=directory, listen_tcp=int(listen), port=self.port
-                )
-            )
-        log = os.path.join(directory, 'log')
-        with open(log, 'wb') as output:
-            self.process = subprocess.Popen(
-                [*command, conf, os.path.join(directory, 'pid'),
-                 *(['-l'] if listen else [])],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                **how,
-            )  # fmt: skip
-        self.addCleanup(self.process.wait)
-        self.addCleanup(self.process.terminate)
-        self.addCleanup(self.process.send_signal, signal.SIGCONT)
-        path = os.path.join(directory, 'libvirt-sock')
-        processes.wait_for(
-            lambda: listens(path) or self.process.poll() is not None
-        )
-        if self.process.poll() is not None:
-            with open(log) as file:
-                self.skipTest(f'libvirt does not start: {file.read()}')
-        return path
-
-    def start_system(self, listen: bool = False) -> None:
-        path = self.start_libvirt(
-            'unshare', '--mount', 'sh', '-c', _START, 'sh',
-            directory=os.path.join(self.temporary, 'libvirt'),
-            listen=listen,
-            env={'PATH': _PATH},
-        )  # fmt: skip
-        self.uri = f'qemu:///system?socket={path}-ro'
-        self.connection = libvirt.open(f'qemu:///system?socket={path}')
-        self.addCleanup(self.end_guests)
-
-    def end_guests(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-        for domain in self.connection.listAllDomains(0):
-            if domain.isActive():
-                domain.destroy()
-        self.connection.close()
-
-    def overlay(self, name: str, backing: str, form: str = 'raw') -> str:
-        path = os.path.join(self.elsewhere, name)
-        nodes.qemu_img(
-            'create', '-f', 'qcow2', '-b', backing, '-F', form, path
-        )
-        return path
-
-    def start_guest(self, disk: str, uuid: str = GUEST) -> Any:
-        return self.connection.createXML(
-            guest_xml(uuid, disk), libvirt.VIR_DOMAIN_START_PAUSED
-        )
-
-    def witness(self, uri: str | None = None) -> domains.DomainWitness:
-        return domains.DomainWitness(uri or self.uri, 'localhost')
-
-    def look(self, uri: str | None = None) -> testimonies.Testimony:
-        return self.witness(uri).look([self.name])
-
-    def assert_users(self, *users: str) -> None:
-        testimony = self.look()
-        self.assertEqual((), testimony.failures)
-        self.assertEqual(
-            frozenset(users), testimony.users.get(self.name, frozenset())
-        )
-
-
-class GuestTest(LibvirtTestCase):
+class GuestTest(libvirt_guests.LibvirtTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.start_system()
@@ -201,9 +54,7 @@ class GuestTest(LibvirtTestCase):
         self.assertEqual({self.name: {GUEST}}, witness.look([self.name]).users)
 
     def test_a_guest_that_is_only_defined_counts_for_its_image(self) -> None:
-        guest = self.connection.defineXML(
-            guest_xml(GUEST, '/no/such/disk', libvirt_guests.IMAGE)
-        )
+        guest = self.define_guest('/no/such/disk', image=libvirt_guests.IMAGE)
         report = self.node.run(self.witness())
         self.assertEqual((), report.vetoes)
         self.assertEqual((GUEST,), self.file_of(report, self.name).users)
@@ -217,9 +68,9 @@ class GuestTest(LibvirtTestCase):
 
         def come_and_go() -> None:
             while not stop.is_set():
-                self.connection.defineXML(guest_xml(OTHER, '/x')).undefine()
+                self.define_guest('/x', OTHER).undefine()
 
-        self.connection.defineXML(guest_xml(GUEST, self.base_path))
+        self.define_guest(self.base_path)
         thread = threading.Thread(target=come_and_go)
         thread.start()
         try:
@@ -282,7 +133,135 @@ class GuestTest(LibvirtTestCase):
         self.assertNotIn(self.name, self.node.files())
 
 
-class AddressTest(LibvirtTestCase):
+class DisksTest(libvirt_guests.LibvirtTestCase):
+    """The disks that libvirt tells of, each with what is known of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start_system()
+
+    def disks(self) -> set[domain_xml.DomainDisk]:
+        """Ask a process, and see that the host's connection says the same."""
+        connection = libvirt_connection.HostConnection(lambda: self.connection)
+        (lent,) = connection.ask().domains
+        (domain,) = libvirt_connection.ask(self.uri).domains
+        self.assertEqual(lent.disks, domain.disks)
+        self.assertEqual(len(domain.disks), len(set(domain.disks)))
+        return set(domain.disks)
+
+    def assert_disk(
+        self, path: str, layers: tuple[str, ...] | None = None
+    ) -> None:
+        disk = domain_xml.DomainDisk(path, path, 'qcow2', layers)
+        self.assertEqual({disk}, self.disks())
+
+    def add_pool(self) -> Any:
+        pool = self.connection.storagePoolDefineXML(
+            "<pool type='dir'><name>pool</name>"
+            f'<target><path>{self.elsewhere}</path></target></pool>'
+        )
+        pool.create()
+        return pool
+
+    def test_a_guest_that_is_shut_off_shows_its_disk_alone(self) -> None:
+        path = self.overlay('disk', self.base_path)
+        self.define_guest(path)
+        self.assert_disk(path)
+
+    def test_a_disk_that_is_gone_is_still_one(self) -> None:
+        guest = self.define_guest('/no/such/disk')
+        self.assertIn('/no/such/disk', self.try_start(guest))
+        self.assert_disk('/no/such/disk')
+
+    def test_a_guest_that_runs_shows_its_whole_chain(self) -> None:
+        middle = self.overlay('middle', self.base_path)
+        top = self.overlay('top', middle, 'qcow2')
+        guest = self.define_guest(top, image=libvirt_guests.IMAGE)
+        self.assert_disk(top)
+        self.assertEqual('', self.try_start(guest))
+        self.assert_disk(top, (middle, self.base_path))
+        guest.destroy()
+        self.assert_disk(top)
+
+    def test_a_guest_that_is_defined_nowhere_shows_its_chain(self) -> None:
+        path = self.overlay('disk', self.base_path)
+        self.start_guest(path)
+        self.assert_disk(path, (self.base_path,))
+
+    def test_a_disk_that_the_next_start_takes_is_one(self) -> None:
+        old, new = [
+            self.overlay(name, self.base_path) for name in ('old', 'new')
+        ]
+        self.assertEqual('', self.try_start(self.define_guest(old)))
+        self.define_guest(new)
+        self.assertEqual(
+            {
+                domain_xml.DomainDisk(old, old, 'qcow2', (self.base_path,)),
+                domain_xml.DomainDisk(new, new, 'qcow2'),
+            },
+            self.disks(),
+        )
+
+    def test_what_a_disk_is_copied_to_is_a_disk(self) -> None:
+        path = self.overlay('disk', self.base_path)
+        copy = os.path.join(self.elsewhere, 'copy')
+        # Once all is copied it waits, and copies what is written.
+        self.start_guest(path).blockCopy(
+            'vda',
+            f"<disk type='file'><driver type='qcow2'/><source file='{copy}'/>"
+            '</disk>',
+            flags=libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB,
+        )
+        self.assertEqual(
+            {(path, (self.base_path,)), (copy, ())},
+            {(disk.path, disk.layers) for disk in self.disks()},
+        )
+
+    def test_a_cdrom_is_a_disk_unless_it_is_empty(self) -> None:
+        cdrom = (
+            "<disk type='file' device='cdrom'>{}<target dev='{}' bus='ide'/>"
+            '<readonly/></disk>'
+        )
+        source = f"<source file='{self.base_path}'/>"
+        path = self.overlay('disk', self.base_path)
+        guest = self.define_guest(
+            path,
+            more=cdrom.format(source, 'hda') + cdrom.format('', 'hdb'),
+        )
+        expected = domain_xml.DomainDisk(
+            self.base_path, self.base_path, 'raw', removable=True
+        )
+        self.assertIn(expected, self.disks())
+        self.assertEqual('', self.try_start(guest))
+        disks = self.disks()
+        self.assertIn(dataclasses.replace(expected, layers=()), disks)
+        self.assertEqual(2, len(disks))
+
+    def test_a_volume_of_a_pool_has_the_path_of_its_file(self) -> None:
+        path = self.overlay('disk', self.base_path)
+        volume = self.overlay('volume', self.base_path)
+        pool = self.add_pool()
+        guest = self.define_guest(
+            path,
+            more="<disk type='volume'><driver type='qcow2'/>"
+            "<source pool='pool' volume='volume'/><target dev='vdb'/></disk>",
+        )
+        expected = domain_xml.DomainDisk('pool/volume', volume, 'qcow2')
+        self.assertIn(expected, self.disks())
+        self.assertEqual('', self.try_start(guest))
+        shown = dataclasses.replace(expected, layers=(self.base_path,))
+        self.assertIn(shown, self.disks())
+        self.assertEqual(2, len(self.disks()))
+        guest.destroy()
+        # One that is not started knows none of its volumes.
+        pool.destroy()
+        unknown = dataclasses.replace(expected, path=None)
+        self.assertIn(unknown, self.disks())
+        pool.undefine()
+        self.assertIn(unknown, self.disks())
+
+
+class AddressTest(libvirt_guests.LibvirtTestCase):
     """Which libvirt it is that answers."""
 
     def test_the_session_of_a_user_is_blind(self) -> None:
@@ -293,7 +272,11 @@ class AddressTest(LibvirtTestCase):
             'sh', '-c', 'exec libvirtd -f "$1" -p "$2"', 'sh',
             directory=home,
             user=nodes.NOBODY,
-            env={'PATH': _PATH, 'HOME': home, 'XDG_RUNTIME_DIR': home},
+            env={
+                'PATH': libvirt_guests.PATH,
+                'HOME': home,
+                'XDG_RUNTIME_DIR': home,
+            },
         )  # fmt: skip
         uri = f'qemu:///session?socket={path}'
         self.assertEqual([], libvirt.openReadOnly(uri).listAllDomains(0))
@@ -305,7 +288,7 @@ class AddressTest(LibvirtTestCase):
 
     def test_one_over_the_network_has_to_be_on_this_host(self) -> None:
         self.start_system(listen=True)
-        self.connection.defineXML(guest_xml(GUEST, self.base_path))
+        self.define_guest(self.base_path)
         self.uri = f'qemu+tcp://127.0.0.1:{self.port}/system'
         self.assert_users(GUEST)
         # Mocked: it takes two hosts.

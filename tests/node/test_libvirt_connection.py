@@ -17,6 +17,7 @@ from unittest import mock
 import ddt
 import libvirt
 
+from nova_imagecache.witnesses import domain_xml
 from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import libvirt_connection
 from nova_imagecache.witnesses import testimonies
@@ -218,6 +219,46 @@ class ProcessTest(libvirt_guests.DomainsTestCase):
         ]
         users = self.look(self.write_node(*guests)).users
         self.assertEqual(1000, len(users[SWAP]))
+
+
+class VolumeTest(libvirt_guests.DomainsTestCase):
+    """Where the volumes of pools are."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        guest = libvirt_guests.guest_xml(GUEST, '/x').replace(
+            "<disk type='file' device='disk'>", "<disk type='volume'>"
+        )
+        self.uri = self.write_node(
+            guest.replace("file='/x'", "pool='pool' volume='v'"),
+            "<pool type='dir'><name>pool</name><target><path>/p</path>"
+            '</target><volume><name>v</name><capacity>1</capacity></volume>'
+            '</pool>',
+        )
+
+    def disks(self, connection: Any) -> list[domain_xml.DomainDisk]:
+        (domain,) = libvirt_connection.read_domains(connection)
+        return list(domain.disks)
+
+    def test_a_process_tells_of_them_as_the_host_does(self) -> None:
+        disk = domain_xml.DomainDisk('pool/v', '/p/v', 'raw')
+        (domain,) = libvirt_connection.ask(self.uri).domains
+        self.assertEqual((disk,), domain.disks)
+        # It runs, and is defined: each volume is asked for once.
+        connection = mock.Mock(wraps=libvirt.open(self.uri))
+        self.assertEqual([disk], self.disks(connection))
+        connection.storagePoolLookupByName.assert_called_once_with('pool')
+
+    def test_what_libvirt_does_not_tell_is_not_known(self) -> None:
+        connection = libvirt.open(self.uri)
+        unknown = [domain_xml.DomainDisk('pool/v', None, 'raw')]
+        pool = connection.storagePoolLookupByName('pool')
+        pool.storageVolLookupByName('v').delete()
+        self.assertEqual(unknown, self.disks(connection))
+        pool.destroy()
+        self.assertEqual(unknown, self.disks(connection))
+        pool.undefine()
+        self.assertEqual(unknown, self.disks(connection))
 
 
 class MainTest(libvirt_guests.DomainsTestCase):

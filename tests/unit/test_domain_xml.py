@@ -87,6 +87,19 @@ class DomainXmlTest(base.TestCase):
         self.assertLessEqual(files, read.files)
         self.assertEqual(set(), read.files & {'br-int', 'hvm', 'vda', 'one'})
         self.assertEqual({IMAGE}, read.images)
+        top = f'/instances/{GUEST}/disk'
+        self.assertEqual(
+            (
+                domain_xml.DomainDisk(
+                    source=top,
+                    path=top,
+                    format='qcow2',
+                    layers=('/snapshots/between', '/instances/_base/base'),
+                ),
+                domain_xml.DomainDisk('/new/way', '/new/way', 'raw'),
+            ),
+            read.disks,
+        )
 
     @ddt.data(
         "<source dev='/dev/mapper/base'/>",
@@ -166,7 +179,7 @@ class DomainXmlTest(base.TestCase):
 
     def test_a_domain_without_anything_needs_nothing(self) -> None:
         self.assertEqual(
-            domain_xml.Domain(None, None, frozenset(), frozenset()),
+            domain_xml.Domain(None, None, frozenset(), frozenset(), ()),
             domain_xml.read_domain(domain('<uuid/><name> </name>')),
         )
 
@@ -205,3 +218,12 @@ class DomainXmlTest(base.TestCase):
         body = '<backingStore>' * depth + "<source file='/x/base'/>"
         xml = disk(body + '</backingStore>' * depth)
         self.assertEqual({'base'}, domain_xml.read_domain(xml).files)
+
+    def test_files_and_images_of_both_forms_count(self) -> None:
+        joined = domain_xml.join(
+            domain_xml.read_domain(disk("<source file='/x/a'/>")),
+            domain_xml.read_domain(
+                metadata(f"<nova:root type='image' uuid='{IMAGE}'/>")
+            ),
+        )
+        self.assertEqual(({'a'}, {IMAGE}), (joined.files, joined.images))
