@@ -9,27 +9,33 @@ disk, so they are for comparing, never for opening.
 """
 
 from collections.abc import Callable
-import contextlib
 import dataclasses
 import functools
-import json
 import os
 import re
 import struct
 from typing import Any
 
-_BLOCK = 4096
+from nova_imagecache.witnesses import references
 
 # docs/interop/qcow2.txt in QEMU: 1,023 bytes at most; version 1, in
 # block/qcow.c, begins with the same fields.
 _QCOW_MAGIC = b'QFI\xfb'
 _QCOW_BACKING = struct.Struct('>4sIQI')
 _QCOW_NAME_LIMIT = 1023
-_QCOW2_V2_HEADER_LENGTH = 72
+_QCOW_HEADER_LENGTHS = {1: 48, 2: 72, 3: 104}
 _QCOW2_V3_LENGTH_FIELD = struct.Struct('>100xI')
 _QCOW2_EXTENSION = struct.Struct('>II')
 _QCOW2_BACKING_FORMAT = 0xE2792ACA
 _QCOW2_DATA_FILE = 0x44415441
+
+# What forges them can make extensions that never end: they are followed for
+# as long as the first cluster is, if nobody asks qemu-img for a larger one.
+_QCOW2_EXTENSIONS_END = 64 * 1024
+
+# This much in one read, with a name that begins at the end of it: of each
+# extension by itself there could be thousands, each by a process of root's.
+_HEAD = _QCOW2_EXTENSIONS_END + 1024
 
 # docs/interop/qed_spec.txt
 _QED_MAGIC = b'QED\0'
@@ -38,18 +44,19 @@ _QED_HAS_BACKING = 0x01
 
 # block/vmdk.c: VMDK4Header, and the descriptor inside or alone.
 _VMDK_MAGIC = b'KDMV'
-_VMDK_DESCRIPTOR = struct.Struct('<4s24xQQ')
+_VMDK_DESCRIPTOR = struct.Struct('<4s24xQQ35x')
 _VMDK_DESCRIPTOR_MAGIC = b'# Disk DescriptorFile'
 _VMDK_PARENT = re.compile(rb'^parentFileNameHint="([^"]*)"', re.MULTILINE)
 _VMDK_DESCRIPTOR_LIMIT = 20 * 512
 _SECTOR = 512
 
-# Whatever a base file may be called.
-_WORD = re.compile(r'[0-9A-Za-z_.-]+')
-
 
 class MalformedHeader(Exception):
     """The header of a known format contradicts itself."""
+
+
+class TruncatedHeader(MalformedHeader):
+    """A file ends within the header, as that of a copy that was broken off."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,18 +107,18 @@ def _name(data: bytes) -> str | None:
 
 def _unpack(layout: struct.Struct, block: bytes) -> tuple[Any, ...]:
     if len(block) < layout.size:
-        raise MalformedHeader('it is cut short')
+        raise TruncatedHeader('it is cut short')
     return layout.unpack_from(block)
 
 
 def _qcow2_extensions(
     source: Source, block: bytes, version: int
 ) -> dict[int, bytes]:
-    offset = _QCOW2_V2_HEADER_LENGTH
+    offset = _QCOW_HEADER_LENGTHS[2]
     if version >= 3:
         (offset,) = _unpack(_QCOW2_V3_LENGTH_FIELD, block)
     extensions: dict[int, bytes] = {}
-    while offset + _QCOW2_EXTENSION.size <= _BLOCK * 16:
+    while offset + _QCOW2_EXTENSION.size <= _QCOW2_EXTENSIONS_END:
         try:
             head = _read(source, offset, _QCOW2_EXTENSION.size)
         except MalformedHeader:
@@ -130,8 +137,10 @@ def _qcow2_extensions(
 
 def _read_qcow(source: Source, block: bytes) -> DiskHeader:
     _magic, version, offset, length = _unpack(_QCOW_BACKING, block)
-    if version not in (1, 2, 3):
+    if version not in _QCOW_HEADER_LENGTHS:
         raise MalformedHeader(f'qcow version {version} is unknown')
+    if len(block) < _QCOW_HEADER_LENGTHS[version]:
+        raise TruncatedHeader('it is cut short')
     backing = None
     if offset:
         if length > _QCOW_NAME_LIMIT:
@@ -170,13 +179,24 @@ def _read_vmdk(source: Source, block: bytes) -> DiskHeader:
     return DiskHeader('vmdk', _name(match[1]) if match else None)
 
 
+def _pread(source: Source, head: bytes, length: int, offset: int) -> bytes:
+    if offset + length <= len(head):
+        return head[offset : offset + length]
+    return source.pread(length, offset)
+
+
 def read_header_from(source: Source) -> DiskHeader:
     """Read the header of a disk image, wherever it comes from.
 
+    It takes one read, or two: the second one for a name, or the descriptor of
+    VMDK, that is not at the beginning.
+
+    :raises TruncatedHeader: it has the magic of a format, and ends too soon
     :raises MalformedHeader: it has the magic of a format, and cannot be one
     :raises Exception: whatever reading raises
     """
-    block = source.pread(_BLOCK, 0)
+    block = source.pread(_HEAD, 0)
+    source = Source(functools.partial(_pread, source, block), source.size)
     if block.startswith(_QCOW_MAGIC):
         return _read_qcow(source, block)
     if block.startswith(_QED_MAGIC):
@@ -190,6 +210,7 @@ def read_header(fd: int) -> DiskHeader:
     """Read the header of a disk image.
 
     :param fd: an open regular file; its offset is neither used nor moved
+    :raises TruncatedHeader: it has the magic of a format, and ends too soon
     :raises MalformedHeader: it has the magic of a format, and cannot be one
     :raises OSError: it cannot be read
     """
@@ -198,34 +219,10 @@ def read_header(fd: int) -> DiskHeader:
     )
 
 
-def _strings(value: Any) -> list[str]:
-    """Collect every string in a JSON value."""
-    found = []
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, str):
-            found.append(item)
-        elif isinstance(item, dict):
-            pending += item.values()
-        elif isinstance(item, list):
-            pending += item
-    return found
-
-
 def file_names(reference: str) -> frozenset[str]:
     """Give the file names that a reference to a backing file may mean.
 
     The last path component only: containers and other hosts see other paths.
-    With a colon in it, what follows as well, as in ``file:name``. A ``json:``
-    reference may mean any string in it, and any word (decision 0053): QEMU
-    reads strings in single quotes, for one (qobject/json-lexer.c).
+    See :func:`nova_imagecache.witnesses.references.read`.
     """
-    references = [reference]
-    if reference.startswith('json:'):
-        references = _WORD.findall(reference)
-        with contextlib.suppress(ValueError, RecursionError):
-            references += _strings(json.loads(reference.removeprefix('json:')))
-    components = {text.rstrip('/').rpartition('/')[2] for text in references}
-    bare = {component.rpartition(':')[2] for component in components}
-    return frozenset(components | bare) - {''}
+    return references.read(reference).names

@@ -224,6 +224,28 @@ class MalformedTest(HeaderTestCase):
         path = self.write(data + struct.pack('>II', 7, 0) * 100000)
         self.assertEqual('qcow2', self.read(path).format)
 
+    @ddt.data(
+        b'QFI\xfb' + bytes(10),
+        b'QFI\xfb\0\0\0\x01' + bytes(39),
+        b'QFI\xfb\0\0\0\x02' + bytes(63),
+        b'QFI\xfb\0\0\0\x03' + bytes(95),
+        b'QED\0' + bytes(59),
+        b'KDMV' + bytes(74),
+    )
+    def test_a_copy_that_was_broken_off_is_told_from_damage(
+        self, data: bytes
+    ) -> None:
+        path = self.write(data)
+        self.assertRaises(disk_header.TruncatedHeader, self.read, path)
+        path = self.write(data + b'\0')
+        if len(data) > 14:
+            self.assertNotEqual('raw', self.read(path).format)
+
+    def test_damage_is_no_copy_that_was_broken_off(self) -> None:
+        path = self.qcow2(b'name', length=1024)
+        error = self.assertRaises(disk_header.MalformedHeader, self.read, path)
+        self.assertNotIsInstance(error, disk_header.TruncatedHeader)
+
     @hypothesis.given(
         st.sampled_from([b'QFI\xfb', b'QED\0', b'KDMV', b'# Disk Desc', b'']),
         st.binary(max_size=600),
@@ -237,3 +259,72 @@ class MalformedTest(HeaderTestCase):
         except disk_header.MalformedHeader:
             return
         self.assertLessEqual(len(header.backing_file or ''), 20 * 512)
+
+
+class ReadsTest(HeaderTestCase):
+    """Each read of a disk may take a process of root's."""
+
+    def reads(self, path: str) -> list[int]:
+        """Read a header; give how much was read each time."""
+        lengths = []
+        with open(path, 'rb') as file:
+
+            def pread(length: int, offset: int) -> bytes:
+                lengths.append(length)
+                return os.pread(file.fileno(), length, offset)
+
+            source = disk_header.Source(pread, os.path.getsize(path))
+            with contextlib.suppress(disk_header.MalformedHeader):
+                self.header = disk_header.read_header_from(source)
+        return lengths
+
+    def extensions(self, end: int, name: bytes, offset: int) -> str:
+        """Forge a header whose first extensions say nothing, to that end."""
+        head = struct.pack('>4sIQI', b'QFI\xfb', 2, offset, len(name))
+        data = head.ljust(72, b'\0')
+        data += struct.pack('>II', 7, 0) * ((end - 72) // 8)
+        for kind in (0xE2792ACA, 0x44415441):
+            data += struct.pack('>II', kind, len(name)) + name
+            data += bytes(-len(name) % 8)
+        return self.write(data.ljust(offset, b'\0') + name)
+
+    def test_a_real_disk_takes_one_read(self) -> None:
+        for options in ('cluster_size=64k', 'cluster_size=2M'):
+            nodes.qemu_img(
+                'create', '-u', '-f', 'qcow2', '-o', options,
+                '-b', 'name', '-F', 'raw', self.path('top'), '1M',
+            )  # fmt: skip
+            self.assertEqual(1, len(self.reads(self.path('top'))))
+            self.assertEqual('name', self.header.backing_file)
+            self.assertEqual('raw', self.header.backing_format)
+
+    def test_any_number_of_extensions_takes_two_reads_at_most(self) -> None:
+        for end in (80, 40000, 64 * 1024 - 2048, 64 * 1024 - 8, 64 * 1024):
+            for offset in (2**17, 2**21):
+                path = self.extensions(end, b'n' * 1023, offset)
+                self.assertLessEqual(len(self.reads(path)), 2)
+                self.assertEqual('n' * 1023, self.header.backing_file)
+
+    def test_a_name_in_the_last_extension_is_read(self) -> None:
+        self.reads(self.extensions(64 * 1024 - 8, b'n' * 1023, 2**17))
+        self.assertEqual('n' * 1023, self.header.backing_format)
+
+    def test_no_read_is_large(self) -> None:
+        path = self.write(
+            struct.pack('>4sIQI', b'QFI\xfb', 2, 2**20, 2**31).ljust(2**21)
+        )
+        self.assertEqual([65 * 1024], self.reads(path))
+
+    @hypothesis.given(
+        st.sampled_from(
+            [b'QFI\xfb\0\0\0\2', b'QFI\xfb\0\0\0\3', b'QED\0',
+             b'KDMV', b'# Disk DescriptorFile', b''],
+        ),
+        st.binary(min_size=100, max_size=600),
+        st.binary(max_size=8),
+    )  # fmt: skip
+    def test_no_bytes_take_more(
+        self, magic: bytes, rest: bytes, after: bytes
+    ) -> None:
+        path = self.write(magic + rest + after * 20000)
+        self.assertLessEqual(len(self.reads(path)), 2)

@@ -37,6 +37,8 @@ PURE = frozenset(
         'scrub.conclusions',
         'scrub.jobs',
         'scrub.schedule',
+        'witnesses.qemu_options',
+        'witnesses.references',
     }
 )
 
@@ -44,7 +46,8 @@ PURE = frozenset(
 _PURE_IMPORTS = frozenset(
     {
         'collections.abc', 'dataclasses', 'datetime', 'enum', 'functools',
-        'hashlib', 'itertools', 'math', 're', 'typing', 'oslo_utils.units',
+        'hashlib', 'itertools', 'json', 'math', 're', 'typing',
+        'oslo_utils.units',
     }
 )  # fmt: skip
 
