@@ -110,7 +110,7 @@ def remove(
     def act(file: base_file.BaseFile) -> None:
         with directories.opened(layout.base, follow=True) as base_fd:
             _check(base_fd, file)
-            # Decision 0042, and of leftovers 0074.
+            # Decision 0042; of leftovers, decision 0074.
             trash.move_in(file, base_fd, now)
 
     outcomes = _work(layout, files, objections, act)
