@@ -156,8 +156,8 @@ def trashed_name(name: str) -> str | None:
 
     None if nothing has.
     """
-    before, dot, suffix = name.rpartition('.')
-    if not dot or not _TRASH_SUFFIX.fullmatch(suffix):
+    before, _dot, suffix = name.rpartition('.')
+    if not _TRASH_SUFFIX.fullmatch(suffix):
         return None
     if _base_kind(before) or leftover_of(before) or sidecar_of(before):
         return before

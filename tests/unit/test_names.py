@@ -82,6 +82,10 @@ class KindTest(base.TestCase):
     ) -> None:
         self.assertEqual(kind, names.kind_of(f'.{SHA}.{random}', mode))
 
+    def test_what_rsync_makes_of_other_files_is_none_of_ours(self) -> None:
+        mode = stat.S_IFREG | 0o600
+        self.assertEqual(Kind.OTHER, names.kind_of('.image.Ab3dEf', mode))
+
     def test_what_is_staged_is_a_leftover_of_its_base_file(self) -> None:
         name = names.staged_name(SHA)
         self.assertEqual(SHA, names.leftover_of(name))
