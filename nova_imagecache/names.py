@@ -5,13 +5,16 @@
 The patterns are those of Nova: ``_scan_base_images`` and
 ``_find_base_file`` in nova/virt/libvirt/imagecache.py, the ``swap_`` and
 ``ephemeral_`` names in nova/virt/libvirt/driver.py, ``.part`` and
-``.converted`` in nova/virt/images.py.
+``.converted`` in nova/virt/images.py. Those of rsync are of ``get_tmpname`` in
+its receiver.c.
 """
 
 import enum
 import hashlib
 import os
 import re
+import secrets
+import stat
 
 #: What :func:`sidecar_name` appends.
 SIDECAR_SUFFIX = '.sha1'
@@ -23,7 +26,7 @@ OWN_DIRECTORY = '.imagecache'
 
 
 class Kind(enum.StrEnum):
-    """What a file in the cache is, judged by its name alone."""
+    """What a file in the cache is, see :func:`kind_of`."""
 
     ORIGINAL = 'original'
     RESIZED = 'resized'
@@ -54,12 +57,25 @@ _BASE_PATTERNS = (
     (Kind.EPHEMERAL, re.compile(r'ephemeral_[0-9]+_[0-9a-f]{7}')),
 )
 
+# What a driver that was fetching to a path may have added to it.
+_ADDED = r'(\.part|\.converted)'
+
+# Names that nobody else gives to a file (decision 0074).
 _LEFTOVER_PATTERNS = (
-    re.compile(r'(?P<base>.+)\.(part|converted)'),
-    # rsync's temporary file, which a killed copy from a peer leaves; and ours,
-    # with what a driver that was fetching to it may have added.
-    re.compile(r'\.(?P<base>.+)\.[A-Za-z0-9]{6}(\.part|\.converted)*'),
+    re.compile(rf'(?P<base>.+){_ADDED}'),
+    # What we had it write to, and what rsync makes of that name.
+    re.compile(
+        r'\.{1,2}(?P<base>[^.]+)\.imagecache-[0-9a-f]{6}'
+        rf'{_ADDED}*(\.[A-Za-z0-9]{{6}})?'
+    ),
+    # What earlier releases had it write to.
+    re.compile(rf'\.(?P<base>.+)\.[0-9a-f]{{6}}{_ADDED}+'),
 )
+
+# Of rsync's temporary file, which a killed copy from a peer leaves; and of
+# what people call a copy of theirs. So its permissions count as well.
+_RSYNC_PATTERN = re.compile(r'\.(?P<base>.+)\.(?P<random>[A-Za-z0-9]{6})')
+_RSYNC_LEAVES_OUT = stat.S_IRWXG | stat.S_IRWXO
 
 # When it was moved there, in seconds since the epoch (decision 0043).
 _TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
@@ -72,13 +88,38 @@ def _base_kind(name: str) -> Kind | None:
     return None
 
 
+def _base_in(pattern: re.Pattern[str], name: str) -> str | None:
+    match = pattern.fullmatch(name)
+    return match['base'] if match and _base_kind(match['base']) else None
+
+
 def leftover_of(name: str) -> str | None:
-    """Give the base file whose fetch left this file behind, if one did."""
-    for pattern in _LEFTOVER_PATTERNS:
-        match = pattern.fullmatch(name)
-        if match and _base_kind(match['base']):
-            return match['base']
+    """Give the base file whose fetch may have left this file behind.
+
+    That it may have is not that it has, see :func:`kind_of`.
+    """
+    for pattern in (*_LEFTOVER_PATTERNS, _RSYNC_PATTERN):
+        base = _base_in(pattern, name)
+        if base is not None:
+            return base
     return None
+
+
+def _is_rsyncs(name: str, mode: int) -> bool:
+    match = _RSYNC_PATTERN.fullmatch(name)
+    return (
+        match is not None
+        and _base_kind(match['base']) is not None
+        and stat.S_ISREG(mode)
+        and not mode & _RSYNC_LEAVES_OUT
+        # Of 62 characters each: what has no capital is not likely its.
+        and match['random'] != match['random'].lower()
+    )
+
+
+def staged_name(base_file: str) -> str:
+    """Give a new name to write to what is to become a base file."""
+    return f'.{base_file}.imagecache-{secrets.token_hex(3)}'
 
 
 def sidecar_of(name: str) -> str | None:
@@ -92,30 +133,39 @@ def sidecar_name(base_file: str) -> str:
     return base_file + SIDECAR_SUFFIX
 
 
-def kind_of(name: str) -> Kind:
+def kind_of(name: str, mode: int = 0) -> Kind:
     """Say what a file in the cache is.
 
     A checksum is a leftover here: the scan asks only about one whose base
     file is gone.
+
+    :param mode: its type and permissions, without which no file is rsync's
+        (decision 0074)
     """
     kind = _base_kind(name)
     if kind is not None:
         return kind
-    if leftover_of(name) or sidecar_of(name):
+    certain = any(_base_in(each, name) for each in _LEFTOVER_PATTERNS)
+    if certain or sidecar_of(name) or _is_rsyncs(name, mode):
         return Kind.LEFTOVER
     return Kind.OTHER
 
 
 def trashed_name(name: str) -> str | None:
-    """Give the base file that has this name in the trash, if one has."""
-    base, dot, suffix = name.rpartition('.')
-    if dot and _TRASH_SUFFIX.fullmatch(suffix) and _base_kind(base):
-        return base
+    """Give the name in the cache of what has this name in the trash.
+
+    None if nothing has.
+    """
+    before, _dot, suffix = name.rpartition('.')
+    if not _TRASH_SUFFIX.fullmatch(suffix):
+        return None
+    if _base_kind(before) or leftover_of(before) or sidecar_of(before):
+        return before
     return None
 
 
 def original(name: str) -> str:
-    """Give the name that a file in the trash had as a base file.
+    """Give the name in the cache that a file in the trash had.
 
     :raises ValueError: no file in the trash has such a name
     """
@@ -126,7 +176,7 @@ def original(name: str) -> str:
 
 
 def trash_name(name: str, moved: float) -> str:
-    """Give the name in the trash of a base file.
+    """Give the name in the trash of a file in the cache.
 
     :param moved: when it was moved there, in seconds since the epoch
     """

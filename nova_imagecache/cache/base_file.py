@@ -42,7 +42,7 @@ class BaseFile:
     :ivar stat: what was seen of it, with its incarnation
     :ivar trashed: whether it is in the trash; in the cache, a name of the
         same form is nobody's
-    :ivar kind: what it is, by its name
+    :ivar kind: what it is, see :func:`nova_imagecache.names.kind_of`
     """
 
     layout: layouts.Layout
@@ -53,7 +53,11 @@ class BaseFile:
 
     def __post_init__(self) -> None:
         """Judge the name, once."""
-        object.__setattr__(self, 'kind', names.kind_of(self.original))
+        kind = names.kind_of(self.original, self.stat.mode)
+        if self.trashed and not kind.is_base:
+            # Nothing else is moved there, whoever has changed its mode since.
+            kind = names.Kind.LEFTOVER
+        object.__setattr__(self, 'kind', kind)
 
     @classmethod
     def at(cls, path: str) -> 'BaseFile':
@@ -106,9 +110,12 @@ class BaseFile:
         return self.layout.ledger(self.name, self.trashed)
 
     @property
-    def companions(self) -> tuple[str, str]:
-        """Give the paths of all that is known of its content."""
-        return self.sidecar, self.ledger
+    def companions(self) -> tuple[str, ...]:
+        """Give the paths of all that is known of its content.
+
+        Nothing is of a leftover: what has such a name is somebody else's.
+        """
+        return (self.sidecar, self.ledger) if self.kind.is_base else ()
 
     def same(self, dir_fd: int | None = None) -> identity.Stat:
         """See the file anew, provided that it is still this one.

@@ -101,7 +101,7 @@ def remove(
     objections: Objections,
     now: float,
 ) -> dict[str, Outcome]:
-    """Remove files if nothing speaks against it now: base files to the trash.
+    """Move files to the trash if nothing speaks against it now.
 
     :param now: seconds since the epoch
     :returns: what became of each
@@ -110,11 +110,8 @@ def remove(
     def act(file: base_file.BaseFile) -> None:
         with directories.opened(layout.base, follow=True) as base_fd:
             _check(base_fd, file)
-            if file.kind.is_base:
-                # Decision 0042.
-                trash.move_in(file, base_fd, now)
-            else:
-                os.unlink(file.name, dir_fd=base_fd)
+            # Decision 0042; of leftovers, decision 0074.
+            trash.move_in(file, base_fd, now)
 
     outcomes = _work(layout, files, objections, act)
     _sync(layout)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The trash: base files that were removed, until they are deleted.
+"""The trash: base files and leftovers that were removed, until deleted.
 
-A base file ``F`` is in there as ``F.<8 hex digits>``, which are the time when
-it was moved there, in seconds since the epoch. What is known of its content is
-beside it, as ``F.<8 hex digits>.sha1`` and ``.ledger``.
+A file ``F`` is in there as ``F.<8 hex digits>``, which are the time when it
+was moved there, in seconds since the epoch. What is known of the content of a
+base file is beside it, as ``F.<8 hex digits>.sha1`` and ``.ledger``.
 
 Whoever changes what is in the trash under a name holds the lock of the base
 file of that name.
@@ -41,7 +41,7 @@ _BELOW_CACHE = (names.OWN_DIRECTORY, 'trash')
 class Scan:
     """Everything in the trash.
 
-    :ivar files: the base files in it, under their names in the trash
+    :ivar files: those in it, under their names in the trash
     :ivar strays: what is known of files that are in it no more
     :ivar problems: what could not be looked at, a sentence each
     """
@@ -76,7 +76,8 @@ def scan(layout: layouts.Layout) -> Scan:
     strays = [
         name
         for name in found
-        if names.trashed_name(owner := os.path.splitext(name)[0])
+        if (base := names.trashed_name(owner := os.path.splitext(name)[0]))
+        and names.kind_of(base).is_base
         and name.removeprefix(owner) in _COMPANIONS
         and owner not in present
     ]
@@ -152,7 +153,7 @@ def _discard(*paths: str) -> None:
 
 
 def move_in(file: base_file.BaseFile, base_fd: int, now: float) -> str:
-    """Move a base file to the trash.
+    """Move a file of the cache to the trash.
 
     The caller holds its lock, and has checked that it may go. What is known
     of it has two names for a moment (decision 0044).

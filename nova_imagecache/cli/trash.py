@@ -11,7 +11,7 @@ from nova_imagecache.cli import listing
 
 
 class Trash(app.NodeCommand, lister.Lister):
-    """List the base files that were removed and are not deleted yet.
+    """List the files that were removed and are not deleted yet.
 
     The actions are those that a pass would take now. Nothing is changed.
     """

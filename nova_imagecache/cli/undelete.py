@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Undelete(app.NodeCommand, lister.Lister):
-    """Bring removed base files back from the trash, with their checksums.
+    """Bring removed files back from the trash, with their checksums.
 
     They count as used now, so a pass does not remove them again before they
     are old enough.
@@ -36,7 +36,7 @@ class Undelete(app.NodeCommand, lister.Lister):
             'names',
             metavar='NAME',
             nargs='+',
-            help='name of the base file, of which the newest comes back, or '
+            help='name of the file, of which the newest comes back, or '
             'the name that nova-imagecache trash shows',
         )
         return parser

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import os
-import secrets
 
 from oslo_log import log as logging
 
@@ -48,8 +47,7 @@ def _staged(path: str) -> Iterator[str]:
     somebody may hold "the same" lock. If we are killed it is a leftover.
     """
     parent, name = os.path.split(path)
-    # As rsync names what it writes to.
-    staged = os.path.join(parent, f'.{name}.{secrets.token_hex(3)}')
+    staged = os.path.join(parent, names.staged_name(name))
     try:
         yield staged
         publish.rename(staged, path)

@@ -252,10 +252,12 @@ def _reasons_to_keep(
 ) -> Iterator[tuple[str, Action]]:
     """Give all reasons to keep a file, those first that count most.
 
-    A file in the trash comes back on one witness's word (decision 0042).
+    A file in the trash comes back on one witness's word (decision 0042), but
+    for a leftover, which nobody can need in the cache.
     """
     trashed = case.file.trashed
-    back = Action.PUT_BACK if trashed else Action.KEEP
+    comes_back = trashed and case.file.kind.is_base
+    back = Action.PUT_BACK if comes_back else Action.KEEP
     if not case.file.stat.regular:
         yield 'not a regular file', Action.LEAVE
     if case.file.kind is names.Kind.OTHER:

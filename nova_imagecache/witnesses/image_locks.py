@@ -4,6 +4,7 @@
 
 from collections.abc import Collection
 import errno
+import os
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import qemu_locks
@@ -22,7 +23,8 @@ class ImageLockWitness:
     def __init__(self, layout: layouts.Layout) -> None:
         """Look at nothing yet."""
         self._layout = layout
-        self._works: bool | None = None
+        # Why they do not tell, if so, by the number of the file system.
+        self._untold: dict[int, str | None] = {}
 
     def look(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Say which of these files a QEMU has open.
@@ -49,11 +51,12 @@ class ImageLockWitness:
                     f'whether a QEMU has {names.printable(name)} open cannot '
                     f'be asked: {error.strerror}'
                 )
-        if self._works is False:
-            notes.append(
-                'the locks of QEMU do not work on the file system of '
-                f'{self._layout.base}, so they do not tell who uses a file'
-            )
+        notes += [
+            f'the locks of QEMU do not tell who uses a file in '
+            f'{self._layout.base}, and the other witnesses decide alone: {why}'
+            for why in self._untold.values()
+            if why is not None
+        ]
         return testimonies.Testimony(held=frozenset(held), notes=tuple(notes))
 
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
@@ -61,6 +64,17 @@ class ImageLockWitness:
         return testimonies.Testimony()
 
     def _held(self, path: str) -> bool:
-        if self._works is None:
-            self._works = qemu_locks.work_on(path)
-        return self._works and qemu_locks.in_use(path)
+        why = self._why_untold(path)
+        try:
+            # One that is seen counts, whoever else is not.
+            return qemu_locks.in_use(path)
+        except OSError as error:
+            if why is None or error.errno not in qemu_locks.NO_LOCKS:
+                raise
+            return False
+
+    def _why_untold(self, path: str) -> str | None:
+        device = os.lstat(path).st_dev
+        if device not in self._untold:
+            self._untold[device] = qemu_locks.why_untold(path)
+        return self._untold[device]

@@ -313,9 +313,12 @@ class OverlayWitness:
         A base file that cannot be read is noted only (decision 0005).
         """
         kind = names.kind_of(entry.name)
-        if kind is names.Kind.OTHER:
+        if kind is names.Kind.OTHER and not names.leftover_of(entry.name):
             self._read_disk(directory, entry)
-        if not kind.is_base:
+            return
+        # What is a leftover, or not, by its mode is read too, and half a file
+        # of rsync's is noted only.
+        if kind is names.Kind.LEFTOVER:
             return
         try:
             # Each removal changes the directory, and not what is still in it.

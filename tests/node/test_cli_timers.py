@@ -7,6 +7,8 @@ import glob
 import json
 import os
 import shlex
+import shutil
+import subprocess
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cli import app
@@ -91,6 +93,36 @@ class UnitsTest(nodes.FileTestCase):
             shell = app.Shell()
             factory, name, rest = shell.command_manager.find_command(arguments)
             factory(shell, None).get_parser(name).parse_args(rest)
+
+    def test_none_starts_without_the_file_system_of_the_instances(
+        self,
+    ) -> None:
+        services = glob.glob(os.path.join(UNITS, '*.service'))
+        self.assertEqual(2, len(services))
+        for path in services:
+            self.assertEqual(
+                '/var/lib/nova/instances',
+                self.read(path)['Unit']['RequiresMountsFor'],
+            )
+
+    def test_systemd_finds_no_fault_with_any(self) -> None:
+        if shutil.which('systemd-analyze') is None:
+            self.skipTest('systemd-analyze is not installed')
+        for path in glob.glob(os.path.join(UNITS, '*')):
+            with open(path) as file:
+                # It looks for the program, which need not be installed here.
+                unit = file.read().replace('=nova-imagecache ', '=/bin/true ')
+            copy = os.path.join(self.temporary, os.path.basename(path))
+            with open(copy, 'w') as file:
+                file.write(unit)
+        done = subprocess.run(
+            ['systemd-analyze', 'verify', *glob.glob(f'{self.temporary}/*')],
+            capture_output=True,
+            text=True,
+        )
+        # Units of the host are looked at too.
+        ours = [line for line in done.stderr.splitlines() if 'nova' in line]
+        self.assertEqual([], ours)
 
     def test_one_that_hangs_is_ended_so_that_the_next_one_can_start(
         self,

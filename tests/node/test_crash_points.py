@@ -220,7 +220,7 @@ class KilledTest(CrashPointsTestCase):
         self.node.renew()
         points = self.points(self.make_pass, *two_calls)
         calls = [point.call for point in points]
-        self.assertEqual(3, calls.count('renameat2'))
+        self.assertEqual(6, calls.count('renameat2'))
         for index, call in enumerate(calls):
             if call == 'renameat2':
                 self.assertEqual('linkat', calls[index + 1])

@@ -170,7 +170,7 @@ class PassTest(nodes.NodeTestCase):
         self.bound(4)
         self.assertEqual([leftover], self.removed())
         self.assertEqual(set(self.names), self.node.files())
-        self.assertEqual(set(), self.node.trash())
+        self.assertEqual({leftover}, self.node.trash())
 
     def test_the_floor_is_ten_minutes(self) -> None:
         for name in self.names:

@@ -87,7 +87,7 @@ class RemovalTest(nodes.NodeTestCase):
             'swap_64', 'ephemeral_1_0706d66', f'{sha}.part',
             f'{sha}.converted', f'.{sha}.aB3dEf', f'{sha}.sha1',
         ):  # fmt: skip
-            self.node.add_base(name, age=25 * base.HOUR)
+            os.chmod(self.node.add_base(name, age=25 * base.HOUR), 0o600)
         report = self.node.run()
         self.assertEqual(6, len(report.removed))
         self.assertEqual(set(), self.node.files())

@@ -62,7 +62,7 @@ def _read(path: str) -> bytes:
 class CrashNode(nodes.Node):
     """The node.
 
-    :ivar content: what is in each base file
+    :ivar content: what is in each base file and leftover
     :ivar sha1: of what was in it at first
     :ivar chains: base files that a guest needs
     :ivar baseline: base files of which something is known
@@ -148,7 +148,7 @@ class CrashNode(nodes.Node):
         """Leave behind what is to be cleared away."""
         for name in ('gone.part', 'gone.converted', 'gone.sha1'):
             sha1 = _name('gone')
-            self.add_base(name.replace('gone', sha1), age=_TWO_DAYS)
+            self._add(name.replace('gone', sha1), age=_TWO_DAYS)
         for path in (
             self.layout.ledger(_name('gone')),
             os.path.join(self.layout.trash, _STRAY),

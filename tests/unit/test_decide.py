@@ -388,6 +388,22 @@ class TrashTest(base.TestCase):
         decisions = self.assert_trash(PUT_BACK, 'running QEMU', testimony=held)
         self.assertEqual((), decisions.notes)
 
+    def test_a_leftover_stays_there_whoever_speaks_for_it(self) -> None:
+        name = f'{SHA}.part.00000000'
+        for testimony in (
+            testimonies.Testimony(users={f'{SHA}.part': frozenset({'guest'})}),
+            testimonies.Testimony(held=frozenset({name})),
+        ):
+            decisions = decide.decide(
+                decide.Facts(
+                    INSTANT, trash=[make_file(name)], testimony=testimony
+                ),
+                SETTINGS,
+            )
+            (decision,) = decisions.trash
+            self.assertIs(KEEP, decision.action)
+            self.assertIn(name, decisions.notes[0])
+
     def test_one_that_is_pinned_comes_back(self) -> None:
         self.assert_trash(
             PUT_BACK, 'in the trash, but pinned', pins=frozenset({SHA})

@@ -3,6 +3,7 @@
 import dataclasses
 
 import ddt
+import psutil
 
 from nova_imagecache.cache import mounts
 from tests.support import base
@@ -32,6 +33,7 @@ class LocalLocksTest(base.TestCase):
         nfs('local_lock=posix'),
         Mount('/srv/nova', 'cifs', 'rw,nobrl'),
         Mount('/srv/nova', 'smb3', 'nobrl,rw'),
+        Mount('/srv/nova', 'lustre', 'rw,localflock'),
     )
     def test_a_mount_whose_locks_stay_on_the_host_is_named(
         self, mount: Mount
@@ -44,6 +46,25 @@ class LocalLocksTest(base.TestCase):
         )
 
     @ddt.data(
+        'fuse', 'fuse.bindfs', 'fuse.sshfs', 'fuse.mergerfs', '9p', 'virtiofs'
+    )  # fmt: skip
+    def test_so_is_one_whose_kind_of_file_system_keeps_them(
+        self, fstype: str
+    ) -> None:
+        mount = Mount('/srv/nova', fstype, 'rw')
+        found = mounts.find_local_locks([ROOT, mount], CACHE)
+        assert found is not None
+        self.assertIn(f'/srv/nova is of the type {fstype}, ', found)
+        why = mounts.why_no_qemu_locks(mount)
+        assert why is not None
+        self.assertIn(f'/srv/nova is of the type {fstype}, ', why)
+
+    @ddt.data(
+        Mount('/srv/nova', 'fuse.glusterfs', 'rw'),
+        Mount('/srv/nova', 'fuse.ceph-fuse', 'rw'),
+        Mount('/srv/nova', 'ceph', 'rw'),
+        Mount('/srv/nova', 'fuseblk', 'rw'),
+        Mount('/srv/nova', 'lustre', 'rw,flock'),
         NFS,
         nfs('local_lock=flock'),
         Mount('/srv/nova', 'cifs', 'rw'),
@@ -55,6 +76,21 @@ class LocalLocksTest(base.TestCase):
     )
     def test_any_other_is_none(self, mount: Mount) -> None:
         self.assertIsNone(mounts.find_local_locks([ROOT, mount], CACHE))
+
+    def test_hosts_share_locks_on_juicefs_and_qemus_do_not(self) -> None:
+        mount = Mount('/srv/nova', 'fuse.juicefs', 'rw')
+        self.assertIsNone(mounts.find_local_locks([ROOT, mount], CACHE))
+        self.assertIn('juicefs', mounts.why_no_qemu_locks(mount) or '')
+
+    @ddt.data(ROOT, NFS, Mount('/srv/nova', 'fuse.glusterfs', 'rw'))
+    def test_nothing_speaks_against_qemus_locks_elsewhere(
+        self, mount: Mount
+    ) -> None:
+        self.assertIsNone(mounts.why_no_qemu_locks(mount))
+
+    def test_on_a_disk_of_this_host_the_kernel_keeps_all_locks(self) -> None:
+        self.assertTrue(mounts.is_of_this_host(ROOT))
+        self.assertFalse(mounts.is_of_this_host(NFS))
 
     def test_the_innermost_mount_counts(self) -> None:
         outer = dataclasses.replace(nfs('nolock'), mountpoint='/srv')
@@ -70,3 +106,52 @@ class LocalLocksTest(base.TestCase):
 
     def test_where_nothing_is_mounted_nothing_is_known(self) -> None:
         self.assertIsNone(mounts.find_local_locks([], CACHE))
+
+
+@ddt.ddt
+class PlacesTest(base.TestCase):
+    """Where something is mounted."""
+
+    @ddt.data(
+        ('/srv/nova', '/srv/nova'),
+        (CACHE, '/srv/nova'),
+        ('/srv/nova2', '/'),
+        ('/', '/'),
+    )
+    @ddt.unpack
+    def test_a_path_is_on_the_innermost_mount(
+        self, path: str, point: str
+    ) -> None:
+        found = mounts.innermost([ROOT, NFS], path)
+        self.assertEqual(point, found and found.mountpoint)
+
+    def test_where_there_are_no_mounts_it_is_on_none(self) -> None:
+        self.assertIsNone(mounts.innermost([], CACHE))
+        self.assertIsNone(mounts.innermost([NFS], '/srv'))
+
+    @ddt.data(
+        ('/', ('/srv/nova', '/srv/nova/instances', '/srv/nova2')),
+        ('/srv', ('/srv/nova', '/srv/nova/instances', '/srv/nova2')),
+        ('/srv/nova', ('/srv/nova/instances',)),
+        ('/srv/nova/', ('/srv/nova/instances',)),
+        ('/srv/nova/instances', ()),
+        (CACHE, ()),
+    )
+    @ddt.unpack
+    def test_what_is_mounted_below_a_path_is_found_once(
+        self, path: str, points: tuple[str, ...]
+    ) -> None:
+        inner = dataclasses.replace(NFS, mountpoint='/srv/nova/instances')
+        other = dataclasses.replace(NFS, mountpoint='/srv/nova2')
+        self.assertEqual(
+            points, mounts.find_below([ROOT, NFS, inner, other, inner], path)
+        )
+
+    def test_a_host_that_does_not_say_knows_no_place(self) -> None:
+        def refuse(all: bool) -> None:
+            raise PermissionError(13, 'Permission denied')
+
+        self.patch(psutil, 'disk_partitions', refuse)
+        self.assertIsNone(mounts.mount_point(CACHE))
+        self.assertEqual((), mounts.below('/'))
+        self.assertIsNone(mounts.local_locks(CACHE))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import stat
+
 import ddt
 import hypothesis
 from hypothesis import strategies as st
@@ -23,7 +25,13 @@ class KindTest(base.TestCase):
         (f'{SHA}.part', Kind.LEFTOVER),
         (f'{SHA}.converted', Kind.LEFTOVER),
         (f'{SHA}_20.part', Kind.LEFTOVER),
-        (f'.{SHA}.Ab3dEf', Kind.LEFTOVER),
+        (f'.{SHA}.imagecache-0a1b2c', Kind.LEFTOVER),
+        (f'.{SHA}_20.imagecache-0a1b2c.part', Kind.LEFTOVER),
+        (f'.{SHA}.imagecache-0a1b2c.converted', Kind.LEFTOVER),
+        # What rsync writes to when it is told to write to ours.
+        (f'..{SHA}.imagecache-0a1b2c.Ab3dEf', Kind.LEFTOVER),
+        # What earlier releases had a driver write to.
+        (f'.{SHA}.0a1b2c.part', Kind.LEFTOVER),
         (f'{SHA}.sha1', Kind.LEFTOVER),
     )
     @ddt.unpack
@@ -41,6 +49,10 @@ class KindTest(base.TestCase):
         f'{SHA}.part.part',
         f'{SHA}.sha1.sha1',
         f'.{SHA}.toolong',
+        f'.{SHA}.0a1b2c',
+        f'.{SHA}.imagecache-0a1b2',
+        f'{SHA}.imagecache-0a1b2c',
+        '.image.imagecache-0a1b2c',
         'swap_',
         'swap_5_1',
         'ephemeral_20_default',
@@ -52,6 +64,33 @@ class KindTest(base.TestCase):
     )
     def test_any_other_name_is_not(self, name: str) -> None:
         self.assertEqual(Kind.OTHER, names.kind_of(name))
+
+    @ddt.data(
+        ('Ab3dEf', stat.S_IFREG | 0o600, Kind.LEFTOVER),
+        ('Ab3dEf', stat.S_IFREG | 0o700, Kind.LEFTOVER),
+        ('Ab3dEf', stat.S_IFREG | 0o640, Kind.OTHER),
+        ('Ab3dEf', stat.S_IFREG | 0o604, Kind.OTHER),
+        ('Ab3dEf', stat.S_IFDIR | 0o700, Kind.OTHER),
+        ('Ab3dEf', 0, Kind.OTHER),
+        ('backup', stat.S_IFREG | 0o600, Kind.OTHER),
+        ('260101', stat.S_IFREG | 0o600, Kind.OTHER),
+        ('decade', stat.S_IFREG | 0o600, Kind.OTHER),
+    )
+    @ddt.unpack
+    def test_what_is_rsyncs_is_its_owners_alone_and_no_word(
+        self, random: str, mode: int, kind: Kind
+    ) -> None:
+        self.assertEqual(kind, names.kind_of(f'.{SHA}.{random}', mode))
+
+    def test_what_rsync_makes_of_other_files_is_none_of_ours(self) -> None:
+        mode = stat.S_IFREG | 0o600
+        self.assertEqual(Kind.OTHER, names.kind_of('.image.Ab3dEf', mode))
+
+    def test_what_is_staged_is_a_leftover_of_its_base_file(self) -> None:
+        name = names.staged_name(SHA)
+        self.assertEqual(SHA, names.leftover_of(name))
+        self.assertEqual(Kind.LEFTOVER, names.kind_of(name))
+        self.assertNotEqual(name, names.staged_name(SHA))
 
     def test_guests_read_base_files_and_nothing_else(self) -> None:
         others = {Kind.LEFTOVER, Kind.OTHER}
@@ -105,7 +144,8 @@ class KindTest(base.TestCase):
 class NameTest(base.TestCase):
     def test_a_name_in_the_trash_tells_the_base_file(self) -> None:
         name = names.get_cache_fname('x')
-        self.assertEqual(name, names.original(f'{name}.0123abcd'))
+        for file in (name, f'{name}.part', f'.{name}.Ab3dEf', f'{name}.sha1'):
+            self.assertEqual(file, names.original(f'{file}.0123abcd'))
         for other in (name, f'{name}.sha1', 'README.0123abcd', f'{name}.'):
             self.assertIsNone(names.trashed_name(other))
             self.assertRaises(ValueError, names.original, other)
