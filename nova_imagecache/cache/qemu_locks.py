@@ -23,8 +23,8 @@ _USES_READ = 100
 _FORBIDS_READ = 200
 _MEANS_NOTHING = 400
 
-# What fcntl(2) answers on a file system without locks.
-_NO_LOCKS = frozenset(
+#: What fcntl(2) answers on a file system without locks.
+NO_LOCKS = frozenset(
     {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 )
 
@@ -79,7 +79,7 @@ def fence(path: str, dir_fd: int | None = None) -> Iterator[None]:
             _share(fd, _FORBIDS_READ)
             held = _ask(fd, _USES_READ)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             held = False
         if held:
@@ -104,7 +104,7 @@ def work_on(path: str) -> bool:
             _share(mine, _MEANS_NOTHING)
             return _ask(other, _MEANS_NOTHING)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             return False
         finally:

@@ -237,17 +237,20 @@ class FetchPath:
 
     @contextlib.contextmanager
     def _secured(self, name: str, refuse: bool) -> Iterator[None]:
-        """Hold the lock of a base file that is not known to be bad.
+        """Hold the locks of a base file that is not known to be bad.
 
         One that is bad and that nobody uses is set aside, to be made anew.
-        That takes the lock itself, so it is done before.
+        That takes them itself, so it is done before.
 
         :param refuse: whether one that is bad and stays is no use
         :raises nova_imagecache.errors.KnownDamage: there is such a one
         """
         why = None
         for attempts_left in reversed(range(_ATTEMPTS + 1)):
-            with locks.nova_lock(self.layout, name, blocking=True):
+            with (
+                locks.user_lock(self.layout, name),
+                locks.nova_lock(self.layout, name, blocking=True),
+            ):
                 answer = soundness.ask(self.layout, name)
                 if not answer.is_bad or not refuse:
                     if answer.is_bad:

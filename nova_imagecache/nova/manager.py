@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 from typing import Any
 
 import nova.conf
@@ -69,8 +70,18 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             )
         return super().update(context, listed(), mappings)
 
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[Callable[[], None]]:
+        """Keep a base file while Nova makes a disk from it.
+
+        :param name: of the base file, which need not be there
+        :returns: to be called when it is there, see ``locks.user_lock``
+        """
+        with locks.user_lock(self._layout, name) as share:
+            yield share
+
     def precache(self, context: Any, image_id: str) -> bool:
-        """Fetch an image before it is needed, under its lock.
+        """Fetch an image before it is needed, under its locks.
 
         :returns: whether it was fetched; otherwise it was there, or came back
             from the trash
@@ -79,7 +90,10 @@ class NovaImageCacheManager(manager.ImageCacheManager):
         layout = self._layout
         name = names.get_cache_fname(image_id)
         path = caching.prepare(layout, name)
-        with locks.nova_lock(layout, name, blocking=True):
+        with (
+            locks.user_lock(layout, name),
+            locks.nova_lock(layout, name, blocking=True),
+        ):
             refuse = CONF.image_cache.refuse_damaged_base_images
             if caching.is_there(layout, name, privsep.touch, refuse):
                 LOG.info('Image %s is cached already', image_id)

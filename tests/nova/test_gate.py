@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 import threading
+import time
 from typing import Any
 from unittest import mock
 import uuid
@@ -20,6 +21,8 @@ from nova.virt.libvirt import driver as stock
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_utils.fixture import uuidsentinel
 
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import locks
 from nova_imagecache import coalesce
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import sidecars
@@ -75,6 +78,71 @@ class GateTest(base.NodeTestCase):
     def assert_made_of_what_was_there(self) -> None:
         self.assertEqual(0, self.fetched)
         self.assertEqual(self.path, self.backing_file())
+
+    def refused_elsewhere(self) -> bool:
+        """Say whether another host, with locks of its own, may remove it."""
+        there = layouts.Layout('/elsewhere', self.node.layout.base)
+        with locks.remover_lock(there, [self.name]) as refused:
+            return bool(refused)
+
+    @ddt.data(True, False)
+    def test_another_host_removes_nothing_that_is_made_into_a_disk(
+        self, cow: bool
+    ) -> None:
+        kept = []
+        backend = gate.Backend(self.driver._gate, cow)
+        image = backend.by_name(self.guest, 'disk')
+        kind: Any = type(image).__mro__[1]
+        real = kind.create_image
+
+        def create_image(*args: Any, **kwargs: Any) -> None:
+            real(*args, **kwargs)
+            kept.append(self.refused_elsewhere())
+
+        def fetch(target: str, **kwargs: Any) -> None:
+            self.fetch(target, **kwargs)
+            kept.append(self.refused_elsewhere())
+
+        self.node.add_directory(self.guest.uuid)
+        with plain.patched(kind, 'create_image', create_image):
+            image.cache(fetch, self.name, image_id=base.IMAGE)
+        self.assertEqual([True, True], kept)
+        self.assertFalse(self.refused_elsewhere())
+
+    def test_others_use_a_file_as_soon_as_it_is_fetched(self) -> None:
+        """And not only when a disk is made, which may take its time."""
+        kind: Any = type(self.image).__mro__[1]
+        real = kind.verify_base_size
+        done = []
+
+        def verify_base_size(*args: Any, **kwargs: Any) -> Any:
+            there = layouts.Layout('/elsewhere', self.node.layout.base)
+            with (
+                mock.patch.object(time, 'sleep', self.fail),
+                locks.user_lock(there, self.name),
+            ):
+                done.append(True)
+            return real(*args, **kwargs)
+
+        with plain.patched(kind, 'verify_base_size', verify_base_size):
+            self.make_disk()
+        self.assertEqual([True], done)
+
+    def test_a_lock_that_cannot_be_had_stops_no_build(self) -> None:
+        with mock.patch.object(
+            locks, 'user_lock', autospec=True, side_effect=KeyError(1)
+        ):
+            self.make_disk()
+        self.assert_made_anew()
+        self.assertIn('cannot be kept from others', self.output)
+
+    def test_a_disk_that_is_made_in_its_place_waits_for_no_other_host(
+        self,
+    ) -> None:
+        image = self.disk(self.guest, 'disk.swap', 'raw')
+        with mock.patch.object(locks, 'user_lock', autospec=True) as lock:
+            image.cache(fetch_func=self.fetch, filename='swap_64')
+        lock.assert_not_called()
 
     def test_an_image_that_is_not_cached_is_fetched(self) -> None:
         self.make_disk()
