@@ -134,6 +134,26 @@ def is_there(
     return True
 
 
+def bring_back(
+    layout: layouts.Layout, name: str, as_root: TouchAsRoot | None = None
+) -> bool:
+    """Bring a base file back from the trash that somebody is about to fetch.
+
+    The caller has ``locks.user_lock``. Waits for Nova's lock, as the fetch
+    would, if there is anything to bring back.
+
+    :param as_root: what the host lends for files that are not its own
+    :returns: whether it is in the cache now
+    :raises nova_imagecache.errors.LockBroken: the lock cannot be had at all
+    """
+    if _exists(layout.file(name)) or not any(
+        file.original == name for file in trash.scan(layout).files
+    ):
+        return False
+    with locks.nova_lock(layout, name, blocking=True):
+        return is_there(layout, name, as_root, refuse=False)
+
+
 def _refused(
     name: str, answer: soundness.Answer, why: str | None = None
 ) -> errors.KnownDamage:

@@ -74,10 +74,23 @@ class NovaImageCacheManager(manager.ImageCacheManager):
     def using(self, name: str) -> Iterator[Callable[[], None]]:
         """Keep a base file while Nova makes a disk from it.
 
+        One that was removed lately comes back from the trash.
+
         :param name: of the base file, which need not be there
         :returns: to be called when it is there, see ``locks.user_lock``
         """
-        with locks.user_lock(self._layout, name) as share:
+        layout = self._layout
+        with locks.user_lock(layout, name) as share:
+            try:
+                if caching.bring_back(layout, name, privsep.touch):
+                    share()
+            # A broad net, as Nova fetches it then.
+            except Exception as error:
+                LOG.warning(
+                    'Base file %(name)s is fetched, if it is not there: '
+                    'whether it is in the trash cannot be told: %(error)s',
+                    {'name': name, 'error': str(error) or repr(error)},
+                )
             yield share
 
     def precache(self, context: Any, image_id: str) -> bool:

@@ -23,6 +23,7 @@ from oslo_utils.fixture import uuidsentinel
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
+from nova_imagecache.cache import trash
 from nova_imagecache import coalesce
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import sidecars
@@ -147,6 +148,80 @@ class GateTest(base.NodeTestCase):
     def test_an_image_that_is_not_cached_is_fetched(self) -> None:
         self.make_disk()
         self.assert_made_anew()
+
+    def trash_image(self) -> bytes:
+        """Have the base file be removed for its age; give its content."""
+        data = b'removed' * 8192
+        self.node.add_image(base.IMAGE, data=data, age=365 * plain.DAY)
+        self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+        return data
+
+    @ddt.data(True, False)
+    def test_a_build_finds_its_image_in_the_trash(self, cow: bool) -> None:
+        self.flags(use_cow_images=cow)
+        self.flags(force_raw_images=True)
+        data = self.trash_image()
+        backend = gate.Backend(self.driver._gate, cow)
+        self.image = backend.by_name(
+            self.guest, 'disk', None,
+            disk_info_mapping={'bus': 'virtio', 'dev': 'vda', 'type': 'disk'},
+        )  # fmt: skip
+        self.node.add_directory(self.guest.uuid)
+        self.make_disk()
+        self.assertEqual(0, self.fetched)
+        self.assertEqual(set(), self.node.trash())
+        self.assertEqual({self.name}, self.node.files())
+        with open(self.path, 'rb') as file:
+            self.assertEqual(data, file.read())
+        if cow:
+            self.assertEqual(self.path, self.backing_file())
+        else:
+            with open(self.image.path, 'rb') as file:
+                self.assertEqual(data, file.read(len(data)))
+        # As that of a file that Nova has used just now.
+        self.assertLess(time.time() - os.stat(self.path).st_mtime, 60)
+
+    def test_a_bad_copy_in_the_trash_is_not_used(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.assertIsNone(self.driver.image_cache_manager.set_aside(self.name))
+        self.assertEqual({self.name}, self.node.trash())
+        self.make_disk()
+        self.assert_made_anew()
+        self.assertEqual({self.name}, self.node.trash())
+
+    @ddt.data(OSError(errno.EIO, 'Input/output error'), KeyError(1))
+    def test_a_trash_that_cannot_be_read_stops_no_build(
+        self, error: Exception
+    ) -> None:
+        self.trash_image()
+        with mock.patch.object(
+            trash, 'scan', autospec=True, side_effect=error
+        ):
+            self.make_disk()
+        self.assert_made_anew()
+        self.assertIn('in the trash cannot be told', self.output)
+
+    def test_a_copy_in_the_trash_that_cannot_be_moved_stops_no_build(
+        self,
+    ) -> None:
+        self.trash_image()
+        with mock.patch.object(
+            trash,
+            'move_out',
+            autospec=True,
+            side_effect=OSError(errno.EIO, 'Input/output error'),
+        ):
+            self.make_disk()
+        self.assert_made_anew()
+        self.assertIn('cannot be brought back', self.output)
+
+    def test_what_is_in_the_cache_is_not_taken_from_the_trash(self) -> None:
+        self.trash_image()
+        self.fetch(self.path)
+        self.make_disk()
+        self.assert_made_anew()
+        self.assertEqual({self.name}, self.node.trash())
 
     def test_a_good_base_file_is_used_and_not_read(self) -> None:
         self.node.add_image(base.IMAGE, age=plain.HOUR)
