@@ -30,10 +30,10 @@ class NovaImageCacheManager(manager.ImageCacheManager):
     In place of ``nova.virt.libvirt.imagecache.ImageCacheManager``.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Any] | None) -> None:
         """Make one; the options are read anew in each pass.
 
-        :param connect: gives the driver's connection to libvirt
+        :param connect: gives the driver's connection to libvirt, if it has one
         """
         super().__init__(
             CONF,
