@@ -40,6 +40,7 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             connect=connect,
             read_as_root=privsep.read,
             touch_as_root=privsep.touch,
+            list_as_root=privsep.list_as_root,
         )
 
     def update(
