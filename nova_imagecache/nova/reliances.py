@@ -96,9 +96,10 @@ def _has_prefix(synchronized: Any) -> bool:
 
 
 def _goes_by_its_table(backend: Any) -> bool:
+    made = backend(True)
     return all(
-        backend(name) is kind
-        for name, kind in backend.__self__.BACKEND.items()
+        made.backend(name) is made.BACKEND[name]
+        for name in ('raw', 'qcow2', 'rbd')
     )
 
 
@@ -208,6 +209,9 @@ RELIANCES = (
     ),
     # nova/gate.py
     Reliance(
+        _BACKEND, 'Backend', _NO_GATE, vital=True, check=_goes_by_its_table
+    ),
+    Reliance(
         _BACKEND,
         'Backend.__init__',
         _NO_GATE,
@@ -307,13 +311,7 @@ RELIANCES = (
 #: What the driver of Nova has when it has been made.
 OF_THE_DRIVER = (
     Reliance('', 'image_cache_manager', _NOT_RUN, vital=True),
-    Reliance(
-        '',
-        'image_backend.backend',
-        _NO_GATE,
-        vital=True,
-        check=_goes_by_its_table,
-    ),
+    Reliance('', 'image_backend', _NO_GATE, vital=True),
     Reliance(
         '',
         '_host.get_connection',
