@@ -33,6 +33,8 @@ from nova_imagecache.errors import NotNow
 from nova_imagecache.errors import Written
 from nova_imagecache.fetch.caching import Fetch
 from nova_imagecache.host import Connect
+from nova_imagecache.host import ListAsRoot
+from nova_imagecache.host import Listed
 from nova_imagecache.host import ReadAsRoot
 from nova_imagecache.host import TouchAsRoot
 from nova_imagecache.manager import cache_image
@@ -77,6 +79,8 @@ __all__ = [
     'InvalidOption',
     'Kind',
     'KnownDamage',
+    'ListAsRoot',
+    'Listed',
     'LockBroken',
     'Locked',
     'NotNow',

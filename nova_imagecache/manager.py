@@ -53,6 +53,7 @@ class ImageCacheManager:
         connect: host.Connect | None = None,
         read_as_root: host.ReadAsRoot | None = None,
         touch_as_root: host.TouchAsRoot | None = None,
+        list_as_root: host.ListAsRoot | None = None,
     ) -> None:
         """Make a manager; the options are read anew in each pass.
 
@@ -70,6 +71,9 @@ class ImageCacheManager:
             path with O_NOFOLLOW and refuse what is no regular file.
         :param touch_as_root: renews the timestamp of a base file that belongs
             to QEMU's user, without following a symbolic link
+        :param list_as_root: lists a directory that this process may not list,
+            as one ``hook.Listed`` for itself, named ``.``, and one for each
+            entry, without following a symbolic link
         """
         self._conf = cfg.CONF if conf is None else conf
         register_opts(self._conf)
@@ -78,7 +82,7 @@ class ImageCacheManager:
         self._inline = inline
         self._scrub = background.Scrub(clock)
         self._assembly = panel.Assembly(
-            host.Host(connect, read_as_root, touch_as_root)
+            host.Host(connect, read_as_root, touch_as_root, list_as_root)
         )
 
     @property

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The locks of base files, which are Nova's, and those between managers."""
+"""The locks of base files, Nova's and ours, and those between managers."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import stat
 import struct
 import time
 from typing import Any
@@ -17,6 +21,7 @@ from oslo_log import log as logging
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import qemu_locks
 from nova_imagecache import errors
 from nova_imagecache import names
 
@@ -89,17 +94,23 @@ def _acquire(
     except (OSError, RuntimeError) as error:
         # fasteners makes a RuntimeError of what fcntl(2) answers, such as
         # ENOLCK from an NFS server without lock daemon.
-        reason = getattr(error, 'strerror', None) or error
-        broken = errors.LockBroken
-        code = error.errno if isinstance(error, OSError) else None
         # Without a prefix it is ours, and need not be that of somebody else.
-        ours = prefix is None and code in (errno.EACCES, errno.EPERM)
-        if ours or code == errno.EROFS:
-            broken = errors.ReadOnly
-        raise broken(f'the lock {file} cannot be taken: {reason}') from error
+        raise _broken(file, error, ours=prefix is None) from error
     finally:
         if lock is not None and not gotten:
             _close(lock)
+
+
+def _broken(
+    file: str, error: OSError | RuntimeError, ours: bool
+) -> errors.LockBroken:
+    reason = getattr(error, 'strerror', None) or error
+    broken = errors.LockBroken
+    code = error.errno if isinstance(error, OSError) else None
+    not_for_us = ours and code in (errno.EACCES, errno.EPERM)
+    if not_for_us or code == errno.EROFS:
+        broken = errors.ReadOnly
+    return broken(f'the lock {file} cannot be taken: {reason}')
 
 
 def _close(lock: Any) -> None:
@@ -204,3 +215,184 @@ def _held_elsewhere(path: str) -> bool:
     finally:
         os.close(fd)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+# Decision 0071.
+_BASE_FILES = 'base-files'
+
+_HOST_POLL_SECONDS = 0.1
+
+# Longer than anybody fetches an image for. A host that is lost to the storage
+# may keep its locks for good.
+_HOST_PATIENCE_SECONDS = 3600
+
+
+def _set(fd: int, kind: int, byte: int, length: int = 1) -> bool:
+    """Take or give up locks on bytes; the open file is who has them.
+
+    :param kind: as in fcntl(2)
+    :param length: 0 for all from there on
+    :returns: False if somebody else has one
+    :raises OSError: it cannot be done at all
+    """
+    wish = _FLOCK.pack(kind, os.SEEK_SET, byte, length, 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wish)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _byte_of(name: str) -> int:
+    """Give the byte that stands for a base file: one of 2**62."""
+    owner = os.fsencode(names.lock_name(name))
+    digest = hashlib.sha1(owner, usedforsecurity=False).digest()
+    return int.from_bytes(digest[:8]) >> 2
+
+
+@contextlib.contextmanager
+def _base_files(layout: layouts.Layout) -> Iterator[int]:
+    """Open the file whose bytes stand for the base files of a cache.
+
+    :raises nova_imagecache.errors.LockBroken: it cannot be opened
+    """
+    intruder = directories.intruder(layout)
+    if intruder is not None:
+        raise errors.LockBroken(intruder)
+    path = os.path.join(layout.own_locks, _BASE_FILES)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        for directory in (layout.own, layout.own_locks):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory)
+        fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _broken(path, error, ours=True) from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            odd = OSError(errno.EINVAL, 'Not a regular file')
+            raise _broken(path, odd, ours=True)
+        yield fd
+    finally:
+        # A child that has not come to exec(2) yet has it open too.
+        with contextlib.suppress(OSError):
+            _set(fd, fcntl.F_UNLCK, 0, 0)
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def remover_lock(
+    layout: layouts.Layout, wanted: Iterable[str]
+) -> Iterator[dict[str, errors.NotNow]]:
+    """Keep all hosts from files that are about to go, or to come back.
+
+    Nova's lock may be seen on this host alone (decision 0071). Waits for
+    nobody. Where the file system has no locks, nobody is kept away, as with
+    Nova.
+
+    :param wanted: names of base files
+    :returns: why some of them are not to be touched now
+    """
+    refused: dict[str, errors.NotNow] = {}
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = stack.enter_context(_base_files(layout))
+        except errors.LockBroken as error:
+            refused = dict.fromkeys(wanted, error)
+        else:
+            for name in wanted:
+                reason = _refusal(layout, fd, name)
+                if reason is not None:
+                    refused[name] = reason
+        yield refused
+
+
+def _refusal(
+    layout: layouts.Layout, fd: int, name: str
+) -> errors.NotNow | None:
+    """Take the lock of who removes a file, or say why it cannot be had."""
+    try:
+        if _set(fd, fcntl.F_WRLCK, _byte_of(name)):
+            return None
+        return errors.Locked(
+            'it is being fetched or made into a disk, here or on another host'
+        )
+    except OSError as error:
+        if error.errno in qemu_locks.NO_LOCKS:
+            return None
+        path = os.path.join(layout.own_locks, _BASE_FILES)
+        return _broken(path, error, ours=True)
+
+
+@contextlib.contextmanager
+def user_lock(
+    layout: layouts.Layout, name: str
+) -> Iterator[Callable[[], None]]:
+    """Keep all hosts from removing a file that is about to be used.
+
+    And, while it is not there, from fetching it. To be taken before Nova's
+    lock, by all who wait for both. Waits for the others; no guest is kept from
+    being built for want of it, so what goes wrong is only logged.
+
+    :param name: of the base file
+    :returns: to be called when the file is there, so that others may use it
+    """
+    byte = _byte_of(name)
+    with contextlib.ExitStack() as stack:
+        fd = None
+        try:
+            fd = stack.enter_context(_base_files(layout))
+            _wait_for_byte(layout, fd, name)
+        except (errors.LockBroken, OSError) as error:
+            LOG.debug(
+                'Base file %(name)s is not locked against other hosts: '
+                '%(error)s',
+                {'name': name, 'error': error},
+            )
+        except errors.Locked as error:
+            LOG.warning(
+                'Base file %(name)s is used without a lock: %(error)s',
+                {'name': name, 'error': error},
+            )
+
+        def share() -> None:
+            if fd is not None:
+                with contextlib.suppress(OSError):
+                    _set(fd, fcntl.F_RDLCK, byte)
+
+        yield share
+
+
+def _is_absent(layout: layouts.Layout, name: str) -> bool:
+    # NFS looks at a directory that is opened, and believes its cache less.
+    with contextlib.suppress(OSError):
+        with directories.opened(layout.base, follow=True):
+            pass
+    return identity.gone(layout.file(name))
+
+
+def _wait_for_byte(layout: layouts.Layout, fd: int, name: str) -> None:
+    """Have the lock of a file that is there with others, or else alone.
+
+    fcntl(2) could wait, and would stop all green threads.
+
+    :raises nova_imagecache.errors.Locked: it was waited for long enough
+    :raises OSError: it cannot be had at all
+    """
+    byte = _byte_of(name)
+    deadline = time.monotonic() + _HOST_PATIENCE_SECONDS
+    while True:
+        absent = _is_absent(layout, name)
+        kind = fcntl.F_WRLCK if absent else fcntl.F_RDLCK
+        if _set(fd, kind, byte) and _is_absent(layout, name) == absent:
+            return
+        # Whoever keeps one while he waits for more may wait for ever.
+        _set(fd, fcntl.F_UNLCK, byte)
+        if time.monotonic() >= deadline:
+            raise errors.Locked(
+                'another host has not given it up for '
+                f'{_HOST_PATIENCE_SECONDS} s; find out which one hangs'
+            )
+        time.sleep(_HOST_POLL_SECONDS)

@@ -75,8 +75,11 @@ def _work(
     for batch in _batches(files):
         with contextlib.ExitStack() as stack:
             held = []
+            refused = stack.enter_context(locks.remover_lock(layout, batch))
             for name, group in batch.items():
                 try:
+                    if name in refused:
+                        raise refused[name]
                     stack.enter_context(locks.nova_lock(layout, name, False))
                     held += group
                 except errors.NotNow as error:
@@ -138,7 +141,13 @@ def put_back(file: base_file.BaseFile) -> base_file.BaseFile:
     :raises FileExistsError: there is another one by now
     :raises OSError: it cannot be moved
     """
-    with locks.nova_lock(file.layout, file.original, blocking=False):
+    name = file.original
+    with (
+        locks.nova_lock(file.layout, name, blocking=False),
+        locks.remover_lock(file.layout, [name]) as refused,
+    ):
+        if name in refused:
+            raise refused[name]
         return trash.move_out(file)
 
 

@@ -132,6 +132,26 @@ def is_there(
     return True
 
 
+def bring_back(
+    layout: layouts.Layout, name: str, as_root: TouchAsRoot | None = None
+) -> bool:
+    """Bring a base file back from the trash that somebody is about to fetch.
+
+    The caller has ``locks.user_lock``. Waits for Nova's lock, as the fetch
+    would, if there is anything to bring back.
+
+    :param as_root: what the host lends for files that are not its own
+    :returns: whether it is in the cache now
+    :raises nova_imagecache.errors.LockBroken: the lock cannot be had at all
+    """
+    if _exists(layout.file(name)) or not any(
+        file.original == name for file in trash.scan(layout).files
+    ):
+        return False
+    with locks.nova_lock(layout, name, blocking=True):
+        return is_there(layout, name, as_root, refuse=False)
+
+
 def _refused(
     name: str, answer: soundness.Answer, why: str | None = None
 ) -> errors.KnownDamage:
@@ -235,17 +255,20 @@ class FetchPath:
 
     @contextlib.contextmanager
     def _secured(self, name: str, refuse: bool) -> Iterator[None]:
-        """Hold the lock of a base file that is not known to be bad.
+        """Hold the locks of a base file that is not known to be bad.
 
         One that is bad and that nobody uses is set aside, to be made anew.
-        That takes the lock itself, so it is done before.
+        That takes them itself, so it is done before.
 
         :param refuse: whether one that is bad and stays is no use
         :raises nova_imagecache.errors.KnownDamage: there is such a one
         """
         why = None
         for attempts_left in reversed(range(_ATTEMPTS + 1)):
-            with locks.nova_lock(self.layout, name, blocking=True):
+            with (
+                locks.user_lock(self.layout, name),
+                locks.nova_lock(self.layout, name, blocking=True),
+            ):
                 answer = soundness.ask(self.layout, name)
                 if not answer.is_bad or not refuse:
                     if answer.is_bad:

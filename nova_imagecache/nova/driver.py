@@ -15,6 +15,7 @@ from nova_imagecache.conf import read_settings
 from nova_imagecache import names
 from nova_imagecache.nova import gate
 from nova_imagecache.nova import manager
+from nova_imagecache.nova import reliances
 
 LOG = logging.getLogger(__name__)
 
@@ -22,16 +23,18 @@ LOG = logging.getLogger(__name__)
 def _with_open_gate(name: str) -> Callable[..., None]:
     """Give a method of Nova's driver, for a guest that was there before.
 
-    Its signature is Nova's, which is not the same in all releases.
+    Its signature is Nova's, which is not the same in all releases. Where there
+    is no such method any more, nobody calls this, and the start says so.
     """
-    method = getattr(driver.LibvirtDriver, name)
+    method = getattr(driver.LibvirtDriver, name, None)
 
-    @functools.wraps(method)
     def run(self: 'LibvirtDriver', *args: Any, **kwargs: Any) -> None:
         with self._gate.open():
             getattr(super(LibvirtDriver, self), name)(*args, **kwargs)
 
-    vars(run)['__signature__'] = inspect.signature(method)
+    if method is not None:
+        functools.update_wrapper(run, method)
+        vars(run)['__signature__'] = inspect.signature(method)
     return run
 
 
@@ -39,10 +42,15 @@ class LibvirtDriver(driver.LibvirtDriver):
     """The libvirt driver, and nothing else changed."""
 
     def __init__(self, virtapi: Any, read_only: bool = False) -> None:
-        """Make the driver as Nova does, and put our manager in."""
+        """Make the driver as Nova does, and put our manager in.
+
+        :raises SystemExit: Nova's has not got what it is put in place of
+        """
         super().__init__(virtapi, read_only)
+        reliances.insist(reliances.look(reliances.OF_THE_DRIVER, self))
+        host = getattr(self, '_host', None)
         self.image_cache_manager = manager.NovaImageCacheManager(
-            self._host.get_connection
+            getattr(host, 'get_connection', None)
         )
         self._gate = gate.Gate(self.image_cache_manager)
         self.image_backend = gate.Backend(
@@ -96,7 +104,13 @@ class LibvirtDriver(driver.LibvirtDriver):
         file is bad and stays, it becomes complete without, as it does where
         the image is gone.
         """
-        if not self._needs_rebase_original_qcow2_image(instance, backend):
+        needs = getattr(self, '_needs_rebase_original_qcow2_image', None)
+        flatten = getattr(self, '_rebase_with_qemu_img', None)
+        if needs is None or flatten is None:
+            # Neither is ours, and the start has said what is lost.
+            super()._rebase_original_qcow2_image(context, instance, backend)
+            return
+        if not needs(instance, backend):
             return
         image_id = instance.system_metadata.get('image_base_image_ref')
         name = names.get_cache_fname(image_id)
@@ -104,6 +118,6 @@ class LibvirtDriver(driver.LibvirtDriver):
             self._gate.check(name, image_id)
         except gate.DamagedBaseFile as error:
             LOG.warning('The disk is flattened: %s', error, instance=instance)
-            self._rebase_with_qemu_img(backend.path, None)
+            flatten(backend.path, None)
         else:
             super()._rebase_original_qcow2_image(context, instance, backend)

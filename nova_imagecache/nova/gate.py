@@ -15,7 +15,7 @@ from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
 from nova_imagecache import coalesce
-from nova_imagecache import manager
+from nova_imagecache.nova import manager
 
 LOG = logging.getLogger(__name__)
 
@@ -39,10 +39,14 @@ class DamagedBaseFile(exception.NovaException):
     )
 
 
+def _do_nothing() -> None:
+    pass
+
+
 class Gate:
     """Looks at what is known of a base file, and never at its content."""
 
-    def __init__(self, images: manager.ImageCacheManager) -> None:
+    def __init__(self, images: manager.NovaImageCacheManager) -> None:
         """Look at nothing yet."""
         self._images = images
         # Many builds of one image come at once (decision 0038).
@@ -90,6 +94,27 @@ class Gate:
         if damage is not None:
             what = f'image {image_id}' if image_id else f'base file {name}'
             raise DamagedBaseFile(what=what, damage=damage)
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[Callable[[], None]]:
+        """Keep a base file from all who would remove or fetch it meanwhile.
+
+        What goes wrong here keeps no guest from being built.
+
+        :returns: to be called when the file is there, so that others may use
+            it
+        """
+        with contextlib.ExitStack() as stack:
+            share = _do_nothing
+            try:
+                share = stack.enter_context(self._images.using(name))
+            # A broad net, as in check.
+            except Exception as error:
+                LOG.warning(
+                    'Base file %(name)s cannot be kept from others: %(error)s',
+                    {'name': name, 'error': str(error) or repr(error)},
+                )
+            yield share
 
     def _settle(
         self,
@@ -153,6 +178,21 @@ def _reads_base(kind: Any, arguments: dict[str, Any]) -> bool:
     return True
 
 
+def _followed_by(
+    share: Callable[[], None], fetch: Callable[..., None]
+) -> Callable[..., None]:
+    """Have others use a file as soon as it is fetched.
+
+    Not before the disk is made, which takes its time where it is a copy.
+    """
+
+    def run(*args: Any, **kwargs: Any) -> None:
+        fetch(*args, **kwargs)
+        share()
+
+    return run
+
+
 def _behind(gate: Gate, kind: Any) -> Any:
     """Give a kind of image whose ``cache`` asks the gate first.
 
@@ -167,9 +207,14 @@ def _behind(gate: Gate, kind: Any) -> Any:
             *args: Any,
             **kwargs: Any,
         ) -> None:
-            if _reads_base(kind, kwargs):
-                gate.check(filename, kwargs.get('image_id'), self.exists)
-            super().cache(fetch_func, filename, *args, **kwargs)
+            if not _reads_base(kind, kwargs):
+                super().cache(fetch_func, filename, *args, **kwargs)
+                return
+            gate.check(filename, kwargs.get('image_id'), self.exists)
+            with gate.using(filename) as share:
+                super().cache(
+                    _followed_by(share, fetch_func), filename, *args, **kwargs
+                )
 
     return functools.update_wrapper(Image, kind, updated=())
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 from typing import Any
 
 import nova.conf
@@ -29,16 +30,17 @@ class NovaImageCacheManager(manager.ImageCacheManager):
     In place of ``nova.virt.libvirt.imagecache.ImageCacheManager``.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Any] | None) -> None:
         """Make one; the options are read anew in each pass.
 
-        :param connect: gives the driver's connection to libvirt
+        :param connect: gives the driver's connection to libvirt, if it has one
         """
         super().__init__(
             CONF,
             connect=connect,
             read_as_root=privsep.read,
             touch_as_root=privsep.touch,
+            list_as_root=privsep.list_as_root,
         )
 
     def update(
@@ -69,8 +71,31 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             )
         return super().update(context, listed(), mappings)
 
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[Callable[[], None]]:
+        """Keep a base file while Nova makes a disk from it.
+
+        One that was removed lately comes back from the trash.
+
+        :param name: of the base file, which need not be there
+        :returns: to be called when it is there, see ``locks.user_lock``
+        """
+        layout = self._layout
+        with locks.user_lock(layout, name) as share:
+            try:
+                if caching.bring_back(layout, name, privsep.touch):
+                    share()
+            # A broad net, as Nova fetches it then.
+            except Exception as error:
+                LOG.warning(
+                    'Base file %(name)s is fetched, if it is not there: '
+                    'whether it is in the trash cannot be told: %(error)s',
+                    {'name': name, 'error': str(error) or repr(error)},
+                )
+            yield share
+
     def precache(self, context: Any, image_id: str) -> bool:
-        """Fetch an image before it is needed, under its lock.
+        """Fetch an image before it is needed, under its locks.
 
         :returns: whether it was fetched; otherwise it was there, or came back
             from the trash
@@ -79,7 +104,10 @@ class NovaImageCacheManager(manager.ImageCacheManager):
         layout = self._layout
         name = names.get_cache_fname(image_id)
         path = caching.prepare(layout, name)
-        with locks.nova_lock(layout, name, blocking=True):
+        with (
+            locks.user_lock(layout, name),
+            locks.nova_lock(layout, name, blocking=True),
+        ):
             refuse = CONF.image_cache.refuse_damaged_base_images
             if caching.is_there(layout, name, privsep.touch, refuse):
                 LOG.info('Image %s is cached already', image_id)

@@ -64,7 +64,7 @@ class FetchTestCase(nodes.FileTestCase):
         )
 
     def files(self) -> list[str]:
-        return sorted(os.listdir(self.cache_dir))
+        return sorted({*os.listdir(self.cache_dir)} - {names.OWN_DIRECTORY})
 
 
 @ddt.ddt
@@ -236,7 +236,10 @@ class CacheImageTest(FetchTestCase):
             if not self.fetched:
                 self.fetched.append(path)
                 shutil.rmtree(locks_path)
-                with base.patched(lockutils, 'internal_lock', no_lock):
+                with (
+                    base.patched(lockutils, 'internal_lock', no_lock),
+                    base.patched(locks, 'user_lock', no_lock),
+                ):
                     self.cache(fetch)
             with open(path, 'ab') as file:
                 file.write(RANDOM[1000:])
@@ -262,20 +265,20 @@ class CacheImageTest(FetchTestCase):
     def test_two_threads_fetch_once(self) -> None:
         came: set[int] = set()
         both = threading.Event()
-        real = lockutils.internal_lock
+        real = locks.user_lock
 
-        def internal_lock(*args: Any, **kwargs: Any) -> Any:
+        def user_lock(*args: Any) -> Any:
             came.add(threading.get_ident())
             if len(came) == 2:
                 both.set()
-            return real(*args, **kwargs)
+            return real(*args)
 
         def fetch(path: str) -> None:
             # By then the other one has seen that there is no base file.
             both.wait(processes.PATIENCE_SECONDS)
             self.fetch(path)
 
-        self.patch(lockutils, 'internal_lock', internal_lock)
+        self.patch(locks, 'user_lock', user_lock)
         threads = [
             threading.Thread(target=self.cache, args=[fetch])
             for _each in range(2)

@@ -17,6 +17,7 @@ from oslo_utils import units
 from nova_imagecache import names
 from nova_imagecache.nova import gate
 from tests.nova import base
+from tests.support import base as plain
 
 KINDS = ('raw', 'flat', 'qcow2', 'lvm', 'rbd', 'ploop', 'default')
 CALLS = ('root', 'from host', 'ephemeral', 'swap')
@@ -26,6 +27,9 @@ IN_PLACE = {
     *itertools.product(('raw', 'flat', 'ploop'), CALLS[1:]),
     ('lvm', 'ephemeral'),
 }
+OUT_OF_BASE = [
+    each for each in itertools.product(KINDS, CALLS) if each not in IN_PLACE
+]
 
 
 class Made(Exception):
@@ -91,6 +95,32 @@ class BackendTest(base.NodeTestCase):
             Made, image.cache, fetch_func=fetch, **arguments
         )
         return str(error)
+
+    @ddt.data(*OUT_OF_BASE)
+    @ddt.unpack
+    def test_what_is_in_the_trash_is_not_fetched_for_a_disk_of_any_kind(
+        self, kind: str, call: str
+    ) -> None:
+        name = self.call(call)['filename']
+        path = self.node.add_base(name, age=365 * plain.DAY)
+        inode = os.stat(path).st_ino
+        self.node.run()
+        self.assertEqual({name}, self.node.trash())
+        self.node.add_directory(self.guest.uuid)
+        image = self.driver.image_backend.by_name(self.guest, 'disk', kind)
+        fetch = mock.Mock()
+        # What comes after that differs, and is Nova's.
+        stop = mock.patch.object(
+            type(image).__mro__[1], 'verify_base_size', side_effect=Made(path)
+        )
+        size = mock.patch('nova.virt.disk.api.get_disk_size', return_value=1)
+        with stop, size:
+            self.assertRaises(
+                Made, image.cache, fetch_func=fetch, **self.call(call)
+            )
+        fetch.assert_not_called()
+        self.assertEqual(inode, os.stat(path).st_ino)
+        self.assertEqual(set(), self.node.trash())
 
     @ddt.data(*itertools.product(KINDS, CALLS))
     @ddt.unpack

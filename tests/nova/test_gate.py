@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 import threading
+import time
 from typing import Any
 from unittest import mock
 import uuid
@@ -20,6 +21,9 @@ from nova.virt.libvirt import driver as stock
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_utils.fixture import uuidsentinel
 
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import trash
 from nova_imagecache import coalesce
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import sidecars
@@ -76,9 +80,148 @@ class GateTest(base.NodeTestCase):
         self.assertEqual(0, self.fetched)
         self.assertEqual(self.path, self.backing_file())
 
+    def refused_elsewhere(self) -> bool:
+        """Say whether another host, with locks of its own, may remove it."""
+        there = layouts.Layout('/elsewhere', self.node.layout.base)
+        with locks.remover_lock(there, [self.name]) as refused:
+            return bool(refused)
+
+    @ddt.data(True, False)
+    def test_another_host_removes_nothing_that_is_made_into_a_disk(
+        self, cow: bool
+    ) -> None:
+        kept = []
+        backend = gate.Backend(self.driver._gate, cow)
+        image = backend.by_name(self.guest, 'disk')
+        kind: Any = type(image).__mro__[1]
+        real = kind.create_image
+
+        def create_image(*args: Any, **kwargs: Any) -> None:
+            real(*args, **kwargs)
+            kept.append(self.refused_elsewhere())
+
+        def fetch(target: str, **kwargs: Any) -> None:
+            self.fetch(target, **kwargs)
+            kept.append(self.refused_elsewhere())
+
+        self.node.add_directory(self.guest.uuid)
+        with plain.patched(kind, 'create_image', create_image):
+            image.cache(fetch, self.name, image_id=base.IMAGE)
+        self.assertEqual([True, True], kept)
+        self.assertFalse(self.refused_elsewhere())
+
+    def test_others_use_a_file_as_soon_as_it_is_fetched(self) -> None:
+        """And not only when a disk is made, which may take its time."""
+        kind: Any = type(self.image).__mro__[1]
+        real = kind.verify_base_size
+        done = []
+
+        def verify_base_size(*args: Any, **kwargs: Any) -> Any:
+            there = layouts.Layout('/elsewhere', self.node.layout.base)
+            with (
+                mock.patch.object(time, 'sleep', self.fail),
+                locks.user_lock(there, self.name),
+            ):
+                done.append(True)
+            return real(*args, **kwargs)
+
+        with plain.patched(kind, 'verify_base_size', verify_base_size):
+            self.make_disk()
+        self.assertEqual([True], done)
+
+    def test_a_lock_that_cannot_be_had_stops_no_build(self) -> None:
+        with mock.patch.object(
+            locks, 'user_lock', autospec=True, side_effect=KeyError(1)
+        ):
+            self.make_disk()
+        self.assert_made_anew()
+        self.assertIn('cannot be kept from others', self.output)
+
+    def test_a_disk_that_is_made_in_its_place_waits_for_no_other_host(
+        self,
+    ) -> None:
+        image = self.disk(self.guest, 'disk.swap', 'raw')
+        with mock.patch.object(locks, 'user_lock', autospec=True) as lock:
+            image.cache(fetch_func=self.fetch, filename='swap_64')
+        lock.assert_not_called()
+
     def test_an_image_that_is_not_cached_is_fetched(self) -> None:
         self.make_disk()
         self.assert_made_anew()
+
+    def trash_image(self) -> bytes:
+        """Have the base file be removed for its age; give its content."""
+        data = b'removed' * 8192
+        self.node.add_image(base.IMAGE, data=data, age=365 * plain.DAY)
+        self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+        return data
+
+    @ddt.data(True, False)
+    def test_a_build_finds_its_image_in_the_trash(self, cow: bool) -> None:
+        self.flags(use_cow_images=cow)
+        self.flags(force_raw_images=True)
+        data = self.trash_image()
+        backend = gate.Backend(self.driver._gate, cow)
+        self.image = backend.by_name(
+            self.guest, 'disk', None,
+            disk_info_mapping={'bus': 'virtio', 'dev': 'vda', 'type': 'disk'},
+        )  # fmt: skip
+        self.node.add_directory(self.guest.uuid)
+        self.make_disk()
+        self.assertEqual(0, self.fetched)
+        self.assertEqual(set(), self.node.trash())
+        self.assertEqual({self.name}, self.node.files())
+        with open(self.path, 'rb') as file:
+            self.assertEqual(data, file.read())
+        if cow:
+            self.assertEqual(self.path, self.backing_file())
+        else:
+            with open(self.image.path, 'rb') as file:
+                self.assertEqual(data, file.read(len(data)))
+        # As that of a file that Nova has used just now.
+        self.assertLess(time.time() - os.stat(self.path).st_mtime, 60)
+
+    def test_a_bad_copy_in_the_trash_is_not_used(self) -> None:
+        self.add_bad_image(base.IMAGE)
+        self.assertIsNone(self.driver.image_cache_manager.set_aside(self.name))
+        self.assertEqual({self.name}, self.node.trash())
+        self.make_disk()
+        self.assert_made_anew()
+        self.assertEqual({self.name}, self.node.trash())
+
+    @ddt.data(OSError(errno.EIO, 'Input/output error'), KeyError(1))
+    def test_a_trash_that_cannot_be_read_stops_no_build(
+        self, error: Exception
+    ) -> None:
+        self.trash_image()
+        with mock.patch.object(
+            trash, 'scan', autospec=True, side_effect=error
+        ):
+            self.make_disk()
+        self.assert_made_anew()
+        self.assertIn('in the trash cannot be told', self.output)
+
+    def test_a_copy_in_the_trash_that_cannot_be_moved_stops_no_build(
+        self,
+    ) -> None:
+        self.trash_image()
+        with mock.patch.object(
+            trash,
+            'move_out',
+            autospec=True,
+            side_effect=OSError(errno.EIO, 'Input/output error'),
+        ):
+            self.make_disk()
+        self.assert_made_anew()
+        self.assertIn('cannot be brought back', self.output)
+
+    def test_what_is_in_the_cache_is_not_taken_from_the_trash(self) -> None:
+        self.trash_image()
+        self.fetch(self.path)
+        self.make_disk()
+        self.assert_made_anew()
+        self.assertEqual({self.name}, self.node.trash())
 
     def test_a_good_base_file_is_used_and_not_read(self) -> None:
         self.node.add_image(base.IMAGE, age=plain.HOUR)

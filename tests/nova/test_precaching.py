@@ -10,6 +10,7 @@ from nova.compute import manager as compute_manager
 from nova import exception
 from oslo_utils.fixture import uuidsentinel
 
+from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache import errors
 from nova_imagecache import names
@@ -35,7 +36,10 @@ class PrecachingTest(base.NodeTestCase):
     def download(
         self, _context: Any, _image: str, dest_path: str, **_kwargs: Any
     ) -> None:
-        """Give what Glance would, and note whether the lock is held."""
+        """Give what Glance would, and note whether the locks are held."""
+        there = layouts.Layout('/elsewhere', self.node.layout.base)
+        with locks.remover_lock(there, [self.name]) as refused:
+            self.assertIn(self.name, refused)
         try:
             with locks.nova_lock(self.node.layout, self.name, blocking=False):
                 pass
@@ -51,7 +55,7 @@ class PrecachingTest(base.NodeTestCase):
         with open(self.path, 'rb') as file:
             return file.read()
 
-    def test_an_image_is_fetched_under_its_lock(self) -> None:
+    def test_an_image_is_fetched_under_its_locks(self) -> None:
         self.assertIs(True, self.cache())
         self.assertEqual([self.name], self.locked)
         self.assertEqual(DATA, self.read())

@@ -7,6 +7,7 @@ is left.
 """
 
 import os
+import shutil
 from typing import Any
 
 from nova_imagecache import names
@@ -112,16 +113,21 @@ class LifeTest(base.ServersTestCase):
         self.run_passes_long_after('one')
         self.assert_removed('one', self.image, other)
 
-    def shelve_and_unshelve(self, gone: bool) -> tuple[Any, str]:
+    def shelve_and_unshelve(
+        self, gone: bool, kept: bool = True
+    ) -> tuple[Any, str]:
         """Shelve a server for long; give it, and the id of its snapshot.
 
         :param gone: whether Glance no longer has its image meanwhile
+        :param kept: whether its base file is in the trash meanwhile
         """
         server = self._shelve_server(self.create(self.image))
         self.run_passes_long_after('one')
         self.assert_removed('one', self.image)
         if gone:
             self.glance.delete(self.context, self.image)
+        if not kept:
+            shutil.rmtree(self.node.layout.trash)
         self.downloads.clear()
         server = self._unshelve_server(server)
         snapshot, *_more = self.downloads
@@ -145,16 +151,27 @@ class LifeTest(base.ServersTestCase):
     def test_a_server_that_is_shelved_needs_no_image_that_is_gone(
         self,
     ) -> None:
-        server, snapshot = self.shelve_and_unshelve(gone=True)
+        server, snapshot = self.shelve_and_unshelve(gone=True, kept=False)
         # Nova has put all of it into the disk.
         (disk,) = nodes.backing_chain(self.disk('one', server))
         self.assertEqual('qcow2', disk['format'])
         self.run_passes_long_after('one')
         self.assert_removed('one', snapshot)
-        # In the database the server has it still, so it is back.
-        self.assert_kept('one', self.image)
         (disk,) = nodes.backing_chain(self.disk('one', server))
         self.assertEqual('qcow2', disk['format'])
+
+    def test_a_server_that_is_shelved_finds_its_base_file_in_the_trash(
+        self,
+    ) -> None:
+        server, snapshot = self.shelve_and_unshelve(gone=True)
+        self.assertEqual([snapshot], self.downloads)
+        self.assertEqual(
+            self.name, self.backing_file(self.disk('one', server))
+        )
+        self.assertNotIn(self.name, self.node.trash())
+        self.run_passes_long_after('one')
+        self.assert_kept('one', self.image)
+        self.assert_removed('one', snapshot)
 
     def test_a_server_that_is_shelved_and_not_offloaded_needs_its_base(
         self,

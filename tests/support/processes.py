@@ -14,6 +14,8 @@ from typing import Any
 
 import fixtures
 
+from nova_imagecache.cache import layouts
+
 PATIENCE_SECONDS = 60
 PATH = os.environ['PATH'] + ':/usr/sbin:/sbin'
 
@@ -33,6 +35,19 @@ import sys
 from nova_imagecache.cache import coordination, layouts
 where = layouts.Layout(sys.argv[1], sys.argv[1] + '/_base')
 with coordination.coordinator(where).turn():
+    print('held', flush=True)
+    sys.stdin.read()
+"""
+
+# Another host, with locks of Nova of its own: argument 1 is its instances.
+_HOLD_FILE = """
+import sys
+from nova_imagecache.cache import layouts, locks
+instances, base, kind, name = sys.argv[1:]
+where = layouts.Layout(instances, base)
+wanted = [name] if kind == 'remover_lock' else name
+with getattr(locks, kind)(where, wanted) as refused:
+    assert not refused or callable(refused), refused
     print('held', flush=True)
     sys.stdin.read()
 """
@@ -66,6 +81,18 @@ class NovaProcess(_Holder):
 
     def __init__(self, lock_path: str, name: str) -> None:
         super().__init__(_HOLD_LOCK, lock_path, name)
+
+
+class OtherHost(_Holder):
+    """A process of another host, which is at a file of a shared cache."""
+
+    def __init__(self, layout: layouts.Layout, kind: str, name: str) -> None:
+        """Begin.
+
+        :param layout: the cache as that host sees it
+        :param kind: the name of what it holds in ``cache.locks``
+        """
+        super().__init__(_HOLD_FILE, layout.instances, layout.base, kind, name)
 
 
 class OtherScrub(_Holder):

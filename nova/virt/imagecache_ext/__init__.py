@@ -6,6 +6,19 @@ Nova imports ``nova.virt.<compute_driver>`` and nothing else, so these lines
 have to be there (``load_compute_driver`` in nova/virt/driver.py).
 """
 
-from nova_imagecache.nova.driver import LibvirtDriver
+from typing import Any
 
-__all__ = ['LibvirtDriver']
+from nova_imagecache.nova import reliances
+
+
+def __getattr__(name: str) -> Any:
+    """Give the driver, if Nova is what it is made for.
+
+    It could not even be imported where some of that is missing.
+    """
+    if name != 'LibvirtDriver':
+        raise AttributeError(name)
+    reliances.insist(reliances.look())
+    from nova_imagecache.nova import driver
+
+    return driver.LibvirtDriver
