@@ -226,16 +226,27 @@ class CertainAgeTest(base.TestCase):
     ) -> None:
         steps: tuple[clocks.Step, ...] = ()
         for number in range(100):
-            step = clocks.Step(1e9 + number, 2.0, 'a')
+            step = clocks.Step(1e9 + number, 2.0 if number else -7.0, 'a')
             steps = clocks.with_step(steps, step)
         self.assertEqual(32, len(steps))
-        self.assertEqual(200, sum(step.seconds for step in steps))
+        self.assertEqual(198, sum(step.seconds for step in steps))
         age = clocks.certain_age(1e9, 2e9, steps)
         self.assertEqual(1e9 - 100 + 1, age)
         steps = clocks.with_step(steps, clocks.Step(1e9, -50.0, 'a'))
         for _step in range(40):
             steps = clocks.with_step(steps, clocks.Step(2e9, 0.0, 'a'))
-        self.assertEqual(200, sum(step.seconds for step in steps))
+        self.assertEqual(198, sum(step.seconds for step in steps))
+
+    def test_a_use_of_the_moment_of_the_step_may_be_from_before_it(
+        self,
+    ) -> None:
+        step = clocks.Step(1e9, 50.0, 'a')
+        self.assertEqual(100, clocks.certain_age(1e9, 1e9 + 100, (step,)))
+        late = clocks.Step(1e9 + 10, 20.0, 'a')
+        self.assertEqual(90, clocks.certain_age(1e9, 1e9 + 100, (step, late)))
+        self.assertEqual(
+            30, clocks.certain_age(1e9, 1e9 + 100, (step, late), 'b')
+        )
 
 
 class SkewTest(base.TestCase):

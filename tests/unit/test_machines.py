@@ -142,6 +142,74 @@ class TwinsTest(base.TestCase):
         )
 
 
+class BesideTest(base.TestCase):
+    """What tells two machines apart before one has come back."""
+
+    def are_two(
+        self,
+        passed: float = 61.0,
+        began: float = -base.DAY,
+        machine: str | None = 'b',
+        ours: str | None = 'a',
+    ) -> bool:
+        """Ask, in seconds from when ours was started."""
+        start = NOW - base.DAY
+        last = clocks.Instant(start + passed, passed - began, 'theirs')
+        boots, _jump = machines.entered(
+            [machines.Boot(last, machine, None)],
+            clocks.Instant(NOW, base.DAY, 'ours'),
+            ours,
+        )
+        return any(boot.twin for boot in boots)
+
+    def test_one_that_passed_when_ours_had_been_started(self) -> None:
+        self.assertTrue(self.are_two())
+        for passed in (60.0, 0.0, -60.0, -base.DAY):
+            self.assertFalse(self.are_two(passed))
+
+    def test_both_have_to_be_known_and_to_differ(self) -> None:
+        for machine, ours in (
+            (None, 'a'), ('b', None), (None, None), ('a', 'a'),
+        ):  # fmt: skip
+            self.assertFalse(self.are_two(machine=machine, ours=ours))
+
+    def test_what_was_started_at_the_same_moment_is_one(self) -> None:
+        for began in (-60.0, 0.0, 60.0):
+            self.assertFalse(self.are_two(3600.0, began))
+        self.assertTrue(self.are_two(3600.0, -61.0))
+        self.assertTrue(self.are_two(3600.0, 61.0))
+
+    def test_after_a_reboot_it_is_the_last_pass_that_counts(self) -> None:
+        boots: Boots = ()
+        machine = Machine('0', base.DAY)
+        for number in range(3):
+            boots, _jump = machine.enter(boots, 9000.0 * number)
+            machine.reboot(9000.0 * number + 60, str(number + 1))
+        machine.ahead = -7000.0
+        _boots, jump = machine.enter(boots, 18120)
+        self.assertEqual(120 - 7000 - 60, jump)
+
+    def test_so_it_is_where_there_is_another_machine_as_well(self) -> None:
+        one = Machine('one', 10.0 * base.DAY, 'a')
+        other = Machine('other', 20.0 * base.DAY, 'b')
+        boots, _jump = other.enter(())
+        boots, _jump = one.enter(boots, 10)
+        one.reboot(20, 'next')
+        one.ahead = -7000.0
+        _boots, jump = one.enter(boots, 80)
+        self.assertEqual(70 - 7000 - 60, jump)
+
+    def test_for_how_long_it_is_told(self) -> None:
+        then = clocks.Instant(NOW, 5.0, 'a')
+        boots = [machines.Boot(then, None, then)] * 3
+        for after, told in ((base.DAY - 1, True), (base.DAY, False)):
+            now = clocks.Instant(NOW + after, 5.0 + after, 'a')
+            found = machines.tell_twins('host', boots, now)
+            self.assertIs(told, found is not None)
+        text = str(machines.tell_twins('host', boots, then))
+        self.assertEqual(2, text.count('passed on'))
+
+
 class StateTest(base.TestCase):
     """What a state makes of it."""
 
