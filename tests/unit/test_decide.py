@@ -403,6 +403,12 @@ class AgeTest(base.TestCase):
         then = clocks.Instant(NOW - 1e8, INSTANT.boottime - 70, 'boot')
         self.assertEqual(70, self.age(seen=then))
 
+    def test_clocks_are_right_unless_it_was_seen_that_they_are_not(
+        self,
+    ) -> None:
+        facts = decide.Facts(INSTANT)
+        self.assertEqual((0, 0), (facts.jump, facts.skew))
+
     def test_a_birth_in_the_future_says_nothing(self) -> None:
         self.assertEqual(50, self.age(self.born(-1), seen=SEEN))
 
