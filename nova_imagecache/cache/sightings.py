@@ -102,12 +102,12 @@ def _known_ahead(file: base_file.BaseFile, sighting: Sighting | None) -> bool:
     )
 
 
-def last_use(
+def uses(
     file: base_file.BaseFile, sighting: Sighting | None, now: float
-) -> float:
-    """Say when a file was last used, as far as it is known.
+) -> tuple[float, float]:
+    """Say when a file was last used, by its mtime and by memory.
 
-    The later one of mtime and memory.
+    :returns: in seconds since the epoch; 0 for what says nothing
     """
     modified = file.stat.modified / 10**9
     remembered = sighting.last_used if sighting else None
@@ -117,7 +117,29 @@ def last_use(
     if remembered is None or remembered > now:
         # The clock has been set back since; start counting again.
         remembered = 0.0 if remembered is None else now
-    return max(modified, remembered)
+    return modified, remembered
+
+
+def last_use(
+    file: base_file.BaseFile, sighting: Sighting | None, now: float
+) -> float:
+    """Say when a file was last used, as far as it is known.
+
+    The later one of mtime and memory.
+    """
+    return max(uses(file, sighting, now))
+
+
+def birth(file: base_file.BaseFile, now: float) -> float:
+    """Say when a file was made.
+
+    One in the future is of a clock that was wrong, and says nothing: what is
+    made is seen later, and that counts too.
+
+    :returns: in seconds since the epoch; 0 where that is not known
+    """
+    born = file.incarnation.born
+    return 0.0 if born is None or born / 10**9 > now else born / 10**9
 
 
 def outlived(
@@ -175,7 +197,7 @@ def updated(
         ),
         last_used=last_used,
         modified=file.stat.modified,
-        seen=old.seen if old else instant,
+        seen=_seen_since(old, instant),
         image=image or (old.image if old else None),
         digested=history is not None or bool(old and old.digested),
         suspect=said.suspect,
@@ -184,6 +206,18 @@ def updated(
         trashed=_trashed_since(old, instant) if file.trashed else None,
         ahead=in_future,
     )
+
+
+def _seen_since(
+    old: Sighting | None, instant: clocks.Instant
+) -> clocks.Instant:
+    if old is None:
+        return instant
+    if clocks.elapsed(old.seen, instant) >= 0:
+        return old.seen
+    # Of a clock that was wrong, it would keep the file until that time comes
+    # again. Which boot it was still counts, see outlived.
+    return dataclasses.replace(instant, boot_id=old.seen.boot_id)
 
 
 def _trashed_since(

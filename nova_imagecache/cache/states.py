@@ -19,6 +19,7 @@ from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
+from nova_imagecache.cache import machines
 from nova_imagecache.cache import records
 from nova_imagecache.cache import sightings
 from nova_imagecache import clocks
@@ -30,25 +31,54 @@ LOG = logging.getLogger(__name__)
 # Nobody holds the state's lock for longer than it takes to write a file.
 _PATIENCE_SECONDS = 5
 
+# So many reasons say enough of why nothing goes.
+_REASONS = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Vetoed:
+    """That nothing may go.
+
+    :ivar since: the first pass of a host in which it was so, and in all since
+    :ivar reasons: in the last one, a sentence each, and five at most
+    """
+
+    since: clocks.Instant
+    reasons: tuple[str, ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class State:
     """All that is remembered.
 
-    :ivar last_passes: when each host that shares the cache made its last pass
-    :ivar relieved: when files were last deleted early, to make room
+    :ivar boots: the last boots of each host that shares the cache, in the
+        order in which they passed
+    :ivar steps: of the clock of each host, in order
     :ivar files: by name; those in the trash by the name that they have there
+    :ivar relieved: when files were last deleted early, to make room
+    :ivar vetoed: the hosts that may remove nothing
+    :ivar last_removal: when anybody last removed or deleted a file
     :ivar version: of the file that this was read from
     """
 
-    last_passes: Mapping[str, clocks.Instant] = dataclasses.field(
+    boots: Mapping[str, tuple[machines.Boot, ...]] = dataclasses.field(
+        default_factory=dict
+    )
+    steps: Mapping[str, tuple[clocks.Step, ...]] = dataclasses.field(
         default_factory=dict
     )
     files: Mapping[str, sightings.Sighting] = dataclasses.field(
         default_factory=dict
     )
     relieved: clocks.Instant | None = None
+    vetoed: Mapping[str, Vetoed] = dataclasses.field(default_factory=dict)
+    last_removal: clocks.Instant | None = None
     version: identity.Stat | None = None
+
+    @property
+    def last_passes(self) -> dict[str, clocks.Instant]:
+        """Say when each host made its last pass."""
+        return {host: last[-1].passed for host, last in self.boots.items()}
 
     def sighting(self, file: base_file.BaseFile) -> sightings.Sighting | None:
         """Recall this very file, and not another of the same name.
@@ -72,11 +102,62 @@ class State:
 
     def other_boots(self, host: str) -> frozenset[str]:
         """Say in which boots the hosts beside one made their last passes."""
-        return frozenset(
+        found = {
             instant.boot_id
             for name, instant in self.last_passes.items()
             if name != host
+        }
+        twins = (boot for boot in self.boots.get(host, ()) if boot.twin)
+        return frozenset((*found, *(boot.passed.boot_id for boot in twins)))
+
+    def entered(
+        self, host: str, now: clocks.Instant, machine: str | None
+    ) -> tuple['State', float]:
+        """Give what is remembered once a pass of a host has begun.
+
+        :param machine: which machine it is, where that can be told
+        :returns: and by how many seconds its clock was set since its last one
+        """
+        last, jump = machines.entered(self.boots.get(host, ()), now, machine)
+        steps = dict(self.steps)
+        if jump:
+            step = clocks.Step(now.wall, jump, now.boot_id)
+            steps[host] = clocks.with_step(steps.get(host, ()), step)
+        state = dataclasses.replace(
+            self, boots={**self.boots, host: last}, steps=steps
         )
+        return state, jump
+
+    def twins(self, host: str, now: clocks.Instant) -> str | None:
+        """Say that two machines have the name of a host, if they have.
+
+        For a day after that was last seen.
+        """
+        return machines.tell_twins(host, self.boots.get(host, ()), now)
+
+    def certain_age(
+        self, host: str, since: float, now: clocks.Instant
+    ) -> float:
+        """Say how many seconds have passed for certain since a moment.
+
+        Whoever noted it may have had a clock that was wrong, so the steps of
+        all hosts count; those to a time that is yet to come do not, as that
+        clock is no other to us.
+
+        :param host: whose clock says how late it is
+        :param since: by anybody's wall clock
+        """
+        # What the clock of another machine showed is not to be counted from.
+        boot = None if self.twins(host, now) is None else now.boot_id
+        ages = [now.wall - since]
+        for name, steps in self.steps.items():
+            if name == host:
+                age = clocks.certain_age(since, now.wall, steps, boot)
+            else:
+                past = [step for step in steps if step.wall <= now.wall]
+                age = clocks.certain_age(since, now.wall, past)
+            ages.append(age)
+        return min(ages)
 
     @functools.cached_property
     def _trashed(self) -> dict[str, list[str]]:
@@ -95,8 +176,10 @@ class _Record:
 
     relieved: clocks.Instant | None
     files: dict[str, sightings.Sighting]
-    # The last one, as it has the name of a module.
-    clocks: dict[str, clocks.Instant]
+    boots: dict[str, tuple[machines.Boot, ...]]
+    steps: dict[str, tuple[clocks.Step, ...]]
+    vetoed: dict[str, Vetoed]
+    last_removal: clocks.Instant | None
 
 
 def _from_3(body: records.Values) -> records.Values:
@@ -106,13 +189,30 @@ def _from_3(body: records.Values) -> records.Values:
     return {**body, 'files': files}
 
 
+def _from_4(body: records.Values) -> records.Values:
+    """Remember more of each host than its clocks in its last pass."""
+    last = {
+        host: [{'passed': passed, 'machine': None, 'twin': None}]
+        for host, passed in body['clocks'].items()
+    }
+    new = {'boots': last, 'steps': {}, 'vetoed': {}, 'last_removal': None}
+    return {**body, **new}
+
+
 # 10,000 files make 4 MiB.
-_FORMAT = records.Format('state', 4, _Record, {3: _from_3}, limit=64 * 2**20)
+_FORMAT = records.Format(
+    'state', 5, _Record, {3: _from_3, 4: _from_4}, limit=64 * 2**20
+)
 
 
 def _save(layout: layouts.Layout, state: State) -> None:
     record = _Record(
-        state.relieved, dict(state.files), dict(state.last_passes)
+        relieved=state.relieved,
+        files=dict(state.files),
+        boots=dict(state.boots),
+        steps=dict(state.steps),
+        vetoed=dict(state.vetoed),
+        last_removal=state.last_removal,
     )
     _FORMAT.save(layout, layout.state, record)
 
@@ -129,7 +229,15 @@ def load(layout: layouts.Layout) -> State:
     record = _FORMAT.load(layout.state)
     if record is None:
         return State()
-    return State(record.clocks, record.files, record.relieved, version)
+    return State(
+        boots=record.boots,
+        steps=record.steps,
+        files=record.files,
+        relieved=record.relieved,
+        vetoed=record.vetoed,
+        last_removal=record.last_removal,
+        version=version,
+    )
 
 
 def remember(
@@ -142,6 +250,8 @@ def remember(
     histories: Mapping[str, sightings.History],
     before: State,
     relieved: bool = False,
+    vetoes: Collection[str] = (),
+    removed: bool = False,
 ) -> None:
     """Add this pass to what is remembered.
 
@@ -153,6 +263,8 @@ def remember(
     :param before: what the pass began with, which need not be read again
         where nobody has written since
     :param relieved: whether files were deleted early
+    :param vetoes: why nothing may be removed, a sentence each
+    :param removed: whether any file was removed or deleted
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
@@ -165,11 +277,7 @@ def remember(
             state = State()
             # Any may have been used a moment ago (decision 0057).
             used = {file.name for file in files}
-        last_pass = state.last_passes.get(host)
-        jumped = last_pass is not None and clocks.jump(last_pass, now)
-        if jumped:
-            # They age from here (decision 0034).
-            used = {file.name for file in files}
+        state, _jump = state.entered(host, now, clocks.machine_id())
         # What cannot be looked at is not gone (decision 0054).
         sighted = {
             name: sighting
@@ -179,7 +287,7 @@ def remember(
             )
         }
         for file in files:
-            sighting = sightings.updated(
+            sighted[file.name] = sightings.updated(
                 file,
                 state.sighting(file),
                 now,
@@ -187,15 +295,28 @@ def remember(
                 images.get(file.name),
                 histories.get(file.name),
             )
-            if jumped and sighting.trashed:
-                sighting = dataclasses.replace(sighting, trashed=now)
-            sighted[file.name] = sighting
-        state = State(
-            {**state.last_passes, host: now},
-            sighted,
-            now if relieved else state.relieved,
+        state = dataclasses.replace(
+            state,
+            files=sighted,
+            relieved=now if relieved else state.relieved,
+            vetoed=_vetoed(state.vetoed, host, now, vetoes),
+            last_removal=now if removed else state.last_removal,
         )
         _save(layout, state)
+
+
+def _vetoed(
+    before: Mapping[str, Vetoed],
+    host: str,
+    now: clocks.Instant,
+    vetoes: Collection[str],
+) -> dict[str, Vetoed]:
+    """Say since when each host may remove nothing."""
+    after = {name: each for name, each in before.items() if name != host}
+    if vetoes:
+        since = before[host].since if host in before else now
+        after[host] = Vetoed(since, tuple(vetoes)[:_REASONS])
+    return after
 
 
 def amend(layout: layouts.Layout, change: Callable[[State], State]) -> None:

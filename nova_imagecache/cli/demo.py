@@ -9,13 +9,13 @@ import random
 import shutil
 import tempfile
 import textwrap
-import time
 
 from cliff import command
 from oslo_utils import units
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cli import exit_codes
+from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
 from nova_imagecache.fetch import images
@@ -42,7 +42,17 @@ _DISK_SIZE = 64 * units.Mi
 _DATA_SIZE = 4 * units.Mi
 _FLIPPED_BYTE = 3 * units.Mi + 12345
 _FLIPPED_BIT = 0x10
-_LONG_AGO_SECONDS = 25 * 3600
+_LATER_SECONDS = 25 * 3600
+
+
+def _later() -> clocks.Instant:
+    """Read the clocks as they will be when files are old enough to go."""
+    now = clocks.now()
+    return dataclasses.replace(
+        now,
+        wall=now.wall + _LATER_SECONDS,
+        boottime=now.boottime + _LATER_SECONDS,
+    )
 
 
 def _write_base(path: str, seed: int) -> None:
@@ -54,11 +64,8 @@ def _write_base(path: str, seed: int) -> None:
 
 def _build(layout: layouts.Layout) -> None:
     os.makedirs(layout.base)
-    long_ago = time.time() - _LONG_AGO_SECONDS
     for seed, name in enumerate([_CIRROS, _DEBIAN, *sorted(_REMOVABLE)]):
         _write_base(layout.file(name), seed)
-        if name in _REMOVABLE:
-            os.utime(layout.file(name), (long_ago, long_ago))
     for guest, base in _GUESTS.items():
         directory = os.path.join(layout.instances, guest)
         os.mkdir(directory)
@@ -141,8 +148,8 @@ class Demo(command.Command):
         self._say(
             f'1. A compute node, in {node.instances_path}: three guests read '
             'two base images through qcow2 overlays. Beside them are an '
-            'image, a resized image and a swap file that nobody has used for '
-            '25 hours, and what an interrupted download left behind.'
+            'image, a resized image and a swap file that nobody uses, and '
+            'what an interrupted download left behind.'
         )
         _build(layout)
 
@@ -185,18 +192,19 @@ class Demo(command.Command):
             node, remove_unused=True, checksum_interval=24 * 3600
         )
         self._say(
-            '5. With removal switched on, as it is by default, a dry run '
-            'says what a pass would take: what no guest uses, and only when '
-            'it is old enough.'
+            '5. 25 hours later (the clock of the demo is set on), with '
+            'removal switched on, as it is by default, a dry run says what a '
+            'pass would take: what no guest uses, and only when it is old '
+            'enough.'
         )
-        preview = pipeline.Pass(removing).preview()
+        preview = pipeline.Pass(removing, clock=_later).preview()
         self._table(preview)
         self._say(
             '6. The pass takes it. Base files are in the trash for an hour, '
             'with the checksums; what the download left behind is gone.'
         )
         before_removal = set(os.listdir(layout.base))
-        fourth = pipeline.Pass(removing, inline=True).run()
+        fourth = pipeline.Pass(removing, clock=_later, inline=True).run()
         gone = before_removal - set(os.listdir(layout.base))
         for name in sorted(gone):
             self._print(f'  removed {name}')
@@ -206,7 +214,7 @@ class Demo(command.Command):
             f'{_RETIRED}. The next pass puts that back.'
         )
         _turn_up(layout)
-        fifth = pipeline.Pass(removing, inline=True).run()
+        fifth = pipeline.Pass(removing, clock=_later, inline=True).run()
         for file in fifth.restored:
             self._print(f'  {file.name}: {file.reason}')
 

@@ -109,6 +109,8 @@ Related options:
         help="""
 Seconds for which an unused base file is kept after its last use.
 
+They count from when it was made, or first seen by a pass, if that is later.
+
 Applies to original images, to swap and ephemeral base files, and to what an
 interrupted fetch left behind. Values below 600 count as 600: a driver that
 starts a guest touches the base file first and makes the overlay a moment

@@ -8,6 +8,7 @@ A file goes only if no reason keeps it, and the first one that applies is told
 (decision 0066).
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -59,6 +60,9 @@ class Facts:
         can read
     :ivar least: seconds for which every unused file is kept, in the place of
         what the options say; None to go by them
+    :ivar jump: seconds by which the clock was set since the last pass
+    :ivar skew: seconds by which the clock of the host is ahead of that of the
+        storage
     :ivar problems: what could not be looked at, a sentence each
     :ivar usable: whether there is room for what a pass writes
     """
@@ -78,6 +82,8 @@ class Facts:
     vetoes: Sequence[str] = ()
     newer: frozenset[str] = frozenset()
     least: int | None = None
+    jump: float = 0.0
+    skew: float = 0.0
     problems: Sequence[str] = ()
     usable: bool = True
 
@@ -111,8 +117,8 @@ class Decision:
     :ivar users: who uses it, sorted
     :ivar used: whether anybody does, be it somebody who cannot be named
     :ivar image: the image it was made from, where it is known
-    :ivar age: seconds since it was last used; of a file in the trash, since
-        it is there
+    :ivar age: seconds for which it is without a user for certain; of a file
+        in the trash, for which it is there
     :ivar spare: whether it may go early, where space is needed
     :ivar verify: whether it may be read and compared with what is known of
         it. Where a process of its own does that, it comes to it in its time.
@@ -198,17 +204,47 @@ def _in_use(
     return None
 
 
+def _elapsed(
+    since: clocks.Instant, facts: Facts, certain: Callable[[float], float]
+) -> float:
+    """Give the seconds since a moment, as far as they are certain."""
+    if since.boot_id == facts.now.boot_id:
+        return clocks.elapsed(since, facts.now)
+    return certain(since.wall)
+
+
 def _age(
     file: base_file.BaseFile,
     sighting: sightings.Sighting | None,
-    now: clocks.Instant,
+    facts: Facts,
+    settings: Settings,
 ) -> float:
-    if not file.trashed:
-        return now.wall - sightings.last_use(file, sighting, now.wall)
-    if sighting and sighting.trashed:
-        return clocks.elapsed(sighting.trashed, now)
-    # No pass could note it yet, as on a full disk.
-    return max(0.0, now.wall - names.trashed_at(file.name))
+    """Say for how long a file is without a user (decision 0076).
+
+    What is bad is better fetched anew: of that, only uses count.
+    """
+
+    def certain(since: float) -> float:
+        return facts.state.certain_age(settings.host, since, facts.now)
+
+    if file.trashed:
+        if sighting and sighting.trashed:
+            return _elapsed(sighting.trashed, facts, certain)
+        # No pass could note it yet, as on a full disk.
+        return max(0.0, certain(names.trashed_at(file.name)))
+    now = facts.now.wall
+    touched, remembered = sightings.uses(file, sighting, now)
+    # It is the storage that dates files.
+    apart = abs(facts.skew)
+    ages = [certain(touched) - apart, certain(remembered)]
+    if facts.least is None:
+        ages.append(certain(sightings.birth(file, now)) - apart)
+        ages.append(
+            0.0
+            if sighting is None
+            else _elapsed(sighting.seen, facts, certain)
+        )
+    return max(0.0, min(ages))
 
 
 def _case(
@@ -242,7 +278,7 @@ def _case(
         replaced,
         file.original in facts.pins and not replaced,
         idle,
-        _age(file, sighting, facts.now),
+        _age(file, sighting, facts, settings),
         least,
     )
 

@@ -27,11 +27,9 @@ from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
 
 
-def _recall_state(
-    layout: layouts.Layout, host: str, now: clocks.Instant
-) -> tuple[states.State, list[str]]:
+def _recall_state(layout: layouts.Layout) -> tuple[states.State, list[str]]:
     try:
-        state = states.load(layout)
+        return states.load(layout), []
     except errors.Newer as error:
         return states.State(), [
             f'{layout.state} cannot be used ({error}), so when files were '
@@ -47,9 +45,6 @@ def _recall_state(
         return states.State(), [
             f'{layout.state} cannot be read: {error.strerror}'
         ]
-    before = state.last_passes.get(host)
-    jump = clocks.jump(before, now) if before else None
-    return state, [jump] if jump else []
 
 
 def _recall_pins(
@@ -142,7 +137,10 @@ def look(
     problems: list[str] = []
     scan = scans.scan(layout)
     trashed = trash.scan(layout)
-    state, vetoes = _recall_state(layout, settings.host, now)
+    recalled, vetoes = _recall_state(layout)
+    unkept = _unkept(layout, settings.host, recalled) if with_content else []
+    state, jump = recalled.entered(settings.host, now, clocks.machine_id())
+    twins = state.twins(settings.host, now)
     pinned, unread = _recall_pins(layout)
     space, unmeasured = _measure(layout, settings)
     intruder = directories.intruder(layout)
@@ -167,12 +165,14 @@ def look(
         vetoes=(*vetoes, *unread),
         newer=_newer(layout, (*scan.files, *trashed.files), entries),
         usable=intruder is None,
+        jump=jump,
         problems=(
             *scan.problems,
             *trashed.problems,
             *unmeasured,
             *problems,
             *(_stalled_scrub(layout, now) if with_content else ()),
-            *(_unkept(layout, settings.host, state) if with_content else ()),
+            *unkept,
+            *(() if twins is None else (twins,)),
         ),
     )

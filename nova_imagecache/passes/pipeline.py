@@ -138,7 +138,7 @@ class Pass:
         asked, no file can be made, and little can be removed; on a disk
         without inodes something has to be.
         """
-        vetoes, problems = [*facts.vetoes], [*facts.problems]
+        skew, problems = 0.0, [*facts.problems]
         try:
             for path in (self._layout.locks, *self._layout.directories):
                 os.makedirs(path, exist_ok=True)
@@ -151,8 +151,8 @@ class Pass:
             # Neither may be apart: the answer may have taken its time.
             nearest = min(max(storage, before), time.time())
             skew = clocks.skew(nearest, storage)
-            vetoes += [] if skew is None else [skew]
-        return dataclasses.replace(facts, vetoes=vetoes, problems=problems)
+            problems += [clocks.tell_skew(skew)] if skew else []
+        return dataclasses.replace(facts, skew=skew, problems=problems)
 
     def _refuse(self, facts: decide.Facts) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""
@@ -308,7 +308,12 @@ class Pass:
             trash=self._rows(facts, done.trash, findings),
             vetoes=facts.obstacles,
             problems=tuple(problems),
-            notes=(*facts.testimony.notes, *self._mount(), *done.notes),
+            notes=(
+                *([clocks.tell_jump(facts.jump)] if facts.jump else ()),
+                *facts.testimony.notes,
+                *self._mount(),
+                *done.notes,
+            ),
             dry_run=dry_run,
             checksums=self._settings.checksum,
             coverage=coverage,
@@ -370,6 +375,11 @@ class Pass:
                     each.spare and each.action is decide.Action.DELETE
                     for each in done.trash
                 ),
+                facts.obstacles,
+                any(
+                    each.action in (decide.Action.REMOVE, decide.Action.DELETE)
+                    for each in (*done.files, *done.trash)
+                ),
             )
         except errors.NotNow as error:
             return [f'{self._layout.state} cannot be kept: {error}']
@@ -382,7 +392,9 @@ class Pass:
                 *(file.name for file in done.restored),
             ],
             trashed.strays,
-            None if facts.vetoes else facts.now.wall,
+            None
+            if facts.vetoes or facts.jump
+            else facts.now.wall - abs(facts.skew),
             ledgers.may_go,
             ledgers.outlive,
         )

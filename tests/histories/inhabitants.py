@@ -49,6 +49,9 @@ class Host:
     :ivar passes: what its clocks may have been at its last pass, as far as
         it remembers; None if it may know of none. More than one if the last
         passes may have been killed before they noted that.
+    :ivar missed: seconds by which the clock was set forward while nobody was
+        bound to notice, up to its last pass
+    :ivar ahead: what the clock had been set forward by then, all in all
     """
 
     name: str
@@ -57,6 +60,8 @@ class Host:
     passes: list[clocks.Instant | None] = dataclasses.field(
         default_factory=lambda: [None]
     )
+    missed: float = 0.0
+    ahead: float = 0.0
 
 
 @dataclasses.dataclass

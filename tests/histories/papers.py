@@ -21,7 +21,7 @@ from tests.histories import worlds
 BLOCK = 4096
 
 _LEDGER_VERSION = 3
-_STATE_VERSION = 4
+_STATE_VERSION = 5
 
 Key = tuple[int, int | None, int | None]
 
@@ -235,14 +235,21 @@ def _sidecar(path: str) -> str | None:
 
 
 def older(kind: str, record: Record) -> Record | None:
-    """Give a record as the release before wrote it, if it could."""
+    """Give a record as an earlier release wrote it, if it could."""
     body = {**record.body}
     if kind == 'state' and record.version == _STATE_VERSION:
         files = {
             name: {k: v for k, v in sighting.items() if k != 'damage'}
             for name, sighting in body['files'].items()
         }
-        return Record(3, {**body, 'files': files}, record.payload)
+        clocks = {
+            host: boots[-1]['passed'] for host, boots in body['boots'].items()
+        }
+        for field in ('boots', 'steps', 'vetoed', 'last_removal'):
+            del body[field]
+        return Record(
+            3, {**body, 'clocks': clocks, 'files': files}, record.payload
+        )
     if kind != 'ledger' or record.version != _LEDGER_VERSION:
         return None
     unsettled = body.pop('unsettled')

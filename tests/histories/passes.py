@@ -187,18 +187,20 @@ class Passes:
                 seen.inodes.add(os.fstat(guest.opened[name]).st_ino)
         return seen
 
-    def _clock_jumped(self, host: inhabitants.Host) -> bool:
-        """Whether a host is bound to notice that its clock was set."""
+    def _notice(self, host: inhabitants.Host) -> None:
+        """Have a host miss what it is not bound to notice of its clock."""
         now = self._world.now(host)
-        return all(
-            before is not None
-            and before.boot_id == now.boot_id
-            and abs(
-                (now.wall - before.wall) - (now.boottime - before.boottime)
-            )
-            > 61 + 0.001 * (now.boottime - before.boottime)
-            for before in host.passes
-        )
+        noticed = []
+        for before in host.passes:
+            if before is None or before.boot_id != now.boot_id:
+                noticed.append(0.0)
+                continue
+            real = now.boottime - before.boottime
+            excess = now.wall - before.wall - real
+            noticed.append(excess if excess > 61 + 0.001 * real else 0.0)
+        forward = self._world.ahead - host.ahead
+        host.missed += max(0.0, forward - min(noticed))
+        host.ahead = self._world.ahead
 
     def _witnesses(
         self, host: inhabitants.Host, blind: str
@@ -248,7 +250,8 @@ class Passes:
         witnesses = [*self._witnesses(host, blind)]
         self._before = self._places()
         seen = self._seen(host, blind)
-        frozen = bool(blind) or self._clock_jumped(host)
+        frozen = bool(blind)
+        self._notice(host)
         complete = self._attempt(
             pipeline.Pass(
                 settings,
@@ -262,7 +265,7 @@ class Passes:
         if complete:
             host.passes.clear()
         host.passes.append(self._world.now(host))
-        self._judge(frozen, self._seen(host, blind))
+        self._judge(host, frozen, self._seen(host, blind))
         if complete:
             self._judge_complete(seen)
         self._excuse()
@@ -291,20 +294,20 @@ class Passes:
             self._world.fuse = None
         return True
 
-    def _judge(self, frozen: bool, seen: Seen) -> None:
+    def _judge(self, host: inhabitants.Host, frozen: bool, seen: Seen) -> None:
         """Judge what is gone from where it was.
 
         :param frozen: whether nothing may have been removed
         :param seen: what could be seen at the last moment
         """
         before, after = self._before, self._places()
-        now = self._world.reckoned
+        now = self._world.moment()
         for name, inode in before.base.items():
             if after.base.get(name) == inode:
                 continue
             if inode not in after.trash:
                 raise Violation(f'{name} was not moved, but deleted')
-            age = now - self._world.used[name]
+            age = self._world.age(self._world.used[name], host)
             least = _minimum_age(name)
             pinned = name in self._world.pins
             self._judge_removal(name, inode, frozen, seen, pinned, age, least)
@@ -321,7 +324,7 @@ class Passes:
                 # Users and pins of the name are those of the other file.
                 seen = Seen(seen.names - {name}, seen.inodes)
                 pinned = False
-            age = now - self._world.trashed[inode]
+            age = self._world.age(self._world.trashed[inode], host)
             least = worlds.RETENTION
             self._judge_removal(name, inode, frozen, seen, pinned, age, least)
             self.counts['deleted'] += 1
@@ -364,7 +367,7 @@ class Passes:
                 raise Violation(f'{name} was not put back')
         for name, inode in after.base.items():
             if name in seen.names or inode in seen.inodes:
-                self._world.used[name] = self._world.reckoned
+                self._world.used[name] = self._world.moment()
 
     def _excuse(self) -> None:
         """Note which guests nobody could have known to need what is gone."""

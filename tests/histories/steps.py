@@ -31,7 +31,7 @@ STEPS = (
     *['appear'] * 2, 'hide',
     'cache', 'touch', 'begin', 'finish', 'resize', 'settle', 'rescue',
     'shelve', 'unshelve', 'migrate', 'unlist', 'undefine', 'start',
-    'jump', 'reboot', 'pin', 'unpin', 'undelete', 'pressure',
+    *['jump'] * 2, 'reboot', 'pin', 'unpin', 'undelete', 'pressure',
 )  # fmt: skip
 
 # What may happen during a pass: before it takes the locks of what is to go,
@@ -269,6 +269,9 @@ class History(passes.Passes):
         self._world.advance(self._pick(seconds))
 
     def _jump(self) -> None:
+        if self._pick([True, False]):
+            # What looks old by a step is known for long, and used of late.
+            self._world.touch(self._name())
         seconds = self._pick([30, 2 * base.HOUR, 30 * base.DAY])
         if self._pick([True, False]):
             self._world.ahead += seconds
@@ -306,7 +309,7 @@ class History(passes.Passes):
         if not os.path.exists(self._layout.file(name)):
             removal.put_back(file)
             os.utime(self._layout.file(name))
-            self._world.used[name] = self._world.reckoned
+            self._world.used[name] = self._world.moment()
 
     def _pressure(self) -> None:
         self._world.pressure = not self._world.pressure
@@ -353,7 +356,7 @@ class History(passes.Passes):
             # As where it may not be touched.
             now = self._world.now(self._world.hosts[0])
             states.note_use(self._layout, name, now)
-            self._world.used[name] = self._world.reckoned
+            self._world.used[name] = self._world.moment()
         elif event == 'pin':
             self._pin_file(name)
         else:

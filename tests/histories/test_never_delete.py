@@ -82,7 +82,7 @@ _MUTATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     'pins at the last moment': [(act, 'pins', _NO_PINS)],
     'the floor': [(decide, 'FLOOR_SECONDS', 0)],
     'obstacles': [(decide.Facts, 'obstacles', ())],
-    'the clock': [(clocks, 'jump', lambda *args: None)],
+    'the clock': [(clocks, 'jump', lambda *args: 0.0)],
     'putting back': [
         (act.Actor, '_put_back', lambda one, decision, restored: decision)
     ],

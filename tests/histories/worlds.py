@@ -9,6 +9,7 @@ and libvirt.
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -145,6 +146,18 @@ class Workshop(fixtures.Fixture):
 _real_utime = os.utime
 
 
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """When something happened.
+
+    :ivar true: after so many seconds
+    :ivar missed: what each host had missed by then, see its class
+    """
+
+    true: float
+    missed: dict[str, float]
+
+
 class World:
     """Guests, base files and hosts.
 
@@ -153,7 +166,7 @@ class World:
         looks at the clock may believe that so much more has passed. Setting
         it back never makes anything older.
     :ivar back: seconds by which it was set back
-    :ivar used: when base files were used last, by :attr:`reckoned`
+    :ivar used: when base files were used last
     :ivar trashed: when files came to the trash, likewise, by inode
     :ivar fuse: after how many changes of the disk the process ends
     """
@@ -179,8 +192,8 @@ class World:
         self.pins: set[str] = set()
         self.pressure = False
         self.true = self.ahead = self.back = 0.0
-        self.used: dict[str, float] = {}
-        self.trashed: dict[int, float] = {}
+        self.used: dict[str, Moment] = {}
+        self.trashed: dict[int, Moment] = {}
         self.fuse: int | None = None
         self._born = 0
 
@@ -200,6 +213,18 @@ class World:
     def reckoned(self) -> float:
         """Give the most seconds that anybody may believe to have passed."""
         return self.true + self.ahead
+
+    def moment(self) -> Moment:
+        missed = {host.name: host.missed for host in self.hosts}
+        return Moment(self.true, missed)
+
+    def age(self, since: Moment, host: inhabitants.Host) -> float:
+        """Give the most seconds that a host may believe to have passed.
+
+        What it has noticed of its clock, it does not believe.
+        """
+        missed = host.missed - since.missed[host.name]
+        return self.true - since.true + missed
 
     @property
     def wall(self) -> float:
@@ -235,7 +260,7 @@ class World:
             conf=self._workshop.conf,
             resize_to=None if name == original else inhabitants.RESIZED_SIZE,
         )
-        self.used[original] = self.used[name] = self.reckoned
+        self.used[original] = self.used[name] = self.moment()
 
     def touch(self, name: str) -> None:
         """Get a base file into the cache as a Nova that knows us not."""
@@ -245,7 +270,7 @@ class World:
                 file.write(inhabitants.CONTENT[name])
             os.rename(path + '.part', path)
         os.utime(path)
-        self.used[name] = self.reckoned
+        self.used[name] = self.moment()
 
     def add_guest(self) -> inhabitants.Guest:
         """Have a guest that nobody can see, and that needs nothing."""

@@ -21,6 +21,7 @@ from tests.mutants import survivors
 #: Modules, and the tests of each that are to notice. A test that takes long
 #: is not among them: it runs once for each mutant.
 TESTS = {
+    'cache.machines': ('unit.test_machines',),
     'cache.sightings': ('unit.test_sightings',),
     'clocks': ('unit.test_clocks',),
     'content.blockmap': ('unit.test_blockmap',),

@@ -31,7 +31,8 @@ class FileTest(odd.OddTestCase):
         before = self.snapshot(self.node.layout.base)
         removed = self.pass_days()[0].removed
         self.assertEqual([other], [file.name for file in removed])
-        del before[self.node.base_path(other)]
+        for path in (self.node.base_path(other), self.node.layout.state):
+            del before[path]
         self.assert_as_before(before)
 
     def test_a_device_in_the_cache_is_not_even_opened(self) -> None:
@@ -94,7 +95,8 @@ class FileTest(odd.OddTestCase):
         for report in self.pass_days():
             self.assertEqual([], self.lines(report))
             self.node.make_pass().preview()
-        del before[self.node.base_path(other)]
+        for path in (self.node.base_path(other), self.node.layout.state):
+            del before[path]
         self.assert_as_before(before)
         self.assertEqual([], pins.describe(self.node.layout))
 

@@ -185,25 +185,15 @@ class RemovalTest(nodes.NodeTestCase):
         self.assert_kept(name, GUEST)
         self.assertIn(GUEST, self.node.run().vetoes[0])
 
-    def test_nothing_goes_when_the_clock_has_jumped(self) -> None:
-        name = self.node.add_image('old')
-        self.node.run()
-        self.node.clock.jump(365 * base.DAY)
-        self.assert_kept(name, 'clock')
-        # It ages from there.
-        self.node.clock.advance(23 * base.HOUR)
-        self.assert_kept(name, 'unused for 82800 s')
-        self.node.clock.advance(2 * base.HOUR)
-        self.node.run()
-        self.assertEqual(set(), self.node.files())
-
     def test_nothing_goes_when_the_state_is_damaged(self) -> None:
         name = self.node.add_image('old', age=base.HOUR)
         self.node.run()
         with open(self.node.layout.state, 'w') as file:
             file.write('garbage')
         self.node.clock.advance(base.DAY)
-        self.assert_kept(name, 'damaged')
+        report = self.node.run()
+        self.assertIn('damaged', report.vetoes[0])
+        self.assertIn(name, self.node.files())
         self.assertTrue(os.path.exists(self.node.layout.state + '.damaged'))
         # When it was used last is not known, so it ages from here.
         self.node.clock.advance(23 * base.HOUR)
@@ -211,6 +201,23 @@ class RemovalTest(nodes.NodeTestCase):
         self.node.clock.advance(2 * base.HOUR)
         self.node.run()
         self.assertEqual(set(), self.node.files())
+
+    def test_since_when_nothing_may_go_and_when_it_did_is_noted(self) -> None:
+        self.node.add_image('old', age=365 * base.DAY)
+        disk = self.node.add_file(GUEST, 'disk', data=b'QFI\xfb garbage')
+        report = self.node.run()
+        state = states.load(self.node.layout)
+        (vetoed,) = state.vetoed.values()
+        self.assertEqual(
+            (self.node.clock(), report.vetoes), (vetoed.since, vetoed.reasons)
+        )
+        self.assertIsNone(state.last_removal)
+        os.unlink(disk)
+        self.node.clock.advance(60)
+        self.node.run()
+        state = states.load(self.node.layout)
+        self.assertEqual({}, state.vetoed)
+        self.assertEqual(self.node.clock(), state.last_removal)
 
     def test_a_file_whose_lock_is_held_stays_and_nobody_waits(self) -> None:
         name = self.node.add_image('old', age=365 * base.DAY)
@@ -376,6 +383,8 @@ class RemovalTest(nodes.NodeTestCase):
         file = self.file_of(self.node.run(), name)
         self.assertIs(Verdict.UNKNOWN, file.checksum)
         os.unlink(self.node.base_path(name))
+        self.node.run()
+        # From when it was without its file.
         self.node.clock.advance(25 * base.HOUR)
         self.node.add_base('swap_1')
         self.node.run()

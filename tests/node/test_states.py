@@ -38,7 +38,9 @@ SIGHTING: dict[str, Any] = {
 class StateTest(nodes.NodeTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.node.add_base(SHA, age=base.DAY)
+        path = self.node.add_base(SHA)
+        used = self.node.clock.wall - base.DAY
+        os.utime(path, (used, used))
 
     def file(self) -> base_file.BaseFile:
         (file,) = scans.scan(self.node.layout).files
@@ -122,6 +124,46 @@ class StateTest(nodes.NodeTestCase):
         self.remember_nothing(now)
         self.assertEqual({}, states.load(self.node.layout).files)
 
+    def remember_vetoes(self, *vetoes: str, removed: bool = False) -> None:
+        states.remember(
+            self.node.layout,
+            'here',
+            self.node.clock(),
+            [],
+            set(),
+            {},
+            {},
+            states.State(),
+            vetoes=vetoes,
+            removed=removed,
+        )
+
+    def test_since_when_nothing_may_go_is_remembered(self) -> None:
+        since = self.node.clock()
+        self.remember_vetoes('a disk')
+        self.node.clock.advance(base.HOUR)
+        self.remember_vetoes('b', 'c', 'd', 'e', 'f', 'g')
+        vetoed = states.load(self.node.layout).vetoed
+        self.assertEqual(
+            {'here': states.Vetoed(since, ('b', 'c', 'd', 'e', 'f'))}, vetoed
+        )
+        self.remember(host='there')
+        self.assertEqual(vetoed, states.load(self.node.layout).vetoed)
+        self.remember_vetoes()
+        self.assertEqual({}, states.load(self.node.layout).vetoed)
+        self.remember_vetoes('a disk')
+        (vetoed_now,) = states.load(self.node.layout).vetoed.values()
+        self.assertEqual(self.node.clock(), vetoed_now.since)
+
+    def test_when_anything_was_removed_last_is_remembered(self) -> None:
+        self.remember()
+        self.assertIsNone(states.load(self.node.layout).last_removal)
+        then = self.node.clock()
+        self.remember_vetoes(removed=True)
+        self.node.clock.advance(base.HOUR)
+        self.remember()
+        self.assertEqual(then, states.load(self.node.layout).last_removal)
+
     def test_a_use_noted_since_is_seen(self) -> None:
         self.remember()
         state = states.load(self.node.layout)
@@ -151,13 +193,32 @@ class StateTest(nodes.NodeTestCase):
         self.save(body)
         self.assertRaises(errors.Damaged, states.load, self.node.layout)
 
+    @ddt.data(
+        {'boots': {'h': NOW}},
+        {'boots': {'h': [{'passed': NOW, 'machine': 5, 'twin': None}]}},
+        {'steps': {'h': [{'wall': 1.0, 'seconds': 'x', 'boot_id': 'b'}]}},
+        {'steps': []},
+        {'vetoed': {'h': {'since': 5, 'reasons': []}}},
+        {'vetoed': {'h': {'since': NOW, 'reasons': 'x'}}},
+        {'last_removal': 5},
+    )
+    def test_nor_are_those_of_this_version(self, body: dict[str, Any]) -> None:
+        sound: dict[str, Any] = {
+            'files': {}, 'boots': {}, 'steps': {}, 'vetoed': {},
+            'last_removal': None,
+        }  # fmt: skip
+        self.save(sound, 5)
+        self.assertEqual({}, states.load(self.node.layout).boots)
+        self.save(sound | body, 5)
+        self.assertRaises(errors.Damaged, states.load, self.node.layout)
+
     def test_these_fields_are_none(self) -> None:
         self.save({'clocks': {'h': NOW}, 'files': {'f': SIGHTING}})
         self.assertEqual({'f'}, states.load(self.node.layout).files.keys())
 
-    def save(self, body: dict[str, Any]) -> None:
+    def save(self, body: dict[str, Any], version: int = 3) -> None:
         if body:
             body = {'relieved': None} | body
-        records.Format('state', 3, dict).save(
+        records.Format('state', version, dict).save(
             self.node.layout, self.node.layout.state, body
         )

@@ -7,6 +7,7 @@ The records in ``caches/<when>/`` are real; the base files are made again.
 
 import os
 from typing import Any
+from typing import ClassVar
 
 import ddt
 
@@ -27,7 +28,12 @@ BLOCK = scrubbing.BLOCK
 
 
 class InPlaceTest(upgrading.UpgradeTestCase):
-    """The release changes, and the files are the same."""
+    """The release changes, and the files are the same.
+
+    :cvar also_known: of what the first release could not know
+    """
+
+    also_known: ClassVar[dict[Case, Verdict]] = {}
 
     def setUp(self) -> None:
         super().setUp()
@@ -47,7 +53,8 @@ class InPlaceTest(upgrading.UpgradeTestCase):
                 Case.TOUCHED: Verdict.UNKNOWN,
                 Case.SHA1_ONLY: Verdict.UNKNOWN,
                 Case.SHA1_WRONG: Verdict.UNKNOWN,
-            },
+            }
+            | self.also_known,
             self.verdicts(),
         )
         self.assertEqual([], read)
@@ -120,7 +127,6 @@ class InPlaceTest(upgrading.UpgradeTestCase):
     def test_the_state_remembers_from_the_next_pass_on(self) -> None:
         state = states.load(self.node.layout)
         self.assertTrue(state.files[Case.CHANGED.file].suspect)
-        self.assertIsNone(state.files[Case.CORRUPT.file].damage)
         self.node.run()
         state = states.load(self.node.layout)
         self.assertTrue(state.files[Case.CHANGED.file].suspect)
@@ -131,13 +137,41 @@ class InPlaceTest(upgrading.UpgradeTestCase):
         self.assertIs(Verdict.CORRUPT, self.verdicts()[Case.CORRUPT])
 
     def test_new_damage_is_found_by_the_old_digests(self) -> None:
+        before = {}
         for case in (Case.GOOD, Case.REBASELINED, Case.CHANGED):
+            before[case] = self.bad(case.file)
             nodes.flip_bit(self.paths[case], 4 * BLOCK)
         found = self.verify_all()
-        for case in (Case.GOOD, Case.REBASELINED, Case.CHANGED):
+        for case, bad in before.items():
             self.assertIs(Verdict.CORRUPT, found[case])
-            self.assertEqual({4: CORRUPT}, self.bad(case.file))
+            self.assertEqual({**bad, 4: CORRUPT}, self.bad(case.file))
         self.assert_nothing_is_relearnt()
+
+
+class InPlace29Test(InPlaceTest):
+    """Likewise, after the release that asks and tells them apart."""
+
+    release = '2026_11_29'
+    also_known: ClassVar[dict[Case, Verdict]] = {
+        Case.DIFFERS: Verdict.DIFFERS,
+        Case.QUESTION: Verdict.UNKNOWN,
+        Case.DOUBTFUL: Verdict.UNKNOWN,
+    }
+
+    def test_what_it_left_open_is_still_open(self) -> None:
+        self.assertTrue(self.ledger(Case.QUESTION.file).question)
+        self.assertTrue(self.ledger(Case.DIFFERS.file).differs)
+        for case, damage in (
+            (Case.DIFFERS, CORRUPT), (Case.DOUBTFUL, scrubbing.DOUBTFUL),
+        ):  # fmt: skip
+            self.assertEqual({inventory.BAD: damage}, self.bad(case.file))
+
+    def test_the_state_still_knows_of_damage(self) -> None:
+        for case, verdict in (
+            (Case.CORRUPT, Verdict.CORRUPT), (Case.DIFFERS, Verdict.DIFFERS),
+        ):  # fmt: skip
+            os.unlink(self.node.layout.ledger(case.file))
+            self.assertIs(verdict, self.verdicts()[case])
 
 
 @ddt.ddt
@@ -151,7 +185,7 @@ class MovedTest(upgrading.UpgradeTestCase):
     def test_nobody_is_accused_of_what_nobody_has_read(self) -> None:
         read = self.note_files_read()
         self.assertEqual(
-            dict.fromkeys(upgrading.CACHED, Verdict.UNKNOWN), self.verdicts()
+            dict.fromkeys(self.cached, Verdict.UNKNOWN), self.verdicts()
         )
         self.assertEqual([], read)
         finding = self.known(Case.CORRUPT.file).finding
@@ -200,6 +234,12 @@ class MovedTest(upgrading.UpgradeTestCase):
         self.assert_nothing_is_relearnt()
 
 
+class Moved29Test(MovedTest):
+    """Likewise, after the release that asks and tells them apart."""
+
+    release = '2026_11_29'
+
+
 class AlternatingTest(upgrading.UpgradeTestCase):
     """Two releases that take turns, as while a fleet is upgraded."""
 
@@ -211,9 +251,7 @@ class AlternatingTest(upgrading.UpgradeTestCase):
         self.verify_all()
 
     def ledger_paths(self) -> list[str]:
-        return [
-            self.node.layout.ledger(case.file) for case in upgrading.CACHED
-        ]
+        return [self.node.layout.ledger(case.file) for case in self.cached]
 
     def read_all(self) -> dict[str, bytes]:
         found = {}
@@ -255,9 +293,8 @@ class AlternatingTest(upgrading.UpgradeTestCase):
         for path, data in before.items():
             with open(path, 'wb') as file:
                 file.write(data)
-        self.assertEqual(
-            upgrading.READ | {Case.BEGUN: Verdict.GOOD}, self.verdicts()
-        )
+        read = {case: upgrading.READ[case] for case in self.cached}
+        self.assertEqual(read | {Case.BEGUN: Verdict.GOOD}, self.verdicts())
         self.assert_nothing_is_relearnt()
 
     def test_no_checksum_goes_or_changes_meanwhile(self) -> None:
@@ -267,3 +304,9 @@ class AlternatingTest(upgrading.UpgradeTestCase):
         self.assertIs(Verdict.CORRUPT, self.verify_all()[Case.GOOD])
         self.node.run()
         self.assertEqual(checksums, self.read_checksums())
+
+
+class Alternating29Test(AlternatingTest):
+    """Likewise, with the release that asks and tells them apart."""
+
+    release = '2026_11_29'

@@ -44,6 +44,9 @@ class NodeTestCase(test.TestCase):
         temporary = self.useFixture(fixtures.TempDir()).path
         os.chmod(temporary, 0o755)
         self.node = nodes.Node(os.path.join(temporary, 'instances'))
+        # The driver goes by the clocks of this machine.
+        self.node.clock = base.FakeClock.of_this_machine()
+        self.useFixture(nodes.NoBirths())
         self.node.configure(checksum=True)
         self.flags(instances_path=self.node.layout.instances)
         self.flags(connection_uri='test:///default', group='libvirt')

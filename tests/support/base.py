@@ -36,6 +36,13 @@ class FakeClock:
         self.boottime = 10.0 * DAY
         self.boot_id = 'first-boot'
 
+    @classmethod
+    def of_this_machine(cls) -> 'FakeClock':
+        """Begin as what a program goes by whose clock cannot be set."""
+        clock, now = cls(), clocks.now()
+        clock.boottime, clock.boot_id = now.boottime, now.boot_id
+        return clock
+
     def __call__(self) -> clocks.Instant:
         return clocks.Instant(self.wall, self.boottime, self.boot_id)
 

@@ -88,7 +88,7 @@ class CrashNode(nodes.Node):
         self.baseline: set[str] = set()
 
     def renew_without_traces(self) -> None:
-        """Set up, from nothing, what stock Nova leaves: no file of ours."""
+        """Set up, from nothing, what stock Nova leaves, seen long ago."""
         self._empty()
         self._add(USED, age=_TWO_DAYS)
         self._add_guest(USED)

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -12,10 +13,15 @@ from typing import Any
 
 import fixtures
 
+from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
+from nova_imagecache.cache import sightings
+from nova_imagecache.cache import states
+from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
+from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
@@ -96,9 +102,28 @@ class Node:
         return name
 
     def set_age(self, name: str, age: float) -> None:
-        """Let a file be last used so many seconds ago."""
+        """Let a file be last used, and seen first, so many seconds ago."""
         used = self.clock.wall - age
         os.utime(self.base_path(name), (used, used))
+        if age > 0:
+            self._see(name, age)
+
+    def _see(self, name: str, age: float) -> None:
+        """Have some pass have seen a file first so many seconds ago."""
+        now = self.clock()
+        then = clocks.Instant(now.wall - age, now.boottime - age, now.boot_id)
+        file = base_file.BaseFile.named(self.layout, name)
+
+        def add(state: states.State) -> states.State:
+            old = state.sighting(file) or sightings.updated(file, None, then)
+            seen = dataclasses.replace(old, seen=then)
+            return dataclasses.replace(
+                state, files={**state.files, name: seen}
+            )
+
+        # Where the state is of no use nothing goes, however old.
+        with contextlib.suppress(errors.Error, OSError):
+            states.amend(self.layout, add)
 
     def add_directory(self, *parts: str) -> str:
         path = os.path.join(self.layout.instances, *parts)
@@ -203,11 +228,25 @@ def flip_bit(path: str, offset: int = 1234, bit: int = 3) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+class NoBirths(fixtures.MonkeyPatch):
+    """Has nobody know when files were made, but by whom they were seen.
+
+    All files are made in their test, and no call can change when that was: it
+    is as on a file system that does not tell. See tests/node/test_ages.py.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            'nova_imagecache.cache.sightings.birth', lambda file, now: 0.0
+        )
+
+
 class FileTestCase(base.TestCase):
     """A test with a directory for its files."""
 
     def setUp(self) -> None:
         super().setUp()
+        self.useFixture(NoBirths())
         self.temporary = self.useFixture(fixtures.TempDir()).path
         # A temporary directory is its maker's alone.
         os.chmod(self.temporary, 0o755)

@@ -9,6 +9,7 @@ from typing import Any
 import fixtures
 
 from nova_imagecache.cli import app
+from tests.support import base
 from tests.support import nodes
 
 KEYS = [
@@ -20,6 +21,7 @@ KEYS = [
 class ShellTestCase(nodes.NodeTestCase):
     def setUp(self) -> None:
         super().setUp()
+        self.node.clock = base.FakeClock.of_this_machine()
         self.nova_conf = os.path.join(self.temporary, 'nova.conf')
         self.write_conf(checksum_base_images='true')
 

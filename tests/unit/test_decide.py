@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Mapping
 import dataclasses
 import itertools
 import stat
@@ -28,6 +29,8 @@ from tests.support import base
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 NOW = 2e9
 INSTANT = clocks.Instant(NOW, 2e6, 'boot')
+SEEN = clocks.Instant(NOW - 50, 0.0, 'an earlier boot')
+LONG_AGO = clocks.Instant(0.0, 0.0, 'an earlier boot')
 NOBODY = testimonies.Testimony()
 SETTINGS = Settings(instances_path='/i')
 KEEP, PUT_BACK = decide.Action.KEEP, decide.Action.PUT_BACK
@@ -67,11 +70,12 @@ def make_file(
 
 
 def sighting(file: base_file.BaseFile, **fields: Any) -> states.State:
+    """Remember a file, which was seen first long ago."""
     values: dict[str, Any] = {
         'key': file.stat.incarnation.key,
         'last_used': None,
         'modified': file.stat.modified,
-        'seen': INSTANT,
+        'seen': LONG_AGO,
         'image': None,
         'digested': False,
         'suspect': False,
@@ -83,6 +87,14 @@ def sighting(file: base_file.BaseFile, **fields: Any) -> states.State:
     return states.State(
         files={file.name: sightings.Sighting(**(values | fields))}
     )
+
+
+def remembering(*files: base_file.BaseFile) -> states.State:
+    """Remember files, as if nothing had happened to them since."""
+    found: dict[str, sightings.Sighting] = {}
+    for file in files:
+        found |= sighting(file).files
+    return states.State(files=found)
 
 
 def decide_one(
@@ -98,7 +110,7 @@ def decide_one(
             INSTANT,
             [file],
             testimony=testimony,
-            state=state or states.State(),
+            state=state or remembering(file),
             entries={}
             if knowledge is None
             else {file.name: schedule.Entry(file.name, 4096, knowledge, None)},
@@ -272,7 +284,9 @@ class RemovalTest(base.TestCase):
     ) -> None:
         file = make_file(age=30 * base.DAY)
         other = sighting(make_file(inode=8), last_used=NOW)
-        self.assert_removed(decide_one(file, state=other))
+        facts = decide.Facts(INSTANT, [file], state=other, least=600)
+        (decision,) = decide.decide(facts, SETTINGS).files
+        self.assert_removed(decision)
 
     def test_an_mtime_in_the_future_means_used_now(self) -> None:
         file = make_file(age=-base.DAY)
@@ -342,6 +356,110 @@ class RemovalTest(base.TestCase):
             and decision.age >= max(least, 600)
         )
         self.assertEqual(goes, decision.action is decide.Action.REMOVE)
+
+
+class AgeTest(base.TestCase):
+    """Age counts from the latest of mtime, birth, first sight, last use."""
+
+    def age(
+        self,
+        file: base_file.BaseFile | None = None,
+        steps: Mapping[str, tuple[clocks.Step, ...]] | None = None,
+        skew: float = 0.0,
+        least: int | None = None,
+        seen: clocks.Instant | None = None,
+        last_used: float | None = None,
+    ) -> float:
+        file = make_file(age=1e9) if file is None else file
+        state = states.State()
+        if seen is not None:
+            state = sighting(file, seen=seen, last_used=last_used)
+        state = dataclasses.replace(state, steps=steps or {})
+        facts = decide.Facts(
+            INSTANT, [file], state=state, least=least, skew=skew
+        )
+        settings = Settings(instances_path='/i', host='here')
+        (decision,) = decide.decide(facts, settings).files
+        return decision.age
+
+    def born(self, age: float) -> base_file.BaseFile:
+        file = make_file(age=1e9)
+        incarnation = dataclasses.replace(
+            file.incarnation, born=int((NOW - age) * 10**9)
+        )
+        stat = dataclasses.replace(file.stat, incarnation=incarnation)
+        return dataclasses.replace(file, stat=stat)
+
+    def test_what_no_pass_has_seen_was_seen_first_now(self) -> None:
+        self.assertEqual(0, self.age())
+
+    def test_each_of_the_four_counts(self) -> None:
+        self.assertEqual(50, self.age(seen=SEEN))
+        self.assertEqual(40, self.age(seen=SEEN, last_used=NOW - 40))
+        self.assertEqual(30, self.age(make_file(age=30), seen=SEEN))
+        self.assertEqual(20, self.age(self.born(20), seen=SEEN))
+
+    def test_in_one_boot_the_time_since_boot_counts(self) -> None:
+        then = clocks.Instant(NOW - 1e8, INSTANT.boottime - 70, 'boot')
+        self.assertEqual(70, self.age(seen=then))
+
+    def test_clocks_are_right_unless_it_was_seen_that_they_are_not(
+        self,
+    ) -> None:
+        facts = decide.Facts(INSTANT)
+        self.assertEqual((0, 0), (facts.jump, facts.skew))
+
+    def test_a_birth_in_the_future_says_nothing(self) -> None:
+        self.assertEqual(50, self.age(self.born(-1), seen=SEEN))
+
+    def test_a_first_sight_in_the_future_is_no_age(self) -> None:
+        later = clocks.Instant(NOW + 50, 0.0, 'an earlier boot')
+        self.assertEqual(0, self.age(seen=later))
+
+    def test_of_what_is_bad_only_uses_count(self) -> None:
+        self.assertEqual(1e9, self.age(self.born(20), least=600))
+        used = self.age(least=600, seen=SEEN, last_used=NOW - 40)
+        self.assertEqual(40, used)
+
+    def test_the_clock_of_the_storage_dates_files_and_no_passes(self) -> None:
+        for skew in (7.0, -7.0):
+            self.assertEqual(50, self.age(seen=SEEN, skew=skew))
+            file = make_file(age=30)
+            self.assertEqual(23, self.age(file, seen=SEEN, skew=skew))
+            self.assertEqual(13, self.age(self.born(20), seen=SEEN, skew=skew))
+        self.assertEqual(0, self.age(make_file(age=30), seen=SEEN, skew=40.0))
+
+    def test_a_step_makes_all_of_them_uncertain(self) -> None:
+        steps = {'here': (clocks.Step(NOW - 10, 25.0, 'boot'),)}
+        self.assertEqual(25, self.age(seen=SEEN, steps=steps))
+        for file in (make_file(age=40), self.born(40)):
+            self.assertEqual(15, self.age(file, seen=SEEN, steps=steps))
+        self.assertEqual(
+            15, self.age(last_used=NOW - 40, seen=SEEN, steps=steps)
+        )
+        # Nobody can have set it in between.
+        self.assertEqual(9, self.age(make_file(age=9), seen=SEEN, steps=steps))
+
+    def test_so_does_one_of_a_host_that_shares_the_cache(self) -> None:
+        there = clocks.Step(NOW - 10, 25.0, 'there')
+        self.assertEqual(25, self.age(seen=SEEN, steps={'there': (there,)}))
+        # It went ahead of us, and what it notes is not older for that.
+        ahead = clocks.Step(NOW + 1e9, 1e9, 'there')
+        self.assertEqual(50, self.age(seen=SEEN, steps={'there': (ahead,)}))
+
+    def test_a_step_while_it_is_in_the_trash_counts_too(self) -> None:
+        steps = {'here': (clocks.Step(NOW - 10, 4000.0, 'boot'),)}
+        file = make_file(TRASHED, age=1e9)
+        for boot, age in (('boot', 5000), ('an earlier boot', 1000)):
+            since = clocks.Instant(NOW - 5000, INSTANT.boottime - 5000, boot)
+            state = dataclasses.replace(
+                sighting(file, trashed=since), steps=steps
+            )
+            (decision,) = decide.decide(
+                decide.Facts(INSTANT, trash=[file], state=state),
+                Settings(instances_path='/i', host='here'),
+            ).trash
+            self.assertEqual(age, decision.age)
 
 
 TRASHED = f'{SHA}.00000001'
@@ -480,9 +598,12 @@ class EarlyTest(base.TestCase):
     def judge(self, blocks: float, **facts: Any) -> decide.Decisions:
         """Decide on two files, of a block each, with room for so many."""
         files = [make_file(self.OLD, age=5000), make_file(self.YOUNG, age=700)]
-        values: dict[str, Any] = {'files': files, 'space': SPACE}
+        values: dict[str, Any] = {'files': files, 'space': SPACE} | facts
+        state = values.pop('state', states.State())
+        sighted = remembering(*values['files']).files
+        state = dataclasses.replace(state, files={**sighted, **state.files})
         return decide.decide(
-            decide.Facts(INSTANT, **(values | facts)),
+            decide.Facts(INSTANT, state=state, **values),
             Settings(instances_path='/i', max_size=int(4096 * blocks)),
         )
 
@@ -608,7 +729,12 @@ class EarlyTest(base.TestCase):
 
     def problem(self, settings: Settings, **facts: Any) -> str:
         (problem,) = decide.decide(
-            decide.Facts(INSTANT, space=SPACE, **facts),
+            decide.Facts(
+                INSTANT,
+                space=SPACE,
+                state=remembering(*facts['files']),
+                **facts,
+            ),
             dataclasses.replace(settings, max_size=1),
         ).problems
         return problem.rpartition('; ')[2]

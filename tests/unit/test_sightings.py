@@ -142,6 +142,18 @@ class UpdatedTest(base.TestCase):
         new = self.update(sighting_of(), key=(1, None, 9))
         self.assertEqual((1, 2, 9), new.key)
 
+    def test_when_it_was_first_seen_stays(self) -> None:
+        self.assertEqual(BEFORE, self.update(sighting_of()).seen)
+        same = clocks.Instant(NOW.wall, 0.0, 'an earlier boot')
+        self.assertEqual(same, self.update(sighting_of(seen=same)).seen)
+
+    def test_one_that_was_first_seen_in_the_future_was_seen_now(self) -> None:
+        later = clocks.Instant(NOW.wall + 5, 7.0, 'an earlier boot')
+        seen = self.update(sighting_of(seen=later)).seen
+        self.assertEqual(NOW.wall, seen.wall)
+        # What came to the disk in that boot may be lost all the same.
+        self.assertEqual('an earlier boot', seen.boot_id)
+
     def test_in_the_trash_it_is_since_it_was_first_seen_there(self) -> None:
         name = f'{letters.NAME}.6553f6a0'
         first = self.update(sighting_of(), name=name, trashed=True)
@@ -217,6 +229,29 @@ class LastUseTest(base.TestCase):
         self.assertEqual(
             NOW.wall, self.last_use(NOW.wall, ahead=True, modified=modified)
         )
+
+
+class UsesTest(base.TestCase):
+    def test_mtime_and_memory_are_told_apart(self) -> None:
+        file = letters.file_of(modified=7 * SECOND)
+        for last_used, uses in ((None, (7, 0)), (6.0, (7, 6))):
+            sighting = sighting_of(last_used=last_used)
+            self.assertEqual(uses, sightings.uses(file, sighting, NOW.wall))
+
+
+class BirthTest(base.TestCase):
+    def birth(self, born: int | None) -> float:
+        file = letters.file_of(key=(1, born, None))
+        return sightings.birth(file, NOW.wall)
+
+    def test_it_is_what_the_file_system_says(self) -> None:
+        self.assertEqual(7.5, self.birth(75 * SECOND // 10))
+        now = int(NOW.wall) * SECOND
+        self.assertEqual(NOW.wall, self.birth(now))
+
+    def test_none_and_one_in_the_future_say_nothing(self) -> None:
+        self.assertEqual(0, self.birth(None))
+        self.assertEqual(0, self.birth(int(NOW.wall + 1) * SECOND))
 
 
 class OutlivedTest(base.TestCase):

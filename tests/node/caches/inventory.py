@@ -27,6 +27,9 @@ class Case(enum.StrEnum):
     SHA1_ONLY = 'sha1-only'
     SHA1_WRONG = 'sha1-wrong'
     TRASHED = 'trashed'
+    DIFFERS = 'differs'
+    QUESTION = 'question'
+    DOUBTFUL = 'doubtful'
 
     @property
     def file(self) -> str:

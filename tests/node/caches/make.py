@@ -97,6 +97,26 @@ class Maker(scrubbing.ScrubTestCase):
         reason = self.node.make_pass().set_aside(case.file, young=False)
         self.assertIsNone(reason)
 
+    def _made_anew(self, case: Case) -> None:
+        self._good(case)
+        path = self.node.base_path(case.file)
+        nodes.write_after(path, case.data, path + '.sha1')
+        self.node.set_age(case.file, 0)
+
+    def _differs(self, case: Case) -> None:
+        self._made_anew(case)
+        self._flip(case)
+        self._read(case)
+
+    def _question(self, case: Case) -> None:
+        self._made_anew(case)
+        self._begun(case)
+
+    def _doubtful(self, case: Case) -> None:
+        self._touched(case)
+        self._flip(case)
+        self._read(case)
+
     def _keep(self, target: str) -> None:
         ignored = shutil.ignore_patterns('tmp', 'locks', '*.damaged')
         shutil.copytree(self.node.layout.base, target, ignore=ignored)
