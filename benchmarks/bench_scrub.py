@@ -180,7 +180,9 @@ def print_bandwidth(costs: dict[str, list[common.Cost]], size: int) -> None:
     ratio = our / statistics.median(rates['dd'])
     common.print_target('scrub / dd', f'{ratio:.2f}', '>= 0.95', ratio >= 0.95)
     ratio = our / statistics.median(rates['bare'])
-    common.print_value('scrub / preadv(2)', f'{ratio:.2f}')
+    common.print_target(
+        'scrub / preadv(2)', f'{ratio:.2f}', '>= 0.95', ratio >= 0.95
+    )
 
 
 def print_cpu(costs: dict[str, list[common.Cost]], size: int) -> None:

@@ -103,12 +103,15 @@ class Blocks:
         if kind == _UNKNOWN:
             return None
         if kind == _ZEROS:
-            return digests.of_zeros(self.algorithm, self.length(index))
+            return digests.of_zeros(self.algorithm)
         return bytes(self._slot(index))
 
     def put(self, index: int, digest: bytes) -> None:
-        """Note the digest of a block."""
-        zeros = digests.of_zeros(self.algorithm, self.length(index))
+        """Note the digest of a block.
+
+        :param digest: of zeros, see :func:`digests.of_zeros`
+        """
+        zeros = digests.of_zeros(self.algorithm)
         self._kinds[index] = _ZEROS if digest == zeros else _DATA
         self._slot(index)[:] = digest
 

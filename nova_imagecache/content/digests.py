@@ -9,7 +9,9 @@ from typing import Protocol
 
 import xxhash
 
-_ZEROS = memoryview(bytes(1024 * 1024))
+_ZEROS = bytes(1024 * 1024)
+# Enough to see of most data that it is not all zeros.
+_HEAD = 64
 
 
 class Hash(Protocol):
@@ -50,15 +52,35 @@ def new(algorithm: str) -> Hash:
 
 def add_zeros(digest: Hash, length: int) -> None:
     """Add so many zero bytes, as a hole reads."""
+    zeros = memoryview(_ZEROS)
     while length > 0:
-        part = min(length, len(_ZEROS))
-        digest.update(_ZEROS[:part])
+        part = min(length, len(zeros))
+        digest.update(zeros[:part])
         length -= part
 
 
-@functools.lru_cache(maxsize=64)
-def of_zeros(algorithm: str, length: int) -> bytes:
-    """Give the digest of so many zero bytes."""
-    digest = new(algorithm)
-    add_zeros(digest, length)
-    return digest.digest()
+def of_zeros(algorithm: str) -> bytes:
+    """Give what stands for the digest of a block of zeros.
+
+    It is none of the algorithm: of a hole that is large enough, that would
+    take hours.
+    """
+    return bytes(_width(algorithm))
+
+
+@functools.cache
+def _width(algorithm: str) -> int:
+    return new(algorithm).digest_size
+
+
+def are_zeros(data: memoryview) -> bool:
+    """Whether some data is nothing but zeros."""
+    if any(data[:_HEAD]):
+        return False
+    return all(
+        bytes(part) == _ZEROS[: len(part)]
+        for part in (
+            data[start : start + len(_ZEROS)]
+            for start in range(0, len(data), len(_ZEROS))
+        )
+    )

@@ -151,12 +151,15 @@ def _verdict(
     return Verdict.GOOD
 
 
-def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
+def judge(
+    ledger: ledgers.Ledger, stored: str | None = None, sparse: bool = False
+) -> Finding:
     """Say what the last comparison means.
 
     The file must have every digest that is known of it (decision 0028).
 
     :param stored: its stored checksum, if it has a valid one
+    :param sparse: whether it is too sparse to be given one
     """
     notes = []
     unreadable = ledger.unreadable
@@ -185,6 +188,8 @@ def judge(ledger: ledgers.Ledger, stored: str | None = None) -> Finding:
             'it was touched or written to while it was first read, so it is '
             'to be read again'
         )
+    if sparse and ledger.settled and stored is None and ledger.sha1 is None:
+        notes.append('it has no SHA-1, as it is too sparse for one')
     notes += marks
     if marks or ledger.differs:
         notes.append('see nova-imagecache confirm')
@@ -207,6 +212,7 @@ class Knowledge:
     :ivar problems: what cannot be read, a sentence each
     :ivar damage: what the state remembers to be wrong with it, where there is
         no ledger to say so, or an older one
+    :ivar sparse: whether it is too sparse to be given a SHA-1
     """
 
     stored: str | None = None
@@ -217,6 +223,7 @@ class Knowledge:
     newer: bool = False
     problems: tuple[str, ...] = ()
     damage: Verdict | None = None
+    sparse: bool = False
 
     @property
     def digests(self) -> frozenset[str]:
@@ -239,7 +246,7 @@ class Knowledge:
                 else 'it has not been read yet'
             )
         else:
-            found = judge(self.ledger, self.stored)
+            found = judge(self.ledger, self.stored, self.sparse)
         if self.damage is None:
             return found
         was = f'was {self.damage}'
@@ -325,4 +332,13 @@ def recall(file: base_file.BaseFile) -> Knowledge:
     if stored is not None and ledger is None:
         # Where there is a ledger, that tells which file they are of.
         older = sidecars.is_older(file.sidecar, file.stat)
-    return Knowledge(stored, ledger, older, lost, blind, newer, (*problems,))
+    return Knowledge(
+        stored,
+        ledger,
+        older,
+        lost,
+        blind,
+        newer,
+        (*problems,),
+        sparse=sidecars.is_too_sparse(file.stat),
+    )

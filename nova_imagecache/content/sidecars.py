@@ -20,6 +20,10 @@ from nova_imagecache.cache import publish
 from nova_imagecache import names
 
 _DIGEST = re.compile(r'[0-9a-f]{40}')
+# Of whose holes no SHA-1 is made: more than that, and so many times the data.
+# Whoever may upload some KiB may have a base file of some PiB made of it.
+_MOST_HOLES = 64 * 1024**3
+_MOST_HOLES_FACTOR = 64
 # A digest and some white space; whatever is longer is no checksum.
 _SIDECAR_LIMIT = 64
 
@@ -43,6 +47,15 @@ def load(path: str) -> str | None:
     text = data.decode('ascii', 'replace').strip().lower()
     sound = len(data) <= _SIDECAR_LIMIT and _DIGEST.fullmatch(text)
     return text if sound else None
+
+
+def is_too_sparse(base: identity.Stat) -> bool:
+    """Whether the holes of a base file dwarf its data.
+
+    A checksum that it has is compared all the same (decision 0081).
+    """
+    holes = base.size - base.allocated
+    return holes > _MOST_HOLES + _MOST_HOLES_FACTOR * base.allocated
 
 
 def is_older(sidecar: str, base: identity.Stat) -> bool:

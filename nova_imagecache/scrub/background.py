@@ -7,13 +7,11 @@ Files are read in a process, and nothing here waits for that (decision 0016).
 
 import contextlib
 import ctypes
+import logging
 import os
 import subprocess
 import sys
 import weakref
-
-from oslo_log import log as logging
-import psutil
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
@@ -75,6 +73,8 @@ def be_modest() -> None:
 
     For the reading process itself.
     """
+    import psutil  # here, as nobody else needs it
+
     this = psutil.Process()
     with contextlib.suppress(OSError, psutil.Error):
         this.nice(19)

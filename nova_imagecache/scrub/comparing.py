@@ -5,9 +5,8 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
+import logging
 import time
-
-from oslo_log import log as logging
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
@@ -31,7 +30,8 @@ class Method:
     :ivar algorithm: for the digests of blocks
     :ivar patience: for how many seconds to wait for the lock of a file, to
         publish what a long reading gave
-    :ivar pulse: called after each block
+    :ivar pulse: called after each block; within one, however large, there is
+        the progress of the means
     :ivar read_as_root: what the host lends for files that we may not read
     :ivar checkpoint_seconds: after which what is known so far is published,
         and blocks that did not match are read again
@@ -73,7 +73,8 @@ class Comparer:
         """
         comparison, size = self.comparison, self.ledger.block_size
         end = self.opened.size
-        if comparison.whole is None:
+        anew = self.ledger.question and comparison.fresh is not None
+        if comparison.whole is None and not anew:
             # One block after the end tells as much as a million.
             end = min(end, (self.ledger.count + 1) * size)
         readings = hashing.read_blocks(
@@ -83,6 +84,7 @@ class Comparer:
             size,
             comparison.algorithms,
             comparison.whole,
+            self.method.means,
         )
         last = self.method.monotonic()
         with contextlib.closing(readings):
@@ -106,7 +108,9 @@ class Comparer:
             start = index * size
             pieces = self.source.read(means, start, start + size, size)
             found = list(
-                hashing.read_blocks(pieces, size, comparison.algorithms)
+                hashing.read_blocks(
+                    pieces, size, comparison.algorithms, means=means
+                )
             )
             if comparison.take_again(found[0] if found else None):
                 self._warn(index)
@@ -154,6 +158,7 @@ class Comparer:
             self.source.read(self.method.means, 0, self.opened.size, size),
             size,
             [fresh.algorithm],
+            means=self.method.means,
         )
         with contextlib.closing(readings):
             for reading in readings:

@@ -30,6 +30,7 @@ class Reading:
     :ivar corrupt: blocks that were known to be corrupt before
     :ivar form: of what is in it, if that could be told: see
         :class:`ledgers.Form`
+    :ivar without: whether it has no SHA-1, and gets none
     """
 
     comparison: comparisons.Comparison
@@ -42,6 +43,7 @@ class Reading:
     unsure: bool = False
     corrupt: frozenset[int] = frozenset()
     form: ledgers.Form | None = None
+    without: bool = False
 
     @property
     def vouched(self) -> bool:
@@ -225,7 +227,7 @@ def _answer(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
 def _begin_anew(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     """Begin the ledger of a file that was made anew with other bytes."""
     sha1, fresh = reading.comparison.sha1, reading.comparison.fresh
-    if sha1 is None or fresh is None:
+    if fresh is None or (sha1 is None and not reading.without):
         # It takes a reading that is not interrupted.
         known = dict.fromkeys(reading.corrupt, ledgers.Damage.CORRUPT)
         again = dataclasses.replace(
@@ -243,7 +245,7 @@ def _begin_anew(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
         read=reading.started,
         suspect=reading.outlived,
         sha1=sha1 if sure else None,
-        proven=sure,
+        proven=sure and sha1 is not None,
         stored=sha1 if sure else None,
         rebaselined=reading.started.wall,
         anew=True,
@@ -276,7 +278,7 @@ def _judge_whole(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
             ),
             compared.blocks,
         )
-    if not ledger.proven:
+    if not (ledger.proven or reading.without):
         return Conclusion(ledger, compared.blocks)
     # Every block that is good is what it was, so the whole is, if all are.
     wrong = reading.stored not in (None, ledger.sha1) and not ledger.damaged

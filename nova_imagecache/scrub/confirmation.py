@@ -108,7 +108,7 @@ def _read(
         )
         pieces = readers.Reader(fd, means).read(0, size, block_size)
         for reading in hashing.read_blocks(
-            pieces, block_size, [algorithm], whole
+            pieces, block_size, [algorithm], whole, means
         ):
             if reading.error is not None:
                 raise reading.error

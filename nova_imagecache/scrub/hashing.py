@@ -2,11 +2,13 @@
 
 """From pieces of a file to the digests of its blocks."""
 
+from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 import hashlib
+import time
 
 from nova_imagecache.content import digests
 from nova_imagecache.scrub import readers
@@ -28,6 +30,45 @@ class BlockReading:
     error: OSError | None = None
 
 
+# Hashed at once: some milliseconds, so that there is a look around at times.
+_ZEROS_PART = 8 * 1024 * 1024
+
+
+class Zeros:
+    """Adds the zeros of holes to digests.
+
+    At a bounded share of a processor, and so that somebody may look around,
+    and stop it, all the time: a hole has no end that one can wait for.
+    """
+
+    def __init__(
+        self,
+        means: readers.Means,
+        processor: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """Hash nothing yet.
+
+        :param means: whose limiter bounds it
+        :param processor: seconds that this thread has had of one
+        """
+        self._means = means
+        self._processor = processor
+
+    def add(self, digest: digests.Hash, length: int) -> None:
+        """Add so many zero bytes.
+
+        :raises nova_imagecache.errors.Stopped: we were told to stop
+        """
+        while length > 0:
+            self._means.check_stop()
+            part = min(length, _ZEROS_PART)
+            began = self._processor()
+            digests.add_zeros(digest, part)
+            self._means.limiter.hashed(self._processor() - began)
+            self._means.tell(0)
+            length -= part
+
+
 class WholeFile:
     """The SHA-1 of a whole file, as sha1sum gives it, holes and all.
 
@@ -39,14 +80,18 @@ class WholeFile:
         self._digest = hashlib.sha1(usedforsecurity=False)
         self._broken = False
 
-    def add(self, piece: readers.Piece) -> None:
-        """Add the next piece."""
+    def add(self, piece: readers.Piece, zeros: Zeros | None = None) -> None:
+        """Add the next piece.
+
+        :param zeros: adds those of a hole; by default, without a limit
+        """
         if self._broken:
             return
         if piece.error is not None:
             self._broken = True
         elif piece.data is None:
-            digests.add_zeros(self._digest, piece.length)
+            zeros = zeros or Zeros(readers.Means())
+            zeros.add(self._digest, piece.length)
         else:
             self._digest.update(piece.data)
 
@@ -62,18 +107,23 @@ class WholeFile:
 class _Block:
     """One block in the making."""
 
-    def __init__(self, index: int, algorithms: Sequence[str]) -> None:
+    def __init__(
+        self, index: int, algorithms: Sequence[str], zeros: Zeros
+    ) -> None:
         self.length = 0
         self._index = index
         self._algorithms = algorithms
-        # None as long as there was nothing but holes.
+        self._zeros = zeros
+        # None as long as there was nothing but zeros.
         self._hashes: list[digests.Hash] | None = None
         self._error: OSError | None = None
 
     def add(self, length: int, piece: readers.Piece) -> None:
         if piece.error is not None:
             self._error = piece.error
-        elif piece.data is not None:
+        elif piece.data is not None and not (
+            self._hashes is None and digests.are_zeros(piece.data)
+        ):
             if self._hashes is None:
                 self._hashes = [digests.new(name) for name in self._algorithms]
                 self._add_zeros(self.length)
@@ -85,16 +135,13 @@ class _Block:
 
     def _add_zeros(self, length: int) -> None:
         for each in self._hashes or ():
-            digests.add_zeros(each, length)
+            self._zeros.add(each, length)
 
     def finish(self) -> BlockReading:
         if self._error is not None:
             return BlockReading(self._index, self.length, (), self._error)
         if self._hashes is None:
-            found = [
-                digests.of_zeros(name, self.length)
-                for name in self._algorithms
-            ]
+            found = [digests.of_zeros(name) for name in self._algorithms]
         else:
             found = [each.digest() for each in self._hashes]
         return BlockReading(self._index, self.length, tuple(found))
@@ -105,22 +152,26 @@ def read_blocks(
     block_size: int,
     algorithms: Sequence[str],
     whole: WholeFile | None = None,
+    means: readers.Means | None = None,
 ) -> Generator[BlockReading]:
     """Put pieces together to blocks.
 
     :param pieces: those of a range that begins with a block; a hole may be
         longer than a block
     :param whole: gets all pieces as well
+    :param means: whose limiter, progress and stop go for holes as well
+    :raises nova_imagecache.errors.Stopped: we were told to stop
     """
+    zeros = Zeros(means or readers.Means())
     block: _Block | None = None
     for piece in pieces:
         if whole is not None:
-            whole.add(piece)
+            whole.add(piece, zeros)
         position, end = piece.start, piece.start + piece.length
         while position < end:
             index = position // block_size
             if block is None:
-                block = _Block(index, algorithms)
+                block = _Block(index, algorithms, zeros)
             length = min(end, (index + 1) * block_size) - position
             block.add(length, piece)
             position += length

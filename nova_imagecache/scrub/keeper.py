@@ -5,8 +5,7 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
-
-from oslo_log import log as logging
+import logging
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity

@@ -9,8 +9,7 @@ publish (decision 0002).
 import contextlib
 import dataclasses
 import errno
-
-from oslo_log import log as logging
+import logging
 
 from nova_imagecache.cache import identity
 from nova_imagecache.content import blockmap
@@ -189,18 +188,22 @@ class _Scrub:
     ) -> comparisons.Comparison:
         """Prepare to compare, with the SHA-1 and new digests if wanted."""
         fresh = whole = None
-        if not first and (
-            ledger.question or not (ledger.proven and ledger.settled)
-        ):
-            whole = hashing.WholeFile()
+        unproven = ledger.question or not (ledger.proven and ledger.settled)
         convert = aim is Aim.CHECK and (
             ledger.algorithm != self._method.algorithm
         )
-        if whole is not None or (convert and not first):
+        if not first and unproven and not self._is_without(ledger):
+            whole = hashing.WholeFile()
+        if not first and (unproven or convert):
             fresh = blockmap.Blocks(
                 self._method.algorithm, opened.size, ledger.block_size
             )
         return comparisons.Comparison(aim, ledger, blocks, fresh, whole, first)
+
+    def _is_without(self, ledger: ledgers.Ledger) -> bool:
+        """Whether a file has no SHA-1, and gets none (decision 0081)."""
+        known = self._keeper.known
+        return known.sparse and (known.stored or ledger.sha1) is None
 
     def _continued(
         self,
@@ -306,6 +309,7 @@ class _Scrub:
             likeness is identity.Likeness.UNSURE,
             ledger.corrupt,
             form,
+            self._is_without(ledger),
         )
         concluded = conclusions.conclude(ledger, reading)
         after = concluded.ledger
@@ -313,7 +317,7 @@ class _Scrub:
         after = dataclasses.replace(after, image=image)
         self._log_change(ledger, comparison)
         stored = None if concluded.supersedes else known.stored
-        finding = knowledge.judge(after, stored)
+        finding = knowledge.judge(after, stored, known.sparse)
         finding = dataclasses.replace(
             finding, history=knowledge.history_of(after, finding)
         )
@@ -354,6 +358,8 @@ class _Scrub:
                 problem=True,
             )
         if first and after.settled and not finding.harmful:
+            if not after.proven and known.sparse:
+                return finding.noting('its blocks have been digested')
             return finding.noting(
                 'its checksum has been created'
                 if after.proven
@@ -407,7 +413,8 @@ class _Scrub:
             )
             if not self._keeper.known.blind:
                 self._publish_failure(ledger, blocks)
-            finding = knowledge.judge(ledger, self._keeper.known.stored)
+            known = self._keeper.known
+            finding = knowledge.judge(ledger, known.stored, known.sparse)
             history = knowledge.history_of(ledger, finding)
             return dataclasses.replace(finding, history=history)
         return self._keeper.known.finding.postponed(reason, problem=True)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import itertools
-
-from oslo_log import log as logging
+import logging
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
@@ -26,6 +25,10 @@ LOG = logging.getLogger(__name__)
 
 # After which files that have come meanwhile get their turn.
 _REQUEUE_SECONDS = 60.0
+
+#: Times as long as what goes through all files took, until it is done again:
+#: so a scrub takes as long for a file however many there are (decision 0083).
+BOOKS_FACTOR = 20
 
 
 def entry_of(file: base_file.BaseFile, state: states.State) -> schedule.Entry:
@@ -120,7 +123,7 @@ class Queue:
         self._clock = clock
         self._monotonic = monotonic
         self._done: set[str] = set()
-        self._reckoned = 0.0
+        self._reckoned = self._took = 0.0
         self._files: dict[str, base_file.BaseFile] = {}
         self._state = states.State()
 
@@ -131,6 +134,7 @@ class Queue:
 
     def refresh(self) -> None:
         """See which files there are, and queue those that are due."""
+        began = self._monotonic()
         self._files = {
             file.name: file
             for file in scans.scan(self._layout).files
@@ -152,10 +156,12 @@ class Queue:
             if item.name not in self._done
         )
         self._reckoned = self._monotonic()
+        self._took = self._reckoned - began
 
     def is_old(self) -> bool:
         """Whether it is time to refresh it."""
-        return self._monotonic() - self._reckoned > _REQUEUE_SECONDS
+        pause = max(_REQUEUE_SECONDS, BOOKS_FACTOR * self._took)
+        return self._monotonic() - self._reckoned > pause
 
     def job(self) -> jobs.Job | None:
         """Give the first file; None if somebody has read it meanwhile."""
@@ -189,18 +195,21 @@ class Queue:
             LOG.warning('%s', failure)
         return failure is None
 
-    def rate(self, read: int) -> float:
+    def rates(self, read: int) -> tuple[float, float]:
         """Say how fast to read so as to be through in time.
 
         :param read: bytes that were read of the first file
-        :returns: bytes per second, 0 for no limit
+        :returns: bytes per second at most, 0 for no limit; and those below
+            which it does not yield
         """
         first = self.items[0]
         rest = dataclasses.replace(first, size=max(0, first.size - read))
-        return schedule.rate(
-            [rest, *itertools.islice(self.items, 1, None)],
-            self._settings.scrub_bandwidth,
-            self._monotonic() - self._reckoned,
+        due = [rest, *itertools.islice(self.items, 1, None)]
+        limit = self._settings.scrub_bandwidth
+        elapsed = self._monotonic() - self._reckoned
+        return (
+            schedule.rate(due, limit, elapsed),
+            schedule.needed(due, limit, elapsed),
         )
 
     def _item(

@@ -21,11 +21,11 @@ import mmap
 import os
 import queue
 import threading
-import time
 import weakref
 
 from nova_imagecache import errors
 from nova_imagecache.scrub import limiters
+from nova_imagecache.scrub import stopwatches
 
 # Enough for every disk that there is (statx(2), stx_dio_offset_align).
 _ALIGNMENT = 4096
@@ -106,7 +106,7 @@ class Means:
         being used
     :ivar progress: called for what is read, and not for holes, by whoever
         takes the pieces, in that thread; and with 0 all the time while a piece
-        that is read ahead is waited for
+        that is read ahead is waited for, or the zeros of a hole are hashed
     :ivar pread: reads; tests have it fail, or return something else
     """
 
@@ -118,6 +118,27 @@ class Means:
     ahead: bool = False
     progress: Progress = lambda length: None
     pread: Pread = lambda *args: os.preadv(*args)
+
+    def tell(self, length: int) -> None:
+        """Tell how many bytes were read, or that we are still at it.
+
+        :raises nova_imagecache.errors.Error: nobody listens
+        """
+        try:
+            self.progress(length)
+        except OSError as error:
+            # No fault of the file: nobody may be listening any more.
+            raise errors.Error(
+                f'progress cannot be shown: {error.strerror}'
+            ) from error
+
+    def check_stop(self) -> None:
+        """See that nobody has told us to stop.
+
+        :raises nova_imagecache.errors.Stopped: somebody has
+        """
+        if self.stop.is_set():
+            raise errors.Stopped('it was stopped')
 
 
 class Reader:
@@ -166,22 +187,14 @@ class Reader:
         with contextlib.closing(pieces):
             for piece in pieces:
                 if piece.data is not None:
-                    self.progress(piece.length)
+                    self._means.tell(piece.length)
                 yield piece
-
-    def progress(self, length: int) -> None:
-        """Tell how many bytes were read."""
-        try:
-            self._means.progress(length)
-        except OSError as error:
-            # No fault of the file: nobody may be listening any more.
-            raise errors.Error(
-                f'progress cannot be shown: {error.strerror}'
-            ) from error
 
     def _pieces(
         self, start: int, end: int, block_size: int
     ) -> Generator[Piece, None, None]:
+        # In the thread that reads.
+        self._stopwatch = stopwatches.Stopwatch()
         end = min(end, os.fstat(self._fd).st_size)
         size = min(self._buffers[0].nbytes, block_size)
         position = start
@@ -193,8 +206,8 @@ class Reader:
             # Direct reads are aligned, and so are blocks.
             start = data if data == end else data - data % _ALIGNMENT
             while position < start:
-                self._check_stop()
-                length = min(start - position, _HOLE_PIECE)
+                self._means.check_stop()
+                length = min(start - position, max(_HOLE_PIECE, block_size))
                 yield Piece(position, length)
                 position += length
             if position == end:
@@ -203,7 +216,9 @@ class Reader:
             hole = min(hole + -hole % _ALIGNMENT, end)
             while position < hole:
                 length = size - position % size
-                piece = self._read_piece(position, min(length, end - position))
+                # No further: what is read counts against the limit.
+                length = min(length, hole - position)
+                piece = self._read_piece(position, length)
                 if not piece.length:
                     return
                 if piece.error is not None:
@@ -242,8 +257,11 @@ class Reader:
         self.resting = True
         self._means.limiter.before(wanted)
         self.resting = False
-        self._check_stop()
-        began = time.monotonic()
+        self._means.check_stop()
+        # Without a limit nobody asks, and the disk waits meanwhile.
+        limited = bool(self._means.limiter.rate)
+        if limited:
+            self._stopwatch.start()
         length = 0
         try:
             while length < wanted:
@@ -256,7 +274,9 @@ class Reader:
                 raise
             return Piece(start, wanted, error=error)
         finally:
-            self._means.limiter.after(wanted, time.monotonic() - began)
+            if limited:
+                seconds = self._stopwatch.seconds()
+                self._means.limiter.after(wanted, seconds)
         length = min(length, wanted)
         return Piece(start, length, buffer[:length])
 
@@ -297,10 +317,6 @@ class Reader:
             if error.errno != errno.EINVAL:
                 raise
             self._mode = _Mode.UNCACHED
-
-    def _check_stop(self) -> None:
-        if self._means.stop.is_set():
-            raise errors.Stopped('it was stopped')
 
 
 def _reopen(fd: int) -> int:
@@ -376,7 +392,7 @@ class _ReadAhead:
             try:
                 return self._handed.get(timeout=_POLL_SECONDS)
             except queue.Empty:
-                self._reader.progress(0)
+                self._means.tell(0)
                 if self._means.stop.is_set():
                     patience -= _POLL_SECONDS
                 if not self._reader.resting:

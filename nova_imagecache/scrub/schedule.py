@@ -43,6 +43,9 @@ _RETRY_SECONDS = 24 * 3600
 
 _UNREADABLE = ledgers.Damage.UNREADABLE
 
+# In which what is overdue is made up for, however busy the disk is.
+_MAKE_UP_SECONDS = 3600
+
 #: Bytes per second below which reading a large file takes so long that a
 #: restart interrupts it each time.
 LEAST_RATE = 1024 * 1024
@@ -70,6 +73,7 @@ class Item:
     :ivar deadline: seconds until it is to have been read
     :ivar age: seconds since it was last verified, or None if never
     :ivar waits: seconds since it was last read to its end, or first seen
+    :ivar sparse: whether its holes dwarf its data
     """
 
     name: str
@@ -78,6 +82,7 @@ class Item:
     deadline: float
     age: float | None
     waits: float = 0
+    sparse: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +225,8 @@ def due_in(
             due = interval * (1 + lot * _SPREAD) - since
     began = last or entry.seen
     waits = clocks.elapsed(began, now) if began else 0.0
-    return Item(entry.name, entry.size, due, due + grace, age, waits)
+    sparse = entry.known.sparse
+    return Item(entry.name, entry.size, due, due + grace, age, waits, sparse)
 
 
 def complete(
@@ -238,12 +244,16 @@ def complete(
 def queue(items: Iterable[Item], last: str | None = None) -> list[Item]:
     """Give what is due: never verified first, then oldest verified first.
 
+    What is too sparse comes after all others, as its holes take time that its
+    size does not tell.
+
     :param last: the name of a file that keeps no other one waiting
     """
     return sorted(
         (item for item in items if item.due <= 0),
         key=lambda item: (
             item.name == last,
+            item.sparse,
             item.age is not None,
             -(item.age or 0.0),
             item.due,
@@ -272,6 +282,23 @@ def rate(due: Sequence[Item], limit: float, elapsed: float = 0) -> float:
             return limit
         needed = max(needed, size / left)
     return min(needed, limit)
+
+
+def needed(due: Sequence[Item], limit: float, elapsed: float = 0) -> float:
+    """Say how fast what is due is read, whoever else uses the disk.
+
+    As :func:`rate`, but what is overdue takes an hour more: to be late is no
+    reason to take all of a disk at once.
+
+    :returns: bytes per second, 0 where there is no limit
+    """
+    found = 0.0
+    size = 0
+    for item in sorted(due, key=lambda item: item.deadline):
+        size += item.size
+        left = max(item.deadline - elapsed, _MAKE_UP_SECONDS)
+        found = max(found, size / left)
+    return min(found, limit)
 
 
 def _is_late(item: Item, interval: float) -> bool:

@@ -5,11 +5,10 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
+import logging
 import os
 import time
 from typing import Any
-
-from oslo_log import log as logging
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import directories
@@ -80,6 +79,7 @@ class Scrubber:
         self._progress_bar = progress_bar
         self._pulse = monotonic()
         self._report = -_REPORT_SECONDS
+        self._next_rate = self._pulse
         self._read = self._before = 0
         self._histories: dict[str, sightings.History] = {}
         self._hung: str | None = None
@@ -190,9 +190,13 @@ class Scrubber:
 
         Not for each file: that goes through all of the queue.
         """
-        rate = self._queue.rate(self._read - self._before)
+        began = self._monotonic()
+        rate, needed = self._queue.rates(self._read - self._before)
         self._means.limiter.rate = rate
+        self._means.limiter.needed = needed
         self._update(rate=rate)
+        now = self._monotonic()
+        self._next_rate = now + queues.BOOKS_FACTOR * (now - began)
 
     def _note(self, result: Result) -> None:
         """Remember what the manager has to tell, as nobody else hears it."""
@@ -219,7 +223,8 @@ class Scrubber:
         if self._coordinator.wanted():
             self._update(reason='it gave way to a verification')
             self._means.stop.set()
-        self._set_rate()
+        if now >= self._next_rate:
+            self._set_rate()
         self._report_at_times()
 
     def _report_at_times(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import os
-import time
 from typing import Protocol
 
 from nova_imagecache.cache import base_file
@@ -15,6 +14,7 @@ from nova_imagecache.cache import identity
 from nova_imagecache import errors
 from nova_imagecache.host import ReadAsRoot
 from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import stopwatches
 
 
 # Enough to tell in which form it is.
@@ -107,8 +107,7 @@ class LentFile:
         size = min(means.limiter.piece, block_size)
         position = start
         while position < end:
-            if means.stop.is_set():
-                raise errors.Stopped('it was stopped')
+            means.check_stop()
             wanted = min(size - position % size, end - position)
             piece = self._piece(means, position, wanted)
             if not piece.length:
@@ -128,7 +127,8 @@ class LentFile:
         self, means: readers.Means, start: int, wanted: int
     ) -> readers.Piece:
         means.limiter.before(wanted)
-        began = time.monotonic()
+        stopwatch = stopwatches.Stopwatch()
+        stopwatch.start()
         try:
             data = self.read_as_root(self.path, start, wanted)
         except OSError as error:
@@ -141,7 +141,7 @@ class LentFile:
                 f'the host does not read it for us: {error!r}'
             ) from error
         finally:
-            means.limiter.after(wanted, time.monotonic() - began)
+            means.limiter.after(wanted, stopwatch.seconds())
         return readers.Piece(start, len(data), memoryview(data))
 
 

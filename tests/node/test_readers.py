@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from nova_imagecache import errors
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import stopwatches
 from tests.support import base
 from tests.support import nodes
 
@@ -109,6 +110,38 @@ class ReaderTest(nodes.FileTestCase):
         self.assertEqual(
             [(base.MIB, BLOCK, 0), (50 * base.MIB, BLOCK, 0)], self.requests
         )
+
+    def test_between_islands_of_data_nothing_is_read_or_paid_for(
+        self,
+    ) -> None:
+        islands = [
+            (number * 4 * PAGE, random.Random(number).randbytes(PAGE))
+            for number in range(64)
+        ]
+        content = self.write(256 * PAGE, *islands)
+        self.spy()
+        paid: list[int] = []
+
+        class PaidLimiter(limiters.Limiter):
+            def before(self, length: int) -> None:
+                paid.append(length)
+
+        for ahead in (False, True):
+            seen: list[int] = []
+            self.requests.clear()
+            paid.clear()
+            pieces = self.read(
+                ahead=ahead,
+                limiter=PaidLimiter(base.MIB),
+                progress=seen.append,
+            )
+            self.assertEqual(content, self.content(pieces))
+            self.assertEqual(
+                [(offset, PAGE, 0) for offset, _data in islands],
+                self.requests,
+            )
+            self.assertEqual([PAGE] * 64, paid)
+            self.assertEqual(64 * PAGE, sum(seen))
 
     @hypothesis.settings(max_examples=100)
     @hypothesis.given(
@@ -223,6 +256,21 @@ class ReaderTest(nodes.FileTestCase):
         lengths = [each.length for each in reader.read(0, 2**62, 4 * base.MIB)]
         self.assertEqual([256 * base.KIB] * 4, lengths)
         self.assertEqual(3, len(waited))
+
+    def test_the_limiter_is_told_what_the_disk_took(self) -> None:
+        self.write(2 * BLOCK, (0, b'x' * 2 * BLOCK))
+        # Mocked: how long a read has to wait for a processor.
+        self.patch(stopwatches.Stopwatch, 'seconds', lambda self: 42.0)
+        told: list[tuple[int, float]] = []
+
+        class ToldLimiter(limiters.Limiter):
+            def after(self, length: int, seconds: float) -> None:
+                told.append((length, seconds))
+
+        for ahead in (False, True):
+            told.clear()
+            self.read(limiter=ToldLimiter(1e15), ahead=ahead)
+            self.assertEqual([(BLOCK, 42.0)] * 2, told)
 
     def test_what_cannot_be_read_is_one_block_and_read_no_more(self) -> None:
         self.write(4 * BLOCK, (0, random.Random(1).randbytes(4 * BLOCK)))

@@ -3,6 +3,7 @@
 """A whole cache is scrubbed, in this process."""
 
 import errno
+import itertools
 import os
 import threading
 from typing import Any
@@ -149,6 +150,10 @@ class ScrubberTest(scrubbing.ScrubTestCase):
         one = self.scrubber()
         list(one.run())
         self.assertAlmostEqual(655.36, one.activity.rate, places=1)
+        # Be it that others use the disk.
+        self.assertAlmostEqual(
+            640 * base.KIB / base.HOUR, one._means.limiter.needed, places=1
+        )
 
     def test_a_reboot_before_the_first_reading_makes_a_file_suspect(
         self,
@@ -228,6 +233,7 @@ class ScrubberTest(scrubbing.ScrubTestCase):
     def test_what_has_come_meanwhile_has_its_turn(self) -> None:
         self.node.configure(checksum_interval=0)
         self.patch(queues, '_REQUEUE_SECONDS', -1)
+        self.patch(queues, 'BOOKS_FACTOR', 0)
         first = [self.node.add_image(str(number)) for number in range(3)]
         found = []
         for result in self.scrubber().run():
@@ -360,6 +366,39 @@ class ScrubberTest(scrubbing.ScrubTestCase):
             # The fourth file begins a second after the first one.
             seconds[0] += 1.0 if number == 2 else 0.0
         self.assertEqual([len(names), len(names) - 3], reckoned)
+
+    def test_books_take_a_twentieth_of_the_time_however_many_files(
+        self,
+    ) -> None:
+        """A queue that takes long to make, or to go through, waits for it."""
+        self.node.configure(checksum_interval=0)
+        for number in range(150):
+            self.node.add_image(str(number), data=b'x')
+        seconds = [0.0]
+        made: list[float] = []
+        reckoned: list[float] = []
+
+        def slow(owner: Any, name: str, noted: list[float]) -> None:
+            real = getattr(owner, name)
+
+            def take_a_while(*args: Any) -> Any:
+                noted.append(seconds[0])
+                seconds[0] += 10.0
+                return real(*args)
+
+            self.patch(owner, name, take_a_while)
+
+        slow(queues.Queue, '_sight', made)
+        slow(schedule, 'rate', reckoned)
+        one = self.scrubber(monotonic=lambda: seconds[0])
+        for _result in one.run():
+            # That each file takes.
+            seconds[0] += 5.0
+        pauses = [later - one for one, later in itertools.pairwise(made)]
+        self.assertGreaterEqual(min(pauses), 200)
+        self.assertGreater(len(made), 2)
+        # Each new queue has its rate.
+        self.assertLessEqual(len(reckoned), len(made) + seconds[0] / 200)
 
     def test_it_gives_way_to_a_verification_within_a_block(self) -> None:
         self.node.configure(checksum_interval=0)

@@ -31,8 +31,29 @@ class DigestTest(base.TestCase):
             self.assertEqual(expected, digest.digest())
 
     @ddt.data(0, 1, 4096, 3 * base.MIB + 5)
-    def test_a_hole_has_the_digest_of_its_zeros(self, length: int) -> None:
+    def test_zeros_are_added_as_if_they_had_been_read(
+        self, length: int
+    ) -> None:
+        digest = digests.new('xxh3_128')
+        digests.add_zeros(digest, length)
         self.assertEqual(
-            xxhash.xxh3_128(bytes(length)).digest(),
-            digests.of_zeros('xxh3_128', length),
+            xxhash.xxh3_128(bytes(length)).digest(), digest.digest()
+        )
+
+    @ddt.data(1, 64, 65, 4096, base.MIB, 3 * base.MIB + 5)
+    def test_zeros_are_told_from_anything_else(self, length: int) -> None:
+        data = bytearray(length)
+        self.assertTrue(digests.are_zeros(memoryview(data)))
+        for index in {0, length // 2, length - 1}:
+            data[index] = 1
+            self.assertFalse(digests.are_zeros(memoryview(data)))
+            data[index] = 0
+
+    @ddt.data(*digests.ALGORITHMS)
+    def test_what_stands_for_zeros_takes_as_much_room(
+        self, algorithm: str
+    ) -> None:
+        self.assertEqual(
+            digests.new(algorithm).digest_size,
+            len(digests.of_zeros(algorithm)),
         )

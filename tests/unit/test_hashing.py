@@ -2,11 +2,16 @@
 
 import errno
 import hashlib
+import itertools
+import threading
 
 import hypothesis
 from hypothesis import strategies as st
 
+from nova_imagecache.content import digests
+from nova_imagecache import errors
 from nova_imagecache.scrub import hashing
+from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import readers
 from tests.support import base
 
@@ -63,6 +68,71 @@ class HashingTest(base.TestCase):
         self.assertEqual(plain, readings)
         self.assertEqual(len(data), sum(each.length for each in readings))
         self.assertEqual(hashlib.sha1(data).hexdigest(), whole.hexdigest())
+
+    def holes(self, size: int) -> list[readers.Piece]:
+        """Give the pieces of a block of data and a hole behind it."""
+        data = memoryview(b'x' * 4096)
+        return [readers.Piece(0, 4096, data), readers.Piece(4096, size)]
+
+    def test_a_block_of_zeros_is_hashed_neither_read_nor_as_a_hole(
+        self,
+    ) -> None:
+        self.patch(digests, 'add_zeros', self.fail)
+        self.patch(hashing.Zeros, 'add', self.fail)
+        pieces = [
+            readers.Piece(0, 2**40, None),
+            readers.Piece(2**40, 4096, memoryview(bytes(4096))),
+            readers.Piece(2**40 + 4096, 2**40 - 4096, None),
+        ]
+        readings = [*hashing.read_blocks(pieces, 2**40, ['sha256'])]
+        self.assertEqual(
+            [(digests.of_zeros('sha256'),)] * 2,
+            [each.digests for each in readings],
+        )
+
+    def test_zeros_before_data_count_read_or_not(self) -> None:
+        data = memoryview(b'\0' * 4096 + b'x' * 4096)
+        hole = [
+            readers.Piece(0, 4096, None),
+            readers.Piece(4096, 4096, data[4096:]),
+        ]
+        plain = [
+            readers.Piece(0, 4096, data[:4096]),
+            readers.Piece(4096, 4096, data[4096:]),
+        ]
+        expected = hashlib.sha256(data).digest()
+        for pieces in (hole, plain):
+            (reading,) = hashing.read_blocks(pieces, 8192, ['sha256'])
+            self.assertEqual((expected,), reading.digests)
+
+    def test_zeros_are_hashed_at_the_share_of_the_limiter(self) -> None:
+        waited: list[float] = []
+        limiter = limiters.Limiter(1, waited.append)
+        cpu = itertools.count(0, 0.5)
+        means = readers.Means(limiter)
+        zeros = hashing.Zeros(means, lambda: next(cpu))
+        zeros.add(digests.new('xxh3_128'), 40 * base.MIB)
+        # Half a second for each of five parts.
+        self.assertEqual([3.5] * 5, waited)
+
+    def test_in_a_hole_there_is_a_look_around_all_the_time(self) -> None:
+        seen: list[int] = []
+        means = readers.Means(progress=seen.append)
+        whole = hashing.WholeFile()
+        for _reading in hashing.read_blocks(
+            self.holes(200 * base.MIB), 2**30, ['xxh3_128'], whole, means
+        ):
+            pass
+        # For the SHA-1, and for the block; and no byte was read.
+        self.assertEqual([0] * 50, seen)
+
+    def test_within_a_hole_it_stops_when_told_to(self) -> None:
+        stop = threading.Event()
+        means = readers.Means(stop=stop, progress=lambda _length: stop.set())
+        readings = hashing.read_blocks(
+            self.holes(2**60), 2**61, ['xxh3_128'], None, means
+        )
+        self.assertRaises(errors.Stopped, next, readings)
 
     def test_a_part_that_cannot_be_read_leaves_no_sha1(self) -> None:
         whole = hashing.WholeFile()

@@ -238,6 +238,19 @@ class ClockTest(base.TestCase):
 
 
 class QueueTest(base.TestCase):
+    def test_what_is_too_sparse_comes_after_all_others(self) -> None:
+        sparse = dataclasses.replace(item('a'), sparse=True)
+        items = [sparse, item('b', age=5), item('c')]
+        self.assertEqual(
+            ['c', 'b', 'a'], [each.name for each in schedule.queue(items)]
+        )
+
+    def test_whether_a_file_is_too_sparse_is_known_of_it(self) -> None:
+        for sparse in (False, True):
+            known = knowledge.Knowledge(sparse=sparse)
+            found = schedule.Entry('f', GIB, known, None)
+            self.assertIs(sparse, schedule.due_in(found, WEEK, NOW).sparse)
+
     def test_never_verified_comes_first_then_the_oldest(self) -> None:
         queue = schedule.queue(
             [
@@ -299,6 +312,30 @@ class RateTest(base.TestCase):
 
     def test_no_limit_is_none(self) -> None:
         self.assertEqual(0, schedule.rate([item()], 0))
+        self.assertEqual(0, schedule.needed([item()], 0))
+
+    def test_what_is_needed_has_no_least(self) -> None:
+        due = [item(size=base.MIB, deadline=base.DAY)]
+        self.assertEqual(
+            base.MIB / base.DAY, schedule.needed(due, 8 * base.MIB)
+        )
+
+    def test_what_is_needed_is_what_the_worst_deadline_needs(self) -> None:
+        due = [
+            item(size=20 * GIB, deadline=16384),
+            item(size=20 * GIB, deadline=8192),
+        ]
+        self.assertEqual(
+            5 * base.MIB, schedule.needed(due, 8 * base.MIB, 4096)
+        )
+        self.assertEqual(base.MIB, schedule.needed(due, base.MIB))
+
+    def test_what_is_overdue_is_made_up_for_in_an_hour(self) -> None:
+        for deadline in (-base.DAY, 0, 5):
+            due = [item(size=GIB, deadline=deadline)]
+            self.assertEqual(
+                GIB / base.HOUR, schedule.needed(due, 8 * base.MIB)
+            )
 
 
 class CoverageTest(base.TestCase):

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""How long a disk takes for a read, whatever the processors do."""
+
+from collections.abc import Callable
+import os
+import time
+import weakref
+
+# Nanoseconds that a thread has had a processor, and then those for which it
+# has waited for one (Documentation/scheduler/sched-stats.rst).
+_SCHEDSTAT = '/proc/thread-self/schedstat'
+_LINE_LIMIT = 100
+
+
+class Stopwatch:
+    """Measures reads of the thread that makes it.
+
+    What that thread waits for a processor is not counted: where they are busy,
+    every read would look like one from a busy disk (decision 0082).
+    """
+
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Prepare to measure."""
+        self._monotonic = monotonic
+        self._fd: int | None = None
+        try:
+            self._fd = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            # A kernel without it: the wait is then part of the read.
+            pass
+        else:
+            weakref.finalize(self, os.close, self._fd)
+        self._began = 0.0
+
+    def start(self) -> None:
+        """Begin with a read."""
+        self._began = self._now()
+
+    def seconds(self) -> float:
+        """Give what the read has taken."""
+        return max(0.0, self._now() - self._began)
+
+    def _now(self) -> float:
+        return self._monotonic() - self._waited()
+
+    def _waited(self) -> float:
+        """Give the seconds for which the thread has waited."""
+        if self._fd is None:
+            return 0.0
+        try:
+            return int(os.pread(self._fd, _LINE_LIMIT, 0).split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return 0.0
