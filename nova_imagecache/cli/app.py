@@ -3,6 +3,7 @@
 """The program ``nova-imagecache``."""
 
 import argparse
+import gc
 import importlib.metadata
 import os
 import sys
@@ -19,6 +20,9 @@ from nova_imagecache.conf import Settings
 
 _USAGE = 2
 
+# In these are the version and the commands.
+_DISTRIBUTION = importlib.metadata.distribution('nova-imagecache')
+
 
 def _directory(text: str) -> str:
     """Refuse an empty name, which would mean the current directory."""
@@ -27,23 +31,35 @@ def _directory(text: str) -> str:
     return text
 
 
+class Commands(commandmanager.CommandManager):
+    """The commands, which are entry points of our own.
+
+    cliff imports all of them to run one, and looks for them in all that is
+    installed (decision 0084).
+    """
+
+    def load_commands(self, namespace: str) -> None:
+        """Take down where they are; each is imported when it is needed."""
+        self.group_list.append(namespace)
+        for found in _DISTRIBUTION.entry_points.select(group=namespace):
+            self.commands[found.name] = found
+
+
 class Shell(app.App):
     """Global options, and what every command has in common."""
 
     NAME = 'nova-imagecache'
 
     def __init__(self) -> None:
-        """Find the commands, which are entry points."""
+        """Find the commands."""
         super().__init__(
             description=(
                 'Look after the image cache of a libvirt compute node. Exit '
                 'codes: 0 fine, 1 could not do it, 2 wrong usage, 3 '
                 'corruption found.'
             ),
-            version=importlib.metadata.version('nova-imagecache'),
-            command_manager=commandmanager.CommandManager(
-                'nova_imagecache.cli'
-            ),
+            version=_DISTRIBUTION.version,
+            command_manager=Commands('nova_imagecache.cli'),
             deferred_help=True,
         )
 
@@ -126,9 +142,25 @@ class NodeCommand(command.Command):
     settings: Settings
     exit_code = 0
 
+    def get_epilog(self) -> str:
+        """Give what hooks of cliff add to the help.
+
+        cliff itself reads the records of all packages, to name the one that a
+        command is from where it is not the shell's.
+        """
+        hooks = [hook.obj for hook in self._hooks if hook.obj is not None]
+        epilogs = [hook.get_epilog() for hook in hooks]
+        return '\n\n'.join(['', *filter(None, epilogs)])
+
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command on the node that is configured."""
+        # Before it becomes the owner.
+        owner.import_format(getattr(parsed_args, 'formatter', None))
         self.settings = self.load_settings(parsed_args)
+        if not gc.isenabled():
+            # The program has started; all of that stays.
+            gc.freeze()
+            gc.enable()
         super().run(parsed_args)
         return self.exit_code
 

@@ -6,21 +6,42 @@ import contextlib
 import importlib
 import os
 import pwd
+import sys
 
-# What the libraries import only when they need it: codecs, tqdm's lock, and
-# the formatters of cliff. Python may be installed where root alone can read,
-# and then none of them could be had any more.
-_LATE_IMPORTS = (
-    'encodings.ascii',
-    'encodings.idna',
-    'encodings.latin_1',
-    'encodings.unicode_escape',
-    'multiprocessing.synchronize',
-    'secrets',
-    'traceback',
-    'wcwidth',
-    'yaml',
-)
+# What is imported only when it is needed, by the module that needs it: codecs,
+# tqdm's lock, and what we import late ourselves. Python may be installed where
+# root alone can read, and then none of them could be had any more.
+_LATE_IMPORTS = {
+    'sys': (
+        'encodings.ascii',
+        'encodings.idna',
+        'encodings.latin_1',
+        'encodings.unicode_escape',
+        'secrets',
+        'traceback',
+    ),
+    'tqdm': ('multiprocessing.synchronize',),
+    'nova_imagecache.cache.mounts': ('psutil',),
+    'nova_imagecache.scrub.background': ('psutil',),
+}
+
+# Likewise by the formatter of cliff.
+_FORMATS = {'table': 'wcwidth', 'yaml': 'yaml'}
+
+
+def import_format(name: str | None) -> None:
+    """Import what a formatter of cliff imports when it formats."""
+    if name in _FORMATS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(_FORMATS[name])
+
+
+def _import_all() -> None:
+    for needing, modules in _LATE_IMPORTS.items():
+        if needing in sys.modules:
+            for module in modules:
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module)
 
 
 def become_owner(instances: str, base: str) -> None:
@@ -41,9 +62,7 @@ def become_owner(instances: str, base: str) -> None:
     if not owned:
         return
     status = owned[0]
-    for module in _LATE_IMPORTS:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
+    _import_all()
     try:
         user = pwd.getpwuid(status.st_uid)
     except KeyError:
