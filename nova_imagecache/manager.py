@@ -11,6 +11,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from nova_imagecache.cache import hosts
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
@@ -161,6 +162,18 @@ class ImageCacheManager:
                 if identity.gone(path):
                     ledgers.outlive(layout, name)
 
+    def note_use(self, name: str) -> None:
+        """Note that this host makes a disk from a base file.
+
+        For hosts that share the cache and cannot see that disk, should this
+        one be gone before its next pass. :meth:`cache_image` does so itself.
+        Best effort; within ten minutes nothing is written again.
+
+        :param name: of the base file
+        :raises oslo_config.cfg.Error: as :meth:`update`
+        """
+        hosts.note_use(self._layout, self._conf.host, name, self._clock().wall)
+
     def damage_of(self, name: str) -> str | None:
         """Say what is known to be wrong with a base file, if anything is.
 
@@ -247,6 +260,7 @@ class ImageCacheManager:
             self._set_aside,
             settings.refuse_damaged,
             self._assembly.host.touch_as_root,
+            settings.host,
         ).cache_image(fetch, name, disk_format, resize_to, overlay, size)
 
     def stop(self) -> None:

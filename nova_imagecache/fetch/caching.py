@@ -11,11 +11,11 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import logging
 import os
 
-from oslo_log import log as logging
-
 from nova_imagecache.cache import directories
+from nova_imagecache.cache import hosts
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
@@ -209,12 +209,14 @@ class FetchPath:
     :ivar refuse_damaged: whether no new disk is made from a base file that is
         bad and stays
     :ivar as_root: what the host lends for files that are not its own
+    :ivar host: the one that this is
     """
 
     layout: layouts.Layout
     set_aside: Callable[[str], str | None]
     refuse_damaged: bool
     as_root: TouchAsRoot | None = None
+    host: str | None = None
 
     def cache_image(
         self,
@@ -243,12 +245,15 @@ class FetchPath:
         copied = resize_to is None or not self._is_sound(resized)
         with self._secured(name, refuse and copied):
             self._ensure_fetched(name, fetch, disk_format)
-            if resize_to is None and overlay is not None:
-                self._ensure_overlay(name, overlay, size)
+            if resize_to is None:
+                self._note_use(name)
+                if overlay is not None:
+                    self._ensure_overlay(name, overlay, size)
         if resize_to is None:
             return self.layout.file(name)
         with self._secured(resized, refuse):
             self._ensure_resized(name, resized, resize_to)
+            self._note_use(resized)
             if overlay is not None:
                 self._ensure_overlay(resized, overlay, size)
         return self.layout.file(resized)
@@ -288,6 +293,10 @@ class FetchPath:
                     'is in the trash, and made anew.',
                     {'name': name, 'damage': answer.reason},
                 )
+
+    def _note_use(self, name: str) -> None:
+        if self.host is not None:
+            hosts.note_use(self.layout, self.host, name, clocks.now().wall)
 
     def _is_sound(self, name: str) -> bool:
         return (

@@ -120,4 +120,5 @@ class LibvirtDriver(driver.LibvirtDriver):
             LOG.warning('The disk is flattened: %s', error, instance=instance)
             flatten(backend.path, None)
         else:
+            self._gate.note_use(name)
             super()._rebase_original_qcow2_image(context, instance, backend)

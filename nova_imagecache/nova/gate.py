@@ -116,6 +116,20 @@ class Gate:
                 )
             yield share
 
+    def note_use(self, name: str) -> None:
+        """Note for other hosts that a disk is made from a base file.
+
+        What goes wrong here keeps no guest from being built.
+        """
+        try:
+            self._images.note_use(name)
+        # A broad net, as in check.
+        except Exception as error:
+            LOG.warning(
+                'That base file %(name)s is used cannot be noted: %(error)s',
+                {'name': name, 'error': str(error) or repr(error)},
+            )
+
     def _settle(
         self,
         name: str,
@@ -211,10 +225,13 @@ def _behind(gate: Gate, kind: Any) -> Any:
                 super().cache(fetch_func, filename, *args, **kwargs)
                 return
             gate.check(filename, kwargs.get('image_id'), self.exists)
+            gate.note_use(filename)
             with gate.using(filename) as share:
                 super().cache(
                     _followed_by(share, fetch_func), filename, *args, **kwargs
                 )
+            # Again, where the fetch has taken long.
+            gate.note_use(filename)
 
     return functools.update_wrapper(Image, kind, updated=())
 

@@ -7,6 +7,9 @@ import os
 import time
 from typing import Any
 
+import fixtures
+
+from nova_imagecache.cache import hosts
 from nova_imagecache import names
 from tests.nova_functional import base
 from tests.support import base as plain
@@ -212,3 +215,73 @@ class PrecachingTest(base.ServersTestCase):
             self.assertEqual(
                 {names.get_cache_fname(self.image)}, self.nodes[host].files()
             )
+
+
+class SharedBaseTest(base.ServersTestCase):
+    """Two hosts with disks of their own, and links to one ``_base``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.shared = os.path.join(self.temporary, 'shared')
+        os.mkdir(self.shared)
+        for host in ('one', 'two'):
+            instances = os.path.join(self.temporary, host, 'instances')
+            os.makedirs(instances)
+            os.symlink(self.shared, os.path.join(instances, '_base'))
+            self.add_host(host)
+        self.image = self.add_image()
+
+    def be_off(self, host: str) -> None:
+        """Let a host be off, and Nova have heard nothing of it for days.
+
+        Its registry of hosts is below ``instances_path``, and so each has one
+        of its own: a host asks Nova for the guests of itself alone.
+        """
+        self.stop(host)
+        self.clock.advance(2 * plain.DAY)
+
+    def lists_of(self, host: str) -> list[Any]:
+        """Note what Nova hands to the manager of a host from now on."""
+        handed: list[Any] = []
+        ours = self.computes[host].driver.image_cache_manager
+        real = ours.update
+
+        def update(context: Any, instances: Any, *args: Any) -> Any:
+            handed.extend(each.uuid for each in instances)
+            return real(context, instances, *args)
+
+        self.useFixture(fixtures.MockPatchObject(ours, 'update', update))
+        return handed
+
+    def test_a_host_that_is_off_for_days_finds_its_base_files(self) -> None:
+        server = self.create(self.image, 'two')
+        self.run_pass('two')
+        self.be_off('two')
+        handed = self.lists_of('one')
+        self.run_passes_long_after('one')
+        self.assertNotIn(server['id'], handed)
+        self.assert_kept('one', self.image)
+        nodes.backing_chain(self.disk('two', server))
+        self.start_again('two')
+        self._delete_server(server)
+        self.run_passes_long_after('one')
+        self.assert_kept('one', self.image)
+        self.run_passes_long_after('two', 'one')
+        self.run_passes_long_after('one')
+        self.assert_removed('one', self.image)
+
+    def test_one_that_has_made_no_pass_since_finds_them_too(self) -> None:
+        self.run_pass('two')
+        server = self.create(self.image, 'two')
+        self.be_off('two')
+        self.run_passes_long_after('one')
+        self.assert_kept('one', self.image)
+        nodes.backing_chain(self.disk('two', server))
+
+    def test_without_what_hosts_note_of_themselves_they_would_go(self) -> None:
+        self.create(self.image, 'two')
+        self.run_pass('two')
+        self.be_off('two')
+        hosts.forget(self.nodes['one'].layout, 'two')
+        self.run_passes_long_after('one')
+        self.assert_removed('one', self.image)

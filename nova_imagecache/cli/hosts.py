@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command hosts."""
+
+import argparse
+
+from cliff import lister
+
+from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import listing
+
+
+class Hosts(app.NodeCommand, lister.Lister):
+    """List the hosts that share the cache, and how much each needs of it."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
+        """Look."""
+        rows = [
+            (
+                each['host'],
+                columns.Seconds(each['passed_ago']),
+                columns.Seconds(each['complete_ago']),
+                each['files'],
+                each['away'],
+            )
+            for each in listing.hosts_of(self)
+        ]
+        return ('host', 'passed_ago', 'complete_ago', 'files', 'away'), rows
