@@ -53,6 +53,8 @@ from nova_imagecache.witnesses.exposure import Exposure
 from nova_imagecache.witnesses.instances import BlockDeviceMappings
 from nova_imagecache.witnesses.qcow2_map import Effect
 from nova_imagecache.witnesses.qcow2_map import Extent
+from nova_imagecache.witnesses.vetoing import Reason
+from nova_imagecache.witnesses.vetoing import Veto
 
 __all__ = [
     'Action',
@@ -86,10 +88,12 @@ __all__ = [
     'NotNow',
     'Progress',
     'ReadAsRoot',
+    'Reason',
     'Report',
     'Soundness',
     'TouchAsRoot',
     'Verdict',
+    'Veto',
     'Written',
     'cache_image',
     'get_cache_fname',

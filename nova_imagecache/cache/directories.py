@@ -57,6 +57,13 @@ class Unwritable:
         )
 
 
+def way_out(error: OSError) -> str:
+    """Say what to do about a file of ours that somebody else has taken."""
+    if isinstance(error, PermissionError):
+        return '; give it back to the owner of instances_path'
+    return ''
+
+
 def unwritable(layout: layouts.Layout) -> Unwritable | None:
     """Find out where nothing can be kept of what is found, if anywhere.
 

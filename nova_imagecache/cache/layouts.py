@@ -86,6 +86,21 @@ class Layout:
         return os.path.join(self.own, 'pins')
 
     @property
+    def hosts(self) -> str:
+        """One record per host that shares the cache: what its guests need."""
+        return os.path.join(self.own, 'hosts')
+
+    @property
+    def inventories(self) -> str:
+        """One record per host: the disks that it has found."""
+        return os.path.join(self.own, 'inventories')
+
+    @property
+    def ignored(self) -> str:
+        """One record per host: the files that are no disks of guests."""
+        return os.path.join(self.own, 'ignored')
+
+    @property
     def temporary(self) -> str:
         """Where files are written before they are published."""
         return os.path.join(self.own, 'tmp')
@@ -99,6 +114,9 @@ class Layout:
             self.ledgers,
             self.trash,
             self.pins,
+            self.hosts,
+            self.inventories,
+            self.ignored,
             self.temporary,
         )
 

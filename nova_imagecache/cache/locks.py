@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import stat
 import struct
@@ -16,7 +17,6 @@ import time
 from typing import Any
 
 from oslo_concurrency import lockutils
-from oslo_log import log as logging
 
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import identity

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import os
 from typing import Protocol
 
-import psutil
-
 # With which the locks that we take, those of fcntl(2), are not the server's
 # (nfs(5), mount.cifs(8), mount.lustre(8)).
 _LOCAL_LOCKS = {
@@ -163,6 +161,9 @@ def is_of_this_host(mount: Mount) -> bool:
 
 
 def _partitions() -> Sequence[Mount]:
+    # Not with the module: it takes long, and a driver may never ask.
+    import psutil
+
     try:
         return psutil.disk_partitions(all=True)
     except (OSError, psutil.Error):

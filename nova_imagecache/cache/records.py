@@ -22,6 +22,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 from typing import Any
@@ -29,7 +30,6 @@ from typing import Generic
 from typing import TypeVar
 
 import msgspec
-from oslo_log import log as logging
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts

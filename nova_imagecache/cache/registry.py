@@ -8,10 +8,9 @@ that has not said so for 24 hours for gone, on all hosts.
 """
 
 import json
+import logging
 import math
 import os
-
-from oslo_log import log as logging
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts

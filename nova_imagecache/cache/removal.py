@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import logging
 import os
-
-from oslo_log import log as logging
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories

@@ -12,8 +12,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
 import functools
-
-from oslo_log import log as logging
+import logging
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity

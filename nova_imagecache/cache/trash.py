@@ -15,10 +15,9 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import errno
+import logging
 import os
 import secrets
-
-from oslo_log import log as logging
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories

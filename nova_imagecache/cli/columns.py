@@ -24,6 +24,9 @@ COLUMNS = (
     'reason',
 )
 
+#: What JSON and YAML have beside them: a table has not the room.
+MORE_COLUMNS = ('readers', 'vetoes')
+
 _UNITS = (
     (units.Ti, 'TiB'),
     (units.Gi, 'GiB'),
@@ -81,6 +84,14 @@ def row(file: reports.FileReport) -> tuple[Any, ...]:
         str(file.checksum),
         str(file.action),
         names.printable(file.reason),
+    )
+
+
+def more(file: reports.FileReport) -> tuple[Any, ...]:
+    """Give a file's values of the other columns, in their order."""
+    return (
+        [names.printable(user) for user in file.readers],
+        [names.printable(veto) for veto in file.vetoes],
     )
 
 

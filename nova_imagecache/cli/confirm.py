@@ -4,11 +4,10 @@
 
 import argparse
 from collections.abc import Iterable
+import logging
 import os
 import re
 from typing import Any
-
-from oslo_log import log as logging
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity

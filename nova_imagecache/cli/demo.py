@@ -200,8 +200,8 @@ class Demo(command.Command):
         preview = pipeline.Pass(removing, clock=_later).preview()
         self._table(preview)
         self._say(
-            '6. The pass takes it. Base files are in the trash for an hour, '
-            'with the checksums; what the download left behind is gone.'
+            '6. The pass takes it. All of it is in the trash for an hour, '
+            'base files with their checksums.'
         )
         before_removal = set(os.listdir(layout.base))
         fourth = pipeline.Pass(removing, clock=_later, inline=True).run()

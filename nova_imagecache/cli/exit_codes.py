@@ -3,6 +3,7 @@
 """What the program ends with."""
 
 from nova_imagecache.passes import reports
+from nova_imagecache.witnesses import vetoing
 
 
 FINE = 0
@@ -10,12 +11,18 @@ COULD_NOT = 1
 CORRUPTION = 3
 
 
-def of(report: reports.Report) -> int:
+def of(report: reports.Report, removing: bool = False) -> int:
     """Say in a number how it went.
 
-    A veto counts for nothing here, as not every command would remove.
+    :param removing: whether it matters that something may not be removed, as
+        for whoever removes, or shows what would be
     """
-    return of_files(report) or (COULD_NOT if report.problems else FINE)
+    vetoed = any(
+        removing or each.reason is vetoing.Reason.MISSING_MOUNT
+        for each in report.obstacles
+    )
+    failed = COULD_NOT if report.problems or vetoed else FINE
+    return of_files(report) or failed
 
 
 def of_files(report: reports.Report) -> int:

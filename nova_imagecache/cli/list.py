@@ -18,4 +18,4 @@ class List(app.NodeCommand, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
-        return listing.table(listing.preview(self).files)
+        return listing.table(listing.preview(self).files, parsed_args)

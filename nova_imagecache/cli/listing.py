@@ -2,13 +2,16 @@
 
 """What the commands that list files have in common."""
 
+import argparse
 from collections.abc import Iterable
+import logging
 import os
+import time
 from typing import Any
 
-from oslo_log import log as logging
-
 from nova_imagecache.cache import directories
+from nova_imagecache.cache import hosts
+from nova_imagecache.cache import ignored_files
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import scans
 from nova_imagecache.cli import app
@@ -20,16 +23,27 @@ from nova_imagecache import names
 from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
+from nova_imagecache.witnesses import vetoing
 
 LOG = logging.getLogger(__name__)
+
+# The formatters of cliff for programs.
+_WHOLE = ('json', 'yaml')
 
 #: Column names, and a line per file.
 Table = tuple[tuple[str, ...], Iterable[Any]]
 
 
-def table(files: Iterable[reports.FileReport]) -> Table:
-    """Give a line per file."""
-    return columns.COLUMNS, [columns.row(file) for file in files]
+def table(
+    files: Iterable[reports.FileReport], parsed_args: argparse.Namespace
+) -> Table:
+    """Give a line per file; whoever takes all of it gets more."""
+    if parsed_args.formatter not in _WHOLE:
+        return columns.COLUMNS, [columns.row(file) for file in files]
+    return (
+        columns.COLUMNS + columns.MORE_COLUMNS,
+        [columns.row(file) + columns.more(file) for file in files],
+    )
 
 
 def preview(command: app.NodeCommand) -> reports.Report:
@@ -39,7 +53,7 @@ def preview(command: app.NodeCommand) -> reports.Report:
     """
     report = pipeline.Pass(command.settings).preview()
     show_findings(report)
-    command.exit_code = exit_codes.of(report)
+    command.exit_code = exit_codes.of(report, removing=True)
     return report
 
 
@@ -77,10 +91,92 @@ def find(settings: Settings, wanted: Iterable[str]) -> list[str]:
 def writable_layout(settings: Settings) -> layouts.Layout:
     """Give the layout of a cache that can be written to.
 
+    Nothing is made below a mount point whose file system is not there.
+
     :raises nova_imagecache.errors.Error: it cannot
     """
     layout = layouts.Layout.of(settings)
     intruder = directories.intruder(layout)
     if intruder is not None:
         raise errors.Error(intruder)
+    if not (os.path.isdir(layout.base) and os.listdir(layout.base)):
+        for veto in pipeline.Pass(settings).preview().obstacles:
+            if veto.reason is vetoing.Reason.MISSING_MOUNT:
+                raise errors.Error(f'{veto}; {veto.way_out}')
     return layout
+
+
+def hosts_of(command: app.NodeCommand) -> list[dict[str, Any]]:
+    """Say of each host that shares the cache what it has noted.
+
+    What cannot be read is told, and makes the exit code.
+    """
+    layout = layouts.Layout.of(command.settings)
+    now = time.time()
+    rows = []
+    try:
+        known = hosts.names_of(layout)
+    except OSError as error:
+        LOG.warning('%s cannot be read: %s', layout.hosts, error.strerror)
+        _fail(command)
+        known = []
+    for name in known:
+        try:
+            host = hosts.load(layout, name)
+        except (errors.Error, OSError) as error:
+            LOG.warning(
+                'What host %(name)s needs cannot be read: %(error)s; a pass '
+                'of that host writes it anew; if it is gone for good, say '
+                '"nova-imagecache forget-host %(name)s"',
+                {'name': names.printable(name), 'error': error},
+            )
+            _fail(command)
+            host = hosts.Host(name)
+        rows.append(
+            {
+                'host': names.printable(name),
+                'passed_ago': _ago(host.passed, now),
+                'complete_ago': _ago(host.complete, now),
+                'files': len(host.needs()),
+                'away': host.is_away(now),
+            }
+        )
+    return rows
+
+
+def ignored(command: app.NodeCommand) -> list[dict[str, Any]]:
+    """Say which files are ignored on this host, and whether that holds.
+
+    What cannot be read is told, and makes the exit code.
+    """
+    layout = layouts.Layout.of(command.settings)
+    now = time.time()
+    try:
+        marks = ignored_files.load(layout, command.settings.host)
+    except (errors.Error, OSError) as error:
+        LOG.warning(
+            'Which files are ignored cannot be read: %(error)s; move '
+            '%(path)s away, and say "nova-imagecache ignore" again',
+            {
+                'error': error,
+                'path': ignored_files.path_of(layout, command.settings.host),
+            },
+        )
+        _fail(command)
+        marks = {}
+    return [
+        {
+            'path': names.printable(path),
+            'ignored_for': _ago(mark.since, now),
+            'holds': ignored_files.holds(marks, path),
+        }
+        for path, mark in sorted(marks.items())
+    ]
+
+
+def _fail(command: app.NodeCommand) -> None:
+    command.exit_code = command.exit_code or exit_codes.COULD_NOT
+
+
+def _ago(when: float | None, now: float) -> float | None:
+    return None if when is None else round(max(0.0, now - when))

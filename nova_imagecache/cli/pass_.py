@@ -16,6 +16,14 @@ from nova_imagecache.cli import listing
 from nova_imagecache.cli import progress
 from nova_imagecache import errors
 from nova_imagecache.passes import pipeline
+from nova_imagecache.passes import reports
+from nova_imagecache.witnesses import vetoing
+
+
+def _is_unmounted(report: reports.Report) -> bool:
+    """Whether nothing is to be made here: it may be below a mount point."""
+    missing = vetoing.Reason.MISSING_MOUNT
+    return any(each.reason is missing for each in report.obstacles)
 
 
 class Pass(app.NodeCommand, lister.Lister):
@@ -60,16 +68,14 @@ class Pass(app.NodeCommand, lister.Lister):
         if parsed_args.dry_run:
             report = one.preview()
         else:
-            problems = self._register() if parsed_args.register_host else []
             report = one.run()
-            report = dataclasses.replace(
-                report, problems=(*report.problems, *problems)
-            )
+            if parsed_args.register_host and not _is_unmounted(report):
+                report = dataclasses.replace(
+                    report, problems=(*report.problems, *self._register())
+                )
         listing.show_findings(report)
-        # A pass that may not remove is not fine.
-        vetoed = exit_codes.COULD_NOT if report.vetoes else exit_codes.FINE
-        self.exit_code = exit_codes.of(report) or vetoed
-        return listing.table([*report.files, *report.trash])
+        self.exit_code = exit_codes.of(report, removing=True)
+        return listing.table([*report.files, *report.trash], parsed_args)
 
     def _register(self) -> list[str]:
         """Note this host; what goes wrong ends no pass."""

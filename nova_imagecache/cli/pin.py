@@ -2,7 +2,7 @@
 
 """The command pin."""
 
-from oslo_log import log as logging
+import logging
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts

@@ -5,13 +5,12 @@
 import argparse
 from collections.abc import Iterable
 from collections.abc import Iterator
+import logging
 import os
 import signal
 import sys
 import threading
 from typing import Any
-
-from oslo_log import log as logging
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cli import app

@@ -8,7 +8,6 @@ from typing import Any
 from cliff import show
 
 from nova_imagecache.cli import app
-from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
@@ -36,4 +35,5 @@ class Show(app.NodeCommand, show.ShowOne):
             raise errors.Error(f'{parsed_args.name} has gone meanwhile')
         outlets.tell_findings(report)
         self.exit_code = exit_codes.of(report)
-        return columns.COLUMNS, columns.row(report.files[0])
+        names, (row,) = listing.table(report.files, parsed_args)
+        return names, row

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command status: how much of the cache is verified, and what is bad."""
+"""The command status: what is verified, what is bad, and what is kept."""
 
 import argparse
 import collections
 from collections.abc import Iterator
 from collections.abc import Sequence
+import textwrap
 from typing import Any
 
 from cliff.columns import FormattableColumn
@@ -21,7 +22,11 @@ from nova_imagecache import clocks
 from nova_imagecache import names
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
+from nova_imagecache.witnesses import vetoing
 
+
+# What the field names leave of 80 columns.
+_WIDTH = 54
 
 # Of the ranges and of the guests of one file.
 _LINES_SHOWN = 10
@@ -39,9 +44,11 @@ class Scrub(FormattableColumn[dict[str, Any] | None]):
         text = f'{read} read, {last["files"]} files done, on {last["host"]}'
         if last['running']:
             at = f'; at {last["current"]}' if last['current'] else ''
-            return f'at work: {text}{at}; {last["queue"]} more to come'
+            return _wrapped(
+                f'at work: {text}{at}; {last["queue"]} more to come'
+            )
         reason = last['reason'] or 'it was killed'
-        return f'ended ({reason}): {text}'
+        return _wrapped(f'ended ({reason}): {text}')
 
 
 class Damage(FormattableColumn[list[dict[str, Any]]]):
@@ -71,6 +78,61 @@ class Damage(FormattableColumn[list[dict[str, Any]]]):
                 )
             lines += _some('guests', [*_guests(file)])
         return '\n'.join(lines) or 'none'
+
+
+class Hosts(FormattableColumn[list[dict[str, Any]]]):
+    """The hosts that share the cache."""
+
+    def human_readable(self) -> str:
+        """Give a line for each."""
+        lines = []
+        for each in self._value:
+            passed = columns.Seconds(each['passed_ago']).human_readable()
+            ago = passed if passed == 'never' else f'{passed} ago'
+            away = ', away' if each['away'] else ''
+            lines.append(
+                f'{each["host"]}: last pass {ago}{away}; base files: '
+                f'{each["files"]}'
+            )
+        return '\n'.join(lines) or 'none has noted anything yet'
+
+
+class Paths(FormattableColumn[list[dict[str, Any]]]):
+    """The files that are ignored."""
+
+    def human_readable(self) -> str:
+        """Give a line for each."""
+        lines = [
+            each['path'] + ('' if each['holds'] else ' (another file by now)')
+            for each in self._value
+        ]
+        return '\n'.join(lines) or 'none'
+
+
+class Sentences(FormattableColumn[list[str]]):
+    """What is to be looked into."""
+
+    def human_readable(self) -> str:
+        """Give a paragraph for each."""
+        return '\n'.join(map(_wrapped, self._value)) or 'none'
+
+
+class VetoedBy(FormattableColumn[list[dict[str, Any]]]):
+    """The same one by one, for programs."""
+
+    def human_readable(self) -> str:
+        """Count them."""
+        count = len(self._value)
+        return f'{count}, which -f json has' if count else 'none'
+
+
+def _wrapped(text: str) -> str:
+    """Keep a table within 80 columns, but no path in pieces."""
+    return '\n'.join(
+        textwrap.wrap(
+            text, _WIDTH, break_long_words=False, break_on_hyphens=False
+        )
+    )
 
 
 def _some(what: str, lines: Sequence[str]) -> Iterator[str]:
@@ -138,8 +200,18 @@ def _scrub(
     }
 
 
+def _veto(veto: vetoing.Veto) -> dict[str, Any]:
+    return {
+        'reason': str(veto.reason),
+        'subject': names.printable(veto.subject),
+        'problem': veto.problem,
+        'way_out': veto.way_out,
+        'keeps': None if veto.keeps is None else sorted(veto.keeps),
+    }
+
+
 class Status(app.NodeCommand, show.ShowOne):
-    """Show how much of the cache is verified, and what is damaged.
+    """Show what is verified, what is damaged, and what keeps unused files.
 
     For damaged bytes of raw base files it says how each guest fares: it
     "reads through" to them; its disk has "copied" that part, and may carry
@@ -178,6 +250,13 @@ class Status(app.NodeCommand, show.ShowOne):
             'scrub': Scrub(
                 _scrub(layouts.Layout.of(self.settings), clocks.now())
             ),
+            'vetoes': Sentences([*report.vetoes, *report.withheld]),
+            'vetoed_for': columns.Seconds(report.vetoed_seconds),
+            'last_removal_ago': columns.Seconds(report.removed_seconds),
+            'vetoed_by': VetoedBy([_veto(each) for each in report.obstacles]),
+            'problems': Sentences([*map(names.printable, report.problems)]),
+            'hosts': Hosts(listing.hosts_of(self)),
+            'ignored': Paths(listing.ignored(self)),
             'suspect': suspect,
             'outdated': [
                 {

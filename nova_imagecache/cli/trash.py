@@ -18,4 +18,4 @@ class Trash(app.NodeCommand, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
-        return listing.table(listing.preview(self).trash)
+        return listing.table(listing.preview(self).trash, parsed_args)

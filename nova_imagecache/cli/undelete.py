@@ -3,9 +3,9 @@
 """The command undelete."""
 
 import argparse
+import logging
 
 from cliff import lister
-from oslo_log import log as logging
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts

@@ -271,6 +271,29 @@ Related options:
 * ``[libvirt]/virt_type``
 """,
     ),
+    cfg.ListOpt(
+        'ignore_paths',
+        default=[],
+        help="""
+Paths of what is below ``instances_path`` and is no disk of a guest.
+
+Who uses a base file is learnt from all files below ``instances_path``. One
+that cannot be read may be a disk, so it keeps base files from being removed.
+List here what is none: a directory of backups, a swap file of the host. What
+is in a directory of this list is not looked into. If a guest has its disk
+there after all and libvirt does not name that, its base file may be removed.
+
+``lost+found``, ``.snapshot``, ``.snapshots``, ``.zfs``, ``.glusterfs`` and
+``.Trash-*`` are not looked into in any case, nor are the files of quotacheck.
+
+For one file there is ``nova-imagecache ignore``.
+
+Possible values:
+
+* absolute paths, or paths below ``instances_path``; ``*`` and ``?`` as in a
+  shell, where ``*`` stands for slashes as well
+""",
+    ),
     cfg.IntOpt(
         'removed_image_retention_seconds',
         default=3600,

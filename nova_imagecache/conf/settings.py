@@ -8,6 +8,7 @@ its definitions are the ones in force.
 
 from collections.abc import Callable
 import dataclasses
+import fnmatch
 import math
 import os
 from typing import Any
@@ -59,6 +60,24 @@ def _names(option: str, value: list[str]) -> tuple[str, ...]:
     return tuple(value)
 
 
+# Of a guest that no pattern can mean.
+_ANY_GUEST = '00000000-0000-4000-8000-000000000000'
+_OF_ANY_GUEST = ((_ANY_GUEST,), (_ANY_GUEST, 'disk'))
+
+
+def _patterns(option: str, value: list[str]) -> tuple[str, ...]:
+    for pattern in value:
+        # Nothing would be looked into then, and so everything unused.
+        parts = set(pattern.strip('/').split('/'))
+        if not parts - {'', '.', '..', '*', '**'} or '\0' in pattern:
+            raise _refuse(
+                option,
+                pattern,
+                'it must be the path of something below instances_path',
+            )
+    return tuple(value)
+
+
 def _subdirectory(option: str, value: str) -> str:
     # '..' or an empty name would make the instances themselves the cache.
     parts = (value or '').removesuffix(os.sep).split(os.sep)
@@ -103,6 +122,7 @@ class Settings:
     :ivar checksum_algorithm: of the digests of blocks
     :ivar scrub_bandwidth: bytes per second to read at most, 0 for no limit
     :ivar witnesses: names of those that are asked
+    :ivar ignore_paths: of what is below instances_path and is no guest's
     :ivar retention: seconds for which removed files stay in the trash
     :ivar high_watermark: percentage of the disk, 0 for none
     :ivar low_watermark: likewise; below the other
@@ -126,6 +146,7 @@ class Settings:
     checksum_algorithm: str = _from('checksum_algorithm')
     scrub_bandwidth: int = _from('scrub_bandwidth_mib_per_second', _mib)
     witnesses: tuple[str, ...] = _from('witnesses', _names)
+    ignore_paths: tuple[str, ...] = _from('ignore_paths', _patterns)
     retention: int = _from('removed_image_retention_seconds', _seconds)
     high_watermark: int = _from('disk_high_watermark_percent', _percent)
     low_watermark: int = _from('disk_low_watermark_percent', _percent)
@@ -144,6 +165,19 @@ def _watermarks(settings: Settings) -> Settings:
         )
     low = (low or max(high - _WATERMARK_GAP, 1)) if high else 0
     return dataclasses.replace(settings, low_watermark=low)
+
+
+def _ignoring(settings: Settings) -> Settings:
+    """See that no pattern leaves out the disks of any guest there may be."""
+    top = settings.instances_path
+    paths = [top, *(os.path.join(top, *parts) for parts in _OF_ANY_GUEST)]
+    for pattern in settings.ignore_paths:
+        whole = os.path.normpath(os.path.join(top, pattern))
+        if any(fnmatch.fnmatchcase(path, whole) for path in paths):
+            raise _refuse(
+                'ignore_paths', pattern, 'the disks of all guests are there'
+            )
+    return settings
 
 
 def _libvirt_uri(conf: cfg.ConfigOpts) -> str:
@@ -192,11 +226,10 @@ def read_settings(conf: cfg.ConfigOpts) -> Settings:
         if option is not None:
             value = conf.image_cache[option]
             values[field.name] = field.metadata['check'](option, value)
-    return _watermarks(
-        Settings(
-            instances_path=_instances_path(conf),
-            host=conf.host,
-            libvirt_uri=_libvirt_uri(conf),
-            **values,
-        )
+    settings = Settings(
+        instances_path=_instances_path(conf),
+        host=conf.host,
+        libvirt_uri=_libvirt_uri(conf),
+        **values,
     )
+    return _ignoring(_watermarks(settings))

@@ -3,8 +3,7 @@
 """The log of the service, which is the standard error output of the shell."""
 
 from collections.abc import Iterable
-
-from oslo_log import log as logging
+import logging
 
 from nova_imagecache.outlets import messages
 from nova_imagecache.passes.reports import Report

@@ -63,11 +63,20 @@ def _fare(file: reports.FileReport) -> str:
             length = extent.end - extent.start
             totals[extent.effect] = totals.get(extent.effect, 0) + length
     texts = []
-    for user in file.users:
+    for user in file.readers:
         totals = effects.get(user, {})
         parts = ', '.join(f'{effect} {n} B' for effect, n in totals.items())
         texts.append(names.printable(user) + (f' ({parts})' if parts else ''))
     return ', '.join(texts) or 'none'
+
+
+def _keepers(file: reports.FileReport) -> str:
+    """Name those of which no disk shows that they read a file."""
+    others = [user for user in file.users if user not in file.readers]
+    if not others:
+        return ''
+    shown = ', '.join(map(names.printable, others))
+    return f' Of the same image, and not seen to read it: {shown}.'
 
 
 def of_findings(report: reports.Report) -> Iterator[Message]:
@@ -76,6 +85,12 @@ def of_findings(report: reports.Report) -> Iterator[Message]:
         yield Message(
             Level.WARNING,
             'Nothing is removed from the image cache: %(veto)s',
+            {'veto': veto},
+        )
+    for veto in report.withheld:
+        yield Message(
+            Level.WARNING,
+            'Some unused files stay in the image cache: %(veto)s',
             {'veto': veto},
         )
     late = shortfall(report.coverage) if report.checksums else None
@@ -112,13 +127,14 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
         yield Message(
             Level.ERROR,
             'Base file %(path)s (image %(image)s) %(verdict)s: '
-            '%(reason)s. Guests that read it: %(guests)s.',
+            '%(reason)s. Guests that read it: %(guests)s.%(keepers)s',
             {
                 'path': f'{report.cache_dir}/{file.name}',
                 'image': file.image or 'unknown',
                 'verdict': _VERBS[file.checksum],
                 'reason': file.reason,
                 'guests': _fare(file),
+                'keepers': _keepers(file),
             },
         )
 

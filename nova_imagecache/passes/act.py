@@ -200,11 +200,14 @@ class Actor:
             sorted({file.original for file in files}),
             again=True,
         )
-        if testimony.failures:
-            return dict.fromkeys(all_of_them, testimony.failures[0])
         reasons = {}
         for file in files:
             users = testimony.users.get(file.original)
+            obstacles = [
+                str(each)
+                for each in testimony.vetoes
+                if each.keeps_file(file.original)
+            ]
             replaced = file.trashed and file.original in self._facts.present
             if file.name in noted:
                 reasons[file.name] = 'somebody has noted its use meanwhile'
@@ -212,6 +215,10 @@ class Actor:
                 reasons[file.name] = 'somebody has pinned it meanwhile'
             elif users and not replaced:
                 reasons[file.name] = f'{min(users)} has begun to use it'
+            elif file.original in testimony.hosts and not replaced:
+                reasons[file.name] = 'another host has begun to use it'
+            elif obstacles:
+                reasons[file.name] = obstacles[0]
         return reasons
 
 

@@ -26,6 +26,7 @@ from nova_imagecache import names
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import vetoing
 
 #: Seconds for which every unused file is kept, whatever the options say
 #: (decision 0003): for ``Qcow2.create_image`` in
@@ -55,7 +56,8 @@ class Facts:
         is not in it is not verified
     :ivar pins: names of files that are to stay
     :ivar space: how full the disk is, where that matters
-    :ivar vetoes: reasons to remove nothing, beside witnesses that failed
+    :ivar vetoes: reasons to remove nothing, beside what witnesses could not
+        look at
     :ivar newer: names of files of which a newer release knows more than we
         can read
     :ivar least: seconds for which every unused file is kept, in the place of
@@ -79,7 +81,7 @@ class Facts:
     )
     pins: frozenset[str] = frozenset()
     space: pressure.Space | None = None
-    vetoes: Sequence[str] = ()
+    vetoes: Sequence[vetoing.Veto] = ()
     newer: frozenset[str] = frozenset()
     least: int | None = None
     jump: float = 0.0
@@ -105,9 +107,13 @@ class Facts:
         )
 
     @functools.cached_property
-    def obstacles(self) -> tuple[str, ...]:
-        """Give all reasons to remove nothing."""
-        return (*self.vetoes, *self.testimony.failures)
+    def obstacles(self) -> tuple[vetoing.Veto, ...]:
+        """Give all that keeps files which nobody is seen to use."""
+        return (*self.vetoes, *self.testimony.vetoes)
+
+    def obstacles_to(self, base_file: str) -> list[vetoing.Veto]:
+        """Give those that keep a file, by the name that it had."""
+        return [each for each in self.obstacles if each.keeps_file(base_file)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,13 +198,20 @@ class _Case(NamedTuple):
 
 
 def _in_use(
-    file: base_file.BaseFile, facts: Facts, users: tuple[str, ...]
+    file: base_file.BaseFile,
+    facts: Facts,
+    users: tuple[str, ...],
+    replaced: bool,
 ) -> str | None:
     if users:
         count = len(users)
         return f'used by {count} guest' + ('' if count == 1 else 's')
     if file.name in facts.testimony.held:
         return 'a running QEMU has it open'
+    hosts = sorted(facts.testimony.hosts.get(file.original, ()))
+    if hosts and not replaced:
+        shown = ', '.join(map(names.printable, hosts))
+        return f'needed by guests of {shown}'
     if not file.trashed and file.name in facts.superseded:
         return 'a running QEMU has an earlier file of this name open'
     return None
@@ -274,7 +287,7 @@ def _case(
     return _Case(
         file,
         users,
-        _in_use(file, facts, users),
+        _in_use(file, facts, users, replaced),
         replaced,
         file.original in facts.pins and not replaced,
         idle,
@@ -319,13 +332,12 @@ def _reasons_to_keep(
         yield f'{case.idle}; removal is off', Action.KEEP
     if case.age < case.least:
         yield case.youth, Action.KEEP
-    if facts.obstacles:
-        first, *others = facts.obstacles
+    obstacles = facts.obstacles_to(case.file.original)
+    if obstacles:
+        first, *others = obstacles
         more = f' (and {len(others)} more)' if others else ''
-        yield (
-            f'{case.idle}, but nothing is removed now: {first}{more}',
-            Action.KEEP,
-        )
+        but = 'may be needed' if first.is_narrow else 'nothing is removed now'
+        yield f'{case.idle}, but {but}: {first}{more}', Action.KEEP
 
 
 def _decide(

@@ -3,6 +3,7 @@
 """What there is to see before anything is decided. Looking changes nothing."""
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
@@ -10,6 +11,8 @@ import os
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import directories
+from nova_imagecache.cache import ignored_files
+from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import scans
@@ -19,41 +22,87 @@ from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
+from nova_imagecache import names
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import schedule
+from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import vetoing
+
+# Of the guests that a sentence names.
+_SHOWN = 3
 
 
-def _recall_state(layout: layouts.Layout) -> tuple[states.State, list[str]]:
+def _recall_state(
+    layout: layouts.Layout,
+) -> tuple[states.State, list[vetoing.Veto]]:
     try:
         return states.load(layout), []
-    except errors.Newer as error:
-        return states.State(), [
-            f'{layout.state} cannot be used ({error}), so when files were '
-            'used last is not known'
-        ]
-    except errors.Damaged as error:
+    except (errors.Newer, errors.Damaged) as error:
         # Decision 0057.
+        damaged = isinstance(error, errors.Damaged)
+        matter = 'is damaged' if damaged else 'cannot be used'
         return states.State(), [
-            f'{layout.state} is damaged ({error}), so when files '
-            'were used last is not known'
+            _unusable(
+                layout.state,
+                f'it {matter} ({error}), so when files were used last is not '
+                'known' + ('; a pass begins it anew' if damaged else ''),
+            )
         ]
     except OSError as error:
-        return states.State(), [
-            f'{layout.state} cannot be read: {error.strerror}'
-        ]
+        return states.State(), [_unreadable(layout.state, error)]
+
+
+def _unusable(subject: str, problem: str) -> vetoing.Veto:
+    return vetoing.Veto(vetoing.Reason.RECORD, subject, problem)
+
+
+def _unreadable(path: str, error: OSError) -> vetoing.Veto:
+    return _unusable(
+        path,
+        f'it cannot be read: {error.strerror}{directories.way_out(error)}',
+    )
 
 
 def _recall_pins(
     layout: layouts.Layout,
-) -> tuple[frozenset[str], list[str]]:
+) -> tuple[frozenset[str], list[vetoing.Veto]]:
     try:
         return pins.load(layout), []
     except OSError as error:
-        return frozenset(), [f'{layout.pins} cannot be read: {error.strerror}']
+        return frozenset(), [_unreadable(layout.pins, error)]
+
+
+def recall(
+    layout: layouts.Layout, settings: Settings
+) -> tuple[memories.Memory, list[str]]:
+    """Recall what this host has found, and what it is told to ignore.
+
+    What cannot be read is not known, and is said: that removes nothing more.
+    """
+    problems: list[str] = []
+    inventory = inventories.Inventory()
+    marks: ignored_files.Marks = {}
+    try:
+        inventory = inventories.load(layout, settings.host)
+    except (errors.Error, OSError) as error:
+        problems.append(
+            f'{inventories.path_of(layout, settings.host)}, which has the '
+            f'disks that were found before, cannot be used: {error}; a pass '
+            'writes it anew'
+        )
+    try:
+        marks = ignored_files.load(layout, settings.host)
+    except (errors.Error, OSError) as error:
+        problems.append(
+            f'which files are to be ignored is not known: {error}; move '
+            f'{ignored_files.path_of(layout, settings.host)} away, and say '
+            '"nova-imagecache ignore" again'
+        )
+    return memories.Memory(inventory, marks, settings.ignore_paths), problems
 
 
 def _measure(
@@ -122,6 +171,66 @@ def _unkept(
     return [str(unwritable)] if ours or not unwritable.read_only else []
 
 
+def _not_mounted(layout: layouts.Layout) -> list[vetoing.Veto]:
+    """Tell an empty mount point by its being empty."""
+    try:
+        if os.listdir(layout.instances):
+            return []
+    except OSError:
+        # The overlays say so.
+        return []
+    return [
+        vetoing.Veto(
+            vetoing.Reason.MISSING_MOUNT,
+            layout.instances,
+            'it is empty, as where its file system is not mounted (on a new '
+            'host, make its directory _base)',
+        )
+    ]
+
+
+def _no_cache(
+    layout: layouts.Layout, testimony: testimonies.Testimony
+) -> list[vetoing.Veto]:
+    """Tell a cache that is not mounted by its being empty, and needed."""
+    try:
+        if not testimony.missing or os.listdir(layout.base):
+            return []
+    except OSError:
+        return []
+    return [
+        vetoing.Veto(
+            vetoing.Reason.MISSING_MOUNT,
+            layout.base,
+            'it is empty, and guests need files in it, as where its file '
+            'system is not mounted',
+        )
+    ]
+
+
+def _missing(
+    layout: layouts.Layout, testimony: testimonies.Testimony
+) -> Iterator[str]:
+    """Say which base files are nowhere that guests of this host need."""
+    for name, guests in sorted(testimony.missing.items()):
+        # Those of other hosts are theirs, where it is told which they are.
+        ours = {
+            guest
+            for guest in guests
+            if testimony.expected is None or guest in testimony.expected
+        }
+        if ours:
+            shown = sorted(map(names.printable, ours))
+            more = len(shown) - _SHOWN
+            yield (
+                f'base file {names.printable(name)} is missing, and these '
+                f'guests need it: {", ".join(shown[:_SHOWN])}'
+                + (f' and {more} more' if more > 0 else '')
+                + '; they cannot start before it is fetched or restored to '
+                f'{layout.base}'
+            )
+
+
 def look(
     settings: Settings,
     witnesses: Sequence[testimonies.Witness],
@@ -137,15 +246,16 @@ def look(
     problems: list[str] = []
     scan = scans.scan(layout)
     trashed = trash.scan(layout)
-    recalled, vetoes = _recall_state(layout)
+    recalled, obstacles = _recall_state(layout)
     unkept = _unkept(layout, settings.host, recalled) if with_content else []
     state, jump = recalled.entered(settings.host, now, clocks.machine_id())
     twins = state.twins(settings.host, now)
     pinned, unread = _recall_pins(layout)
+    unread += _not_mounted(layout)
     space, unmeasured = _measure(layout, settings)
     intruder = directories.intruder(layout)
     if intruder is not None:
-        vetoes = [intruder, *vetoes]
+        obstacles = [_unusable(layout.base, intruder), *obstacles]
     entries = {}
     for file in scan.files if with_content else ():
         if file.is_base:
@@ -153,6 +263,8 @@ def look(
             problems += entry.known.problems
     wanted = {file.original for file in (*scan.files, *trashed.files)}
     testimony = testimonies.ask(witnesses, sorted(wanted), again=False)
+    unread += _no_cache(layout, testimony)
+    problems += _missing(layout, testimony)
     return decide.Facts(
         now=now,
         files=scan.files,
@@ -162,7 +274,7 @@ def look(
         entries=entries,
         pins=pinned,
         space=space,
-        vetoes=(*vetoes, *unread),
+        vetoes=(*obstacles, *unread),
         newer=_newer(layout, (*scan.files, *trashed.files), entries),
         usable=intruder is None,
         jump=jump,

@@ -15,6 +15,9 @@ import dataclasses
 import os
 import time
 
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import hosts
+from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
@@ -39,6 +42,18 @@ from nova_imagecache.scrub import schedule
 from nova_imagecache.scrub import verification
 from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import vetoing
+
+
+def _is_unmounted(facts: decide.Facts, layout: layouts.Layout) -> bool:
+    """Whether what is made here may be below a mount point."""
+    ours = [*map(os.path.realpath, (layout.instances, layout.base))]
+    for veto in facts.obstacles:
+        if veto.reason is vetoing.Reason.MISSING_MOUNT:
+            point = os.path.realpath(veto.subject)
+            if any(os.path.commonpath([point, at]) == point for at in ours):
+                return True
+    return False
 
 
 class Pass:
@@ -65,11 +80,14 @@ class Pass:
         assembly = panel.Assembly() if assembly is None else assembly
         self._settings = settings
         self._layout = layouts.Layout.of(settings)
-        self._overlays = assembly.overlays(self._layout)
+        memory, self._unrecalled = look.recall(self._layout, settings)
+        self._memory = memory
+        self._overlays = assembly.overlays(self._layout, memory)
+        # In this order: the last one looks for what the others have named.
         self._witnesses = (
             *witnesses,
+            *assembly.others(settings, self._layout, clock),
             self._overlays,
-            *assembly.others(settings, self._layout),
         )
         self._read_as_root = assembly.host.read_as_root
         self._touch_as_root = assembly.host.touch_as_root
@@ -78,8 +96,11 @@ class Pass:
         self._progress_bar = progress_bar
 
     def _look(self, with_content: bool) -> decide.Facts:
-        return look.look(
+        facts = look.look(
             self._settings, self._witnesses, self._clock(), with_content
+        )
+        return dataclasses.replace(
+            facts, problems=(*facts.problems, *self._unrecalled)
         )
 
     def _actor(self, facts: decide.Facts) -> act.Actor:
@@ -115,6 +136,11 @@ class Pass:
         # An empty cache is remembered too: the clock is, for the next pass.
         if not (facts.usable and os.path.isdir(self._layout.base)):
             return self._refuse(facts)
+        if _is_unmounted(facts, self._layout):
+            # The cache may be there, and other hosts go by what is noted.
+            noted = os.path.isdir(self._layout.hosts)
+            problems = self._remember_guests(facts) if noted else []
+            return self._refuse(facts, problems)
         facts = self._prepare(facts)
         decisions = decide.decide(facts, self._settings)
         return self._finish(facts, self._actor(facts).act(decisions))
@@ -146,7 +172,10 @@ class Pass:
             storage = publish.current_time(self._layout.temporary)
         except OSError as error:
             where = error.filename or self._layout.temporary
-            problems.append(f'{where} cannot be written to: {error.strerror}')
+            problems.append(
+                f'{where} cannot be written to: {error.strerror}'
+                f'{directories.way_out(error)}'
+            )
         else:
             # Neither may be apart: the answer may have taken its time.
             nearest = min(max(storage, before), time.time())
@@ -154,11 +183,16 @@ class Pass:
             problems += [clocks.tell_skew(skew)] if skew else []
         return dataclasses.replace(facts, skew=skew, problems=problems)
 
-    def _refuse(self, facts: decide.Facts) -> reports.Report:
+    def _refuse(
+        self, facts: decide.Facts, problems: Sequence[str] = ()
+    ) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""
-        problems = () if facts.usable else tuple(facts.vetoes[:1])
+        if not facts.usable:
+            problems = (*problems, str(facts.vetoes[0]))
         facts = dataclasses.replace(facts, entries={})
-        return self._report(facts, act.Done((), (), problems=problems), {})
+        return self._report(
+            facts, act.Done((), (), problems=tuple(problems)), {}
+        )
 
     def set_aside(self, name: str, young: bool = True) -> str | None:
         """Move a base file that is bad to the trash, if nobody uses it.
@@ -171,7 +205,9 @@ class Pass:
         """
         facts = self._look(with_content=False)
         if not facts.usable:
-            return facts.vetoes[0]
+            return str(facts.vetoes[0])
+        if _is_unmounted(facts, self._layout):
+            return 'a file system that it may be on is not mounted'
         facts = self._prepare(facts)
         decisions = decide.decide(
             dataclasses.replace(
@@ -219,6 +255,8 @@ class Pass:
                 ),
             )
         if not (facts.usable and facts.files):
+            return self._refuse(facts)
+        if _is_unmounted(facts, self._layout):
             return self._refuse(facts)
         decisions = []
         for decision in decide.decide(facts, self._settings).files:
@@ -298,6 +336,7 @@ class Pass:
         }
         coverage = self._coverage(facts, gone)
         problems = [*facts.problems, *done.problems]
+        vetoed = facts.state.vetoed.get(self._settings.host)
         overdue = schedule.overdue(coverage, facts.now)
         # Whoever verifies some files does not ask for the others.
         if overdue is not None and self._settings.checksum and not urgent:
@@ -306,7 +345,17 @@ class Pass:
             cache_dir=self._layout.base,
             files=self._rows(facts, done.files, findings),
             trash=self._rows(facts, done.trash, findings),
-            vetoes=facts.obstacles,
+            vetoes=vetoing.sentences(
+                each for each in facts.obstacles if not each.is_narrow
+            ),
+            withheld=vetoing.sentences(
+                each for each in facts.obstacles if each.is_narrow
+            ),
+            obstacles=facts.obstacles,
+            vetoed_seconds=self._since(
+                facts, vetoed.since if vetoed and facts.obstacles else None
+            ),
+            removed_seconds=self._since(facts, facts.state.last_removal),
             problems=tuple(problems),
             notes=(
                 *([clocks.tell_jump(facts.jump)] if facts.jump else ()),
@@ -318,6 +367,14 @@ class Pass:
             checksums=self._settings.checksum,
             coverage=coverage,
         )
+
+    @staticmethod
+    def _since(
+        facts: decide.Facts, when: clocks.Instant | None
+    ) -> float | None:
+        if when is None:
+            return None
+        return max(0.0, clocks.elapsed(when, facts.now))
 
     def _mount(self) -> list[str]:
         found = mounts.local_locks(self._layout.base)
@@ -334,7 +391,7 @@ class Pass:
                 decision,
                 facts.entries.get(decision.file.name),
                 findings.get(decision.file.name),
-                facts.testimony.aliases,
+                facts,
                 self._overlays.chains,
             )
             for decision in decisions
@@ -353,6 +410,7 @@ class Pass:
             if each.used and each.action is decide.Action.PUT_BACK
         }
         trashed = trash.scan(self._layout)
+        problems = self._remember_guests(facts)
         try:
             states.remember(
                 self._layout,
@@ -375,16 +433,19 @@ class Pass:
                     each.spare and each.action is decide.Action.DELETE
                     for each in done.trash
                 ),
-                facts.obstacles,
+                vetoing.sentences(facts.obstacles),
                 any(
                     each.action in (decide.Action.REMOVE, decide.Action.DELETE)
                     for each in (*done.files, *done.trash)
                 ),
             )
         except errors.NotNow as error:
-            return [f'{self._layout.state} cannot be kept: {error}']
+            return [*problems, f'{self._layout.state} cannot be kept: {error}']
         except OSError as error:
-            return [f'{self._layout.state} cannot be kept: {error.strerror}']
+            return [
+                *problems,
+                f'{self._layout.state} cannot be kept: {error.strerror}',
+            ]
         removal.tidy(
             self._layout,
             [
@@ -398,6 +459,47 @@ class Pass:
             ledgers.may_go,
             ledgers.outlive,
         )
+        return problems
+
+    def _remember_guests(self, facts: decide.Facts) -> list[str]:
+        """Note what the guests of this host need, for when it is away."""
+        testimony = facts.testimony
+        narrow = [each for each in facts.obstacles if each.is_narrow]
+        # What others could not see is theirs to say.
+        wide = [
+            each
+            for each in facts.obstacles
+            if not each.is_narrow
+            and each.reason is not vetoing.Reason.OTHER_HOST
+        ]
+        # Of two machines of one name each sees its own guests only.
+        twins = facts.state.twins(self._settings.host, facts.now)
+        kept = {
+            file.original
+            for file in (*facts.files, *facts.trash)
+            if any(each.keeps_file(file.original) for each in narrow)
+        }
+        try:
+            hosts.remember(
+                self._layout,
+                self._settings.host,
+                facts.now.wall,
+                frozenset(testimony.below),
+                testimony.out_of_sight | kept,
+                complete=not wide and twins is None,
+                blind=any(each in testimony.vetoes for each in wide),
+            )
+            inventories.save(
+                self._layout,
+                self._settings.host,
+                self._overlays.inventory(),
+                self._memory.inventory,
+            )
+        except (errors.Error, OSError) as error:
+            return [
+                'what guests of this host need cannot be noted in '
+                f'{self._layout.hosts}: {error}'
+            ]
         return []
 
     def _restore(

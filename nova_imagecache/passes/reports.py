@@ -4,7 +4,6 @@
 
 from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
@@ -16,6 +15,7 @@ from nova_imagecache.passes import decide
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import exposure
+from nova_imagecache.witnesses import vetoing
 
 _OFF = knowledge.Finding(knowledge.Verdict.OFF)
 
@@ -28,8 +28,11 @@ class FileReport:
     :ivar allocated: bytes that it takes on the disk
     :ivar users: UUIDs of the instances that use it; where those are not
         known, names of directories or files
+    :ivar readers: those of them of which a disk or a domain shows that they
+        read it; the others were made from the same image
+    :ivar vetoes: what keeps it though nobody is seen to use it
     :ivar image: the image it was made from, where it is known
-    :ivar age_seconds: since its last use
+    :ivar age_seconds: its age, or since it is in the trash
     :ivar action: what was done, or would be in a dry run
     :ivar bad: the bytes of it that are bad
     :ivar exposures: how its guests fare with these, where it is a raw image
@@ -58,6 +61,8 @@ class FileReport:
     answer: soundness.Soundness | None = None
     outdated: tuple[str, ...] = ()
     used: bool = False
+    readers: tuple[str, ...] = ()
+    vetoes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +73,13 @@ class Report:
     :ivar files: every file in it, by name
     :ivar trash: every file in the trash, by the name that it has there; its
         age is the time for which it is there
-    :ivar vetoes: why nothing may be removed, a sentence each
+    :ivar vetoes: why nothing may be removed, a sentence for each kind
+    :ivar withheld: why some files may not be removed, likewise
+    :ivar obstacles: both, each by itself
+    :ivar vetoed_seconds: for which there was one in each pass of this host;
+        None where there is none, or there was none before
+    :ivar removed_seconds: since a file was last removed or deleted by anybody;
+        None for never
     :ivar problems: what could not be done, a sentence each
     :ivar notes: what somebody may want to look into, a sentence each
     :ivar dry_run: whether nothing was changed
@@ -81,6 +92,10 @@ class Report:
     files: tuple[FileReport, ...] = ()
     trash: tuple[FileReport, ...] = ()
     vetoes: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+    obstacles: tuple[vetoing.Veto, ...] = ()
+    vetoed_seconds: float | None = None
+    removed_seconds: float | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     dry_run: bool = False
@@ -159,17 +174,19 @@ def row(
     decision: decide.Decision,
     entry: schedule.Entry | None,
     finding: knowledge.Finding | None,
-    aliases: Mapping[str, str],
+    facts: decide.Facts,
     chains_to: Callable[[str], Sequence[chains.Chain]],
 ) -> FileReport:
     """Put together what there is to say of one file.
 
     :param entry: what is known of its content, if that was looked at
     :param finding: what was found in it, if anything was
-    :param aliases: UUIDs of instances by the names that disks know them by
+    :param facts: what was decided on
     :param chains_to: gives the disks that lead to a base file
     """
     file = decision.file
+    aliases = facts.testimony.aliases
+    readers = facts.testimony.readers.get(file.original, frozenset())
     answer = soundness.judge(entry.known, finding) if entry else None
     ledger = entry.known.ledger if entry else None
     finding = finding or _OFF
@@ -205,4 +222,8 @@ def row(
             sorted({aliases.get(guest, guest) for guest in outdated})
         ),
         used=decision.used,
+        readers=tuple(sorted(readers & {*decision.users})),
+        vetoes=()
+        if decision.used
+        else vetoing.sentences(facts.obstacles_to(file.original)),
     )

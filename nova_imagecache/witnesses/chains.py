@@ -15,12 +15,14 @@ class Disk:
     """A file that needs others.
 
     :ivar needs: their names, without any path
+    :ivar references: what it says of them, each as its header has it
     """
 
     directory: str
     name: str
     guest: str
     needs: frozenset[str]
+    references: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -58,6 +60,10 @@ class Disks:
         for need in disk.needs:
             self._by_need.setdefault(need, set()).add(disk.path)
 
+    def __iter__(self) -> Iterator[Disk]:
+        """Give all disks."""
+        return iter([*self._disks.values()])
+
     @property
     def needed(self) -> Collection[str]:
         """Names of the files that some disk needs."""
@@ -67,12 +73,11 @@ class Disks:
         """Give the paths of the disks that need a file of this name."""
         return self._by_need.get(name, set())
 
-    def users(self, name: str, itself: str) -> testimonies.Guests:
-        """Collect the guests of all disks from which a chain leads to a file.
+    def above(self, name: str, itself: str) -> Iterator[Disk]:
+        """Give all disks from which a chain leads to a file.
 
         :param itself: path of that file, which is no user of its own
         """
-        guests = set()
         seen: set[str] = set()
         pending = list(self.needing(name))
         while pending:
@@ -82,9 +87,12 @@ class Disks:
             seen.add(path)
             disk = self._disks[path]
             if path != itself:
-                guests.add(disk.guest)
+                yield disk
             pending += self._above(disk)
-        return frozenset(guests)
+
+    def users(self, name: str, itself: str) -> testimonies.Guests:
+        """Collect the guests of these disks."""
+        return frozenset(disk.guest for disk in self.above(name, itself))
 
     def chains(self, name: str) -> list[Chain]:
         """Give the disks from which a chain leads to a file.

@@ -26,7 +26,11 @@ class ImageLockWitness:
         # Why they do not tell, if so, by the number of the file system.
         self._untold: dict[int, str | None] = {}
 
-    def look(self, base_files: Collection[str]) -> testimonies.Testimony:
+    def look(
+        self,
+        base_files: Collection[str],
+        others: testimonies.Testimony | None = None,
+    ) -> testimonies.Testimony:
         """Say which of these files a QEMU has open.
 
         And which of those in the trash, by the name that they have there.

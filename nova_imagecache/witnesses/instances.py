@@ -6,11 +6,12 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
-import re
 from typing import Any
 
 from nova_imagecache import names
+from nova_imagecache.witnesses import needs
 from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import vetoing
 
 #: Block device mappings of each instance, by its UUID. As Nova's
 #: BlockDeviceMapping, or dictionaries with the same keys.
@@ -18,7 +19,17 @@ BlockDeviceMappings = Mapping[str, Iterable[Any]]
 
 _IMAGE_FIELDS = ('image_ref', 'kernel_id', 'ramdisk_id')
 
-_EPHEMERAL = re.compile(r'ephemeral_(?P<gb>[0-9]+)_.*')
+# nova/objects/fields.py, and nova/compute/vm_states.py: a guest that is built,
+# and about which nothing is being done, has its directory.
+_BUILT = frozenset(
+    {
+        'active', 'paused', 'rescued', 'resized', 'soft-delete', 'stopped',
+        'suspended',
+    }
+)  # fmt: skip
+
+# nova/compute/task_states.py
+_RESCUE_TASKS = frozenset({'rescuing', 'unrescuing'})
 
 _REQUIRED = object()
 
@@ -40,6 +51,11 @@ def _field(thing: Any, name: str, default: Any = _REQUIRED) -> Any:
         return default
 
 
+def _text(thing: Any, name: str) -> str | None:
+    value = _field(thing, name, None)
+    return str(value) if value else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Guest:
     """What is needed of an instance.
@@ -48,6 +64,9 @@ class Guest:
     :ivar images: of its disk, kernel and ramdisk, by their fingerprints
     :ivar swap_mb: sizes of its swap devices in MiB
     :ivar ephemeral_gb: sizes of its ephemeral devices in GiB
+    :ivar host: the one that it is on, where that is said
+    :ivar built: whether it has a directory there
+    :ivar rescued: whether it may stand on another image than it tells
     """
 
     uuid: str
@@ -55,6 +74,24 @@ class Guest:
     images: Mapping[str, str]
     swap_mb: frozenset[int] = frozenset()
     ephemeral_gb: frozenset[int] = frozenset()
+    host: str | None = None
+    built: bool = False
+    rescued: bool = False
+
+    @property
+    def needs(self) -> needs.Needs:
+        """Say what it may need; see :mod:`needs`."""
+        return frozenset(
+            {
+                *self.images,
+                *(f'swap_{size}' for size in self.swap_mb),
+                *(f'ephemeral_{size}' for size in self.ephemeral_gb),
+            }
+        )
+
+    def is_on(self, host: str) -> bool:
+        """Whether it is on a host, as far as that is said."""
+        return self.host is None or self.host == host
 
 
 def _local_devices(
@@ -92,6 +129,7 @@ def read_guest(instance: Any, mappings: Iterable[Any] = ()) -> Guest:
     uuid = _field(instance, 'uuid')
     if not uuid:
         raise ValueError('it has no UUID')
+    state, task = _text(instance, 'vm_state'), _text(instance, 'task_state')
     name = _field(instance, 'name', None)
     return Guest(
         uuid=str(uuid),
@@ -103,6 +141,9 @@ def read_guest(instance: Any, mappings: Iterable[Any] = ()) -> Guest:
         },
         swap_mb=swap,
         ephemeral_gb=ephemeral,
+        host=_text(instance, 'host'),
+        built=state in _BUILT and task is None,
+        rescued=state == 'rescued' or task in _RESCUE_TASKS,
     )
 
 
@@ -117,77 +158,114 @@ class InstanceWitness:
         self,
         instances: Iterable[Any] | None,
         mappings: BlockDeviceMappings | None = None,
+        host: str | None = None,
     ) -> None:
         """Take the host's instances.
 
         :param mappings: where the host does not pass them, the overlays
             alone tell who uses swap and ephemeral base files
+        :param host: the one that this is
         """
         self._instances = instances
-        self._mappings = {} if mappings is None else mappings
+        self._mappings = mappings
+        self._host = host
 
-    def look(self, base_files: Collection[str]) -> testimonies.Testimony:
+    def look(
+        self,
+        base_files: Collection[str],
+        others: testimonies.Testimony | None = None,
+    ) -> testimonies.Testimony:
         """Say which of these files the instances were made from."""
         guests, failures = self._guests()
-        by_image: dict[str, set[str]] = {}
-        by_device: dict[str, set[str]] = {}
+        by_word: dict[str, set[str]] = {}
         image_ids: dict[str, str] = {}
+        ours: set[str] = set()
         for guest in guests:
             image_ids |= guest.images
-            for fingerprint in guest.images:
-                by_image.setdefault(fingerprint, set()).add(guest.uuid)
-            for size in guest.swap_mb:
-                by_device.setdefault(f'swap_{size}', set()).add(guest.uuid)
-            for size in guest.ephemeral_gb:
-                by_device.setdefault(f'ephemeral_{size}', set()).add(
-                    guest.uuid
-                )
+            for word in guest.needs:
+                by_word.setdefault(word, set()).add(guest.uuid)
+            if self._host is None or guest.is_on(self._host):
+                ours.add(guest.uuid)
         users = {}
-        images = {}
         for name in base_files:
-            if names.kind_of(name).is_image:
-                fingerprint = names.fingerprint(name)
-                found = by_image.get(fingerprint)
-                if fingerprint in image_ids:
-                    images[name] = image_ids[fingerprint]
-            else:
-                # The rest of an ephemeral name depends on the guest's OS.
-                match = _EPHEMERAL.fullmatch(name)
-                found = by_device.get(
-                    f'ephemeral_{match["gb"]}' if match else name
-                )
+            found = {
+                guest
+                for word in needs.words_for(name)
+                for guest in by_word.get(word, ())
+            }
             if found:
                 users[name] = frozenset(found)
+        images = {
+            name: image_ids[fingerprint]
+            for name in base_files
+            if names.kind_of(name).is_image
+            and (fingerprint := names.fingerprint(name)) in image_ids
+        }
         return testimonies.Testimony(
             users,
-            images,
-            {guest.name: guest.uuid for guest in guests if guest.name},
+            images=images,
+            aliases={guest.name: guest.uuid for guest in guests if guest.name},
             by_list=True,
-            failures=tuple(failures),
+            said={
+                name: found & ours
+                for name, found in users.items()
+                if found & ours
+            },
+            known={
+                guest.uuid: self._may_need(guest)
+                for guest in guests
+                if not guest.rescued
+            },
+            expected=self._expected(guests),
+            vetoes=tuple(
+                vetoing.Veto(vetoing.Reason.UNANSWERED, *failure)
+                for failure in failures
+            ),
         )
+
+    def _may_need(self, guest: Guest) -> needs.Needs:
+        # Its devices are in the mappings, if those were passed.
+        unknown = needs.ANY_DEVICE if self._mappings is None else frozenset()
+        return guest.needs | unknown
+
+    def _expected(
+        self, guests: Collection[Guest]
+    ) -> dict[str, frozenset[str]] | None:
+        """Give the guests that this host has, if that is told."""
+        listed = [guest for guest in guests if guest.host is not None]
+        if self._host is None or (guests and not listed):
+            return None
+        return {
+            guest.uuid: frozenset(filter(None, (guest.uuid, guest.name)))
+            if guest.built
+            else frozenset()
+            for guest in listed
+            if guest.host == self._host
+        }
 
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Add nothing: the host's list is what it was."""
         return testimonies.Testimony()
 
-    def _guests(self) -> tuple[list[Guest], list[str]]:
+    def _guests(self) -> tuple[list[Guest], list[tuple[str, str]]]:
         guests: list[Guest] = []
-        failures: list[str] = []
+        failures: list[tuple[str, str]] = []
         # A broad net, as the instances and what they raise are the host's.
         try:
             instances = list(self._instances or ())
         except Exception as error:
             instances = []
-            failures.append(f'the instances cannot be listed: {error!r}')
+            failures.append(('the instances', f'not to be listed: {error!r}'))
         if self._instances is None:
-            failures.append('the host gave no list of instances')
+            failures.append(('the instances', 'the host gave no list of them'))
         for instance in instances:
             uuid = None
             try:
                 uuid = _field(instance, 'uuid')
-                guests.append(
-                    read_guest(instance, self._mappings.get(uuid) or ())
-                )
+                mappings = (self._mappings or {}).get(uuid) or ()
+                guests.append(read_guest(instance, mappings))
             except Exception as error:
-                failures.append(f'instance {uuid} cannot be read: {error!r}')
+                failures.append(
+                    (f'instance {uuid}', f'it cannot be read: {error!r}')
+                )
         return guests, failures

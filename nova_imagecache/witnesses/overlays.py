@@ -1,168 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The witness that reads the headers of all disks below instances_path."""
+"""The witness that reads the headers of all disks of this host's guests."""
 
 from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
-import errno
-import json
+import dataclasses
+import functools
 import os
-import stat
 import time
+from typing import Any
 
-from nova_imagecache.cache import identity
+from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import mounts
 from nova_imagecache import host
 from nova_imagecache import names
+from nova_imagecache.witnesses import absences
+from nova_imagecache.witnesses import chain_ends
 from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import disk_header
+from nova_imagecache.witnesses import headers
+from nova_imagecache.witnesses import ignored
+from nova_imagecache.witnesses import memories
+from nova_imagecache.witnesses import narrowing
+from nova_imagecache.witnesses import owners
+from nova_imagecache.witnesses import references
 from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import vetoing
+from nova_imagecache.witnesses import walks
 
-# How often what changed during the scan is scanned again before giving up.
-_ROUNDS = 10
+Reason = vetoing.Reason
 
 # A disk without a backing file that was written so lately may get one yet.
 _FRESH_SECONDS = 60
 _HEADER_SIZE = 4096
 
-# As long as a directory may change without its times moving (decision 0032): a
-# second or two, by a clock that may be a minute behind ours.
-_TICK_NANOSECONDS = 62 * 10**9
-
-_DISK_INFO = 'disk.info'
-_DISK_INFO_LIMIT = 1024 * 1024
-
-# Nova renames the directory of a guest that is resized or deleted.
-_SUFFIXES = ('_del', '_resize')
-
-#: A directory as it was listed: when it differs, entries may have come.
-_Stamp = tuple[int, int, int, int]
+_SHOWN = 3
 
 
-def _is_no_disk(name: str) -> bool:
-    # Logs and vTPM state are not even readable for the compute service.
-    return name.startswith('console.log') or name in (_DISK_INFO, 'swtpm')
-
-
-def _stamp(directory: str) -> _Stamp:
-    # Opened, because NFS answers a bare stat from its cache.
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-    finally:
-        os.close(fd)
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
-
-
-def _declared_raw(directory: str, name: str) -> bool:
-    """Whether Nova has noted that it opens this disk as a raw one.
-
-    See ``write_to_disk_info_file`` in nova/virt/libvirt/imagebackend.py.
-    """
-    try:
-        fd = identity.open_regular(os.path.join(directory, _DISK_INFO))
-        with os.fdopen(fd, 'rb') as file:
-            formats = json.loads(file.read(_DISK_INFO_LIMIT))
-        return any(
-            os.path.basename(path) == name and form == 'raw'
-            for path, form in formats.items()
-        )
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
-
-
-def _guest(root: str, directory: str, name: str) -> str:
-    """Name the guest that a file belongs to."""
-    if directory == root:
-        return name
-    guest = directory.removeprefix(root + os.sep).partition(os.sep)[0]
-    for suffix in _SUFFIXES:
-        guest = guest.removesuffix(suffix)
-    return guest
-
-
-def _read_as_root(
-    path: str, read: host.ReadAsRoot
-) -> tuple[os.stat_result, disk_header.DiskHeader]:
-    """Read the header of a disk that this process may not open."""
-    status = os.stat(path)
-
-    def pread(length: int, offset: int) -> bytes:
-        data = read(path, offset, length)
-        # What is cut short would pass for a raw disk (decision 0052).
-        if len(data) < min(length, status.st_size - offset):
-            raise ValueError('it got less than is there')
-        return data
-
-    try:
-        header = disk_header.read_header_from(
-            disk_header.Source(pread, status.st_size)
-        )
-    except disk_header.MalformedHeader:
-        raise
-    # A broad net, as the function and what it raises are the host's.
-    except Exception as error:
-        # Gone is what is gone for us: root may be in another container.
-        os.stat(path)
-        raise PermissionError(
-            errno.EACCES,
-            f'{os.strerror(errno.EACCES)}, and reading it as root failed: '
-            f'{names.printable(str(error) or repr(error))}',
-        ) from error
-    return status, header
+def _some(paths: Collection[str]) -> str:
+    """Give a few of some paths, and how many there are beside them."""
+    shown = [names.printable(path) for path in sorted(paths)[:_SHOWN]]
+    more = len(paths) - len(shown)
+    return ', '.join([*shown, *([f'and {more} more'] if more else [])])
 
 
 class OverlayWitness:
     """Who uses what, according to the disks below ``instances_path``.
 
     Every regular file in every directory counts, also in those of guests
-    nobody knows. What a header names is compared with names of files and
-    never opened. Disks that were once seen stay seen: this witness is made
+    nobody knows, and so do the disks that libvirt names, wherever they are.
+    What a header names is compared with what there is and never opened
+    (decision 0079). Disks that were once seen stay seen: this witness is made
     anew for each pass, and forgetting can only make it miss a user.
     """
 
     def __init__(
         self,
         layout: layouts.Layout,
-        read_as_root: host.ReadAsRoot | None = None,
+        lent: host.Host | None = None,
+        memory: memories.Memory | None = None,
     ) -> None:
         """Look at nothing yet.
 
-        :param read_as_root: reads the headers of disks that this process may
-            not open; without it, each of them is a failure
+        :param lent: reads and lists what this process may not; without it,
+            each of that is a veto
         """
         self._layout = layout
-        self._read_as_root = read_as_root
-        # Locks, our own files, and what fsck found, which is root's alone.
-        self._not_guests = {
-            layout.locks,
-            layout.own,
-            os.path.join(layout.instances, 'lost+found'),
-            os.path.join(layout.base, 'lost+found'),
-        }
+        self._lent = host.Host() if lent is None else lent
+        self._memory = memories.Memory() if memory is None else memory
+        self._walk = walks.Walk(
+            layout.instances,
+            ignored.Ignored(layout, self._memory.patterns),
+            self._visit,
+            self._lent.list_as_root,
+        )
         self._cache: tuple[int, int] | None = None
-        self._directories: dict[str, _Stamp] = {}
         self._disks = chains.Disks()
+        self._scanned = chain_ends.Scanned()
+        self._ends = chain_ends.Ends(layout, self._scanned)
+        self._seen: dict[str, inventories.Seen] = {}
+        self._bases: dict[str, set[str]] = {}
+        self._claims: dict[str, set[str]] = {}
         self._cached: dict[str, tuple[int, int, int]] = {}
-        self._fresh: set[str] = set()
-        self._recent: set[str] = set()
-        self._vanished: set[str] = set()
-        self._failures: dict[str, str] = {}
+        self._fresh: dict[str, str] = {}
+        self._named: dict[str, vetoing.Veto] = {}
         self._notes: dict[str, str] = {}
+        self._others = testimonies.Testimony()
+        self._absent: tuple[absences.Absence, ...] = ()
+        self._astray: frozenset[str] = frozenset()
 
-    def look(self, base_files: Collection[str]) -> testimonies.Testimony:
+    def look(
+        self,
+        base_files: Collection[str],
+        others: testimonies.Testimony | None = None,
+    ) -> testimonies.Testimony:
         """Scan everything, and say who needs these files."""
-        with contextlib.suppress(OSError):
-            self._cache = _stamp(self._layout.base)[:2]
-        self._scan([self._layout.instances])
-        for need in set(self._disks.needed) - set(base_files):
-            if names.kind_of(need).is_base:
-                self._note_missing(need)
+        if others is not None:
+            self._others = others
+        try:
+            self._cache = walks.stamp(self._layout.base)[:2]
+        except OSError:
+            self._cache = None
+        self._walk.go([self._layout.instances])
+        for disk in self._others.disks:
+            self._look_at(disk)
         return self._testify(base_files)
 
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
@@ -171,150 +115,116 @@ class OverlayWitness:
         And the disks that may just have been in the making (decision 0031):
         qemu-img writes the name of the backing file in place.
         """
-        fresh, self._fresh = self._fresh, set()
-        recent, self._recent = self._recent, set()
+        fresh, self._fresh = self._fresh, {}
+        recent, self._walk.recent = self._walk.recent, set()
         pending = {
-            *self._changed(),
-            *map(os.path.dirname, fresh),
-            *(recent & self._directories.keys()),
+            *self._walk.changed(),
+            *(
+                {*recent, *map(os.path.dirname, fresh)}
+                & self._walk.directories.keys()
+            ),
         }
         if pending:
-            self._scan(list(pending))
+            self._walk.go(list(pending))
+        for path, guest in fresh.items():
+            # What else is where libvirt has a disk is no concern of ours.
+            if os.path.dirname(path) not in self._walk.directories:
+                found = self._look_into(path, guest, again=True)
+                if found is not None:
+                    reason, problem = found
+                    self._named[path] = vetoing.Veto(reason, path, problem)
         return self._testify(base_files)
-
-    def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
-        users = {
-            name: self._disks.users(name, self._layout.file(name))
-            for name in base_files
-        }
-        return testimonies.Testimony(
-            users={name: guests for name, guests in users.items() if guests},
-            failures=tuple(self._failures.values()),
-            notes=tuple(self._notes.values()),
-        )
-
-    def _note_missing(self, need: str) -> None:
-        for path in self._disks.needing(need):
-            self._note(path, f'needs {need}, which is not in the cache')
 
     def chains(self, base_file: str) -> list[chains.Chain]:
         """Give the disks that lead to a base file, as they were found."""
         return self._disks.chains(base_file)
 
-    def _scan(self, pending: list[str]) -> None:
-        """Read directories until none has changed since it was read."""
-        missing: set[str] = set()
-        # Decision 0006.
-        for _round in range(_ROUNDS):
-            while pending:
-                pending += self._read_directory(pending.pop())
-            missing, self._vanished = self._vanished, set()
-            pending = list({*self._changed(), *map(os.path.dirname, missing)})
-            if not pending:
-                return
-        for path in missing:
-            self._fail(path, 'it is listed, and cannot be found')
-        if self._layout.instances in pending:
-            self._fail(
-                self._layout.instances, 'it changes faster than it is read'
-            )
-        # What guests do in their own directories never ends on a large node.
-        self._recent.update(pending)
+    def inventory(self) -> inventories.Inventory:
+        """Give what there is to remember for the next pass.
 
-    def _changed(self) -> list[str]:
-        changed = []
-        for directory, stamp in self._directories.items():
-            try:
-                if _stamp(directory) != stamp:
-                    changed.append(directory)
-            except OSError:
-                changed.append(directory)
-        return changed
-
-    def _read_directory(self, directory: str) -> list[str]:
-        """Read the disks in a directory; give the directories in it."""
-        try:
-            stamp = _stamp(directory)
-            with os.scandir(directory) as entries:
-                listed = list(entries)
-        except OSError as error:
-            self._directories.pop(directory, None)
-            # Gone: its parent is read again, as what it was may be there
-            # under another name.
-            if (
-                error.errno not in (errno.ENOENT, errno.ENOTDIR)
-                or directory == self._layout.instances
-            ):
-                self._fail(directory, error.strerror)
-            else:
-                self._vanished.add(directory)
-            return []
-        self._directories[directory] = stamp
-        if time.time_ns() - max(stamp[2:]) < _TICK_NANOSECONDS:
-            self._recent.add(directory)
-        self._failures.pop(directory, None)
-        found = []
-        for entry in listed:
-            self._failures.pop(entry.path, None)
-            if entry.path in self._not_guests or _is_no_disk(entry.name):
-                continue
-            try:
-                is_directory = entry.is_dir()
-            except OSError as error:
-                self._fail(entry.path, error.strerror)
-                continue
-            if is_directory:
-                if entry.path not in self._directories and (
-                    not entry.is_symlink() or self._may_follow(entry.path)
-                ):
-                    found.append(entry.path)
-            elif stamp[:2] == self._cache:
-                self._read_cached(directory, entry)
-            else:
-                self._read_disk(directory, entry)
-        return found
-
-    def _may_follow(self, link: str) -> bool:
-        """Judge a link to a directory (decision 0053).
-
-        A link to somewhere in here leads to nothing new.
+        Of what could not be looked at, that is what was known before.
         """
-        root = os.path.realpath(self._layout.instances)
-        target = os.path.realpath(link)
-        if os.path.commonpath([root, target]) == root:
-            return False
-        below_root = os.path.dirname(link) == self._layout.instances
-        if not below_root or os.path.commonpath([root, target]) == target:
-            self._fail(link, f'it links to {target}, which is not looked into')
-            return False
-        return True
+        before = self._memory.inventory
+        disks = {
+            path: seen
+            for path, seen in before.disks.items()
+            if self._is_unseen(path)
+        }
+        for path, seen in self._seen.items():
+            # Also by a layer that only libvirt has told of this time.
+            bases = self._bases.get(path, set())
+            disks[path] = dataclasses.replace(
+                seen,
+                needs=tuple(sorted({*seen.needs, *bases})),
+                astray=path in self._astray,
+            )
+        missing = Reason.MISSING_MOUNT
+        if any(each.veto.reason is missing for each in self._absent):
+            return dataclasses.replace(before, disks=disks)
+        return absences.inventory_of(self._layout.instances, disks)
 
-    def _read_disk(self, directory: str, entry: os.DirEntry[str]) -> None:
+    def _is_unseen(self, path: str) -> bool:
+        """Whether a path, or a directory above, could not be looked at."""
+        if any(each.has(path) for each in self._absent):
+            return True
+        failed = path
+        while failed != os.path.dirname(failed):
+            if failed in self._walk.failures or failed in self._named:
+                return True
+            failed = os.path.dirname(failed)
+        return False
+
+    # What is found in directories.
+
+    def _visit(self, listed_as: walks.Stamp, entry: walks.Entry) -> None:
+        if listed_as[:2] == self._cache:
+            self._read_cached(entry)
+        elif not self._is_of_sibling(entry):
+            self._read_disk(entry)
+
+    def _is_of_sibling(self, entry: walks.Entry) -> bool:
+        """Whether this is a base file of another host's cache."""
+        is_base = names.kind_of(entry.name).is_base
+        if not is_base and not names.leftover_of(entry.name):
+            return False
+        directory = os.path.dirname(entry.path)
+        return chain_ends.is_sibling(self._layout, directory)
+
+    def _read_disk(self, entry: walks.Entry) -> None:
+        path = entry.path
         try:
             if entry.is_file() or entry.is_symlink():
-                self._note_disk(directory, entry)
+                self._note_disk(entry)
         except FileNotFoundError:
             # Gone, so the directory is read again; but a link that points to
-            # nothing is a failure (decision 0005).
-            if os.path.islink(entry.path):
-                self._fail(entry.path, 'it points to nothing')
+            # nothing may be to what is not mounted (decision 0005).
+            if os.path.islink(path):
+                target = names.printable(os.readlink(path))
+                self._walk.fail(
+                    path,
+                    Reason.MISSING_DISK,
+                    f'it is a link to {target}, which points to nothing',
+                )
             else:
-                self._vanished.add(entry.path)
+                self._walk.vanished.add(path)
         except OSError as error:
-            self._fail(entry.path, error.strerror)
+            self._walk.fail(path, Reason.UNREADABLE, error.strerror)
         except disk_header.MalformedHeader as error:
             # Decision 0004.
-            if not _declared_raw(directory, entry.name):
-                self._fail(entry.path, f'its header is damaged: {error}')
+            directory = os.path.dirname(path)
+            if not headers.declared_raw(directory, entry.name):
+                self._walk.fail(
+                    path, Reason.DAMAGED, f'its header is damaged: {error}'
+                )
 
-    def _read_cached(self, directory: str, entry: os.DirEntry[str]) -> None:
+    def _read_cached(self, entry: walks.Entry) -> None:
         """Read a file in the cache, which may be part of a chain itself.
 
         A base file that cannot be read is noted only (decision 0005).
         """
         kind = names.kind_of(entry.name)
         if kind is names.Kind.OTHER and not names.leftover_of(entry.name):
-            self._read_disk(directory, entry)
+            self._read_disk(entry)
             return
         # What is a leftover, or not, by its mode is read too, and half a file
         # of rsync's is noted only.
@@ -326,7 +236,7 @@ class OverlayWitness:
             version = (status.st_ino, status.st_ctime_ns, status.st_mtime_ns)
             if self._cached.get(entry.name) == version:
                 return
-            self._note_disk(directory, entry)
+            self._note_disk(entry)
             self._cached[entry.name] = version
         except FileNotFoundError:
             return
@@ -335,58 +245,288 @@ class OverlayWitness:
         except disk_header.MalformedHeader as error:
             self._note(entry.path, f'has a damaged header: {error}')
 
-    def _note_disk(self, directory: str, entry: os.DirEntry[str]) -> None:
+    def _note_disk(self, entry: walks.Entry) -> None:
         """Note what a disk needs: what its header names, or it links to."""
-        needs: frozenset[str] = frozenset()
-        if entry.is_file():
-            needs = self._needs(entry.path)
-        if entry.is_symlink():
-            # What a link leads to may be a device: not even opened.
-            os.stat(entry.path)
-            for target in (
-                os.readlink(entry.path),
-                os.path.realpath(entry.path),
-            ):
-                needs |= disk_header.file_names(target)
-        if not needs:
-            return
+        path = entry.path
+        directory = os.path.dirname(path)
         in_cache = directory == self._layout.base
         root = directory if in_cache else self._layout.instances
-        guest = _guest(root, directory, entry.name)
-        self._disks.add(chains.Disk(directory, entry.name, guest, needs))
+        guest = owners.guest_of(root, directory, entry.name)
+        linked: set[str] = set()
+        if entry.is_symlink():
+            for target in (os.readlink(path), os.path.realpath(path)):
+                linked |= references.read(target).names
+            self._disks.add(
+                chains.Disk(directory, entry.name, guest, frozenset(linked))
+            )
+            # What a link leads to may be a device: not even opened. Where it
+            # is nothing, that may be in the trash.
+            os.stat(path)
+        if entry.is_file():
+            self._read_header(path, guest, entry, frozenset(linked))
 
-    def _needs(self, path: str) -> frozenset[str]:
-        status, header = self._read_header(path)
-        needs: frozenset[str] = frozenset()
-        for reference in (header.backing_file, header.data_file):
-            if reference is not None:
-                needs |= disk_header.file_names(reference)
+    def _read_header(
+        self,
+        path: str,
+        guest: str,
+        entry: walks.Entry | None = None,
+        linked: frozenset[str] = frozenset(),
+    ) -> None:
+        directory, name = os.path.split(path)
+        # As far as it is known where its directory may not be looked into.
+        listed: Any = None
+        if entry is not None and not isinstance(entry, os.DirEntry):
+            listed = entry.stat()
+        # Before it is read: it is there, whatever that gives.
+        self._scanned.add(path, None)
+        status, header = headers.read(
+            path, self._lent.read_as_root, listed, devices=entry is None
+        )
+        self._scanned.add(path, (status.st_dev, status.st_ino))
+        data_file = header.data_file
+        if data_file is not None and not data_file.startswith(os.sep):
+            # Nobody but QEMU knows from which directory.
+            data_file = f'file:{data_file}'
+        named = tuple(
+            reference
+            for reference in (header.backing_file, data_file)
+            if reference is not None
+        )
+        read = {each: references.read(each) for each in named}
+        wanted = linked.union(*(each.names for each in read.values()))
+        if all(self._ends.is_usual(path, each) for each in read.values()):
+            pass
+        elif headers.declared_raw(directory, name):
+            # A guest has written that: names are all that it is taken for.
+            named = ()
+        else:
+            wanted = linked.union(
+                *(self._resolved(path, guest, each) for each in read.values())
+            )
+        if wanted or named:
+            self._disks.add(chains.Disk(directory, name, guest, wanted, named))
+        if directory != self._layout.base:
+            self._seen[path] = inventories.Seen(
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+                tuple(sorted(wanted)),
+            )
         # A guest's raw disk has a header no more than it had a moment ago.
         unfinished = header.format != 'raw' or status.st_size < _HEADER_SIZE
         age = time.time() - status.st_mtime
-        if not needs and unfinished and age < _FRESH_SECONDS:
-            self._fresh.add(path)
-        return needs
+        if not named and unfinished and age < _FRESH_SECONDS:
+            self._fresh[path] = guest
 
-    def _read_header(
-        self, path: str
-    ) -> tuple[os.stat_result, disk_header.DiskHeader]:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except PermissionError:
-            if self._read_as_root is None:
-                raise
-            return _read_as_root(path, self._read_as_root)
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                return status, disk_header.DiskHeader()
-            return status, disk_header.read_header(fd)
-        finally:
-            os.close(fd)
+    def _claim(self, path: str, guest: str) -> None:
+        """Note that a file is a disk of a guest, or below one."""
+        self._claims.setdefault(os.path.normpath(path), set()).add(guest)
+        with contextlib.suppress(OSError, ValueError):
+            self._claims.setdefault(os.path.realpath(path), set()).add(guest)
 
-    def _fail(self, path: str, problem: object) -> None:
-        self._failures[path] = f'{names.printable(path)}: {problem}'
+    def _resolved(
+        self, path: str, guest: str, read: references.Reference
+    ) -> frozenset[str]:
+        """Name the files that a reference leads to, but no sibling's."""
+        wanted = read.names
+        for target in read.targets:
+            if target.local:
+                below = os.path.join(os.path.dirname(path), target.path)
+                self._claim(below, guest)
+            end = self._ends.find(path, target)
+            if end.base_file is None:
+                continue
+            if end.sibling is None:
+                wanted |= {end.base_file}
+            elif len(read.targets) == 1:
+                wanted -= {end.base_file}
+        return wanted
+
+    def _look_at(self, disk: testimonies.NamedDisk) -> None:
+        """See to a disk that was named, and that the scan may have missed.
+
+        Its path is libvirt's, and so are those of what is below it where they
+        are known: they may be opened.
+        """
+        for layer in disk.layers or ():
+            self._claim(layer, disk.guest)
+            self._look_into(layer, disk.guest)
+        path = disk.path
+        if path is None:
+            subject = f'{disk.source} of guest {disk.guest}'
+            refused = Reason.OUT_OF_SIGHT, 'it is no file of this host'
+        else:
+            subject = path
+            self._claim(path, disk.guest)
+            found = self._look_into(path, disk.guest)
+            if found is None:
+                return
+            reason, problem = found
+            refused = reason, f'it is a disk of guest {disk.guest}: {problem}'
+        if disk.layers is None:
+            reason, problem = refused
+            self._named[subject] = vetoing.Veto(reason, subject, problem)
+        else:
+            self._take_layers(disk, subject)
+
+    def _look_into(
+        self, path: str, guest: str, again: bool = False
+    ) -> tuple[Reason, str] | None:
+        """Read the header of a disk, if the scan has not.
+
+        :param again: whether to read it in any case
+        :returns: why that cannot be done
+        """
+        if not again and self._scanned.has(path):
+            return None
+        try:
+            self._read_header(path, guest)
+        except FileNotFoundError:
+            return Reason.MISSING_DISK, 'it is not there'
+        except OSError as error:
+            return Reason.UNREADABLE, error.strerror or repr(error)
+        except disk_header.MalformedHeader as error:
+            return Reason.DAMAGED, f'its header is damaged: {error}'
+        return None
+
+    def _take_layers(self, disk: testimonies.NamedDisk, path: str) -> None:
+        """Believe libvirt, which has them all open, of what cannot be read."""
+        directory, name = os.path.split(path)
+        wanted: frozenset[str] = frozenset()
+        for layer in disk.layers or ():
+            wanted |= self._resolved(path, disk.guest, references.read(layer))
+        self._disks.add(chains.Disk(directory, name, disk.guest, wanted))
+
+    # What that comes to.
+
+    def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
+        followed = chain_ends.follow(
+            self._disks, self._ends, self._layout, base_files
+        )
+        self._astray = frozenset(followed.astray)
+        narrowed = narrowing.narrow(
+            [
+                *self._walk.failures.values(),
+                *self._named.values(),
+                *(
+                    vetoing.Veto(
+                        Reason.OUT_OF_SIGHT, path, f'it stands on {what}'
+                    )
+                    for path, what in followed.astray.items()
+                ),
+            ],
+            self._layout.instances,
+            self._memory,
+            self._others,
+            self._claims,
+        )
+        self._absent = absences.find(
+            self._layout.instances,
+            self._memory.inventory,
+            self._others,
+            self._walk.directories.keys(),
+            self._seen,
+        )
+        recalled = {
+            path: seen
+            for path, seen in self._memory.inventory.disks.items()
+            if any(each.has(path) for each in self._absent)
+        }
+        self._recall(recalled | narrowed.recalled)
+        below, beyond = self._users(base_files)
+        users = {
+            name: below.get(name, frozenset()) | beyond.get(name, frozenset())
+            for name in {*below, *beyond}
+        }
+        return testimonies.Testimony(
+            users=users,
+            readers=users,
+            below=below,
+            beyond=beyond,
+            missing={
+                name: frozenset(guests)
+                for name, guests in followed.missing.items()
+            },
+            vetoes=(
+                *narrowed.vetoes,
+                *(each.veto for each in self._absent),
+            ),
+            notes=(*self._notes.values(), *_notes(followed, narrowed)),
+        )
+
+    def _users(
+        self, base_files: Collection[str]
+    ) -> tuple[dict[str, testimonies.Guests], dict[str, testimonies.Guests]]:
+        """Give the guests by the base files that their disks need.
+
+        :returns: by those disks that others can see, and by the others
+        """
+        below: dict[str, testimonies.Guests] = {}
+        beyond: dict[str, testimonies.Guests] = {}
+        for name in base_files:
+            for disk in self._disks.above(name, self._layout.file(name)):
+                self._bases.setdefault(disk.path, set()).add(name)
+                found = below if self._is_shared(disk.directory) else beyond
+                found[name] = found.get(name, frozenset()) | {disk.guest}
+        return below, beyond
+
+    def _is_shared(self, directory: str) -> bool:
+        """Whether whoever shares ``instances_path`` can see what is in here.
+
+        What is mounted below it may be of this host alone, also where it is
+        of the same file system.
+        """
+        directories = self._walk.directories
+        root = directories.get(self._layout.instances)
+        stamp = directories.get(directory)
+        if root is None or stamp is None or stamp[0] != root[0]:
+            return False
+        return not any(
+            f'{directory}{os.sep}'.startswith(f'{point}{os.sep}')
+            for point in self._mounted
+        )
+
+    @functools.cached_property
+    def _mounted(self) -> frozenset[str]:
+        """Give the mount points below ``instances_path``, as found there."""
+        top = self._layout.instances
+        real = os.path.realpath(top)
+        return frozenset(
+            top + point.removeprefix(real) for point in mounts.below(top)
+        )
+
+    def _recall(self, disks: Mapping[str, inventories.Seen]) -> None:
+        """Take disks for what they were when they were read last."""
+        for path, seen in disks.items():
+            directory, name = os.path.split(path)
+            if seen.needs and path not in self._seen:
+                guest = owners.guest_of(
+                    self._layout.instances, directory, name
+                )
+                self._disks.add(
+                    chains.Disk(directory, name, guest, frozenset(seen.needs))
+                )
 
     def _note(self, path: str, problem: str) -> None:
         self._notes[path] = f'{names.printable(path)} {problem}'
+
+
+def _notes(
+    followed: chain_ends.Followed, narrowed: narrowing.Narrowed
+) -> Iterator[str]:
+    for sibling, paths in followed.siblings.items():
+        yield (
+            f'disks that use {names.printable(sibling)}, the cache of another '
+            f'host: {len(paths)}, such as {_some(paths)}'
+        )
+    if narrowed.ignored:
+        yield (
+            f'ignored on somebody\'s word: {_some(narrowed.ignored)}; '
+            '"nova-imagecache unignore PATH" takes that back'
+        )
+    if narrowed.unchanged:
+        yield (
+            'files that cannot be read, and have not changed since they were, '
+            f'keep what they needed: {len(narrowed.unchanged)}, such as '
+            f'{_some(narrowed.unchanged)}'
+        )

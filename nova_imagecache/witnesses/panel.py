@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from nova_imagecache.cache import layouts
+from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.host import Host
 from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import image_locks
 from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import libvirt_connection
+from nova_imagecache.witnesses import memories
+from nova_imagecache.witnesses import other_hosts
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import testimonies
 
@@ -47,17 +50,32 @@ class Assembly:
         """Give the witness that has the host's list, if it is asked."""
         if 'instances' not in settings.witnesses:
             return []
-        return [instances.InstanceWitness(all_instances, mappings)]
+        return [
+            instances.InstanceWitness(all_instances, mappings, settings.host)
+        ]
 
-    def overlays(self, layout: layouts.Layout) -> overlays.OverlayWitness:
-        """Give the witness that is always asked, anew for each pass."""
-        return overlays.OverlayWitness(layout, self.host.read_as_root)
+    def overlays(
+        self, layout: layouts.Layout, memory: memories.Memory
+    ) -> overlays.OverlayWitness:
+        """Give the witness that is always asked, anew for each pass.
+
+        It is asked last: it looks for what the others have named.
+        """
+        return overlays.OverlayWitness(layout, self.host, memory)
 
     def others(
-        self, settings: Settings, layout: layouts.Layout
+        self,
+        settings: Settings,
+        layout: layouts.Layout,
+        clock: clocks.Clock = clocks.now,
     ) -> list[testimonies.Witness]:
-        """Give those beside these two, as far as they are named."""
-        witnesses: list[testimonies.Witness] = []
+        """Give those beside these two, as far as they are named.
+
+        The one that knows of other hosts is asked in any case.
+        """
+        witnesses: list[testimonies.Witness] = [
+            other_hosts.OtherHostsWitness(layout, settings.host, clock)
+        ]
         if 'libvirt' in settings.witnesses:
             witnesses.append(
                 domains.DomainWitness(

@@ -8,7 +8,25 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Protocol
 
+from nova_imagecache.witnesses import vetoing
+
 Guests = frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NamedDisk:
+    """A disk that somebody other than the scan knows of.
+
+    :ivar guest: who has it
+    :ivar source: what it is called
+    :ivar path: where it is on this host; None where it is no file of it
+    :ivar layers: paths of all that is below it, where that is known
+    """
+
+    guest: str
+    source: str
+    path: str | None
+    layers: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,34 +35,77 @@ class Testimony:
 
     :ivar users: guests by base file: the UUID of an instance where it is
         known, else the name of the directory, or of the file, that uses it
+    :ivar readers: those of them of which a disk or a domain shows that they
+        read the file; the image of the others is the one it was made from
     :ivar images: the image a base file was made from, where it is known
     :ivar aliases: UUIDs of instances by the names that others know them by
     :ivar by_list: whether this is from a list of guests, and no disk was seen
     :ivar shown: base files of which a disk, a domain or a lock shows a user;
         of all testimonies together
     :ivar held: base files that somebody uses who cannot be named
-    :ivar failures: what the witness could not look at. Such a witness counts
-        as having seen everything: nothing is removed on its word.
+    :ivar hosts: other hosts by base files that they have noted to use
+    :ivar below: guests by base files that their disks need which whoever
+        shares ``instances_path`` can see
+    :ivar beyond: guests by base files that their other disks need
+    :ivar said: guests of this host by base files that they need by evidence
+        other than disks
+    :ivar known: what guests may need, by their UUIDs, and by the names of
+        domains that have none
+    :ivar expected: guests that this host has, and the names of which their
+        directory has one, or none where they need not have one; None where
+        nobody knows them
+    :ivar disks: what the scan has to have seen, or to look at
+    :ivar missing: guests by the base file that they need and that is nowhere
+    :ivar vetoes: what the witness could not look at
     :ivar notes: what it saw that somebody may want to look into
     """
 
     users: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
+    readers: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     by_list: bool = False
     shown: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
-    failures: tuple[str, ...] = ()
+    hosts: Mapping[str, frozenset[str]] = dataclasses.field(
+        default_factory=dict
+    )
+    below: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
+    beyond: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
+    said: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
+    known: Mapping[str, frozenset[str]] = dataclasses.field(
+        default_factory=dict
+    )
+    expected: Mapping[str, frozenset[str]] | None = None
+    disks: tuple[NamedDisk, ...] = ()
+    missing: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
+    vetoes: tuple[vetoing.Veto, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def out_of_sight(self) -> frozenset[str]:
+        """Give the base files of which only this host can see the need.
+
+        Not where the guest has a disk over it that others can see.
+        """
+        said = {
+            name
+            for name, guests in self.said.items()
+            if guests - self.below.get(name, frozenset())
+        }
+        return frozenset({*self.beyond, *said})
 
 
 class Witness(Protocol):
     """One way to learn who uses a base file."""
 
-    def look(self, base_files: Collection[str]) -> Testimony:
-        """Say who uses these files; never raises, a failure is a testimony.
+    def look(
+        self, base_files: Collection[str], others: Testimony
+    ) -> Testimony:
+        """Say who uses these files; never raises, a failure is a veto.
 
         :param base_files: names of the files in question
+        :param others: what the witnesses that were asked before have said
         """
         ...
 
@@ -63,16 +124,35 @@ def ask(
 
     :param again: whether this is the last moment
     """
-    testimonies = []
+    testimonies: list[Testimony] = []
     for witness in witnesses:
-        question = witness.look_again if again else witness.look
         try:
-            testimonies.append(question(base_files))
+            testimonies.append(
+                witness.look_again(base_files)
+                if again
+                else witness.look(base_files, combine(testimonies))
+            )
         # A broad net, as a host may have witnesses of its own.
         except Exception as error:
-            failure = f'{type(witness).__name__} has failed: {error!r}'
-            testimonies.append(Testimony(failures=(failure,)))
+            failure = vetoing.Veto(
+                vetoing.Reason.UNANSWERED,
+                type(witness).__name__,
+                f'it has failed: {error!r}',
+            )
+            testimonies.append(Testimony(vetoes=(failure,)))
     return combine(testimonies)
+
+
+def _merge(
+    each: Sequence[Mapping[str, frozenset[str]]],
+    aliases: Mapping[str, str],
+) -> dict[str, frozenset[str]]:
+    merged: dict[str, frozenset[str]] = {}
+    for mapping in each:
+        for name, words in mapping.items():
+            known = frozenset(aliases.get(word, word) for word in words)
+            merged[name] = merged.get(name, frozenset()) | known
+    return merged
 
 
 def combine(testimonies: Sequence[Testimony]) -> Testimony:
@@ -82,13 +162,12 @@ def combine(testimonies: Sequence[Testimony]) -> Testimony:
     for testimony in testimonies:
         images.update(testimony.images)
         aliases.update(testimony.aliases)
-    users: dict[str, Guests] = {}
-    for testimony in testimonies:
-        for name, guests in testimony.users.items():
-            known = frozenset(aliases.get(guest, guest) for guest in guests)
-            users[name] = users.get(name, frozenset()) | known
+    listed = [
+        each.expected for each in testimonies if each.expected is not None
+    ]
     return Testimony(
-        users,
+        _merge([each.users for each in testimonies], aliases),
+        _merge([each.readers for each in testimonies], aliases),
         images,
         aliases,
         shown=frozenset(
@@ -98,6 +177,14 @@ def combine(testimonies: Sequence[Testimony]) -> Testimony:
             for name in each.users
         ),
         held=frozenset(name for each in testimonies for name in each.held),
-        failures=tuple(text for each in testimonies for text in each.failures),
+        hosts=_merge([each.hosts for each in testimonies], {}),
+        below=_merge([each.below for each in testimonies], aliases),
+        beyond=_merge([each.beyond for each in testimonies], aliases),
+        said=_merge([each.said for each in testimonies], aliases),
+        known=_merge([each.known for each in testimonies], {}),
+        expected=_merge(listed, {}) if listed else None,
+        disks=tuple(disk for each in testimonies for disk in each.disks),
+        missing=_merge([each.missing for each in testimonies], aliases),
+        vetoes=tuple(veto for each in testimonies for veto in each.vetoes),
         notes=tuple(text for each in testimonies for text in each.notes),
     )

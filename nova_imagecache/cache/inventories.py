@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a host has found below its ``instances_path``, for its next pass.
+
+A disk that cannot be read keeps what it needed when it was read last, and a
+mount that was there is missed when it is not. Each host has a record of its
+own: its paths are its own.
+"""
+
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import os
+import urllib.parse
+
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import records
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """A disk as it was read last.
+
+    :ivar size: in bytes
+    :ivar modified: its mtime in nanoseconds
+    :ivar needs: names of the files that it needs, sorted
+    :ivar astray: whether it stands on something that was not to be seen
+    """
+
+    inode: int
+    size: int
+    modified: int
+    needs: tuple[str, ...]
+    astray: bool = False
+
+    def is_unchanged(self, status: os.stat_result) -> bool:
+        """Whether a file is what it was; who owns it matters to nobody."""
+        return (self.inode, self.size, self.modified) == (
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Inventory:
+    """What a host has found.
+
+    :ivar root: inode of its ``instances_path``
+    :ivar mount: the mount point that this is below
+    :ivar mounts: others that there was a disk on
+    :ivar disks: by path
+    """
+
+    root: int | None = None
+    mount: str | None = None
+    mounts: tuple[str, ...] = ()
+    disks: Mapping[str, Seen] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """An inventory on the disk; see :class:`Inventory`."""
+
+    root: int | None
+    mount: str | None
+    mounts: tuple[str, ...]
+    disks: dict[str, Seen]
+
+
+# 100,000 disks make 20 MiB.
+_FORMAT = records.Format('inventory', 1, _Record, limit=64 * 2**20)
+
+
+def path_of(layout: layouts.Layout, host: str) -> str:
+    """Give the path of the inventory of a host."""
+    name = urllib.parse.quote(host, safe='')
+    return os.path.join(layout.inventories, f'_{name}')
+
+
+def load(layout: layouts.Layout, host: str) -> Inventory:
+    """Recall what a host has found; a first pass has found nothing.
+
+    :raises nova_imagecache.errors.Damaged: there is something else there
+    :raises nova_imagecache.errors.Newer: a newer release has written it
+    :raises OSError: it cannot be read
+    """
+    record = _FORMAT.load(path_of(layout, host))
+    if record is None:
+        return Inventory()
+    return Inventory(**vars(record))
+
+
+def save(
+    layout: layouts.Layout, host: str, new: Inventory, old: Inventory
+) -> None:
+    """Remember what a host has found, if that is news.
+
+    :raises OSError: it was not saved
+    """
+    if new != old:
+        record = _Record(new.root, new.mount, new.mounts, dict(new.disks))
+        _FORMAT.save(layout, path_of(layout, host), record)
+
+
+def forget(layout: layouts.Layout, host: str) -> None:
+    """Forget what a host has found.
+
+    :raises OSError: the record cannot be removed
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path_of(layout, host))

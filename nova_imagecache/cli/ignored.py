@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command ignored."""
+
+import argparse
+
+from cliff import lister
+
+from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import listing
+
+
+class Ignored(app.NodeCommand, lister.Lister):
+    """List the files that are ignored on this host, on somebody's word."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
+        """Look."""
+        rows = [
+            (each['path'], columns.Seconds(each['ignored_for']), each['holds'])
+            for each in listing.ignored(self)
+        ]
+        return ('path', 'ignored_for', 'holds'), rows
