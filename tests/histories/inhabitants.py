@@ -3,16 +3,20 @@
 """The guests, hosts and base files in histories."""
 
 from collections.abc import Collection
+from collections.abc import Iterator
 import dataclasses
 import fcntl
 import os
 import random
 import struct
+from typing import Any
 
 from nova_imagecache import clocks
 from nova_imagecache import names
+from nova_imagecache.witnesses import needs
 from nova_imagecache.witnesses import testimonies
 from tests.support import base
+from tests.support import fake_witnesses
 
 HOSTS = ('first', 'second')
 
@@ -21,9 +25,9 @@ RESIZED_SIZE = 8192
 _ONE = names.get_cache_fname('one')
 _TWO = names.get_cache_fname('two')
 _RESIZED = f'{_ONE}_{RESIZED_SIZE}'
-_SWAP = 'swap_64'
+SWAP = 'swap_64'
 #: All base files that there may be, and the images they are made from.
-BASE_FILES = {_ONE: 'one', _RESIZED: 'one', _TWO: 'two', _SWAP: None}
+BASE_FILES = {_ONE: 'one', _RESIZED: 'one', _TWO: 'two', SWAP: None}
 
 _FLOCK = struct.Struct('@hhqqi')
 # "Consistent read", and that nobody else writes or resizes.
@@ -42,46 +46,84 @@ def _content() -> dict[str, bytes]:
 CONTENT = _content()
 
 
+def made_from(image: str | None) -> set[str]:
+    """Name the base files that may be made from an image."""
+    return {
+        name for name, each in BASE_FILES.items() if image and each == image
+    }
+
+
+#: When a clock was set, by the true time, and by how many seconds.
+Step = tuple[float, float]
+
+
 @dataclasses.dataclass
 class Host:
     """A host that shares the cache.
 
+    :ivar instances: path of the directory with its guests
+    :ivar mounted: whether the file system is there that has them
+    :ivar away: whether it makes no passes
+    :ivar offset: seconds by which its clock is ahead of that of the storage
     :ivar passes: what its clocks may have been at its last pass, as far as
         it remembers; None if it may know of none. More than one if the last
         passes may have been killed before they noted that.
-    :ivar missed: seconds by which the clock was set forward while nobody was
-        bound to notice, up to its last pass
-    :ivar ahead: what the clock had been set forward by then, all in all
+    :ivar steps: of its clock since the last pass that came to its end
+    :ivar forward: those forward since the last pass
+    :ivar missed: those forward that it need not have noticed
     """
 
     name: str
+    instances: str
+    mounted: bool = True
+    away: bool = False
+    offset: float = 0.0
     boottime: float = 10.0 * base.DAY
     boots: int = 0
     passes: list[clocks.Instant | None] = dataclasses.field(
         default_factory=lambda: [None]
     )
-    missed: float = 0.0
-    ahead: float = 0.0
+    steps: list[Step] = dataclasses.field(default_factory=list)
+    forward: list[Step] = dataclasses.field(default_factory=list)
+    missed: list[Step] = dataclasses.field(default_factory=list)
+
+    def step(self, when: float, seconds: float) -> None:
+        """Have its clock set."""
+        self.steps.append((when, seconds))
+        if seconds > 0:
+            self.forward.append((when, seconds))
 
 
 @dataclasses.dataclass
 class Guest:
     """A guest, and by what it can be seen.
 
+    :ivar home: name of the host that has its disks
     :ivar image: in the host's list of instances, if it is in there
+    :ivar built: whether that says that it has a directory
     :ivar host: where libvirt knows it, if it does
+    :ivar tag: the image that libvirt knows it to be made from
     :ivar disks: base files by the names of the disks over them
+    :ivar layers: paths of what is between, by the names of the disks
+    :ivar ever: base files that it ever had a disk over
     :ivar directory: where its disks are, for whoever finds them
+    :ivar address: where libvirt has them
     :ivar opened: descriptors that its QEMU has of base files
     :ivar locked: those base files on which it holds locks
     """
 
     uuid: str
+    home: str
     image: str | None = None
     swap: bool = False
+    built: bool = True
     host: str | None = None
+    tag: str | None = None
     disks: dict[str, str] = dataclasses.field(default_factory=dict)
+    layers: dict[str, str] = dataclasses.field(default_factory=dict)
+    ever: set[str] = dataclasses.field(default_factory=set)
     directory: str | None = None
+    address: str | None = None
     opened: dict[str, int] = dataclasses.field(default_factory=dict)
     locked: set[str] = dataclasses.field(default_factory=set)
 
@@ -93,12 +135,12 @@ class Guest:
     @property
     def named(self) -> set[str]:
         """Name the base files that the list of instances tells of."""
-        found = {_SWAP} if self.swap else set()
-        return found | {
-            name
-            for name, image in BASE_FILES.items()
-            if image and image == self.image
-        }
+        return ({SWAP} if self.swap else set()) | made_from(self.image)
+
+    @property
+    def listed(self) -> bool:
+        """Whether it is in a list of instances."""
+        return bool(self.image or self.swap)
 
     def start(self, name: str, path: str) -> None:
         """Have QEMU open a base file, which takes no locks yet."""
@@ -121,6 +163,23 @@ class Guest:
         self.locked.clear()
 
 
+def _named(guest: Guest) -> Iterator[testimonies.NamedDisk]:
+    """Give the disks of a guest as libvirt has them.
+
+    It knows the chain of one that is running.
+    """
+    for disk, name in guest.disks.items():
+        path = os.path.join(str(guest.address), disk)
+        layers: tuple[str, ...] | None = None
+        if guest.opened:
+            layer = guest.layers.get(disk)
+            between = (
+                (os.path.join(str(guest.address), layer),) if layer else ()
+            )
+            layers = (*between, os.path.join(os.sep, '_base', name))
+        yield testimonies.NamedDisk(guest.uuid, path, path, layers)
+
+
 class Domains:
     """What libvirt on a host says of the guests here.
 
@@ -135,14 +194,36 @@ class Domains:
         self._host = host
         self._failing = failing
 
-    def look(self, base_files: Collection[str]) -> testimonies.Testimony:
+    def look(
+        self, base_files: Collection[str], others: Any = None
+    ) -> testimonies.Testimony:
         if self._failing:
-            return testimonies.Testimony(failures=('libvirt hangs',))
+            return testimonies.Testimony(
+                vetoes=(fake_witnesses.blind('libvirt hangs'),)
+            )
+        here = [
+            guest
+            for guest in self._guests
+            if guest.host == self._host and guest.address
+        ]
         users: dict[str, frozenset[str]] = {}
-        for guest in self._guests:
-            for name in guest.needs if guest.host == self._host else ():
+        known = {}
+        for guest in here:
+            found = made_from(guest.tag)
+            if guest.opened:
+                found |= guest.needs
+            for name in found & {*base_files}:
                 users[name] = users.get(name, frozenset()) | {guest.uuid}
-        return testimonies.Testimony(users=users)
+            if guest.tag:
+                image = names.get_cache_fname(guest.tag)
+                known[guest.uuid] = needs.ANY_DEVICE | {image, *found}
+        return testimonies.Testimony(
+            users=users,
+            said=users,
+            known=known,
+            expected={guest.uuid: frozenset() for guest in here},
+            disks=tuple(disk for guest in here for disk in _named(guest)),
+        )
 
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         return testimonies.Testimony()

@@ -19,7 +19,10 @@ from nova_imagecache import names
 from nova_imagecache.passes import pipeline
 from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import testimonies
+from tests.histories import disks
+from tests.histories import idleness
 from tests.histories import inhabitants
+from tests.histories import sights
 from tests.histories import worlds
 from tests.support import base
 
@@ -86,24 +89,14 @@ class Meanwhile:
         self._reach('asked', file.kind.is_base and file.name)
         self._real_check(base_fd, file)
 
-    def look(self, base_files: Collection[str]) -> testimonies.Testimony:
+    def look(
+        self, base_files: Collection[str], others: Any = None
+    ) -> testimonies.Testimony:
         return testimonies.Testimony()
 
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         self._reach('asking', self._chosen)
         return testimonies.Testimony()
-
-
-@dataclasses.dataclass
-class Seen:
-    """What has a user, as far as a witness can see.
-
-    :ivar names: of base files
-    :ivar inodes: of those that a running QEMU holds, wherever they are
-    """
-
-    names: set[str]
-    inodes: set[int]
 
 
 class Passes:
@@ -126,6 +119,8 @@ class Passes:
         self._world = world
         self._layout = world.layout
         self._asked = asked
+        self.sights = sights.Sights(world, asked)
+        self.idleness = idleness.Idleness(world)
         # As it was before the present pass.
         self._before = Places({}, {})
         # Base files that were rightly removed while somebody needed them, as
@@ -148,9 +143,22 @@ class Passes:
             if os.path.dirname(path) == self._layout.base:
                 present.add(name)
         self._excused -= present
+        for host, used in self._world.noted:
+            self.sights.notes[host].perhaps |= dict.fromkeys(
+                used, self._world.true
+            )
+        self._world.noted.clear()
+        self.idleness.note(self._places().base, self._needed())
         for guest in self._world.guests:
             for name in guest.needs - present - self._excused:
                 raise Violation(f'{name} is missing, of {guest}')
+
+    def _needed(self) -> set[str]:
+        """Name all base files that are of use to anybody, or may be."""
+        needed = {*self._world.pins}
+        for guest in self._world.guests:
+            needed |= guest.needs | guest.named | guest.opened.keys()
+        return needed
 
     def _paths(self) -> Iterator[tuple[str, str]]:
         """Find all base files; give their paths and names."""
@@ -173,20 +181,6 @@ class Passes:
                 places.trash[inode] = name
         return places
 
-    def _seen(self, host: inhabitants.Host, blind: str) -> Seen:
-        seen = Seen(set(), set())
-        for guest in self._world.guests:
-            place = (guest.directory or '') + os.sep
-            if place.startswith(self._layout.instances + os.sep):
-                seen.names |= guest.needs
-            if guest.host == host.name and blind != 'domains':
-                seen.names |= guest.needs
-            if blind != 'instances':
-                seen.names |= guest.named
-            for name in guest.locked:
-                seen.inodes.add(os.fstat(guest.opened[name]).st_ino)
-        return seen
-
     def _notice(self, host: inhabitants.Host) -> None:
         """Have a host miss what it is not bound to notice of its clock."""
         now = self._world.now(host)
@@ -198,27 +192,39 @@ class Passes:
             real = now.boottime - before.boottime
             excess = now.wall - before.wall - real
             noticed.append(excess if excess > 61 + 0.001 * real else 0.0)
-        forward = self._world.ahead - host.ahead
-        host.missed += max(0.0, forward - min(noticed))
-        host.ahead = self._world.ahead
+        forward = sum(seconds for _when, seconds in host.forward)
+        missed = forward - min(noticed)
+        if missed > 0:
+            host.missed.append((host.forward[-1][0], missed))
+        host.forward.clear()
 
     def _witnesses(
         self, host: inhabitants.Host, blind: str
     ) -> Iterator[testimonies.Witness]:
         guests = self._world.guests
         if 'instances' in self._asked:
-            listed = [guest for guest in guests if guest.image or guest.swap]
+            listed = [
+                guest for guest in guests if self.sights.is_listed(guest, host)
+            ]
             yield instances.InstanceWitness(
                 None
                 if blind == 'instances'
-                else [
-                    {'uuid': guest.uuid, 'image_ref': guest.image}
-                    for guest in listed
-                ],
+                else [self._instance(guest) for guest in listed],
                 {guest.uuid: [SWAP] for guest in listed if guest.swap},
+                host.name,
             )
         if 'domains' in self._asked:
             yield inhabitants.Domains(guests, host.name, blind == 'domains')
+
+    def _instance(self, guest: Guest) -> dict[str, str | None]:
+        told: dict[str, str | None] = {
+            'uuid': guest.uuid,
+            'image_ref': guest.image,
+        }
+        if self._world.tells:
+            told['host'] = guest.home
+            told['vm_state'] = 'active' if guest.built else 'shelved'
+        return told
 
     def run_pass(
         self,
@@ -233,13 +239,16 @@ class Passes:
         :param fuse: after how many changes of the disk the process ends
         :param blind: a witness that fails
         """
-        broken = os.path.join(self._layout.instances, 'broken')
+        if host.away:
+            return
+        broken = os.path.join(host.instances, 'broken')
         if blind == 'overlays':
             os.mkdir(broken)
             with open(os.path.join(broken, 'disk'), 'wb') as file:
-                file.write(b'QFI\xfb garbage')
+                file.write(disks.HALF)
         settings = dataclasses.replace(
             self._world.settings,
+            instances_path=host.instances,
             host=host.name,
             checksum=checksum,
             witnesses=tuple(
@@ -248,30 +257,80 @@ class Passes:
             max_size=1 if self._world.pressure else 0,
         )
         witnesses = [*self._witnesses(host, blind)]
-        self._before = self._places()
-        seen = self._seen(host, blind)
-        frozen = bool(blind)
+        before = self._before = self._places()
+        present = {*before.base, *before.trash.values()}
+        sight = self.sights.of(host, blind)
+        survey = self.sights.survey(host, present, blind)
         self._notice(host)
-        complete = self._attempt(
-            pipeline.Pass(
-                settings,
-                [*witnesses, *([meanwhile] if meanwhile else [])],
-                lambda: self._world.now(host),
-                inline=True,
-            ),
-            fuse,
-            meanwhile,
-        )
+        with self._world.seen_from(host):
+            complete = self._attempt(
+                pipeline.Pass(
+                    settings,
+                    [*witnesses, *([meanwhile] if meanwhile else [])],
+                    lambda: self._world.now(host),
+                    inline=True,
+                ),
+                fuse,
+                meanwhile,
+            )
+        steps = [*host.steps]
         if complete:
             host.passes.clear()
+            host.steps.clear()
         host.passes.append(self._world.now(host))
-        self._judge(host, frozen, self._seen(host, blind))
+        after = self.sights.of(host, blind)
+        self._judge(host, sight.blind, after)
         if complete:
-            self._judge_complete(seen)
+            self._judge_complete(sight)
+        self._note(host, survey, sight, after, complete)
+        is_set = self._judge_clock(host, steps)
+        hazy = sight.perhaps_blind or after.perhaps_blind
+        if hazy or blind or not complete:
+            self.sights.hazy.add(host.name)
+        else:
+            self.sights.hazy.discard(host.name)
+        # What another host could not see holds this one back.
+        if complete and not (is_set or blind or meanwhile):
+            if not (hazy or self.sights.hazy - {host.name}):
+                self.counts['judged for what stays'] += 1
+                self.idleness.judge(
+                    {name: _minimum_age(name) for name in self._places().base}
+                )
         self._excuse()
         if blind == 'overlays':
             shutil.rmtree(broken)
-        self.counts['frozen'] += frozen
+        self.counts['frozen'] += sight.blind
+
+    def _judge_clock(
+        self, host: inhabitants.Host, steps: Sequence[tuple[float, float]]
+    ) -> bool:
+        """Say whether a clock is such that files may stay for longer."""
+        if host.offset or any(seconds <= 0 for _when, seconds in steps):
+            self.idleness.set_back(self._world.now(host).wall)
+            return True
+        if steps:
+            self.idleness.set_forward(min(when for when, _seconds in steps))
+        return False
+
+    def _note(
+        self,
+        host: inhabitants.Host,
+        survey: sights.Notes,
+        sight: sights.Sight,
+        after: sights.Sight,
+        complete: bool,
+    ) -> None:
+        """Note what a pass has noted, for sure and perhaps."""
+        self.sights.note(host, survey, sight, complete)
+        # What came meanwhile may have been found at the last moment.
+        later = self.sights.survey(host, ())
+        self.sights.notes[host.name].once |= later.disks.keys()
+        sight.perhaps |= after.perhaps
+        perhaps = sight.perhaps | sight.noted | after.noted
+        self.sights.note_perhaps(
+            host, sight, complete and not after.perhaps_blind
+        )
+        self.idleness.note(self._places().base, perhaps | self._needed())
 
     def _attempt(
         self, one: pipeline.Pass, fuse: int | None, meanwhile: Meanwhile | None
@@ -286,28 +345,32 @@ class Passes:
                         ('_check', meanwhile.check),
                     ):
                         stack.enter_context(base.patched(removal, name, value))
-                one.run()
+                report = one.run()
         except worlds.Crash:
             self.counts['crashes'] += 1
             return False
         finally:
             self._world.fuse = None
-        return True
+        # Where the file system is not there, nothing is written.
+        anything = self._before.base or self._before.trash
+        return bool(report.files or report.trash or not anything)
 
-    def _judge(self, host: inhabitants.Host, frozen: bool, seen: Seen) -> None:
+    def _judge(
+        self, host: inhabitants.Host, frozen: bool, seen: sights.Sight
+    ) -> None:
         """Judge what is gone from where it was.
 
         :param frozen: whether nothing may have been removed
         :param seen: what could be seen at the last moment
         """
         before, after = self._before, self._places()
-        now = self._world.moment()
+        now = self._world.true
         for name, inode in before.base.items():
             if after.base.get(name) == inode:
                 continue
             if inode not in after.trash:
                 raise Violation(f'{name} was not moved, but deleted')
-            age = self._world.age(self._world.used[name], host)
+            age = self._age_of(host, self._world.used[name])
             least = _minimum_age(name)
             pinned = name in self._world.pins
             self._judge_removal(name, inode, frozen, seen, pinned, age, least)
@@ -322,19 +385,26 @@ class Passes:
             pinned = name in self._world.pins
             if name in before.base:
                 # Users and pins of the name are those of the other file.
-                seen = Seen(seen.names - {name}, seen.inodes)
+                seen = sights.Sight(
+                    seen.names - {name}, seen.kept - {name}, seen.inodes
+                )
                 pinned = False
-            age = self._world.age(self._world.trashed[inode], host)
+            age = self._age_of(host, self._world.trashed[inode])
             least = worlds.RETENTION
             self._judge_removal(name, inode, frozen, seen, pinned, age, least)
             self.counts['deleted'] += 1
+
+    def _age_of(self, host: inhabitants.Host, since: float) -> float:
+        """Say how old a host may rightly take something for, in seconds."""
+        missed = sum(seconds for when, seconds in host.missed if when >= since)
+        return self._world.true - since + missed
 
     def _judge_removal(
         self,
         name: str,
         inode: int,
         frozen: bool,
-        seen: Seen,
+        seen: sights.Sight,
         pinned: bool,
         age: float,
         least: int,
@@ -344,6 +414,7 @@ class Passes:
         for wrong, text in (
             (frozen, 'when nothing may be'),
             (name in seen.names, 'though somebody can be seen to use it'),
+            (name in seen.kept, 'though somebody who is known may need it'),
             (inode in seen.inodes, 'though a QEMU has it open'),
             (pinned, 'though it is pinned'),
             (age < least, f'after {age} s, and not {least} s'),
@@ -351,7 +422,7 @@ class Passes:
             if wrong:
                 raise Violation(f'{name} was removed {text}')
 
-    def _judge_complete(self, seen: Seen) -> None:
+    def _judge_complete(self, seen: sights.Sight) -> None:
         """Judge what is not where it should be.
 
         :param seen: what could be seen at first
@@ -367,7 +438,7 @@ class Passes:
                 raise Violation(f'{name} was not put back')
         for name, inode in after.base.items():
             if name in seen.names or inode in seen.inodes:
-                self._world.used[name] = self._world.moment()
+                self._world.used[name] = self._world.true
 
     def _excuse(self) -> None:
         """Note which guests nobody could have known to need what is gone."""

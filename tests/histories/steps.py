@@ -5,22 +5,20 @@
 Each step is a word and a number, from which it takes what it has to choose.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
 import os
-from typing import TypeVar
 
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
+from tests.histories import cluster
+from tests.histories import elsewhere
 from tests.histories import inhabitants
 from tests.histories import passes
+from tests.histories import strangers
 from tests.histories import worlds
-from tests.support import base
 
 Guest = inhabitants.Guest
-_T = TypeVar('_T')
 
 _RARELY = (False, False, False, False, False, True)
 
@@ -31,7 +29,8 @@ STEPS = (
     *['appear'] * 2, 'hide',
     'cache', 'touch', 'begin', 'finish', 'resize', 'settle', 'rescue',
     'shelve', 'unshelve', 'migrate', 'unlist', 'undefine', 'start',
-    *['jump'] * 2, 'reboot', 'pin', 'unpin', 'undelete', 'pressure',
+    'jump', 'reboot', 'pin', 'unpin', 'undelete', 'pressure',
+    'age', *elsewhere.STEPS, *strangers.STEPS, *cluster.STEPS,
 )  # fmt: skip
 
 # What may happen during a pass: before it takes the locks of what is to go,
@@ -43,25 +42,54 @@ _MOMENTS = {
 }
 
 
-class History(passes.Passes):
+class History(elsewhere.Disks, strangers.Files, cluster.Hosts):
     """One history."""
 
     def take(self, step: str, number: int) -> None:
         """Have something happen, and look whether all is well."""
         self._number = number
+        if not self._began:
+            self._begin_world()
         getattr(self, f'_{step}')()
         self.check()
 
-    def _pick(self, choices: Sequence[_T]) -> _T:
-        self._number, index = divmod(self._number, len(choices))
-        return choices[index]
+    def _begin_world(self) -> None:
+        """Choose what kind of cloud it is."""
+        self._began = True
+        if self._pick([False, True]):
+            self._world.part()
+        self._world.tells = self._pick([False, True])
+        self._world.astray = self._pick([False, True])
+        if not self._world.astray:
+            # Else what is noted of a use is as wrong as the clock.
+            self._world.squashed = self._pick([False, True])
 
-    def _name(self) -> str:
-        return self._pick(list(inhabitants.BASE_FILES))
+    def finish(self) -> None:
+        """See to what is in the way, and look what stays."""
+        self._put_right()
+        enough = worlds.ORIGINAL_AGE + 300
+        for seconds in (100, enough, enough, 100):
+            self._world.advance(seconds)
+            for host in self._world.hosts:
+                self.run_pass(host)
+                self.check()
 
-    def _guest(self, fits: Callable[[Guest], object]) -> Guest | None:
-        found = [guest for guest in self._world.guests if fits(guest)]
-        return self._pick(found) if found else None
+    def _put_right(self) -> None:
+        for path, told in sorted(self.sights.foreign.items()):
+            if not told:
+                self._see_to(path, 'remove')
+        for guest in self._world.guests:
+            for disk, layer in [*guest.layers.items()]:
+                if os.path.isabs(layer) or self._is_outside(guest):
+                    self._world.flatten(guest, disk)
+            known = guest.listed or (guest.host and guest.tag)
+            if not known or 'disk.rescue' in guest.disks:
+                self._open_up()
+        self._mount()
+        self._come_back()
+        for host in self._world.hosts:
+            if host.offset:
+                self._set_right(host)
 
     # The life of guests.
 
@@ -76,18 +104,22 @@ class History(passes.Passes):
         self, name: str, place: str, listed: bool, defined: bool, runs: bool
     ) -> None:
         """Make a guest that somebody can see."""
-        guest = self._world.add_guest()
+        guest = self._world.add_guest(self._host())
         self._world.add_disk(guest, name)
+        if listed:
+            self._list(guest, name)
+        if defined:
+            guest.host = guest.home
+            guest.tag = self._pick([inhabitants.BASE_FILES[name], None])
         if place == 'elsewhere':
             self._move_away(guest)
             runs = runs or not (listed or defined)
-        if listed:
-            guest.image = inhabitants.BASE_FILES[name]
-            guest.swap = guest.image is None
-        if defined:
-            guest.host = inhabitants.HOSTS[0]
         if runs:
             self._start_qemu(guest)
+
+    def _list(self, guest: Guest, name: str) -> None:
+        guest.image = inhabitants.BASE_FILES[name]
+        guest.swap = guest.image is None
 
     def _move_away(self, guest: Guest) -> None:
         self._world.move(
@@ -113,21 +145,21 @@ class History(passes.Passes):
         """As Nova, touch a base file, and make the overlay later."""
         name = self._name()
         self._world.touch(name)
-        self._begun.append((name, self._world.reckoned))
+        self._begun.append((name, self._world.true))
 
     def _finish(self) -> None:
         while self._begun:
             name, since = self._begun.pop()
-            if self._world.reckoned - since < passes.FLOOR:
-                self._world.add_disk(self._world.add_guest(), name)
+            if self._world.true - since < passes.FLOOR:
+                guest = self._world.add_guest(self._host())
+                self._world.add_disk(guest, name)
 
     def _resize(self) -> None:
-        guest = self._guest(lambda guest: guest.directory)
+        guest = self._guest(self._is_at_home)
         if guest is not None and guest.directory is not None:
-            if not guest.directory.endswith('_resize'):
-                guest.stop()
-                guest.host = None
-                self._world.move(guest, f'{guest.directory}_resize')
+            guest.stop()
+            guest.host = None
+            self._world.move(guest, f'{guest.directory}_resize')
 
     def _settle(self) -> None:
         """Confirm a resize, or revert it."""
@@ -139,7 +171,9 @@ class History(passes.Passes):
         if self._pick([True, False]):
             self._world.lose_disks(guest)
         else:
-            self._world.move(guest, guest.directory.removesuffix('_resize'))
+            self._world.move(
+                guest, guest.directory.removesuffix('_resize'), told=True
+            )
 
     def _rescue(self) -> None:
         guest = self._guest(lambda guest: guest.directory)
@@ -147,8 +181,7 @@ class History(passes.Passes):
             return
         if 'disk.rescue' in guest.disks:
             guest.stop()
-            del guest.disks['disk.rescue']
-            os.unlink(os.path.join(guest.directory, 'disk.rescue'))
+            self._world.lose_disk(guest, 'disk.rescue')
         else:
             name = self._name()
             self._world.cache(name)
@@ -158,6 +191,7 @@ class History(passes.Passes):
         guest = self._guest(lambda guest: guest.directory and guest.image)
         if guest is not None:
             self._world.lose_disks(guest)
+            guest.built = False
 
     def _unshelve(self) -> None:
         """Let a guest be over another base than the image that it names."""
@@ -166,6 +200,7 @@ class History(passes.Passes):
             name = self._name()
             self._world.cache(name)
             self._world.add_disk(guest, name)
+            guest.built = True
 
     def _migrate(self) -> None:
         """Let a QEMU have files open for some time before it locks them."""
@@ -193,6 +228,7 @@ class History(passes.Passes):
         soft = guest.directory and self._pick([False, False, True])
         if soft and not str(guest.directory).endswith('_del'):
             guest.stop()
+            guest.host = None
             self._world.move(guest, f'{guest.directory}_del')
         else:
             self._world.lose_disks(guest)
@@ -209,9 +245,7 @@ class History(passes.Passes):
             self._move_away(guest)
 
     def _show(self, guest: Guest) -> None:
-        self._world.move(
-            guest, os.path.join(self._layout.instances, guest.uuid)
-        )
+        self._world.move(guest, self._world.place_of(guest), told=True)
 
     def _unlist(self) -> None:
         guest = self._guest(lambda guest: guest.image or guest.swap)
@@ -221,8 +255,15 @@ class History(passes.Passes):
     def _undefine(self) -> None:
         guest = self._guest(lambda guest: guest.disks)
         if guest is not None:
-            there = [*inhabitants.HOSTS, None]
+            there = [*self._homes(guest), None]
             guest.host = self._pick([x for x in there if x != guest.host])
+            guest.home = guest.host or guest.home
+
+    def _homes(self, guest: Guest) -> list[str]:
+        """Name the hosts on which a guest may be."""
+        if self._world.local:
+            return [guest.home]
+        return [*inhabitants.HOSTS]
 
     def _vanish(self) -> None:
         """Let no witness see a guest for long."""
@@ -245,7 +286,7 @@ class History(passes.Passes):
         if witness == 'overlays':
             self._show(guest)
         elif witness == 'domains':
-            guest.host = self._pick(inhabitants.HOSTS)
+            guest.host = guest.home = self._pick(self._homes(guest))
         elif witness == 'instances':
             name = self._pick(sorted(guest.needs)) if guest.needs else None
             guest.image = inhabitants.BASE_FILES[name] if name else None
@@ -264,19 +305,13 @@ class History(passes.Passes):
     def _touch(self) -> None:
         self._world.touch(self._name())
 
-    def _time(self) -> None:
-        seconds = (2100, 1100, 1600, 601, 599, 1, 59, 4000, 100_000)
-        self._world.advance(self._pick(seconds))
+    def _age(self) -> None:
+        """Let all be old that nobody uses."""
+        self._world.advance(worlds.ORIGINAL_AGE + 100)
 
-    def _jump(self) -> None:
-        if self._pick([True, False]):
-            # What looks old by a step is known for long, and used of late.
-            self._world.touch(self._name())
-        seconds = self._pick([30, 2 * base.HOUR, 30 * base.DAY])
-        if self._pick([True, False]):
-            self._world.ahead += seconds
-        else:
-            self._world.back += seconds
+    def _time(self) -> None:
+        seconds = (7600, 4600, 1600, 601, 599, 1, 59, 20_000, 100_000)
+        self._world.advance(self._pick(seconds))
 
     def _reboot(self) -> None:
         host = self._pick(self._world.hosts)
@@ -309,7 +344,7 @@ class History(passes.Passes):
         if not os.path.exists(self._layout.file(name)):
             removal.put_back(file)
             os.utime(self._layout.file(name))
-            self._world.used[name] = self._world.moment()
+            self._world.used[name] = self._world.true
 
     def _pressure(self) -> None:
         self._world.pressure = not self._world.pressure
@@ -348,7 +383,7 @@ class History(passes.Passes):
             self._world.cache(name)
             self._found(name, 'here', False, False, False)
         elif event == 'mount':
-            guest = self._world.add_guest()
+            guest = self._world.add_guest(self._host())
             self._world.add_disk(guest, name)
         elif event == 'qemu':
             self._found(name, 'elsewhere', False, False, True)
@@ -356,7 +391,7 @@ class History(passes.Passes):
             # As where it may not be touched.
             now = self._world.now(self._world.hosts[0])
             states.note_use(self._layout, name, now)
-            self._world.used[name] = self._world.moment()
+            self._world.used[name] = self._world.true
         elif event == 'pin':
             self._pin_file(name)
         else:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import tempfile
@@ -19,19 +20,25 @@ from typing import Any
 import fixtures
 
 from nova_imagecache.cache import directories
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
+from nova_imagecache.cache import removal
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.fetch import images
 from nova_imagecache import hook
 from nova_imagecache import names
+from nova_imagecache.witnesses import absences
+from nova_imagecache.witnesses import headers
+from tests.histories import disks
 from tests.histories import inhabitants
 from tests.support import base
-from tests.support import nodes
 
-ORIGINAL_AGE = 2000
-RESIZED_AGE = 1000
+# More than a host's note of a use counts by itself, see cache/hosts.py.
+ORIGINAL_AGE = 7500
+RESIZED_AGE = 4500
 RETENTION = 1500
 
 
@@ -59,9 +66,7 @@ class Workshop(fixtures.Fixture):
                 memory if os.access(memory, os.W_OK | os.X_OK) else None
             )
         ).path
-        self.overlays = {
-            name: self._overlay(name) for name in inhabitants.BASE_FILES
-        }
+        self.overlays = disks.Templates(self.root)
         self.world: World | None = None
         # What was not synced is lost only when the machine goes down, and
         # none does here. On a disk, this is where the time would go.
@@ -69,8 +74,15 @@ class Workshop(fixtures.Fixture):
         # The clock of the file system is the one of the history.
         self._patch(os, 'utime', self._utime)
         self._patch(clocks, 'now', self._now)
-        # Whether it is that of the machine is no matter here.
-        self._patch(publish, 'current_time', lambda path: time.time())
+        self._patch(publish, 'current_time', self._current_time)
+        # A file system and its mount point, without one.
+        self._patch(mounts, 'mount_point', self._mount_point)
+        self._patch(absences, '_inode', self._inode)
+        # For root, every file is readable.
+        self._patch(headers, 'read', self._read_header)
+        # Files are born when the storage says so.
+        self._patch(identity, '_stat', self._stat)
+        self._patch(removal, 'touch', self._touch)
         # Instead of two processes for each.
         self._patch(images, 'copy_resized', self._copy_resized)
         for owner, name in (
@@ -84,21 +96,45 @@ class Workshop(fixtures.Fixture):
             fixtures.MonkeyPatch(f'{owner.__name__}.{name}', value)
         )
 
-    def _overlay(self, name: str) -> bytes:
-        """Make an overlay once: names of files are compared without paths."""
-        path = os.path.join(self.root, name)
-        with open(path, 'wb') as file:
-            file.write(inhabitants.CONTENT[name])
-        overlay = os.path.join(self.root, 'overlay')
-        nodes.qemu_img(
-            'create', '-f', 'qcow2', '-o', 'cluster_size=512', '-b', path,
-            '-F', 'raw', overlay,
-        )  # fmt: skip
-        return read(overlay)
-
     def _now(self) -> clocks.Instant:
         assert self.world is not None
         return self.world.now(self.world.hosts[0])
+
+    def _current_time(self, path: str) -> float:
+        """Give the time of the storage, where that of the host is ours."""
+        assert self.world is not None
+        return time.time() - self.world.acting.offset
+
+    def _mount_point(self, path: str) -> str | None:
+        if self.world is not None and self.world.acting.mounted:
+            if os.path.realpath(path) == self.world.acting.instances:
+                return self.world.acting.instances
+        return self.root
+
+    def _inode(self, path: str) -> int:
+        """Have the mount point be another directory than what is on it."""
+        assert self.world is not None
+        inode = os.stat(path).st_ino
+        return inode if self.world.acting.mounted else -inode
+
+    def _read_header(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        if self.world is not None and self.world.unreadable:
+            if os.stat(path).st_ino in self.world.unreadable:
+                raise PermissionError(errno.EACCES, 'Permission denied', path)
+        return _real_read_header(path, *args, **kwargs)
+
+    def _stat(self, *args: Any) -> identity.Stat:
+        seen = _real_stat(*args)
+        if self.world is None:
+            return seen
+        born = self.world.born(seen.incarnation.key)
+        incarnation = dataclasses.replace(seen.incarnation, born=born)
+        return dataclasses.replace(seen, incarnation=incarnation)
+
+    def _touch(self, *args: Any) -> bool:
+        """Touch a file, unless the storage squashes root."""
+        assert self.world is not None
+        return not self.world.squashed and _real_touch(*args)
 
     def _utime(
         self, path: Any, times: Any = None, *, ns: Any = None, **kwargs: Any
@@ -144,35 +180,34 @@ class Workshop(fixtures.Fixture):
 
 
 _real_utime = os.utime
-
-
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    """When something happened.
-
-    :ivar true: after so many seconds
-    :ivar missed: what each host had missed by then, see its class
-    """
-
-    true: float
-    missed: dict[str, float]
+_real_stat = identity._stat
+_real_touch = removal.touch
+_real_read_header = headers.read
 
 
 class World:
     """Guests, base files and hosts.
 
+    :ivar local: whether each host has disks of its own, beside the cache
+    :ivar tells: whether the list of guests says on which host each is
+    :ivar astray: whether it is clocks of single hosts that are set
+    :ivar squashed: whether hosts may not touch base files
     :ivar true: seconds that have really passed
-    :ivar ahead: seconds by which the clock was set forward, all in all. Who
+    :ivar ahead: seconds by which all clocks were set forward, all in all. Who
         looks at the clock may believe that so much more has passed. Setting
         it back never makes anything older.
-    :ivar back: seconds by which it was set back
-    :ivar used: when base files were used last
+    :ivar back: seconds by which they were set back
+    :ivar used: when base files were used last, by :attr:`true`
+    :ivar noted: hosts that may have noted a use of base files, lately
     :ivar trashed: when files came to the trash, likewise, by inode
+    :ivar unreadable: inodes of files that only root may read
+    :ivar acting: the host that does something
     :ivar fuse: after how many changes of the disk the process ends
     """
 
     def __init__(self, path: str, workshop: Workshop) -> None:
         self._workshop = workshop
+        self.templates = workshop.overlays
         self.settings = Settings(
             instances_path=path,
             checksum_interval=0,
@@ -186,21 +221,48 @@ class World:
         os.mkdir(self.layout.base)
         # On a disk that is not always mounted.
         self.elsewhere = path + '-elsewhere'
-        os.mkdir(self.elsewhere)
-        self.hosts = [inhabitants.Host(name) for name in inhabitants.HOSTS]
+        # Where nobody looks who is not told to.
+        self.outside = path + '-outside'
+        for directory in (self.elsewhere, self.outside):
+            os.mkdir(directory)
+        self.hosts = [
+            inhabitants.Host(name, path) for name in inhabitants.HOSTS
+        ]
+        self.acting = self.hosts[0]
+        self.local = False
+        self.tells = False
+        self.astray = False
+        self.squashed = False
         self.guests: list[inhabitants.Guest] = []
         self.pins: set[str] = set()
         self.pressure = False
         self.true = self.ahead = self.back = 0.0
-        self.used: dict[str, Moment] = {}
-        self.trashed: dict[int, Moment] = {}
+        self.used: dict[str, float] = {}
+        self.noted: list[tuple[str, set[str]]] = []
+        self.trashed: dict[int, float] = {}
+        self.unreadable: set[int] = set()
         self.fuse: int | None = None
         self._born = 0
+        self._births: dict[identity.Key, int] = {}
+
+    def part(self) -> None:
+        """Give each host disks of its own, before anything is there."""
+        self.local = True
+        for host in self.hosts:
+            host.instances = os.path.join(self.layout.instances, host.name)
+            os.mkdir(host.instances)
+            os.symlink(
+                self.layout.base,
+                os.path.join(
+                    host.instances, os.path.basename(self.layout.base)
+                ),
+            )
 
     def end(self) -> None:
         for guest in self.guests:
             guest.stop()
         shutil.rmtree(self.elsewhere)
+        shutil.rmtree(self.outside)
 
     def burn(self) -> None:
         """Come closer to the end of the process; at it, change nothing."""
@@ -210,38 +272,32 @@ class World:
             self.fuse -= 1
 
     @property
-    def reckoned(self) -> float:
-        """Give the most seconds that anybody may believe to have passed."""
-        return self.true + self.ahead
-
-    def moment(self) -> Moment:
-        missed = {host.name: host.missed for host in self.hosts}
-        return Moment(self.true, missed)
-
-    def age(self, since: Moment, host: inhabitants.Host) -> float:
-        """Give the most seconds that a host may believe to have passed.
-
-        What it has noticed of its clock, it does not believe.
-        """
-        missed = host.missed - since.missed[host.name]
-        return self.true - since.true + missed
-
-    @property
     def wall(self) -> float:
-        """Give what the clock on the wall shows."""
+        """Give what the clock of the storage shows."""
         return 2e9 + self.true + self.ahead - self.back
 
     def now(self, host: inhabitants.Host) -> clocks.Instant:
         """Read the clocks of a host."""
         return clocks.Instant(
-            self.wall, host.boottime, f'{host.name}-{host.boots}'
+            self.wall + host.offset,
+            host.boottime,
+            f'{host.name}-{host.boots}',
         )
+
+    def born(self, key: identity.Key) -> int:
+        """Say when a file was born, in nanoseconds: when it was seen first."""
+        return self._births.setdefault(key, int(self.wall * 10**9))
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.true += seconds
         for host in self.hosts:
             host.boottime += seconds
+
+    def host(self, name: str) -> inhabitants.Host:
+        """Give the host of a name."""
+        (found,) = [host for host in self.hosts if host.name == name]
+        return found
 
     # What Nova does.
 
@@ -254,13 +310,18 @@ class World:
             with open(path, 'wb') as file:
                 file.write(inhabitants.CONTENT[original])
 
+        there = [host for host in self.hosts if not host.away]
+        conf = self._workshop.conf
+        conf.set_override('host', there[0].name)
+        conf.set_override('instances_path', there[0].instances)
         hook.cache_image(
             fetch,
             original,
-            conf=self._workshop.conf,
+            conf=conf,
             resize_to=None if name == original else inhabitants.RESIZED_SIZE,
         )
-        self.used[original] = self.used[name] = self.moment()
+        self.used[original] = self.used[name] = self.true
+        self.noted.append((there[0].name, {original, name}))
 
     def touch(self, name: str) -> None:
         """Get a base file into the cache as a Nova that knows us not."""
@@ -270,34 +331,87 @@ class World:
                 file.write(inhabitants.CONTENT[name])
             os.rename(path + '.part', path)
         os.utime(path)
-        self.used[name] = self.moment()
+        self.used[name] = self.true
 
-    def add_guest(self) -> inhabitants.Guest:
+    def add_guest(self, home: inhabitants.Host) -> inhabitants.Guest:
         """Have a guest that nobody can see, and that needs nothing."""
         self._born += 1
         uuid = f'11111111-aaaa-4aaa-8aaa-{self._born:012}'
-        guest = inhabitants.Guest(uuid)
+        guest = inhabitants.Guest(uuid, home.name)
         self.guests.append(guest)
         return guest
+
+    def place_of(self, guest: inhabitants.Guest) -> str:
+        """Give the directory that a guest has on its host."""
+        return os.path.join(self.host(guest.home).instances, guest.uuid)
 
     def add_disk(
         self, guest: inhabitants.Guest, name: str, disk: str = 'disk'
     ) -> None:
         """Make an overlay."""
         if guest.directory is None:
-            guest.directory = os.path.join(self.layout.instances, guest.uuid)
+            guest.directory = guest.address = self.place_of(guest)
             os.mkdir(guest.directory)
-        with open(os.path.join(guest.directory, disk), 'wb') as file:
-            file.write(self._workshop.overlays[name])
+        self._write(guest, disk, self._over_base(guest, name))
         guest.disks[disk] = name
+        guest.ever.add(name)
         self.tick(guest.directory)
 
-    def move(self, guest: inhabitants.Guest, path: str) -> None:
-        """Rename the directory of a guest."""
+    def add_layer(
+        self, guest: inhabitants.Guest, disk: str, inside: bool
+    ) -> None:
+        """Let a disk be over another one, which is over its base file."""
         assert guest.directory is not None
+        data = self._over_base(guest, guest.disks[disk])
+        layer = f'layer-{disk}'
+        if inside:
+            self._write(guest, layer, data)
+        else:
+            layer = os.path.join(self.outside, f'{guest.uuid}-{layer}')
+            with open(layer, 'wb') as file:
+                file.write(data)
+        self._write(guest, disk, self._workshop.overlays.over(layer, 'qcow2'))
+        guest.layers[disk] = layer
+        self.tick(guest.directory)
+
+    def flatten(self, guest: inhabitants.Guest, disk: str) -> None:
+        """Let a disk be over its base file directly."""
+        assert guest.directory is not None
+        self._write(guest, disk, self._over_base(guest, guest.disks[disk]))
+        os.unlink(os.path.join(guest.directory, guest.layers.pop(disk)))
+        self.tick(guest.directory)
+
+    def _over_base(self, guest: inhabitants.Guest, name: str) -> bytes:
+        path = os.path.join(
+            self.host(guest.home).instances,
+            os.path.basename(self.layout.base),
+            name,
+        )
+        return self._workshop.overlays.over(path)
+
+    def _write(self, guest: inhabitants.Guest, disk: str, data: bytes) -> None:
+        """Write a disk anew, as qemu-img does: not in place."""
+        assert guest.directory is not None
+        path = os.path.join(guest.directory, disk)
+        with open(path + '.new', 'wb') as file:
+            file.write(data)
+        os.replace(path + '.new', path)
+
+    def move(
+        self, guest: inhabitants.Guest, path: str, told: bool = False
+    ) -> None:
+        """Rename the directory of a guest.
+
+        :param told: whether libvirt hears of that
+        """
+        assert guest.directory is not None
+        before = os.path.dirname(guest.directory)
         os.rename(guest.directory, path)
         guest.directory = path
-        self.tick(self.layout.instances)
+        if told:
+            guest.address = path
+        for directory in {before, os.path.dirname(path)}:
+            self.tick(directory)
 
     def tick(self, directory: str) -> None:
         """Let a changed directory have another time than before.
@@ -312,14 +426,56 @@ class World:
         """Remove all disks of a guest."""
         guest.stop()
         guest.host = None
+        for disk in [*guest.layers]:
+            self._unlink(guest, guest.layers.pop(disk))
         guest.disks.clear()
         if guest.directory is not None:
             shutil.rmtree(guest.directory)
-            guest.directory = None
+            guest.directory = guest.address = None
+
+    def lose_disk(self, guest: inhabitants.Guest, disk: str) -> None:
+        """Remove a disk of a guest, and what is below it."""
+        del guest.disks[disk]
+        self._unlink(guest, disk)
+        if disk in guest.layers:
+            self._unlink(guest, guest.layers.pop(disk))
+
+    def _unlink(self, guest: inhabitants.Guest, path: str) -> None:
+        assert guest.directory is not None
+        os.unlink(os.path.join(guest.directory, path))
 
     def forget(self, guest: inhabitants.Guest, name: str) -> None:
         """Give up the disks of a guest over a base file that is gone."""
         for disk in [d for d, needed in guest.disks.items() if needed == name]:
-            del guest.disks[disk]
-            assert guest.directory is not None
-            os.unlink(os.path.join(guest.directory, disk))
+            self.lose_disk(guest, disk)
+
+    @contextlib.contextmanager
+    def seen_from(self, host: inhabitants.Host) -> Iterator[None]:
+        """Have below instances_path what a host can see there.
+
+        Where its file system is not mounted, there is the cache alone.
+        """
+        self.acting = host
+        kept = {os.path.basename(self.layout.base), 'locks', 'broken'}
+        kept |= {each.name for each in self.hosts}
+        away = os.path.join(self.elsewhere, 'unmounted')
+        hidden: list[str] = []
+        if not host.mounted:
+            os.mkdir(away)
+            hidden = sorted(set(os.listdir(host.instances)) - kept)
+        for name in hidden:
+            os.rename(
+                os.path.join(host.instances, name), os.path.join(away, name)
+            )
+        try:
+            yield
+        finally:
+            self.acting = self.hosts[0]
+            for name in hidden:
+                os.rename(
+                    os.path.join(away, name),
+                    os.path.join(host.instances, name),
+                )
+            if not host.mounted:
+                os.rmdir(away)
+                self.tick(host.instances)
