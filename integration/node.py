@@ -24,6 +24,9 @@ BASE = INSTANCES / '_base'
 HERE = pathlib.Path(__file__).parent
 BIN = pathlib.Path(sys.prefix) / 'bin'
 
+# Sparse, and more than the flavors of all guests need.
+_DISK_SIZE = 64 * 2**30
+
 #: Options that the configuration of nova-compute has to be given.
 OPTIONS: Mapping[str, object] = {
     'concurrency': 'threading',
@@ -92,6 +95,19 @@ class Node:
         os.makedirs(path, exist_ok=True)
         system.run('mount', '--bind', source, path)
 
+    def _mount_timeless(self, path: str) -> None:
+        """Mount a file system that does not say when a file was made.
+
+        What is made there now can be made to look old.
+        """
+        image = self.directory / 'data' / 'instances.img'
+        image.touch()
+        os.truncate(image, _DISK_SIZE)
+        # No room for the birth time in an inode of 128 bytes (ext4(5)).
+        system.run('mkfs.ext4', '-q', '-I', '128', image)
+        os.makedirs(path, exist_ok=True)
+        system.run('mount', '-o', 'loop', image, path)
+
     def _open_way(self, path: str) -> None:
         """Let everybody go through the directories above one."""
         for each in reversed(pathlib.Path(path).resolve().parents):
@@ -122,8 +138,9 @@ class Node:
         system.run('useradd', '--system', '--no-create-home', '--user-group',
                    '--home-dir', '/var/lib/nova', '--groups', 'libvirt',
                    USER)  # fmt: skip
-        for path in ('/var/lib/nova', '/var/lib/nova/instances'):
-            self._bind(path)
+        self._bind('/var/lib/nova')
+        self._mount_timeless(str(INSTANCES))
+        for path in ('/var/lib/nova', str(INSTANCES)):
             shutil.chown(path, USER, USER)
         # The database stays in memory.
         self._bind('/var/lib/glance')

@@ -43,6 +43,8 @@ TESTS = {
     'scrub.jobs': ('unit.test_jobs',),
     'scrub.schedule': ('unit.test_schedule', 'unit.test_decide'),
     'witnesses.chains': ('unit.test_chains',),
+    'witnesses.needs': ('unit.test_needs',),
+    'witnesses.vetoing': ('unit.test_vetoing',),
 }
 
 

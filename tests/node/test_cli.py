@@ -27,7 +27,8 @@ class CommandTest(shell.ShellTestCase):
         self.node.add_overlay(GUEST, name)
         for argv in (['pass'], ['pass', '--dry-run'], ['list'], ['verify']):
             (row,) = self.rows(*argv)
-            self.assertEqual(shell.KEYS, list(row))
+            keys = shell.READ_KEYS if argv == ['verify'] else shell.KEYS
+            self.assertEqual(keys, list(row))
             self.assertEqual(name, row['name'])
             self.assertEqual('original', row['kind'])
             self.assertEqual(base.MIB, row['size'])
@@ -209,11 +210,23 @@ class CommandTest(shell.ShellTestCase):
         self, command: str
     ) -> None:
         os.rmdir(self.node.layout.base)
+        self.node.add_directory('locks')
         code, stdout, stderr = self.run_command(command, '-f', 'json')
         empty = '{"summary": {}}' if command == 'verify' else '[]'
         self.assertEqual((0, empty), (code, stdout.strip()))
         self.assertIn('There is no cache', stderr)
         self.assertFalse(os.path.exists(self.node.layout.base))
+
+    @ddt.data('pass', 'list', 'status', 'verify')
+    def test_an_empty_mount_point_is_told_and_stays_so(
+        self, command: str
+    ) -> None:
+        os.rmdir(self.node.layout.base)
+        argv = ['--register-host'] if command == 'pass' else []
+        code, _stdout, stderr = self.run_command(command, *argv)
+        self.assertEqual(1, code)
+        self.assertIn('not mounted', stderr)
+        self.assertEqual([], os.listdir(self.node.layout.instances))
 
 
 @ddt.ddt
@@ -357,6 +370,7 @@ class ProcessTest(shell.ShellTestCase):
         for command in (
             ['pass', '--dry-run'], ['pass'], ['verify'], ['list', '-f', 'csv'],
             ['list', '-f', 'yaml'], ['show', name], ['list', '-f', 'value'],
+            ['scrub'], ['status'], ['trash'], ['list', '-f', 'table'],
         ):  # fmt: skip
             # Here Python itself may be where only root can read.
             done = subprocess.run(

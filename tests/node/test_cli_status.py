@@ -24,8 +24,9 @@ FIELDS = [
     'cache_dir', 'checksums', 'files', 'bytes', 'bytes_digested',
     'bytes_verified', 'percent_verified', 'oldest_verification', 'interval',
     'overdue_files', 'overdue_bytes', 'queue_files', 'queue_bytes',
-    'rate_needed', 'rate_limit', 'rate_sufficient', 'scrub', 'suspect',
-    'outdated', 'damaged',
+    'rate_needed', 'rate_limit', 'rate_sufficient', 'scrub', 'vetoes',
+    'vetoed_for', 'last_removal_ago', 'vetoed_by', 'problems', 'hosts',
+    'ignored', 'suspect', 'outdated', 'damaged',
 ]  # fmt: skip
 
 
@@ -41,6 +42,27 @@ class StatusTest(shell.ShellTestCase):
 
     def test_it_has_exactly_these_fields(self) -> None:
         self.assertEqual(FIELDS, list(self.status()))
+
+    def test_its_table_fits_80_columns_but_for_a_path(self) -> None:
+        self.node.add_image('x')
+        for _verify in range(2):
+            self.run_command('verify')
+        file = os.path.join(self.node.layout.instances, 'file')
+        self.node.add_file('file', data=b'QFI\xfb' + b'\xff' * 100)
+        code, stdout, _stderr = self.run_command('status')
+        self.assertEqual(1, code)
+        self.assertIn(file, stdout)
+        width = len('| last_removal_ago    | ') + len(f'{file}:') + len(' |')
+        longest = max(map(len, stdout.splitlines()))
+        self.assertLessEqual(longest, max(80, width))
+
+    def test_what_could_not_be_done_is_among_them(self) -> None:
+        name = self.node.add_image('x')
+        self.node.add_overlay(GUEST, name)
+        self.node.add_image('y')
+        os.unlink(self.node.base_path(name))
+        (problem,) = self.status(1)['problems']
+        self.assertIn(f'base file {name} is missing', problem)
 
     def test_it_counts_what_is_verified_and_what_is_to_be_read(self) -> None:
         self.write_conf(checksum_base_images='true', checksum_interval_seconds=

@@ -11,6 +11,7 @@ import random
 import shutil
 import time
 
+from nova_imagecache.cache import registry
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
 from nova_imagecache.passes import pipeline
@@ -48,6 +49,9 @@ class ConcurrencyTest(nodes.FileTestCase):
             self.layout.base, self.place.guests, self.place.notes,
         ):  # fmt: skip
             os.makedirs(path)
+        # They share all disks, as Nova has it.
+        for slot in _SLOTS:
+            registry.register(self.layout, slot, self.place.clock().wall)
         self.prepare_overlays()
         self.random = random.Random(4)
         self.started = 0
@@ -59,10 +63,13 @@ class ConcurrencyTest(nodes.FileTestCase):
             path = os.path.join(self.temporary, name)
             with open(path, 'wb') as file:
                 file.write(data)
-            nodes.qemu_img(
-                'create', '-f', 'qcow2', '-b', path, '-F', 'raw',
-                os.path.join(self.place.path, name),
-            )  # fmt: skip
+            disk = os.path.join(self.place.path, name)
+            backing = self.layout.file(name)
+            for command in (
+                ('create', '-f', 'qcow2', '-b', path, '-F', 'raw', disk),
+                ('rebase', '-u', '-b', backing, '-F', 'raw', disk),
+            ):
+                nodes.qemu_img(*command)
 
     def start(self, slot: str) -> None:
         self.started += 1
@@ -129,7 +136,7 @@ class ConcurrencyTest(nodes.FileTestCase):
     def make_pass(self, host: str, later: float = 0) -> None:
         report = pipeline.Pass(
             self.place.settings(host),
-            [instances.InstanceWitness([])],
+            [instances.InstanceWitness([], host=host)],
             lambda: self.place.clock(later),
         ).run()
         self.assertEqual(((), ()), (report.problems, report.vetoes))
@@ -178,8 +185,9 @@ class ConcurrencyTest(nodes.FileTestCase):
         for name in os.listdir(self.place.instances):
             if name.startswith(('spawn', 'mount')):
                 shutil.rmtree(os.path.join(self.place.instances, name))
-        # To the trash, and then away.
-        for hours in range(1, 4):
+        # To the trash, and then away; what is known of one that went without
+        # it is kept for a day.
+        for hours in (1, 2, 3, 27, 54):
             self.make_pass('manage-first', hours * base.HOUR)
         self.assertEqual((), trash.scan(self.layout).strays)
         for path in (

@@ -196,7 +196,7 @@ class UsageTest(confirming.ConfirmTestCase):
     def test_as_json_it_is_the_file_and_a_summary(self) -> None:
         self.suspect()
         row, summary = self.lines('--sha1', 'e' * 40, code=3)
-        self.assertEqual(shell.KEYS, list(row))
+        self.assertEqual(shell.READ_KEYS, list(row))
         self.assertEqual({'summary': {'confirmed': False}}, summary)
         row, summary = self.lines('--sha1', self.sha1(), code=0)
         self.assertEqual((self.name, 'good'), (row['name'], row['checksum']))

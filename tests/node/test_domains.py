@@ -30,7 +30,7 @@ class UsersTest(libvirt_guests.DomainsTestCase):
         uri = self.write_node(*guests)
         connect = (lambda: libvirt.open(uri)) if lent else None
         testimony = self.look(uri, connect)
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         return testimony
 
     @ddt.data(True, False)
@@ -59,7 +59,7 @@ class UsersTest(libvirt_guests.DomainsTestCase):
         self.assertEqual({f'instance-{GUEST}': GUEST}, testimony.aliases)
 
     def test_nobody_uses_anything_where_there_are_no_domains(self) -> None:
-        self.assertEqual(testimonies.Testimony(), self.see(False))
+        self.assertEqual(testimonies.Testimony(expected={}), self.see(False))
 
     def test_a_domain_that_is_only_defined_counts(self) -> None:
         connection = libvirt.open('test:///default')
@@ -124,7 +124,7 @@ class ChangingTest(libvirt_guests.DomainsTestCase):
     def test_when_one_vanishes_all_are_listed_again(self) -> None:
         self.let_vanish(libvirt_guests.missing(), *[mock.DEFAULT] * 3)
         testimony = self.look('test:///x', lambda: self.connection)
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         self.assertEqual({ORIGINAL: {GUEST}, SWAP: {OTHER}}, testimony.users)
         self.assertEqual(2, self.connection.listAllDomains.call_count)
 

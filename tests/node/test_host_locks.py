@@ -102,6 +102,7 @@ class TwoHostsTest(nodes.NodeTestCase):
         os.rename(
             self.node.base_path(self.name), self.node.base_path(leftover)
         )
+        self.node.set_age(leftover, 2 * base.DAY)
         other = self.hold('user_lock')
         self.node.run()
         self.assertIn(leftover, self.node.files())

@@ -54,7 +54,9 @@ class GuestTest(libvirt_guests.LibvirtTestCase):
         self.assertEqual({self.name: {GUEST}}, witness.look([self.name]).users)
 
     def test_a_guest_that_is_only_defined_counts_for_its_image(self) -> None:
-        guest = self.define_guest('/no/such/disk', image=libvirt_guests.IMAGE)
+        disk = os.path.join(self.temporary, 'disk')
+        nodes.qemu_img('create', '-f', 'qcow2', disk, '1M')
+        guest = self.define_guest(disk, image=libvirt_guests.IMAGE)
         report = self.node.run(self.witness())
         self.assertEqual((), report.vetoes)
         self.assertEqual((GUEST,), self.file_of(report, self.name).users)
@@ -77,7 +79,7 @@ class GuestTest(libvirt_guests.LibvirtTestCase):
             for _attempt in range(10):
                 testimony = self.look()
                 self.assertTrue(
-                    testimony.failures or self.name in testimony.users,
+                    testimony.vetoes or self.name in testimony.users,
                     'said that nobody uses it',
                 )
         finally:
@@ -103,12 +105,12 @@ class GuestTest(libvirt_guests.LibvirtTestCase):
         witness = domains.DomainWitness('', 'localhost', connection)
         self.process.send_signal(signal.SIGSTOP)
         for problem in ('within 1 s', 'earlier question'):
-            (failure,) = witness.look([self.name]).failures
-            self.assertIn(problem, failure)
+            (failure,) = witness.look([self.name]).vetoes
+            self.assertIn(problem, str(failure))
         self.process.send_signal(signal.SIGCONT)
         # Once it has answered, it is asked again.
         self.assertTrue(
-            processes.wait_for(lambda: not witness.look([self.name]).failures)
+            processes.wait_for(lambda: not witness.look([self.name]).vetoes)
         )
 
     def test_a_base_file_that_only_a_running_guest_holds_is_not_removed(
@@ -281,7 +283,7 @@ class AddressTest(libvirt_guests.LibvirtTestCase):
         uri = f'qemu:///session?socket={path}'
         self.assertEqual([], libvirt.openReadOnly(uri).listAllDomains(0))
         testimony = self.look(uri)
-        self.assertIn('session', testimony.failures[0])
+        self.assertIn('session', str(testimony.vetoes[0]))
         report = self.node.run(self.witness(uri))
         self.assertIn('session', ' '.join(report.vetoes))
         self.assertIn(self.name, self.node.files())
@@ -293,4 +295,4 @@ class AddressTest(libvirt_guests.LibvirtTestCase):
         self.assert_users(GUEST)
         # Mocked: it takes two hosts.
         self.patch(socket, 'gethostname', lambda: 'another')
-        self.assertIn('of host', self.look().failures[0])
+        self.assertIn('of host', str(self.look().vetoes[0]))

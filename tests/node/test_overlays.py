@@ -14,6 +14,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache import host
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import walks
 from tests.support import base
 from tests.support import nodes
 
@@ -34,7 +35,7 @@ class OverlaysTestCase(nodes.NodeTestCase):
 
     def assert_users(self, *users: str) -> None:
         testimony = self.look()
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         self.assertEqual(frozenset(users), testimony.users.get(SHA, set()))
 
     def spy_on_opens(self) -> list[str]:
@@ -148,7 +149,7 @@ class UsersTest(OverlaysTestCase):
         os.symlink('/', os.path.join(directory, 'everything'))
         os.symlink('/', os.path.join(self.node.layout.instances, 'root'))
         opened = self.spy_on_opens()
-        failures = self.look().failures
+        failures = [str(veto) for veto in self.look().vetoes]
         self.assertEqual(2, len(failures))
         self.assertIn('everything', ' '.join(failures))
         self.assertEqual(
@@ -217,13 +218,11 @@ class UsersTest(OverlaysTestCase):
         self.assert_users()
         self.assertEqual([], [path for path in opened if 'locks' in path])
 
-    def test_a_missing_base_file_is_noted(self) -> None:
+    def test_a_missing_base_file_is_told(self) -> None:
         self.node.add_overlay(GUEST, SHA)
         os.unlink(self.node.base_path(SHA))
         witness = overlays.OverlayWitness(self.node.layout)
-        (note,) = witness.look([]).notes
-        self.assertIn(SHA, note)
-        self.assertIn(GUEST, note)
+        self.assertEqual({SHA: {GUEST}}, witness.look([]).missing)
 
 
 @ddt.ddt
@@ -240,7 +239,6 @@ class HostileTest(OverlaysTestCase):
         '../../../../etc/shadow',
         'a' * 1023,
         '/' * 1023,
-        'disk',
         '.',
         '..',
     )
@@ -253,10 +251,21 @@ class HostileTest(OverlaysTestCase):
         before = sorted(opened)
         nodes.qemu_img('rebase', '-u', '-b', name, '-F', 'raw', path)
         opened.clear()
-        self.assert_users(OTHER)
+        # It leads out of sight, and that is told.
+        testimony = self.look()
+        self.assertEqual({OTHER}, testimony.users[SHA])
+        self.assertEqual({path}, {veto.subject for veto in testimony.vetoes})
         # The same as without the name, by the same paths.
         self.assertIn(path, before)
         self.assertEqual(before, sorted(opened))
+
+    def test_a_disk_that_names_itself_is_read_once(self) -> None:
+        path = os.path.join(self.node.add_directory(GUEST), 'disk')
+        nodes.qemu_img('create', '-f', 'qcow2', path, '1M')
+        nodes.qemu_img('rebase', '-u', '-b', 'disk', '-F', 'qcow2', path)
+        opened = self.spy_on_opens()
+        self.assert_users()
+        self.assertEqual(1, opened.count(path))
 
     def test_a_loop_of_disks_ends(self) -> None:
         one = self.node.add_overlay(GUEST, SHA, disk='one')
@@ -282,9 +291,9 @@ class FailureTest(OverlaysTestCase):
 
     def assert_failure(self, *words: str) -> None:
         testimony = self.look()
-        (failure,) = testimony.failures
+        (failure,) = testimony.vetoes
         for word in words:
-            self.assertIn(word, failure)
+            self.assertIn(word, str(failure))
         # The others still testify.
         self.assertEqual({OTHER}, testimony.users[SHA])
 
@@ -373,13 +382,13 @@ class FailureTest(OverlaysTestCase):
         os.chmod(self.node.add_base(RESIZED), 0)
         with nodes.unprivileged():
             testimony = self.look()
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         self.assertIn(RESIZED, testimony.notes[0])
 
     def test_a_missing_instances_path_is_a_failure(self) -> None:
         layout = layouts.Layout('/no/such', '/no/such/_base')
         testimony = overlays.OverlayWitness(layout).look([SHA])
-        self.assertIn('/no/such', testimony.failures[0])
+        self.assertIn('/no/such', str(testimony.vetoes[0]))
 
 
 class RootTest(OverlaysTestCase):
@@ -398,19 +407,21 @@ class RootTest(OverlaysTestCase):
         return self.data[offset : offset + length]
 
     def look_as(self, read: host.ReadAsRoot) -> testimonies.Testimony:
-        witness = overlays.OverlayWitness(self.node.layout, read)
+        witness = overlays.OverlayWitness(
+            self.node.layout, host.Host(read_as_root=read)
+        )
         with nodes.unprivileged():
             return witness.look([SHA, RESIZED])
 
     def assert_failure(self, read: host.ReadAsRoot, text: str) -> None:
-        (failure,) = self.look_as(read).failures
-        self.assertIn(self.disk, failure)
-        self.assertIn('Permission denied', failure)
-        self.assertIn(text, failure)
+        (failure,) = self.look_as(read).vetoes
+        self.assertIn(self.disk, str(failure))
+        self.assertIn('Permission denied', str(failure))
+        self.assertIn(text, str(failure))
 
     def test_an_unreadable_disk_is_read_as_root(self) -> None:
         testimony = self.look_as(self.read)
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         self.assertEqual({GUEST}, testimony.users[SHA])
 
     def test_a_chain_through_an_unreadable_disk_is_followed(self) -> None:
@@ -447,21 +458,21 @@ class RootTest(OverlaysTestCase):
             raise FileNotFoundError(errno.ENOENT, 'gone')
 
         testimony = self.look_as(read)
-        self.assertEqual(((), {}), (testimony.failures, testimony.users))
+        self.assertEqual(((), {}), (testimony.vetoes, testimony.users))
 
     def test_a_damaged_header_is_named(self) -> None:
         self.data = self.data[:8] + b'\xff' * (len(self.data) - 8)
-        (failure,) = self.look_as(self.read).failures
-        self.assertIn('damaged', failure)
+        (failure,) = self.look_as(self.read).vetoes
+        self.assertIn('damaged', str(failure))
 
     def test_an_unreadable_directory_is_still_a_failure(self) -> None:
         os.chmod(self.node.add_directory(OTHER), 0)
-        (failure,) = self.look_as(self.read).failures
-        self.assertIn(OTHER, failure)
+        (failure,) = self.look_as(self.read).vetoes
+        self.assertIn(OTHER, str(failure))
 
     def test_an_unreadable_log_is_not_asked_for(self) -> None:
         os.chmod(self.node.add_file(GUEST, 'console.log'), 0)
-        self.assertEqual((), self.look_as(self.read).failures)
+        self.assertEqual((), self.look_as(self.read).vetoes)
         self.assertEqual({self.disk}, set(self.asked))
 
 
@@ -523,7 +534,7 @@ class ChangingTest(OverlaysTestCase):
             return real(path)
 
         self.patch(os, 'scandir', scandir)
-        self.assertIn('changes', self.look().failures[0])
+        self.assertIn('changes', self.look().vetoes[0].problem)
 
     def test_a_directory_renamed_all_the_time_is_never_missed(self) -> None:
         self.node.add_overlay(GUEST, SHA)
@@ -541,7 +552,7 @@ class ChangingTest(OverlaysTestCase):
             for _attempt in range(300):
                 testimony = self.look()
                 self.assertTrue(
-                    testimony.failures or SHA in testimony.users,
+                    testimony.vetoes or SHA in testimony.users,
                     'said that nobody uses it',
                 )
         finally:
@@ -564,7 +575,7 @@ class ChangingTest(OverlaysTestCase):
         """
         if settled:
             # Its change time cannot be set.
-            self.patch(overlays, '_TICK_NANOSECONDS', 0)
+            self.patch(walks, '_TICK_NANOSECONDS', 0)
         finished = self.node.add_overlay(GUEST, SHA)
         with open(finished, 'rb') as file:
             data = file.read()
@@ -590,36 +601,36 @@ class ChangingTest(OverlaysTestCase):
     def test_a_guest_that_never_rests_keeps_nobody_from_looking(self) -> None:
         self.node.add_overlay(OTHER, SHA)
         directory = self.node.add_directory(GUEST)
-        real = overlays.OverlayWitness._changed
+        real = walks.Walk.changed
         rounds: list[None] = []
 
-        def changed(witness: overlays.OverlayWitness) -> list[str]:
+        def changed(walk: walks.Walk) -> list[str]:
             rounds.append(None)
             self.node.add_file(GUEST, f'console.log.{len(rounds)}')
-            return real(witness)
+            return real(walk)
 
-        self.patch(overlays.OverlayWitness, '_changed', changed)
+        self.patch(walks.Walk, 'changed', changed)
         witness = overlays.OverlayWitness(self.node.layout)
         testimony = witness.look([SHA])
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         self.assertEqual({OTHER}, testimony.users[SHA])
         # And at the last moment it is read once more.
         self.node.add_overlay(GUEST, SHA)
-        self.assertIn(directory, witness._recent)
+        self.assertIn(directory, witness._walk.recent)
         self.assertEqual({GUEST, OTHER}, witness.look_again([SHA]).users[SHA])
 
     def test_looking_again_does_not_trust_times_that_are_too_new_to_tell(
         self,
     ) -> None:
         directory = self.node.add_directory(GUEST)
-        real = overlays._stamp
+        real = walks.stamp
         stamps: dict[str, Any] = {}
 
         # Mocked: the clock of the file system cannot be stopped.
         def stamp(path: str) -> Any:
             return stamps.setdefault(path, real(path))
 
-        self.patch(overlays, '_stamp', stamp)
+        self.patch(walks, 'stamp', stamp)
         witness = overlays.OverlayWitness(self.node.layout)
         self.assertEqual({}, witness.look([SHA]).users)
         self.node.add_overlay(GUEST, SHA)
@@ -627,7 +638,7 @@ class ChangingTest(OverlaysTestCase):
         self.assertEqual({GUEST}, witness.look_again([SHA]).users[SHA])
 
     def test_looking_again_reads_only_what_has_changed(self) -> None:
-        self.patch(overlays, '_TICK_NANOSECONDS', 0)
+        self.patch(walks, '_TICK_NANOSECONDS', 0)
         self.node.add_overlay(OTHER, SHA)
         witness = overlays.OverlayWitness(self.node.layout)
         witness.look([SHA])

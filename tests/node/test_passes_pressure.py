@@ -108,7 +108,9 @@ class PassTest(nodes.NodeTestCase):
 
     def test_nothing_goes_while_a_witness_is_blind(self) -> None:
         self.bound(1)
-        report = self.run_(fake_witnesses.Sees(failures=('blind',)))
+        report = self.run_(
+            fake_witnesses.Sees(vetoes=(fake_witnesses.blind(),))
+        )
         self.assertEqual((), report.removed)
         self.assertIn('cache_max_size', report.problems[0])
         self.assertEqual(set(self.names), self.node.files())

@@ -34,7 +34,7 @@ class BrokenWitnessTest(nodes.NodeTestCase):
         self,
     ) -> None:
         report = self.node.run(fake_witnesses.Raises('look'))
-        self.assertIn('Raises has failed', report.vetoes[0])
+        self.assertIn('Raises: it has failed', report.vetoes[0])
         self.assertNotIn('\n', report.vetoes[0])
         self.assertIn(self.name, self.node.files())
 
@@ -42,7 +42,7 @@ class BrokenWitnessTest(nodes.NodeTestCase):
         file = self.file_of(
             self.node.run(fake_witnesses.Raises('look_again')), self.name
         )
-        self.assertIn('Raises has failed', file.reason)
+        self.assertIn('Raises: it has failed', file.reason)
         self.assertIn(self.name, self.node.files())
 
 
@@ -237,7 +237,7 @@ class RemovalTest(nodes.NodeTestCase):
         self,
     ) -> None:
         name = self.node.add_image('old', age=365 * base.DAY)
-        failed = testimonies.Testimony(failures=('blind',))
+        failed = testimonies.Testimony(vetoes=(fake_witnesses.blind(),))
         file = self.file_of(
             self.node.run(fake_witnesses.SaysLater(failed)), name
         )

@@ -103,7 +103,11 @@ class RetentionTest(TrashTestCase):
 
     def test_it_stays_while_a_witness_is_blind(self) -> None:
         self.node.clock.advance(base.DAY)
-        row = self.row(self.node.run(fake_witnesses.Sees(failures=('blind',))))
+        row = self.row(
+            self.node.run(
+                fake_witnesses.Sees(vetoes=(fake_witnesses.blind(),))
+            )
+        )
         self.assertEqual(decide.Action.KEEP, row.action)
         self.assertIn('blind', row.reason)
         self.assertEqual({self.name}, self.node.trash())
@@ -112,7 +116,7 @@ class RetentionTest(TrashTestCase):
         self,
     ) -> None:
         self.node.clock.advance(base.DAY)
-        failed = testimonies.Testimony(failures=('blind',))
+        failed = testimonies.Testimony(vetoes=(fake_witnesses.blind(),))
         row = self.row(self.node.run(fake_witnesses.SaysLater(failed)))
         self.assertIn('blind', row.reason)
         self.assertEqual({self.name}, self.node.trash())
@@ -222,7 +226,7 @@ class PutBackTest(TrashTestCase):
     def test_it_is_put_back_though_others_are_blind(self) -> None:
         self.node.run(
             fake_witnesses.Sees(self.name),
-            fake_witnesses.Sees(failures=('blind',)),
+            fake_witnesses.Sees(vetoes=(fake_witnesses.blind(),)),
         )
         self.assert_back()
 

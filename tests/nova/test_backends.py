@@ -111,9 +111,14 @@ class BackendTest(base.NodeTestCase):
         fetch = mock.Mock()
         # What comes after that differs, and is Nova's.
         stop = mock.patch.object(
-            type(image).__mro__[1], 'verify_base_size', side_effect=Made(path)
+            type(image).__mro__[1],
+            'verify_base_size',
+            autospec=True,
+            side_effect=Made(path),
         )
-        size = mock.patch('nova.virt.disk.api.get_disk_size', return_value=1)
+        size = mock.patch(
+            'nova.virt.disk.api.get_disk_size', autospec=True, return_value=1
+        )
         with stop, size:
             self.assertRaises(
                 Made, image.cache, fetch_func=fetch, **self.call(call)

@@ -98,7 +98,9 @@ class ReliancesTest(base.NodeTestCase):
     ) -> None:
         self.rename(one)
         self.assertIn(one, [each.reliance for each in reliances.look()])
-        with mock.patch.object(ours.LibvirtDriver, '__init__') as init:
+        with mock.patch.object(
+            ours.LibvirtDriver, '__init__', autospec=True
+        ) as init:
             init.return_value = None
             self.load()
         self.assertIn(f'{one.dotted} is not there', self.output)
@@ -198,11 +200,14 @@ class ReliancesTest(base.NodeTestCase):
                 fixtures.MonkeyPatch.delete,
             ),
             mock.patch.object(
-                stock.LibvirtDriver, '_rebase_original_qcow2_image'
+                stock.LibvirtDriver,
+                '_rebase_original_qcow2_image',
+                autospec=True,
             ) as rebase,
         ):
             self.driver._rebase_original_qcow2_image(1, 2, 3)
-        rebase.assert_called_once_with(1, 2, 3)
+        rebase.assert_called_once()
+        self.assertEqual((1, 2, 3), rebase.call_args.args[-3:])
 
     def test_all_that_we_replace_takes_what_is_listed(self) -> None:
         """The list is of use only if it says what ours take."""

@@ -45,6 +45,8 @@ def sha1_of(text: str) -> str:
 
 
 def digest_of(letter: str, algorithm: str = ALGORITHM) -> bytes:
+    if letter == '0':
+        return digests.of_zeros(algorithm)
     digest = digests.new(algorithm)
     digest.update(memoryview(data_of(letter)))
     return digest.digest()

@@ -129,8 +129,9 @@ class DomainsTestCase(nodes.FileTestCase):
     def assert_failure(
         self, testimony: testimonies.Testimony, *words: str
     ) -> None:
-        (failure,) = testimony.failures
-        self.assertEqual(testimonies.Testimony(failures=(failure,)), testimony)
+        (veto,) = testimony.vetoes
+        self.assertEqual(testimonies.Testimony(vetoes=(veto,)), testimony)
+        failure = str(veto)
         self.assertTrue(failure.startswith('libvirt at '), failure)
         self.assertTrue(failure.isprintable(), failure)
         for word in words:
@@ -292,7 +293,7 @@ class LibvirtTestCase(nodes.NodeTestCase):
 
     def assert_users(self, *users: str) -> None:
         testimony = self.look()
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         self.assertEqual(
             frozenset(users), testimony.users.get(self.name, frozenset())
         )

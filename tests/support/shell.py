@@ -12,10 +12,12 @@ from nova_imagecache.cli import app
 from tests.support import base
 from tests.support import nodes
 
-KEYS = [
+# Of a file that was read, and of one in a list.
+READ_KEYS = [
     'name', 'kind', 'size', 'allocated', 'users', 'age_seconds', 'checksum',
     'action', 'reason',
 ]  # fmt: skip
+KEYS = [*READ_KEYS, 'readers', 'vetoes']
 
 
 class ShellTestCase(nodes.NodeTestCase):

@@ -24,7 +24,9 @@ from nova_imagecache.passes import decide
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import vetoing
 from tests.support import base
+from tests.support import fake_witnesses
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 NOW = 2e9
@@ -89,6 +91,9 @@ def sighting(file: base_file.BaseFile, **fields: Any) -> states.State:
     )
 
 
+JUMP = fake_witnesses.blind('a jump')
+
+
 def remembering(*files: base_file.BaseFile) -> states.State:
     """Remember files, as if nothing had happened to them since."""
     found: dict[str, sightings.Sighting] = {}
@@ -102,7 +107,7 @@ def decide_one(
     testimony: testimonies.Testimony = NOBODY,
     state: states.State | None = None,
     knowledge: knowledge.Knowledge | None = None,
-    vetoes: tuple[str, ...] = (),
+    vetoes: tuple[vetoing.Veto, ...] = (),
     **settings: Any,
 ) -> decide.Decision:
     decisions = decide.decide(
@@ -251,12 +256,16 @@ class RemovalTest(base.TestCase):
         self.assert_kept(decision, 'removal is off')
 
     def test_nothing_goes_when_a_witness_failed(self) -> None:
-        failed = testimonies.Testimony(failures=('disk x: unreadable', 'y'))
+        failed = testimonies.Testimony(
+            vetoes=(fake_witnesses.blind('unreadable'), JUMP)
+        )
         decision = decide_one(make_file(age=1e9), failed)
-        self.assert_kept(decision, 'disk x: unreadable', '1 more')
+        self.assert_kept(decision, 'unreadable', '1 more')
 
     def test_nothing_goes_when_the_clock_jumped(self) -> None:
-        decision = decide_one(make_file(age=1e9), vetoes=('a jump',))
+        decision = decide_one(make_file(age=1e9), vetoes=(JUMP,))
+        self.assertIn('nothing is removed now: a witness: a jump',
+                      decision.reason)  # fmt: skip
         self.assert_kept(decision, 'a jump')
 
     @ddt.data('readme', 'image.iso', 'ephemeral_1_default')
@@ -337,10 +346,11 @@ class RemovalTest(base.TestCase):
         decision = decide_one(
             file,
             testimonies.Testimony(
-                users={name: users} if users else {}, failures=tuple(failures)
+                users={name: users} if users else {},
+                vetoes=tuple(map(fake_witnesses.blind, failures)),
             ),
             sighting(file, last_used=last_used),
-            vetoes=tuple(vetoes),
+            vetoes=tuple(map(fake_witnesses.blind, vetoes)),
             original_minimum_age=original,
             resized_minimum_age=resized,
             remove_unused=remove,
@@ -495,11 +505,40 @@ class TrashTest(base.TestCase):
 
     def test_one_that_is_used_comes_back_though_others_are_blind(self) -> None:
         seen = testimonies.Testimony(
-            users={SHA: frozenset({'guest'})}, failures=('blind',)
+            users={SHA: frozenset({'guest'})}, vetoes=(fake_witnesses.blind(),)
         )
         self.assert_trash(
             PUT_BACK, 'in the trash, but used by 1 guest', testimony=seen
         )
+
+    def test_one_that_another_host_needs_comes_back(self) -> None:
+        needed = testimonies.Testimony(hosts={SHA: frozenset({'b', 'a'})})
+        self.assert_trash(
+            PUT_BACK, 'needed by guests of a, b', testimony=needed
+        )
+
+    def test_not_where_another_file_has_its_name(self) -> None:
+        """That is the one that is needed then."""
+        needed = testimonies.Testimony(hosts={SHA: frozenset({'a'})})
+        decisions = self.assert_trash(
+            DELETE, 'in the trash for', make_file(), testimony=needed
+        )
+        (file,) = decisions.files
+        self.assertEqual('needed by guests of a', file.reason)
+
+    def test_what_may_be_needed_keeps_that_alone(self) -> None:
+        narrow = vetoing.Veto(
+            vetoing.Reason.DAMAGED, '/disk', 'it is bad', frozenset({SHA})
+        )
+        self.assert_trash(
+            KEEP,
+            'in the trash, but may be needed: /disk: it is bad (and 1 more)',
+            vetoes=(narrow, JUMP),
+        )
+        other = vetoing.Veto(
+            vetoing.Reason.DAMAGED, '/disk', 'bad', frozenset({'swap_5'})
+        )
+        self.assert_trash(DELETE, 'in the trash for', vetoes=(other,))
 
     def test_one_that_a_qemu_has_open_comes_back(self) -> None:
         held = testimonies.Testimony(held=frozenset({TRASHED}))
@@ -560,7 +599,7 @@ class TrashTest(base.TestCase):
         self.assertIn(TRASHED, note)
 
     def test_an_obstacle_keeps_it_there(self) -> None:
-        decisions = self.assert_trash(KEEP, 'a jump', vetoes=('a jump',))
+        decisions = self.assert_trash(KEEP, 'a jump', vetoes=(JUMP,))
         self.assertEqual((), decisions.notes)
 
     def test_without_a_sighting_its_name_tells_since_when(self) -> None:
@@ -702,7 +741,7 @@ class EarlyTest(base.TestCase):
         used = testimonies.Testimony(users={self.OLD: frozenset({'guest'})})
         kept: tuple[dict[str, Any], ...] = (
             {'testimony': used}, {'pins': frozenset({self.OLD})},
-            {'newer': frozenset({self.OLD})}, {'vetoes': ('a jump',)},
+            {'newer': frozenset({self.OLD})}, {'vetoes': (JUMP,)},
         )  # fmt: skip
         for facts in kept:
             for age in (5000, 1e9):

@@ -38,8 +38,10 @@ PURE = frozenset(
         'scrub.conclusions',
         'scrub.jobs',
         'scrub.schedule',
+        'witnesses.needs',
         'witnesses.qemu_options',
         'witnesses.references',
+        'witnesses.vetoing',
     }
 )
 

@@ -8,6 +8,7 @@ import ddt
 
 from nova_imagecache import names
 from nova_imagecache.witnesses import instances
+from nova_imagecache.witnesses import needs
 from nova_imagecache.witnesses import testimonies
 from tests.support import base
 
@@ -78,7 +79,7 @@ class InstanceTest(base.TestCase):
     )
     def test_an_instance_uses_its_image(self, given: Any) -> None:
         testimony = self.look([given])
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         self.assertEqual({SHA: {GUEST}}, testimony.users)
         self.assertEqual({SHA: IMAGE}, testimony.images)
 
@@ -89,7 +90,7 @@ class InstanceTest(base.TestCase):
 
     def test_no_field_that_nova_loads_lazily_is_touched(self) -> None:
         testimony = self.look([NovaLikeInstance()])
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
         self.assertEqual({SHA: {GUEST}}, testimony.users)
 
     def test_kernel_and_ramdisk_count(self) -> None:
@@ -109,7 +110,7 @@ class InstanceTest(base.TestCase):
                 [instance(image_ref=image)], names.get_cache_fname('')
             )
             self.assertEqual({}, testimony.users)
-            self.assertEqual((), testimony.failures)
+            self.assertEqual((), testimony.vetoes)
 
     def test_every_swap_and_ephemeral_device_counts(self) -> None:
         mappings = {
@@ -146,7 +147,7 @@ class InstanceTest(base.TestCase):
             mappings=mappings,
         )
         self.assertEqual({'ephemeral_20_0706d66': {GUEST}}, testimony.users)
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
 
     def test_a_device_that_says_nothing_of_swap_is_ephemeral(self) -> None:
         device = blank(20)
@@ -158,7 +159,7 @@ class InstanceTest(base.TestCase):
             mappings={GUEST: [device]},
         )
         self.assertEqual({'ephemeral_20_0706d66': {GUEST}}, testimony.users)
-        self.assertEqual((), testimony.failures)
+        self.assertEqual((), testimony.vetoes)
 
     @ddt.data(
         {'source_type': 'image'},
@@ -171,16 +172,16 @@ class InstanceTest(base.TestCase):
         self.assertEqual({}, testimony.users)
 
     def test_no_list_is_a_failure(self) -> None:
-        self.assertEqual(1, len(self.look(None).failures))
-        self.assertEqual((), self.look([]).failures)
+        self.assertEqual(1, len(self.look(None).vetoes))
+        self.assertEqual((), self.look([]).vetoes)
 
     def test_a_list_that_breaks_off_is_a_failure(self) -> None:
         def listing() -> Iterator[Any]:
             yield instance()
             raise ConnectionError('the database has gone')
 
-        (failure,) = self.look(listing()).failures
-        self.assertIn('the database has gone', failure)
+        (failure,) = self.look(listing()).vetoes
+        self.assertIn('the database has gone', str(failure))
 
     @ddt.data(
         {'uuid': GUEST},
@@ -195,18 +196,18 @@ class InstanceTest(base.TestCase):
         self, given: Any
     ) -> None:
         testimony = self.look([given, instance(OTHER)])
-        self.assertEqual(1, len(testimony.failures))
+        self.assertEqual(1, len(testimony.vetoes))
         self.assertEqual({SHA: {OTHER}}, testimony.users)
 
     def test_a_name_that_is_none_does_no_harm(self) -> None:
         for name in (None, ['x'], 7):
             testimony = self.look([instance(name=name)])
             self.assertEqual({SHA: {GUEST}}, testimony.users)
-            self.assertEqual((), testimony.failures)
+            self.assertEqual((), testimony.vetoes)
 
     def test_a_mapping_that_cannot_be_read_is_a_failure(self) -> None:
         testimony = self.look([instance()], mappings={GUEST: [{'no': 1}]})
-        self.assertIn(GUEST, testimony.failures[0])
+        self.assertIn(GUEST, str(testimony.vetoes[0]))
 
     def test_a_directory_with_the_instances_name_is_the_instances(
         self,
@@ -218,3 +219,84 @@ class InstanceTest(base.TestCase):
         self.assertEqual(
             {SHA: {GUEST}}, testimonies.combine([seen, said]).users
         )
+
+
+@ddt.ddt
+class ExpectedTest(base.TestCase):
+    """Which guests this host has, and where their directories are."""
+
+    def look(
+        self, *given: Any, host: str | None = 'here', mappings: Any = None
+    ) -> testimonies.Testimony:
+        witness = instances.InstanceWitness(given, mappings, host)
+        return witness.look((SHA,))
+
+    def here(self, **fields: Any) -> dict[str, Any]:
+        found = {'name': 'i-1', 'host': 'here', 'vm_state': 'active'}
+        return instance(**(found | fields))
+
+    @ddt.data(
+        'active', 'paused', 'rescued', 'resized', 'soft-delete', 'stopped',
+        'suspended',
+    )  # fmt: skip
+    def test_one_that_is_built_has_a_directory(self, state: str) -> None:
+        found = self.look(self.here(vm_state=state)).expected
+        self.assertEqual({GUEST: {GUEST, 'i-1'}}, found)
+
+    @ddt.data(
+        {'vm_state': 'building'},
+        {'vm_state': 'error'},
+        {'vm_state': 'deleted'},
+        {'vm_state': 'shelved_offloaded'},
+        {'vm_state': None},
+        {'task_state': 'migrating'},
+        {'task_state': 'deleting'},
+    )
+    def test_one_that_is_not_need_not_have_one(
+        self, fields: dict[str, Any]
+    ) -> None:
+        found = self.look(self.here(**fields)).expected
+        self.assertEqual({GUEST: frozenset()}, found)
+
+    def test_those_of_other_hosts_are_not_expected(self) -> None:
+        found = self.look(self.here(host='there')).expected
+        self.assertEqual({}, found)
+
+    def test_no_guest_at_all_is_an_answer(self) -> None:
+        self.assertEqual({}, self.look().expected)
+
+    def test_where_no_host_is_told_it_is_not_known(self) -> None:
+        self.assertIsNone(self.look(instance()).expected)
+        self.assertIsNone(self.look(self.here(), host=None).expected)
+
+    def test_one_that_names_no_host_among_others_is_not_expected(
+        self,
+    ) -> None:
+        found = self.look(self.here(), instance(OTHER)).expected
+        self.assertEqual({GUEST}, {*(found or ())})
+
+    def test_what_it_may_need_is_known_wherever_it_is(self) -> None:
+        found = self.look(self.here(host='there'), mappings={GUEST: [swap(5)]})
+        self.assertEqual({GUEST: {SHA, 'swap_5'}}, found.known)
+
+    def test_without_mappings_that_is_any_device(self) -> None:
+        found = self.look(self.here())
+        self.assertEqual({GUEST: {SHA} | needs.ANY_DEVICE}, found.known)
+
+    @ddt.data(
+        {'vm_state': 'rescued'},
+        {'task_state': 'rescuing'},
+        {'task_state': 'unrescuing'},
+    )
+    def test_of_one_that_is_rescued_it_is_not_known(
+        self, fields: dict[str, Any]
+    ) -> None:
+        self.assertEqual({}, self.look(self.here(**fields)).known)
+
+    def test_only_those_of_this_host_need_what_no_disk_shows(self) -> None:
+        for host, said in (
+            ('here', {SHA}), ('there', set()), (None, {SHA})
+        ):  # fmt: skip
+            found = self.look(self.here(host=host), self.here(uuid=OTHER,
+                              image_ref='x', host='here'))  # fmt: skip
+            self.assertEqual(said, {*found.said}, str(host))

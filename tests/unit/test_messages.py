@@ -31,6 +31,7 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
         size=8192,
         allocated=8192,
         users=('a-guest', 'another'),
+        readers=('a-guest', 'another'),
         used=True,
         image='an-image',
         age_seconds=5,
@@ -65,12 +66,36 @@ class MessagesTest(base.TestCase):
         )
 
     def test_a_bad_file_of_no_known_image_and_no_guest_says_so(self) -> None:
-        file = dataclasses.replace(bad(), image=None, users=())
+        file = dataclasses.replace(bad(), image=None, users=(), readers=())
         ((_level, text),) = lines(
             messages.of_damage(self.report(files=(file,)))
         )
         self.assertIn('(image unknown)', text)
         self.assertIn('Guests that read it: none.', text)
+
+    def test_those_that_keep_it_are_not_said_to_read_it(self) -> None:
+        """As a guest that was made from the image, whose disk is flat."""
+        file = dataclasses.replace(
+            bad(), users=('a-guest', 'keeper'), readers=('a-guest',)
+        )
+        ((_level, text),) = lines(
+            messages.of_damage(self.report(files=(file,)))
+        )
+        self.assertIn(
+            'Guests that read it: a-guest (reads through 4096 B). Of the same '
+            'image, and not seen to read it: keeper.',
+            text,
+        )
+
+    def test_what_keeps_all_and_what_keeps_some_is_said(self) -> None:
+        report = self.report(vetoes=('one',), withheld=('two',))
+        self.assertEqual(
+            [
+                (30, 'Nothing is removed from the image cache: one'),
+                (30, 'Some unused files stay in the image cache: two'),
+            ],
+            lines(messages.of_findings(report)),
+        )
 
     def test_a_bad_file_is_told_with_the_findings_and_the_pass(self) -> None:
         report = self.report(files=(bad(),), vetoes=('a veto',))

@@ -72,6 +72,7 @@ IMAGE_CACHE: dict[str, tuple[str, Any, list[tuple[str, str | None]]]] = {
         ['instances', 'overlays', 'libvirt', 'locks'],
         [],
     ),
+    'ignore_paths': ('list value', [], []),
     'removed_image_retention_seconds': ('integer value', 3600, []),
     'disk_high_watermark_percent': ('integer value', 0, []),
     'disk_low_watermark_percent': ('integer value', 0, []),
@@ -110,6 +111,7 @@ OTHER = {
     'checksum_algorithm': 'sha256',
     'scrub_bandwidth_mib_per_second': 5,
     'witnesses': ['overlays'],
+    'ignore_paths': ['backup'],
     'removed_image_retention_seconds': 7000,
     'disk_high_watermark_percent': 90,
     # Without a high one it says nothing.
