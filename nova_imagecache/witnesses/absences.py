@@ -144,31 +144,53 @@ def _missing_guests(
     inventory: inventories.Inventory,
     others: testimonies.Testimony,
     directories: Collection[str],
+    found: Collection[str],
 ) -> Iterable[Absence]:
+    having = {owners.owner_of(instances, path) for path in found}
+    remembered: dict[str, dict[str, inventories.Seen]] = {}
+    for path, seen in inventory.disks.items():
+        owner = owners.owner_of(instances, path)
+        remembered.setdefault(owner, {})[path] = seen
     for guest, called in sorted((others.expected or {}).items()):
         places = [os.path.join(instances, name) for name in sorted(called)]
-        if not places or any(_is_there(each, directories) for each in places):
+        disks = {
+            path: seen
+            for name in called
+            for path, seen in remembered.get(name, {}).items()
+        }
+        there = any(_is_there(each, directories) for each in places)
+        lost = having.isdisjoint(called) and _are_lost(disks)
+        if not places or (there and not lost):
             continue
         keeps = others.known.get(guest)
-        disks = [
-            seen
-            for path, seen in inventory.disks.items()
-            if owners.owner_of(instances, path) in called
-        ]
         if keeps is not None:
-            keeps = keeps.union(*(seen.needs for seen in disks))
-        if any(seen.astray for seen in disks):
+            keeps = keeps.union(*(seen.needs for seen in disks.values()))
+        if any(seen.astray for seen in disks.values()):
             keeps = None
+        shown = names.printable(guest)
+        problem = (
+            f'the disks of guest {shown} of this host were here in the last '
+            'pass, and none is now'
+            if there
+            else f'it is the directory of guest {shown} of this host, and is '
+            'not there'
+        )
         yield Absence(
             vetoing.Veto(
                 Reason.MISSING_DISK,
                 os.path.join(instances, guest),
-                f'it is the directory of guest {names.printable(guest)} of '
-                'this host, and is not there',
+                problem,
                 keeps,
             ),
             tuple(places),
         )
+
+
+def _are_lost(disks: Mapping[str, inventories.Seen]) -> bool:
+    """Whether disks are gone, as where something is mounted over them."""
+    return any(seen.needs for seen in disks.values()) and not any(
+        map(os.path.lexists, disks)
+    )
 
 
 def _all_missing(instances: str, guests: Collection[str]) -> Absence:
@@ -233,7 +255,9 @@ def find(
     :param found: disks that were
     """
     absent = [*_missing_mounts(instances, inventory)]
-    guests = [*_missing_guests(instances, inventory, others, directories)]
+    guests = [
+        *_missing_guests(instances, inventory, others, directories, found)
+    ]
     expected = {
         guest for guest, called in (others.expected or {}).items() if called
     }

@@ -44,8 +44,8 @@ _WAYS_OUT = {
     f'it in [image_cache]/ignore_paths, or {_IGNORE}',
     Reason.MISSING_DISK: 'mount or restore what is missing, or delete the '
     'guest or the link',
-    Reason.MISSING_MOUNT: 'mount it; if it is gone for good, say '
-    '"nova-imagecache forget-host" with the name of this host',
+    Reason.MISSING_MOUNT: 'mount it; if it is gone for good, delete its '
+    'guests, and say "nova-imagecache forget-host" with the name of this host',
     Reason.UNSTABLE: '',
     Reason.RECORD: '',
     Reason.OTHER_HOST: 'see "nova-imagecache status" on that host; if it is '

@@ -89,6 +89,30 @@ class GuestTest(AbsenceTestCase):
         # And it goes on being remembered.
         self.assert_removed(self.run_pass(self.listed(*guests)))
 
+    def test_one_without_any_of_its_disks_is_missing_too(self) -> None:
+        """As where an empty file system is mounted over its directory."""
+        path = self.node.add_overlay(OTHER, self.free)
+        guests = (self.instance(), self.instance(OTHER))
+        self.run_pass(self.listed(*guests))
+        os.rename(path, os.path.join(self.temporary, 'below'))
+        for _pass in range(2):
+            report = self.run_pass(self.listed(*guests))
+            veto = self.veto(report)
+            self.assertIn('none is now', veto.problem)
+            self.assertEqual(self.path(OTHER), veto.subject)
+            self.assertEqual({self.used, self.free}, veto.keeps)
+            self.assert_removed(report)
+        os.rename(os.path.join(self.temporary, 'below'), path)
+        self.assert_clean(self.run_pass(self.listed(*guests)))
+
+    def test_one_that_is_deleted_is_not(self) -> None:
+        path = self.node.add_overlay(OTHER, self.free)
+        guests = (self.instance(), self.instance(OTHER))
+        self.run_pass(self.listed(*guests))
+        os.unlink(path)
+        report = self.run_pass(self.listed(self.instance()))
+        self.assert_clean(report)
+
     def test_it_keeps_everything_where_they_stood_on_what_was_not_seen(
         self,
     ) -> None:
