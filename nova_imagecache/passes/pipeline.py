@@ -9,6 +9,7 @@ A pass looks (:mod:`nova_imagecache.passes.look`), decides
 """
 
 from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -181,7 +182,28 @@ class Pass:
             nearest = min(max(storage, before), time.time())
             skew = clocks.skew(nearest, storage)
             problems += [clocks.tell_skew(skew)] if skew else []
-        return dataclasses.replace(facts, skew=skew, problems=problems)
+        return dataclasses.replace(
+            facts,
+            skew=skew,
+            problems=problems,
+            vetoes=(*facts.vetoes, *self._misleading(facts, skew)),
+        )
+
+    def _misleading(
+        self, facts: decide.Facts, skew: float
+    ) -> Iterator[vetoing.Veto]:
+        """Tell a clock by which this host would mislead others.
+
+        They go by when it has noted that a file was used, or removed.
+        """
+        others = facts.state.boots.keys() - {self._settings.host}
+        if others and abs(skew) > decide.FLOOR_SECONDS:
+            yield vetoing.Veto(
+                vetoing.Reason.CLOCK,
+                'the clock of this host',
+                f'it is {abs(skew):.0f} s from that of the storage, which '
+                'other hosts use too',
+            )
 
     def _refuse(
         self, facts: decide.Facts, problems: Sequence[str] = ()

@@ -28,6 +28,7 @@ class Reason(enum.StrEnum):
     MISSING_MOUNT = 'missing mount'
     UNSTABLE = 'unstable'
     RECORD = 'record'
+    CLOCK = 'clock'
     OTHER_HOST = 'other host'
 
 
@@ -48,6 +49,7 @@ _WAYS_OUT = {
     'guests, and say "nova-imagecache forget-host" with the name of this host',
     Reason.UNSTABLE: '',
     Reason.RECORD: '',
+    Reason.CLOCK: 'set both to the same time',
     Reason.OTHER_HOST: 'see "nova-imagecache status" on that host; if it is '
     'gone for good, say "nova-imagecache forget-host" with its name',
 }
@@ -68,6 +70,7 @@ _MANY = {
     Reason.MISSING_MOUNT: '{} mounts are missing',
     Reason.UNSTABLE: '{} directories change faster than they are read',
     Reason.RECORD: '{} records cannot be used',
+    Reason.CLOCK: '{} clocks are wrong',
     Reason.OTHER_HOST: '{} hosts could not look at everything, or cannot say '
     'what they need',
 }

@@ -138,6 +138,23 @@ class ClockTest(nodes.NodeTestCase):
         self.assertEqual((), self.node.run().problems)
         self.assertEqual(set(), self.node.files())
 
+    def test_where_others_go_by_what_is_noted_nothing_goes_then(self) -> None:
+        node = self.node
+        node.set_age(self.name, 3 * base.DAY)
+        real = publish.current_time
+        node.configure(host='another')
+        self.patch(publish, 'current_time', lambda path: real(path) - 700)
+        node.configure(remove_unused=False)
+        self.assertEqual((), node.run().vetoes)
+        node.configure(host='first', remove_unused=True)
+        (veto,) = node.run().vetoes
+        self.assertIn('700 s from that of the storage', veto)
+        self.assertIn('set both to the same time', veto)
+        self.assertEqual({self.name}, node.files())
+        self.patch(publish, 'current_time', lambda path: real(path) - 500)
+        self.assertEqual((), node.run().vetoes)
+        self.assertEqual(set(), node.files())
+
     def test_nothing_is_set_aside_then_either(self) -> None:
         self.node.set_age(self.name, base.HOUR)
         real = publish.current_time
