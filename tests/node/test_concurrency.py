@@ -188,7 +188,8 @@ class ConcurrencyTest(nodes.FileTestCase):
         # To the trash, and then away; what is known of one that went without
         # it is kept for a day.
         for hours in (1, 2, 3, 27, 54):
-            self.make_pass('manage-first', hours * base.HOUR)
+            for host in ('manage-first', 'manage-second'):
+                self.make_pass(host, hours * base.HOUR)
         self.assertEqual((), trash.scan(self.layout).strays)
         for path in (
             self.layout.trash, self.layout.ledgers, self.layout.temporary,
