@@ -208,6 +208,23 @@ def updated(
     )
 
 
+def with_times_of(old: Sighting | None, new: Sighting) -> Sighting:
+    """Give a sighting by a clock that is wrong the times of an earlier one.
+
+    Since when a file is in the trash is in its name, if nowhere else.
+    """
+    if old is None:
+        return dataclasses.replace(new, trashed=None)
+    return dataclasses.replace(
+        new,
+        seen=old.seen,
+        trashed=new.trashed and old.trashed,
+        last_used=max(
+            filter(None, (old.last_used, new.last_used)), default=None
+        ),
+    )
+
+
 def _seen_since(
     old: Sighting | None, instant: clocks.Instant
 ) -> clocks.Instant:

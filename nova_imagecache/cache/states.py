@@ -251,6 +251,7 @@ def remember(
     relieved: bool = False,
     vetoes: Collection[str] = (),
     removed: bool = False,
+    adrift: bool = False,
 ) -> None:
     """Add this pass to what is remembered.
 
@@ -264,6 +265,8 @@ def remember(
     :param relieved: whether files were deleted early
     :param vetoes: why nothing may be removed, a sentence each
     :param removed: whether any file was removed or deleted
+    :param adrift: whether the clock of this host is known to be wrong: then
+        what others have noted of times is not changed
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
     :raises OSError: it was not saved
     """
@@ -286,14 +289,18 @@ def remember(
             )
         }
         for file in files:
-            sighted[file.name] = sightings.updated(
+            old = state.sighting(file)
+            new = sightings.updated(
                 file,
-                state.sighting(file),
+                old,
                 now,
                 file.name in used,
                 images.get(file.name),
                 histories.get(file.name),
             )
+            if adrift:
+                new = sightings.with_times_of(old, new)
+            sighted[file.name] = new
         state = dataclasses.replace(
             state,
             files=sighted,

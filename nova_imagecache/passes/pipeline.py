@@ -57,6 +57,11 @@ def _is_unmounted(facts: decide.Facts, layout: layouts.Layout) -> bool:
     return False
 
 
+def _is_adrift(skew: float) -> bool:
+    """Whether a clock would have others take what is new for old."""
+    return abs(skew) > decide.FLOOR_SECONDS
+
+
 class Pass:
     """One pass over one cache."""
 
@@ -197,7 +202,7 @@ class Pass:
         They go by when it has noted that a file was used, or removed.
         """
         others = facts.state.boots.keys() - {self._settings.host}
-        if others and abs(skew) > decide.FLOOR_SECONDS:
+        if others and _is_adrift(skew):
             yield vetoing.Veto(
                 vetoing.Reason.CLOCK,
                 'the clock of this host',
@@ -460,6 +465,7 @@ class Pass:
                     each.action in (decide.Action.REMOVE, decide.Action.DELETE)
                     for each in (*done.files, *done.trash)
                 ),
+                adrift=_is_adrift(facts.skew),
             )
         except errors.NotNow as error:
             return [*problems, f'{self._layout.state} cannot be kept: {error}']

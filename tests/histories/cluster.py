@@ -85,7 +85,8 @@ class Hosts(choices.Choices):
         for host in self._world.hosts:
             host.step(self._world.true, seconds)
         if seconds < 0:
-            self.idleness.set_back()
+            # What was touched before is ahead until then.
+            self.idleness.set_back(self._world.wall - seconds)
 
     def _set_clock(self) -> None:
         """Set the clock of one host; or right, if it is wrong."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 import shutil
 from typing import Any
@@ -123,6 +124,9 @@ class Passes:
         self.idleness = idleness.Idleness(world)
         # As it was before the present pass.
         self._before = Places({}, {})
+        # Hosts that have made a pass, and whether by a clock that was wrong.
+        self._have_passed: set[str] = set()
+        self._misled = False
         # Base files that were rightly removed while somebody needed them, as
         # nobody could see that.
         self._excused: set[str] = set()
@@ -278,8 +282,10 @@ class Passes:
             host.passes.clear()
             host.steps.clear()
         host.passes.append(self._world.now(host))
+        have_passed = {*self._have_passed, host.name}
         after = self.sights.of(host, blind)
         self._judge(host, sight.blind, after)
+        self._have_passed = have_passed
         if complete:
             self._judge_complete(sight)
         self._note(host, survey, sight, after, complete)
@@ -307,6 +313,12 @@ class Passes:
         """Say whether a clock is such that files may stay for longer."""
         if host.offset or any(seconds <= 0 for _when, seconds in steps):
             self.idleness.set_back(self._world.now(host).wall)
+            self._misled |= bool(host.offset)
+            return True
+        if self._misled:
+            # It has found what was noted by a clock that is wrong.
+            self.idleness.set_back()
+            self._misled = False
             return True
         if steps:
             self.idleness.set_forward(min(when for when, _seconds in steps))
@@ -396,6 +408,9 @@ class Passes:
 
     def _age_of(self, host: inhabitants.Host, since: float) -> float:
         """Say how old a host may rightly take something for, in seconds."""
+        if self._world.astray and host.name not in self._have_passed:
+            # It goes by what others have noted, by whatever clock.
+            return math.inf
         missed = sum(seconds for when, seconds in host.missed if when >= since)
         return self._world.true - since + missed
 

@@ -155,6 +155,24 @@ class ClockTest(nodes.NodeTestCase):
         self.assertEqual((), node.run().vetoes)
         self.assertEqual(set(), node.files())
 
+    def test_nor_does_it_change_the_times_that_others_have_noted(self) -> None:
+        node = self.node
+        node.set_age(self.name, 3 * base.DAY)
+        node.run()
+        self.assertEqual({self.name}, node.trash())
+        real, wall = publish.current_time, node.clock.wall
+        node.configure(host='another')
+        node.clock.wall -= 900 * base.DAY
+        node.clock.boot_id = 'another-boot'
+        self.patch(publish, 'current_time', lambda path: real(path) + 7000)
+        node.run()
+        node.configure(host='first')
+        node.clock.wall, node.clock.boot_id = wall + 100, 'first-boot'
+        node.clock.boottime += 100
+        self.patch(publish, 'current_time', real)
+        node.run()
+        self.assertEqual({self.name}, node.trash())
+
     def test_nothing_is_set_aside_then_either(self) -> None:
         self.node.set_age(self.name, base.HOUR)
         real = publish.current_time
