@@ -382,6 +382,13 @@ class OverlayWitness:
         try:
             self._read_header(path, guest)
         except FileNotFoundError:
+            # Nova may have renamed its directory, and was seen there.
+            directory, name = os.path.split(path)
+            if any(
+                self._scanned.has(os.path.join(directory + suffix, name))
+                for suffix in owners.SUFFIXES
+            ):
+                return None
             return Reason.MISSING_DISK, 'it is not there'
         except OSError as error:
             return Reason.UNREADABLE, error.strerror or repr(error)

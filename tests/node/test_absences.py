@@ -9,6 +9,7 @@ import subprocess
 import ddt
 
 from nova_imagecache.passes import reports
+from nova_imagecache.witnesses import testimonies
 from tests.support import base
 from tests.support import fake_witnesses
 from tests.support import seeing
@@ -255,6 +256,28 @@ class DiskTest(AbsenceTestCase):
         self.node.clock.advance(2 * base.DAY)
         witness = fake_witnesses.Looks(expected={})
         self.assert_removed(self.run_pass(witness), self.used)
+
+
+@ddt.ddt
+class RenamedTest(AbsenceTestCase):
+    """A disk that libvirt names, in a directory that Nova has renamed."""
+
+    @ddt.data('_del', '_resize')
+    def test_it_is_seen_there(self, suffix: str) -> None:
+        self.node.add_overlay(OTHER + suffix, self.used)
+        path = self.path(OTHER, 'disk')
+        named = testimonies.NamedDisk(OTHER, path, path)
+        report = self.run_pass(fake_witnesses.Looks(disks=(named,)))
+        self.assert_clean(report)
+        self.assert_removed(report, self.free)
+
+    def test_one_that_is_nowhere_is_missing(self) -> None:
+        self.node.add_overlay(f'{OTHER}_del', self.used, disk='another')
+        path = self.path(OTHER, 'disk')
+        named = testimonies.NamedDisk(OTHER, path, path)
+        report = self.run_pass(fake_witnesses.Looks(disks=(named,)))
+        self.assertIs(Reason.MISSING_DISK, self.veto(report).reason)
+        self.assert_removed(report)
 
 
 class MountTest(AbsenceTestCase):
