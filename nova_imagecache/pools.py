@@ -3,16 +3,17 @@
 """The same for each of many, at the same time where that is slow.
 
 A request to a network takes its time, whoever waits for it, and sixteen at
-once take no longer than one.
+once take hardly longer than one. A local disk answers sooner than a thread is
+asked.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Generator
 from collections.abc import Sequence
-import queue
 import threading
 import time
+from typing import Generic
 from typing import TypeVar
 
 T = TypeVar('T')
@@ -21,75 +22,157 @@ R = TypeVar('R')
 #: So many requests are on their way at once.
 THREADS = 16
 
-# What takes less is done sooner than a thread is asked to do it.
+#: For which an answer is waited for by who has something to say without it.
+PATIENCE_SECONDS = 10
+
+# What takes longer than this is worth a thread of its own.
 _SLOW_SECONDS = 0.0002
 
-_PROBED = 8
+_FIRST = 8
 _MOST = 64
 
 
+class _Chunk(Generic[T, R]):
+    """Some of the items, for one thread."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self.items = items
+        self.results: list[R] = []
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+        self.given_up = False
+        # The item that it is at.
+        self.began: float | None = None
+        self.spent = 0.0
+
+    def work_off(self, work: Callable[[T], R]) -> None:
+        started = time.monotonic()
+        try:
+            for item in self.items:
+                self.began = time.monotonic()
+                result = work(item)
+                if self.given_up:
+                    return
+                self.results.append(result)
+        except BaseException as error:
+            self.error = error
+        self.spent = time.monotonic() - started
+        self.done.set()
+
+    @property
+    def is_slow(self) -> bool:
+        return self.spent > _SLOW_SECONDS * len(self.items)
+
+
 def each(
-    work: Callable[[T], R], items: Iterable[T], threads: int = THREADS
-) -> Iterator[R]:
+    work: Callable[[T], R],
+    items: Iterable[T],
+    late: Callable[[T], R] | None = None,
+    patience: float = PATIENCE_SECONDS,
+) -> Generator[R]:
     """Do something with each item, and give the results in their order.
 
-    In threads as soon as it shows to be slow. Those are not waited for when
-    the process ends: some file systems never answer.
+    In threads, as soon as that shows to be slow. None of them is waited for
+    when the process ends, as some file systems never answer.
 
-    :raises Exception: what the work raises; what is not begun is left then
+    :param work: any thread may call it
+    :param late: gives what to take for the result of an item that is not
+        done in time; without it, that is waited for
+    :param patience: for how many seconds one item is waited for
+    :raises Exception: what the work raises
     """
     todo = list(items)
-    done = 0
-    while done < len(todo):
-        chunk = todo[done : done + _PROBED]
-        started = time.monotonic()
-        results = [work(item) for item in chunk]
-        spent = time.monotonic() - started
-        done += len(chunk)
-        yield from results
-        if spent > _SLOW_SECONDS * len(chunk) and len(todo) - done > 1:
-            yield from _in_threads(work, todo[done:], threads)
-            return
+    if late is None and len(todo) < 2:
+        yield from map(work, todo)
+    elif todo:
+        yield from _in_threads(work, todo, late, patience)
+
+
+def _part(todo: Sequence[T]) -> Generator[Sequence[T]]:
+    yield todo[:_FIRST]
+    size = max(1, min(_MOST, len(todo) // (4 * THREADS)))
+    for start in range(_FIRST, len(todo), size):
+        yield todo[start : start + size]
+
+
+class _Crew(Generic[T, R]):
+    """Threads that work off the same chunks."""
+
+    def __init__(
+        self, work: Callable[[T], R], chunks: Sequence[_Chunk[T, R]]
+    ) -> None:
+        self._work = work
+        self._waiting = [*reversed(chunks)]
+        self._grown = False
+
+    def start(self, number: int = 1) -> None:
+        for _number in range(number):
+            threading.Thread(
+                target=self._run, name='imagecache', daemon=True
+            ).start()
+
+    def grow(self) -> None:
+        """Have as many threads as there may be, once."""
+        if not self._grown:
+            self._grown = True
+            self.start(min(THREADS, len(self._waiting)) - 1)
+
+    def leave(self) -> None:
+        """Begin no other chunk."""
+        self._waiting.clear()
+
+    def has_begun(self, chunk: _Chunk[T, R]) -> bool:
+        return chunk not in self._waiting
+
+    def _run(self) -> None:
+        while True:
+            try:
+                chunk = self._waiting.pop()
+            except IndexError:
+                return
+            chunk.work_off(self._work)
 
 
 def _in_threads(
-    work: Callable[[T], R], todo: Sequence[T], threads: int
-) -> Iterator[R]:
-    size = max(1, min(_MOST, len(todo) // (4 * threads)))
-    starts = range(0, len(todo), size)
-    begun = iter(starts)
-    turn = threading.Lock()
-    ended = threading.Event()
-    done: queue.SimpleQueue[tuple[int, list[R], BaseException | None]] = (
-        queue.SimpleQueue()
-    )
-
-    def run() -> None:
-        while not ended.is_set():
-            with turn:
-                start = next(begun, None)
-            if start is None:
-                return
-            results: list[R] = []
-            try:
-                for item in todo[start : start + size]:
-                    results.append(work(item))  # noqa: PERF401 (what failed)
-            except BaseException as error:
-                done.put((start, results, error))
-                return
-            done.put((start, results, None))
-
-    for _number in range(min(threads, len(starts))):
-        threading.Thread(target=run, name='imagecache', daemon=True).start()
-    waiting: dict[int, tuple[list[R], BaseException | None]] = {}
+    work: Callable[[T], R],
+    todo: Sequence[T],
+    late: Callable[[T], R] | None,
+    patience: float,
+) -> Generator[R]:
+    chunks: list[_Chunk[T, R]] = [_Chunk(part) for part in _part(todo)]
+    crew = _Crew(work, chunks)
+    crew.start()
     try:
-        for start in starts:
-            while start not in waiting:
-                finished, results, error = done.get()
-                waiting[finished] = results, error
-            results, error = waiting.pop(start)
-            yield from results
-            if error is not None:
-                raise error
+        for chunk in chunks:
+            if late is None:
+                chunk.done.wait()
+            elif not _is_in_time(crew, chunk, patience):
+                chunk.given_up = True
+                results = [*chunk.results]
+                yield from results
+                yield late(chunk.items[len(results)])
+                rest = chunk.items[len(results) + 1 :]
+                yield from each(work, rest, late, patience)
+                # In the place of the one that hangs.
+                crew.start()
+                continue
+            yield from chunk.results
+            if chunk.error is not None:
+                raise chunk.error
+            if chunk.is_slow:
+                crew.grow()
     finally:
-        ended.set()
+        crew.leave()
+
+
+def _is_in_time(
+    crew: _Crew[T, R], chunk: _Chunk[T, R], patience: float
+) -> bool:
+    """Wait for a chunk, for as long as each of its items may take."""
+    while not chunk.done.wait(patience):
+        if not crew.has_begun(chunk):
+            # All threads are with what does not answer.
+            crew.start()
+        elif chunk.began and time.monotonic() - chunk.began >= patience:
+            return False
+    return True

@@ -215,6 +215,15 @@ def stat_of(path: str, dir_fd: int | None = None, fresh: bool = False) -> Stat:
         os.close(fd)
 
 
+def stat_of_directory(path: str) -> Stat:
+    """Describe what is at a path, or what it links to, as a server knows it.
+
+    :raises OSError: as statx(2)
+    """
+    flags = _AT_STATX_FORCE_SYNC
+    return _stat(_statx(_AT_FDCWD, os.fsencode(path), flags), None)
+
+
 def gone(path: str) -> bool:
     """Whether there is no such file: not, whether it cannot be looked at."""
     try:

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
+import errno
 import functools
 import os
 import time
-from typing import Any
 
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
 from nova_imagecache import host
 from nova_imagecache import names
+from nova_imagecache import pools
 from nova_imagecache.witnesses import absences
 from nova_imagecache.witnesses import chain_ends
 from nova_imagecache.witnesses import chains
@@ -38,6 +39,10 @@ _FRESH_SECONDS = 60
 _HEADER_SIZE = 4096
 
 _SHOWN = 3
+
+
+# What reading a header has given; None where that is yet to be done.
+_Read = tuple[os.stat_result, disk_header.DiskHeader] | Exception | None
 
 
 def _some(paths: Collection[str]) -> str:
@@ -74,8 +79,10 @@ class OverlayWitness:
         self._walk = walks.Walk(
             layout.instances,
             ignored.Ignored(layout, self._memory.patterns),
+            self._examine,
             self._visit,
             self._lent.list_as_root,
+            late=self._did_not_answer,
         )
         self._cache: tuple[int, int] | None = None
         self._disks = chains.Disks()
@@ -87,6 +94,8 @@ class OverlayWitness:
         self._cached: dict[str, tuple[int, int, int]] = {}
         self._fresh: dict[str, str] = {}
         self._named: dict[str, vetoing.Veto] = {}
+        # Directories with more in them than plain disks.
+        self._odd: set[str] = set()
         self._notes: dict[str, str] = {}
         self._others = testimonies.Testimony()
         self._absent: tuple[absences.Absence, ...] = ()
@@ -176,11 +185,53 @@ class OverlayWitness:
 
     # What is found in directories.
 
-    def _visit(self, listed_as: walks.Stamp, entry: walks.Entry) -> None:
+    def _examine(self, listed_as: walks.Stamp, entry: walks.Entry) -> _Read:
+        """Read the header of an entry, as far as that is simple.
+
+        Any thread may do so, so nothing is noted here.
+
+        :returns: None where that is left to who visits the entry
+        """
+        try:
+            if entry.is_symlink() or not entry.is_file():
+                return None
+            if listed_as[:2] == self._cache:
+                if self._is_known_in_cache(entry):
+                    return None
+            elif self._is_of_sibling(entry):
+                return None
+            return headers.read(entry.path, None, entry.listed)
+        except PermissionError:
+            return None
+        except (OSError, disk_header.MalformedHeader) as error:
+            return error
+
+    @staticmethod
+    def _did_not_answer(_listed_as: walks.Stamp, _entry: walks.Entry) -> _Read:
+        return OSError(
+            errno.ETIMEDOUT,
+            f'it has not answered within {pools.PATIENCE_SECONDS} s',
+        )
+
+    def _visit(
+        self, listed_as: walks.Stamp, entry: walks.Entry, read: _Read
+    ) -> None:
+        if not self._is_plain(entry, read):
+            self._odd.add(os.path.dirname(entry.path))
         if listed_as[:2] == self._cache:
-            self._read_cached(entry)
+            self._read_cached(entry, read)
         elif not self._is_of_sibling(entry):
-            self._read_disk(entry)
+            self._read_disk(entry, read)
+
+    def _is_plain(self, entry: walks.Entry, read: _Read) -> bool:
+        """Whether a disk is one of those of which there is no more to know."""
+        if not isinstance(read, tuple):
+            return False
+        named = read[1].backing_file
+        return read[1].data_file is None and (
+            named is None
+            or self._ends.is_usual(entry.path, references.read(named))
+        )
 
     def _is_of_sibling(self, entry: walks.Entry) -> bool:
         """Whether this is a base file of another host's cache."""
@@ -190,11 +241,11 @@ class OverlayWitness:
         directory = os.path.dirname(entry.path)
         return chain_ends.is_sibling(self._layout, directory)
 
-    def _read_disk(self, entry: walks.Entry) -> None:
+    def _read_disk(self, entry: walks.Entry, read: _Read) -> None:
         path = entry.path
         try:
             if entry.is_file() or entry.is_symlink():
-                self._note_disk(entry)
+                self._note_disk(entry, read)
         except FileNotFoundError:
             # Gone, so the directory is read again; but a link that points to
             # nothing may be to what is not mounted (decision 0005).
@@ -217,26 +268,38 @@ class OverlayWitness:
                     path, Reason.DAMAGED, f'its header is damaged: {error}'
                 )
 
-    def _read_cached(self, entry: walks.Entry) -> None:
+    @staticmethod
+    def _version_of(entry: walks.Entry) -> tuple[int, int, int]:
+        status = os.lstat(entry.path)
+        return status.st_ino, status.st_ctime_ns, status.st_mtime_ns
+
+    def _is_known_in_cache(self, entry: walks.Entry) -> bool:
+        """Whether a file in the cache need not be read.
+
+        What is a leftover, or not, by its mode is read too, and half a file
+        of rsync's is noted only. Each removal changes the directory, and not
+        what is still in it.
+        """
+        kind = names.kind_of(entry.name)
+        return kind is names.Kind.LEFTOVER or (
+            entry.name in self._cached
+            and self._cached[entry.name] == self._version_of(entry)
+        )
+
+    def _read_cached(self, entry: walks.Entry, read: _Read) -> None:
         """Read a file in the cache, which may be part of a chain itself.
 
         A base file that cannot be read is noted only (decision 0005).
         """
         kind = names.kind_of(entry.name)
         if kind is names.Kind.OTHER and not names.leftover_of(entry.name):
-            self._read_disk(entry)
-            return
-        # What is a leftover, or not, by its mode is read too, and half a file
-        # of rsync's is noted only.
-        if kind is names.Kind.LEFTOVER:
+            self._read_disk(entry, read)
             return
         try:
-            # Each removal changes the directory, and not what is still in it.
-            status = entry.stat(follow_symlinks=False)
-            version = (status.st_ino, status.st_ctime_ns, status.st_mtime_ns)
-            if self._cached.get(entry.name) == version:
+            if read is None and self._is_known_in_cache(entry):
                 return
-            self._note_disk(entry)
+            version = self._version_of(entry)
+            self._note_disk(entry, read)
             self._cached[entry.name] = version
         except FileNotFoundError:
             return
@@ -245,7 +308,7 @@ class OverlayWitness:
         except disk_header.MalformedHeader as error:
             self._note(entry.path, f'has a damaged header: {error}')
 
-    def _note_disk(self, entry: walks.Entry) -> None:
+    def _note_disk(self, entry: walks.Entry, read: _Read) -> None:
         """Note what a disk needs: what its header names, or it links to."""
         path = entry.path
         directory = os.path.dirname(path)
@@ -263,7 +326,7 @@ class OverlayWitness:
             # is nothing, that may be in the trash.
             os.stat(path)
         if entry.is_file():
-            self._read_header(path, guest, entry, frozenset(linked))
+            self._read_header(path, guest, entry, frozenset(linked), read)
 
     def _read_header(
         self,
@@ -271,16 +334,19 @@ class OverlayWitness:
         guest: str,
         entry: walks.Entry | None = None,
         linked: frozenset[str] = frozenset(),
+        read: _Read = None,
     ) -> None:
         directory, name = os.path.split(path)
-        # As far as it is known where its directory may not be looked into.
-        listed: Any = None
-        if entry is not None and not isinstance(entry, os.DirEntry):
-            listed = entry.stat()
         # Before it is read: it is there, whatever that gives.
         self._scanned.add(path, None)
-        status, header = headers.read(
-            path, self._lent.read_as_root, listed, devices=entry is None
+        if isinstance(read, Exception):
+            raise read
+        status, header = read or headers.read(
+            path,
+            self._lent.read_as_root,
+            # Where its directory may not be looked into.
+            None if entry is None else entry.listed,
+            devices=entry is None,
         )
         self._scanned.add(path, (status.st_dev, status.st_ino))
         data_file = header.data_file
@@ -292,16 +358,16 @@ class OverlayWitness:
             for reference in (header.backing_file, data_file)
             if reference is not None
         )
-        read = {each: references.read(each) for each in named}
-        wanted = linked.union(*(each.names for each in read.values()))
-        if all(self._ends.is_usual(path, each) for each in read.values()):
+        parsed = [references.read(each) for each in named]
+        wanted = linked.union(*(each.names for each in parsed))
+        if all(self._ends.is_usual(path, each) for each in parsed):
             pass
         elif headers.declared_raw(directory, name):
             # A guest has written that: names are all that it is taken for.
             named = ()
         else:
             wanted = linked.union(
-                *(self._resolved(path, guest, each) for each in read.values())
+                *(self._resolved(path, guest, each) for each in parsed)
             )
         if wanted or named:
             self._disks.add(chains.Disk(directory, name, guest, wanted, named))

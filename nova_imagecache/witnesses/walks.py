@@ -3,16 +3,16 @@
 """Listing directories until none has changed since it was listed."""
 
 from collections.abc import Callable
-from collections.abc import Sequence
 import errno
 import os
 import stat
 import time
 from typing import Any
-from typing import Protocol
 
+from nova_imagecache.cache import identity
 from nova_imagecache import host
 from nova_imagecache import names
+from nova_imagecache import pools
 from nova_imagecache.witnesses import ignored
 from nova_imagecache.witnesses import vetoing
 
@@ -29,96 +29,98 @@ _TICK_NANOSECONDS = 62 * 10**9
 Stamp = tuple[int, int, int, int]
 
 
-class Entry(Protocol):
-    """As ``os.DirEntry``."""
+class Entry:
+    """As ``os.DirEntry``, of a directory that is open no more."""
 
-    @property
-    def name(self) -> str:
-        """Its name in the directory."""
-        ...
+    __slots__ = ('_type', 'listed', 'name', 'path')
 
-    @property
-    def path(self) -> str:
-        """Where it is."""
-        ...
+    def __init__(
+        self,
+        directory: str,
+        name: str,
+        type_: int,
+        listed: os.stat_result | None = None,
+    ) -> None:
+        """Take what listing the directory has shown.
+
+        :param type_: its type, as in the mode of a file; 0 for what is
+            neither a file nor a directory nor a link
+        :param listed: what is known of it in a directory that this process
+            may not look into
+        """
+        self.name = name
+        self.path = os.path.join(directory, name)
+        self.listed = listed
+        self._type = type_
+
+    def _mode(self) -> int:
+        if not self.is_symlink():
+            return self._type
+        try:
+            return os.stat(self.path).st_mode
+        except FileNotFoundError:
+            return 0
 
     def is_dir(self) -> bool:
         """Whether it is, or links to, a directory."""
-        ...
-
-    def is_file(self) -> bool:
-        """Whether it is, or links to, a regular file."""
-        ...
-
-    def is_symlink(self) -> bool:
-        """Whether it is a symbolic link."""
-        ...
-
-    def stat(self, *, follow_symlinks: bool = True) -> Any:
-        """Give what is known of it."""
-        ...
-
-
-class _ListedAsRoot:
-    """An entry of a directory that this process may not list."""
-
-    def __init__(self, directory: str, listed: host.Listed) -> None:
-        self.name = listed.name
-        self.path = os.path.join(directory, listed.name)
-        self._listed = listed
-
-    def _mode(self) -> int:
-        try:
-            mode: int = self.stat().st_mode
-        except FileNotFoundError:
-            return 0
-        return mode
-
-    def is_dir(self) -> bool:
         return stat.S_ISDIR(self._mode())
 
     def is_file(self) -> bool:
+        """Whether it is, or links to, a regular file."""
         return stat.S_ISREG(self._mode())
 
     def is_symlink(self) -> bool:
-        return stat.S_ISLNK(self._listed.mode)
-
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        each = self._listed
-        if follow_symlinks and self.is_symlink():
-            return os.stat(self.path)
-        mtime, ctime = each.mtime_ns // 10**9, each.ctime_ns // 10**9
-        return os.stat_result(
-            (
-                each.mode, each.inode, each.device, 1, 0, 0, each.size,
-                mtime, mtime, ctime,
-            ),
-            {
-                'st_mtime_ns': each.mtime_ns,
-                'st_ctime_ns': each.ctime_ns,
-                'st_mtime': each.mtime_ns / 10**9,
-                'st_ctime': each.ctime_ns / 10**9,
-            },
-        )  # fmt: skip
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self._type)
 
 
-def stamp(directory: str) -> Stamp:
+def _type_of(entry: 'os.DirEntry[str]') -> int:
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    return stat.S_IFREG if entry.is_file(follow_symlinks=False) else 0
+
+
+def _listed_as_root(directory: str, each: host.Listed) -> Entry:
+    mtime, ctime = each.mtime_ns // 10**9, each.ctime_ns // 10**9
+    status = os.stat_result(
+        (
+            each.mode, each.inode, each.device, 1, 0, 0, each.size,
+            mtime, mtime, ctime,
+        ),
+        {
+            'st_mtime_ns': each.mtime_ns,
+            'st_ctime_ns': each.ctime_ns,
+            'st_mtime': each.mtime_ns / 10**9,
+            'st_ctime': each.ctime_ns / 10**9,
+        },
+    )  # fmt: skip
+    return Entry(directory, each.name, stat.S_IFMT(each.mode), status)
+
+
+def stamp(directory: str, fd: int | None = None) -> Stamp:
     """Say which directory this is, and how it was changed last.
 
-    :raises OSError: as open(2)
+    :param fd: of it, where it was opened just now: NFS has asked its server
+        then, and answers from its cache else
+    :raises OSError: as statx(2)
     """
-    # Opened, because NFS answers a bare stat from its cache.
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-    finally:
-        os.close(fd)
+    if fd is None:
+        seen = identity.stat_of_directory(directory)
+        which = seen.incarnation
+        return which.device, which.inode, seen.modified, seen.changed
+    status = os.fstat(fd)
     return (
         status.st_dev,
         status.st_ino,
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
+
+
+#: What looking at an entry gives, for whoever visits it.
+Look = Callable[[Stamp, Entry], Any]
 
 
 class Walk:
@@ -137,18 +139,26 @@ class Walk:
         self,
         root: str,
         is_ignored: ignored.Ignored,
-        visit: Callable[[Stamp, Entry], None],
+        look: Look,
+        visit: Callable[[Stamp, Entry, Any], None],
         list_as_root: host.ListAsRoot | None = None,
+        late: Look | None = None,
     ) -> None:
         """Go nowhere yet.
 
-        :param visit: told each entry that is no directory, with the stamp of
-            the directory that it is in
+        :param look: asked of each entry that is no directory, with the stamp
+            of the directory that it is in, by any thread: it changes nothing
+        :param visit: told of it, by the thread that goes, and what looking
+            has given
+        :param late: gives what to take for that of an entry that does not
+            answer; without it, that is waited for
         :param list_as_root: lists what this process may not list
         """
         self._root = root
         self._is_ignored = is_ignored
+        self._look = look
         self._visit = visit
+        self._late = late
         self._list_as_root = list_as_root
         self._as_root: set[str] = set()
         self.directories: dict[str, Stamp] = {}
@@ -162,7 +172,7 @@ class Walk:
         # Decision 0006.
         for _round in range(_ROUNDS):
             while pending:
-                pending += self._read(pending.pop())
+                pending = self._go_down(pending)
             missing, self.vanished = self.vanished, set()
             pending = list({*self.changed(), *map(os.path.dirname, missing)})
             if not pending:
@@ -182,14 +192,19 @@ class Walk:
 
     def changed(self) -> list[str]:
         """Give the directories that have changed since they were listed."""
-        changed = []
-        for directory, before in self.directories.items():
-            try:
-                if self._stamp(directory) != before:
-                    changed.append(directory)
-            except OSError:
-                changed.append(directory)
-        return changed
+        before = [*self.directories.items()]
+        now = pools.each(self._now, [directory for directory, _was in before])
+        return [
+            directory
+            for (directory, was), is_now in zip(before, now, strict=True)
+            if is_now != was
+        ]
+
+    def _now(self, directory: str) -> Stamp | None:
+        try:
+            return self._stamp(directory)
+        except OSError:
+            return None
 
     def _stamp(self, directory: str) -> Stamp:
         try:
@@ -224,48 +239,94 @@ class Walk:
             itself.inode,
             itself.mtime_ns,
             itself.ctime_ns,
-        ), [_ListedAsRoot(directory, each) for each in listed]
+        ), [_listed_as_root(directory, each) for each in listed]
 
-    def _list(self, directory: str) -> tuple[Stamp, Sequence[Entry]]:
+    @staticmethod
+    def _list(
+        directory: str,
+    ) -> tuple[Stamp, list[Entry]] | OSError:
         try:
-            listed_as = stamp(directory)
-            with os.scandir(directory) as entries:
-                return listed_as, list(entries)
-        except PermissionError:
-            return self._list_root(directory)
-
-    def _read(self, directory: str) -> list[str]:
-        """Visit what is in a directory; give the directories in it."""
-        try:
-            listed_as, listed = self._list(directory)
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                listed_as = stamp(directory, fd)
+                with os.scandir(fd) as entries:
+                    return listed_as, [
+                        Entry(directory, entry.name, _type_of(entry))
+                        for entry in entries
+                    ]
+            finally:
+                os.close(fd)
         except OSError as error:
-            self.directories.pop(directory, None)
-            gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
-            if gone and directory == self._root:
-                self.fail(directory, Reason.MISSING_MOUNT, error.strerror)
-            elif gone:
-                # Its parent is read again, as what it was may be there under
-                # another name.
-                self.vanished.add(directory)
-            else:
-                self.fail(directory, Reason.UNREADABLE, error.strerror)
+            return error
+
+    def _go_down(self, pending: list[str]) -> list[str]:
+        """Visit what is in some directories; give the directories in them."""
+        found: list[str] = []
+        entries: list[tuple[Stamp, Entry]] = []
+        # Once each: a round may have a directory and what has named it.
+        wanted = [*dict.fromkeys(pending)]
+        for directory, listed in zip(
+            wanted, pools.each(self._list, wanted), strict=True
+        ):
+            found += self._read(directory, listed, entries)
+        late = self._late
+        looked = pools.each(
+            lambda each: self._look(*each),
+            entries,
+            None if late is None else lambda each: late(*each),
+        )
+        for (listed_as, entry), given in zip(entries, looked, strict=True):
+            self._visit(listed_as, entry, given)
+        return found
+
+    def _read(
+        self,
+        directory: str,
+        listed: tuple[Stamp, list[Entry]] | OSError,
+        others: list[tuple[Stamp, Entry]],
+    ) -> list[str]:
+        """Note what a directory has; give the directories in it.
+
+        :param others: what it has beside directories is added to these
+        """
+        if isinstance(listed, PermissionError):
+            try:
+                listed = self._list_root(directory)
+            except PermissionError as error:
+                listed = error
+        if isinstance(listed, OSError):
+            self._miss(directory, listed)
             return []
+        listed_as, entries = listed
         self.directories[directory] = listed_as
         if time.time_ns() - max(listed_as[2:]) < _TICK_NANOSECONDS:
             self.recent.add(directory)
         self.failures.pop(directory, None)
         found = []
-        for entry in listed:
+        for entry in entries:
             is_directory = self._is_directory(entry)
             if is_directory is None:
                 continue
             if not is_directory:
-                self._visit(listed_as, entry)
+                others.append((listed_as, entry))
             elif entry.path not in self.directories and (
                 not entry.is_symlink() or self._may_follow(entry.path)
             ):
                 found.append(entry.path)
         return found
+
+    def _miss(self, directory: str, error: OSError) -> None:
+        """Note that a directory cannot be listed."""
+        self.directories.pop(directory, None)
+        gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        if gone and directory == self._root:
+            self.fail(directory, Reason.MISSING_MOUNT, error.strerror)
+        elif gone:
+            # Its parent is read again, as what it was may be there under
+            # another name.
+            self.vanished.add(directory)
+        else:
+            self.fail(directory, Reason.UNREADABLE, error.strerror)
 
     def _is_directory(self, entry: Entry) -> bool | None:
         """Tell what an entry is; None where it is not to be looked at."""

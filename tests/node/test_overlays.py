@@ -627,8 +627,8 @@ class ChangingTest(OverlaysTestCase):
         stamps: dict[str, Any] = {}
 
         # Mocked: the clock of the file system cannot be stopped.
-        def stamp(path: str) -> Any:
-            return stamps.setdefault(path, real(path))
+        def stamp(path: str, fd: int | None = None) -> Any:
+            return stamps.setdefault(path, real(path, fd))
 
         self.patch(walks, 'stamp', stamp)
         witness = overlays.OverlayWitness(self.node.layout)

@@ -23,7 +23,7 @@ FLOORS = (
     ('content',),
     ('cache',),
     ('conf',),
-    ('clocks', 'coalesce', 'errors', 'host', 'names'),
+    ('clocks', 'coalesce', 'errors', 'host', 'names', 'pools'),
 )
 
 # That these stay pure is a promise; others may claim it too.

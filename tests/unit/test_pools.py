@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The same for each of many."""
+
+from collections.abc import Callable
+import threading
+
+import ddt
+import testtools
+
+from nova_imagecache import pools
+
+
+def _double(item: int) -> int:
+    return 2 * item
+
+
+@ddt.ddt
+class EachTest(testtools.TestCase):
+    """Results, in which order and from which threads."""
+
+    def always_slow(self) -> None:
+        self.patch(pools, '_SLOW_SECONDS', -1.0)
+
+    def together(self, number: int) -> Callable[[int], int]:
+        """Give work that ends only where so many do it at the same time."""
+        barrier = threading.Barrier(number, timeout=60)
+
+        def work(item: int) -> int:
+            barrier.wait()
+            return _double(item)
+
+        return work
+
+    @ddt.data(0, 1, 2, 8, 9, 1000)
+    def test_results_come_in_the_order_of_the_items(self, number: int) -> None:
+        self.always_slow()
+        items = range(number)
+        self.assertEqual(
+            [_double(item) for item in items],
+            [*pools.each(_double, items)],
+        )
+
+    def test_what_is_quick_is_done_by_one_thread(self) -> None:
+        self.patch(pools, '_SLOW_SECONDS', 60.0)
+        threads = [
+            *pools.each(lambda _item: threading.get_ident(), range(1000))
+        ]
+        self.assertEqual(1, len({*threads}))
+
+    def test_what_is_slow_is_done_by_several_at_once(self) -> None:
+        self.always_slow()
+        first = [*range(pools._FIRST)]
+        both = self.together(2)
+
+        def work(item: int) -> int:
+            return _double(item) if item in first else both(item)
+
+        items = range(pools._FIRST + 200)
+        self.assertEqual(
+            [_double(item) for item in items], [*pools.each(work, items)]
+        )
+
+    def test_what_the_work_raises_comes_out_after_what_was_done(self) -> None:
+        self.always_slow()
+
+        def work(item: int) -> int:
+            if item == 20:
+                raise OSError('no')
+            return item
+
+        found = []
+        with testtools.ExpectedException(OSError, 'no'):
+            for result in pools.each(work, range(1000)):
+                found.append(result)
+        self.assertEqual([*range(20)], found)
+
+    @ddt.data(0, 7, 8, 30, 99)
+    def test_an_item_that_does_not_answer_keeps_no_other(
+        self, hangs: int
+    ) -> None:
+        self.always_slow()
+        never = threading.Event()
+        self.addCleanup(never.set)
+
+        def work(item: int) -> int:
+            if item == hangs:
+                never.wait()
+            return _double(item)
+
+        self.assertEqual(
+            [-1 if item == hangs else _double(item) for item in range(100)],
+            [*pools.each(work, range(100), late=lambda _item: -1,
+                         patience=0.05)],
+        )  # fmt: skip
+
+    def test_all_may_hang_and_each_is_told_of(self) -> None:
+        never = threading.Event()
+        self.addCleanup(never.set)
+        self.assertEqual(
+            [-1] * 20,
+            [*pools.each(lambda _item: never.wait(), range(20),
+                         late=lambda _item: -1, patience=0.01)],
+        )  # fmt: skip
+
+    def test_what_ends_after_all_is_not_taken(self) -> None:
+        late = threading.Event()
+        went_on: list[int] = []
+
+        def work(item: int) -> int:
+            if item == 0:
+                late.wait()
+            else:
+                went_on.append(item)
+            return item
+
+        found = [*pools.each(work, range(8), lambda _item: -1, 0.05)]
+        late.set()
+        self.assertEqual([-1, *range(1, 8)], found)
+        self.assertEqual([*range(1, 8)], went_on)
+
+    def test_who_stops_asking_leaves_the_rest_undone(self) -> None:
+        self.always_slow()
+        begun: list[int] = []
+        results = pools.each(lambda item: begun.append(item), range(100000))
+        next(results)
+        results.close()
+        self.assertLess(len(begun), 100000)
