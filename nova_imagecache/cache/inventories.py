@@ -42,6 +42,10 @@ class Seen:
         )
 
 
+#: A directory as it was listed: inode, mtime and ctime, in nanoseconds.
+Version = tuple[int, int, int]
+
+
 @dataclasses.dataclass(frozen=True)
 class Inventory:
     """What a host has found.
@@ -50,12 +54,26 @@ class Inventory:
     :ivar mount: the mount point that this is below
     :ivar mounts: others that there was a disk on
     :ivar disks: by path
+    :ivar directories: those that were listed, by path, as they were; None for
+        those with more in them than disks that name a base file, or nothing
+    :ivar bases: base files that need no other file, by name: inode and size
+    :ivar looked: when all of that was read, and nothing believed; seconds
+        since the epoch
+    :ivar ignored: the patterns of what was not looked into
     """
 
     root: int | None = None
     mount: str | None = None
     mounts: tuple[str, ...] = ()
     disks: Mapping[str, Seen] = dataclasses.field(default_factory=dict)
+    directories: Mapping[str, Version | None] = dataclasses.field(
+        default_factory=dict
+    )
+    bases: Mapping[str, tuple[int, int]] = dataclasses.field(
+        default_factory=dict
+    )
+    looked: float | None = None
+    ignored: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +84,27 @@ class _Record:
     mount: str | None
     mounts: tuple[str, ...]
     disks: dict[str, Seen]
+    directories: dict[str, Version | None]
+    bases: dict[str, tuple[int, int]]
+    looked: float | None
+    ignored: tuple[str, ...]
 
 
-# 100,000 disks make 20 MiB.
-_FORMAT = records.Format('inventory', 1, _Record, limit=64 * 2**20)
+def _from_1(body: records.Values) -> records.Values:
+    """Believe nothing, as nothing was noted that could be."""
+    return {
+        **body,
+        'directories': {},
+        'bases': {},
+        'looked': None,
+        'ignored': [],
+    }
+
+
+# 100,000 disks make 30 MiB.
+_FORMAT = records.Format(
+    'inventory', 2, _Record, {1: _from_1}, limit=64 * 2**20
+)
 
 
 def path_of(layout: layouts.Layout, host: str) -> str:
@@ -99,7 +134,7 @@ def save(
     :raises OSError: it was not saved
     """
     if new != old:
-        record = _Record(new.root, new.mount, new.mounts, dict(new.disks))
+        record = _Record(**vars(new))
         _FORMAT.save(layout, path_of(layout, host), record)
 
 

@@ -51,6 +51,7 @@ class Facts:
     :ivar files: in the cache
     :ivar trash: files in the trash
     :ivar testimony: what all witnesses say together
+    :ivar others: what all but the last one have said
     :ivar state: what earlier passes remember
     :ivar entries: what is known of the content of files, by name; a file that
         is not in it is not verified
@@ -75,6 +76,7 @@ class Facts:
     testimony: testimonies.Testimony = dataclasses.field(
         default_factory=testimonies.Testimony
     )
+    others: tuple[testimonies.Testimony, ...] = ()
     state: states.State = dataclasses.field(default_factory=states.State)
     entries: Mapping[str, schedule.Entry] = dataclasses.field(
         default_factory=dict
@@ -153,6 +155,14 @@ class Decisions:
     files: tuple[Decision, ...]
     trash: tuple[Decision, ...]
     problems: tuple[str, ...] = ()
+
+    @property
+    def take_away(self) -> bool:
+        """Whether any file goes."""
+        return any(
+            each.action in (Action.REMOVE, Action.DELETE)
+            for each in (*self.files, *self.trash)
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import os
 
 from nova_imagecache.cache import base_file
@@ -262,7 +263,8 @@ def look(
             entry = entries[file.name] = queues.entry_of(file, state)
             problems += entry.known.problems
     wanted = {file.original for file in (*scan.files, *trashed.files)}
-    testimony = testimonies.ask(witnesses, sorted(wanted), again=False)
+    heard = testimonies.hear(witnesses, sorted(wanted), again=False)
+    testimony = testimonies.combine(heard)
     unread += _no_cache(layout, testimony)
     problems += _missing(layout, testimony)
     return decide.Facts(
@@ -270,6 +272,7 @@ def look(
         files=scan.files,
         trash=trashed.files,
         testimony=testimony,
+        others=tuple(heard[:-1]),
         state=state,
         entries=entries,
         pins=pinned,
@@ -286,5 +289,37 @@ def look(
             *(_stalled_scrub(layout, now) if with_content else ()),
             *unkept,
             *(() if twins is None else (twins,)),
+        ),
+    )
+
+
+def look_closely(
+    layout: layouts.Layout,
+    facts: decide.Facts,
+    witness: testimonies.Witness,
+) -> decide.Facts:
+    """Have another one in the place of the last witness, who only glanced.
+
+    :param witness: who looks at everything
+    """
+    wanted = {file.original for file in (*facts.files, *facts.trash)}
+    others = testimonies.combine(facts.others)
+    told = testimonies.hear_one(witness, sorted(wanted), others)
+    testimony = testimonies.combine([*facts.others, told])
+    before = {*_missing(layout, facts.testimony)}
+    return dataclasses.replace(
+        facts,
+        testimony=testimony,
+        vetoes=(
+            *facts.vetoes,
+            *(
+                veto
+                for veto in _no_cache(layout, testimony)
+                if veto not in facts.vetoes
+            ),
+        ),
+        problems=(
+            *(each for each in facts.problems if each not in before),
+            *_missing(layout, testimony),
         ),
     )

@@ -88,7 +88,8 @@ class Pass:
         self._layout = layouts.Layout.of(settings)
         memory, self._unrecalled = look.recall(self._layout, settings)
         self._memory = memory
-        self._overlays = assembly.overlays(self._layout, memory)
+        self._assembly = assembly
+        self._overlays = assembly.overlays(self._layout, memory, glance=True)
         # In this order: the last one looks for what the others have named.
         self._witnesses = (
             *witnesses,
@@ -109,6 +110,24 @@ class Pass:
             facts, problems=(*facts.problems, *self._unrecalled)
         )
 
+    def _look_closely(self, facts: decide.Facts) -> decide.Facts:
+        """See everything as it is, and as it stays while it is seen."""
+        if not self._overlays.has_glanced:
+            return facts
+        self._overlays = self._assembly.overlays(self._layout, self._memory)
+        self._witnesses = (*self._witnesses[:-1], self._overlays)
+        return look.look_closely(self._layout, facts, self._overlays)
+
+    def _decide(
+        self, facts: decide.Facts
+    ) -> tuple[decide.Facts, decide.Decisions]:
+        """Decide; by more than a glance where a file would go."""
+        decisions = decide.decide(facts, self._settings)
+        if decisions.take_away and self._overlays.has_glanced:
+            facts = self._look_closely(facts)
+            decisions = decide.decide(facts, self._settings)
+        return facts, decisions
+
     def _actor(self, facts: decide.Facts) -> act.Actor:
         return act.Actor(
             self._layout, self._witnesses, facts, self._touch_as_root
@@ -124,7 +143,7 @@ class Pass:
             for each in (last.problems if last else ())
         ]
         facts = dataclasses.replace(facts, problems=(*facts.problems, *told))
-        decisions = decide.decide(facts, self._settings)
+        facts, decisions = self._decide(facts)
         findings = {
             name: entry.known.finding
             for name, entry in facts.entries.items()
@@ -147,8 +166,7 @@ class Pass:
             noted = os.path.isdir(self._layout.hosts)
             problems = self._remember_guests(facts) if noted else []
             return self._refuse(facts, problems)
-        facts = self._prepare(facts)
-        decisions = decide.decide(facts, self._settings)
+        facts, decisions = self._decide(self._prepare(facts))
         return self._finish(facts, self._actor(facts).act(decisions))
 
     def _coverage(
@@ -230,7 +248,7 @@ class Pass:
         :param young: whether it stays for 600 s after its last use
         :returns: why it stays; None if it is in the trash
         """
-        facts = self._look(with_content=False)
+        facts = self._look_closely(self._look(with_content=False))
         if not facts.usable:
             return str(facts.vetoes[0])
         if _is_unmounted(facts, self._layout):

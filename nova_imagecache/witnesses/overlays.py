@@ -38,6 +38,12 @@ Reason = vetoing.Reason
 _FRESH_SECONDS = 60
 _HEADER_SIZE = 4096
 
+# For which directories are believed by their times, between two looks at
+# everything (decision 0088).
+_BELIEVED_SECONDS = 24 * 3600
+
+_NEEDS_NOTHING = disk_header.DiskHeader()
+
 _SHOWN = 3
 
 
@@ -67,15 +73,22 @@ class OverlayWitness:
         layout: layouts.Layout,
         lent: host.Host | None = None,
         memory: memories.Memory | None = None,
+        glance: bool = False,
     ) -> None:
         """Look at nothing yet.
 
         :param lent: reads and lists what this process may not; without it,
             each of that is a veto
+        :param glance: whether to believe directories by their times, and to
+            look at nothing twice; what it has seen removes nothing
         """
         self._layout = layout
         self._lent = host.Host() if lent is None else lent
         self._memory = memories.Memory() if memory is None else memory
+        before = self._memory.inventory
+        believes = glance and self._is_believable(before)
+        self._glances = glance
+        self._plain = {**before.bases} if believes else {}
         self._walk = walks.Walk(
             layout.instances,
             ignored.Ignored(layout, self._memory.patterns),
@@ -83,7 +96,14 @@ class OverlayWitness:
             self._visit,
             self._lent.list_as_root,
             late=self._did_not_answer,
+            known=before.directories if believes else None,
+            recall=self._recall_directory,
+            once=glance,
         )
+        self._remembered: dict[str, list[str]] = {}
+        for path in before.disks if believes else ():
+            directory = os.path.dirname(path)
+            self._remembered.setdefault(directory, []).append(path)
         self._cache: tuple[int, int] | None = None
         self._disks = chains.Disks()
         self._scanned = chain_ends.Scanned()
@@ -92,6 +112,7 @@ class OverlayWitness:
         self._bases: dict[str, set[str]] = {}
         self._claims: dict[str, set[str]] = {}
         self._cached: dict[str, tuple[int, int, int]] = {}
+        self._raw: dict[str, tuple[int, int]] = {}
         self._fresh: dict[str, str] = {}
         self._named: dict[str, vetoing.Veto] = {}
         # Directories with more in them than plain disks.
@@ -100,6 +121,20 @@ class OverlayWitness:
         self._others = testimonies.Testimony()
         self._absent: tuple[absences.Absence, ...] = ()
         self._astray: frozenset[str] = frozenset()
+
+    def _is_believable(self, inventory: inventories.Inventory) -> bool:
+        """Whether all was read lately, and would be looked for alike."""
+        if inventory.looked is None:
+            return False
+        age = time.time() - inventory.looked
+        return 0 <= age < _BELIEVED_SECONDS and (
+            inventory.ignored == tuple(self._memory.patterns)
+        )
+
+    @property
+    def has_glanced(self) -> bool:
+        """Whether what it has seen is not to remove anything by."""
+        return self._glances
 
     def look(
         self,
@@ -126,7 +161,10 @@ class OverlayWitness:
         """
         fresh, self._fresh = self._fresh, {}
         recent, self._walk.recent = self._walk.recent, set()
+        self._plain.clear()
+        self._glances = False
         pending = {
+            *self._walk.doubt(),
             *self._walk.changed(),
             *(
                 {*recent, *map(os.path.dirname, fresh)}
@@ -169,13 +207,48 @@ class OverlayWitness:
             )
         missing = Reason.MISSING_MOUNT
         if any(each.veto.reason is missing for each in self._absent):
-            return dataclasses.replace(before, disks=disks)
-        return absences.inventory_of(self._layout.instances, disks)
+            return dataclasses.replace(before, disks=disks, directories={})
+        return dataclasses.replace(
+            absences.inventory_of(self._layout.instances, disks),
+            directories=dict(self._directories()),
+            bases=self._bases_without_needs(),
+            looked=before.looked
+            if self._walk.believed or self._plain
+            else time.time(),
+            ignored=tuple(self._memory.patterns),
+        )
+
+    def _directories(
+        self,
+    ) -> Iterator[tuple[str, inventories.Version | None]]:
+        """Give the directories that need not be listed while they are so."""
+        failed = {*self._walk.failures, *self._named}
+        odd = self._odd | failed | {*map(os.path.dirname, failed)}
+        for directory, listed_as in self._walk.directories.items():
+            if directory in (self._layout.instances, self._layout.base):
+                continue
+            settled = (
+                directory not in odd
+                and self._walk.is_settled(directory)
+                # Others go by what is noted of what they cannot see.
+                and self._is_shared(directory)
+            )
+            yield directory, listed_as[1:] if settled else None
+
+    def _bases_without_needs(self) -> dict[str, tuple[int, int]]:
+        """Give the base files that need nothing."""
+        return {
+            name: version
+            for name, version in (self._plain | self._raw).items()
+            if name in self._cached
+        }
 
     def _is_unseen(self, path: str) -> bool:
         """Whether a path, or a directory above, could not be looked at."""
         if any(each.has(path) for each in self._absent):
             return True
+        if not self._walk.failures and not self._named:
+            return False
         failed = path
         while failed != os.path.dirname(failed):
             if failed in self._walk.failures or failed in self._named:
@@ -276,15 +349,21 @@ class OverlayWitness:
     def _is_known_in_cache(self, entry: walks.Entry) -> bool:
         """Whether a file in the cache need not be read.
 
+        What a base file holds never changes, so its times do not count.
+
         What is a leftover, or not, by its mode is read too, and half a file
         of rsync's is noted only. Each removal changes the directory, and not
         what is still in it.
         """
-        kind = names.kind_of(entry.name)
-        return kind is names.Kind.LEFTOVER or (
-            entry.name in self._cached
-            and self._cached[entry.name] == self._version_of(entry)
-        )
+        if names.kind_of(entry.name) is names.Kind.LEFTOVER:
+            return True
+        plain, cached = self._plain.get(entry.name), self._cached
+        if plain is None and entry.name not in cached:
+            return False
+        status = os.lstat(entry.path)
+        if plain == (status.st_ino, status.st_size):
+            return True
+        return cached.get(entry.name) == self._version_of(entry)
 
     def _read_cached(self, entry: walks.Entry, read: _Read) -> None:
         """Read a file in the cache, which may be part of a chain itself.
@@ -301,6 +380,9 @@ class OverlayWitness:
             version = self._version_of(entry)
             self._note_disk(entry, read)
             self._cached[entry.name] = version
+            if isinstance(read, tuple) and read[1] == _NEEDS_NOTHING:
+                plain = read[0].st_ino, read[0].st_size
+                self._raw[entry.name] = plain
         except FileNotFoundError:
             return
         except OSError as error:
@@ -568,17 +650,37 @@ class OverlayWitness:
             top + point.removeprefix(real) for point in mounts.below(top)
         )
 
+    def _recall_directory(self, directory: str) -> None:
+        """Take the disks in a directory for what they were.
+
+        They name base files alone, or nothing, or it would have been listed.
+        """
+        device = self._walk.directories[directory][0]
+        for path in self._remembered.get(directory, ()):
+            seen = self._memory.inventory.disks[path]
+            self._scanned.add(path, (device, seen.inode))
+            self._seen[path] = seen
+            if seen.needs:
+                self._add_recalled(
+                    path, seen, tuple(map(self._layout.file, seen.needs))
+                )
+
+    def _add_recalled(
+        self,
+        path: str,
+        seen: inventories.Seen,
+        named: tuple[str, ...] = (),
+    ) -> None:
+        directory, name = os.path.split(path)
+        guest = owners.guest_of(self._layout.instances, directory, name)
+        needs = frozenset(seen.needs)
+        self._disks.add(chains.Disk(directory, name, guest, needs, named))
+
     def _recall(self, disks: Mapping[str, inventories.Seen]) -> None:
         """Take disks for what they were when they were read last."""
         for path, seen in disks.items():
-            directory, name = os.path.split(path)
             if seen.needs and path not in self._seen:
-                guest = owners.guest_of(
-                    self._layout.instances, directory, name
-                )
-                self._disks.add(
-                    chains.Disk(directory, name, guest, frozenset(seen.needs))
-                )
+                self._add_recalled(path, seen)
 
     def _note(self, path: str, problem: str) -> None:
         self._notes[path] = f'{names.printable(path)} {problem}'

@@ -55,13 +55,18 @@ class Assembly:
         ]
 
     def overlays(
-        self, layout: layouts.Layout, memory: memories.Memory
+        self,
+        layout: layouts.Layout,
+        memory: memories.Memory,
+        glance: bool = False,
     ) -> overlays.OverlayWitness:
         """Give the witness that is always asked, anew for each pass.
 
         It is asked last: it looks for what the others have named.
+
+        :param glance: whether what it sees need not do to remove anything
         """
-        return overlays.OverlayWitness(layout, self.host, memory)
+        return overlays.OverlayWitness(layout, self.host, memory, glance)
 
     def others(
         self,

@@ -117,30 +117,46 @@ class Witness(Protocol):
         ...
 
 
-def ask(
+def hear(
     witnesses: Sequence[Witness], base_files: Collection[str], again: bool
-) -> Testimony:
+) -> list[Testimony]:
     """Ask all witnesses; one that raises has failed, and ends nothing.
 
     :param again: whether this is the last moment
     """
     testimonies: list[Testimony] = []
     for witness in witnesses:
-        try:
-            testimonies.append(
-                witness.look_again(base_files)
-                if again
-                else witness.look(base_files, combine(testimonies))
-            )
-        # A broad net, as a host may have witnesses of its own.
-        except Exception as error:
-            failure = vetoing.Veto(
-                vetoing.Reason.UNANSWERED,
-                type(witness).__name__,
-                f'it has failed: {error!r}',
-            )
-            testimonies.append(Testimony(vetoes=(failure,)))
-    return combine(testimonies)
+        others = Testimony() if again else combine(testimonies)
+        testimonies.append(hear_one(witness, base_files, others, again))
+    return testimonies
+
+
+def hear_one(
+    witness: Witness,
+    base_files: Collection[str],
+    others: Testimony,
+    again: bool = False,
+) -> Testimony:
+    """Ask one witness."""
+    try:
+        if again:
+            return witness.look_again(base_files)
+        return witness.look(base_files, others)
+    # A broad net, as a host may have witnesses of its own.
+    except Exception as error:
+        failure = vetoing.Veto(
+            vetoing.Reason.UNANSWERED,
+            type(witness).__name__,
+            f'it has failed: {error!r}',
+        )
+        return Testimony(vetoes=(failure,))
+
+
+def ask(
+    witnesses: Sequence[Witness], base_files: Collection[str], again: bool
+) -> Testimony:
+    """Ask all witnesses, and give what they say together."""
+    return combine(hear(witnesses, base_files, again))
 
 
 def _merge(

@@ -3,6 +3,7 @@
 """Listing directories until none has changed since it was listed."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import errno
 import os
 import stat
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 from nova_imagecache.cache import identity
+from nova_imagecache.cache import inventories
 from nova_imagecache import host
 from nova_imagecache import names
 from nova_imagecache import pools
@@ -24,6 +26,9 @@ _ROUNDS = 10
 # As long as a directory may change without its times moving (decision 0032): a
 # second or two, by a clock that may be a minute behind ours.
 _TICK_NANOSECONDS = 62 * 10**9
+
+# Where nothing is removed on the strength of it, no clock is doubted.
+_GRAIN_NANOSECONDS = 2 * 10**9
 
 #: A directory as it was listed: when it differs, entries may have come.
 Stamp = tuple[int, int, int, int]
@@ -119,6 +124,9 @@ def stamp(directory: str, fd: int | None = None) -> Stamp:
     )
 
 
+# Without entries where it is believed to have those that it had.
+_Listed = tuple[Stamp, list[Entry] | None] | OSError
+
 #: What looking at an entry gives, for whoever visits it.
 Look = Callable[[Stamp, Entry], Any]
 
@@ -133,6 +141,7 @@ class Walk:
     :ivar failures: what could not be looked at, by path
     :ivar vanished: what was listed, and then could not be found
     :ivar recent: what changed once too often
+    :ivar believed: directories that are as they were, and were not listed
     """
 
     def __init__(
@@ -143,6 +152,9 @@ class Walk:
         visit: Callable[[Stamp, Entry, Any], None],
         list_as_root: host.ListAsRoot | None = None,
         late: Look | None = None,
+        known: Mapping[str, inventories.Version | None] | None = None,
+        recall: Callable[[str], None] | None = None,
+        once: bool = False,
     ) -> None:
         """Go nowhere yet.
 
@@ -165,6 +177,26 @@ class Walk:
         self.failures: dict[str, vetoing.Veto] = {}
         self.vanished: set[str] = set()
         self.recent: set[str] = set()
+        self.believed: set[str] = set()
+        self._in_flux: set[str] = set()
+        self._known = dict(known or {})
+        self._recall = recall
+        self._once = once
+        self._below: dict[str, list[str]] = {}
+        for path in self._known:
+            above = os.path.dirname(path)
+            self._below.setdefault(above, []).append(path)
+
+    def doubt(self) -> list[str]:
+        """Give what was believed, and believe nothing any more."""
+        self._once = False
+        believed, self.believed = self.believed, set()
+        self._known.clear()
+        return [*believed]
+
+    def is_settled(self, directory: str) -> bool:
+        """Whether its times tell whether it is as it was listed."""
+        return not (directory in self._in_flux or directory in self._as_root)
 
     def go(self, pending: list[str]) -> None:
         """List directories until none has changed since it was listed."""
@@ -174,7 +206,8 @@ class Walk:
             while pending:
                 pending = self._go_down(pending)
             missing, self.vanished = self.vanished, set()
-            pending = list({*self.changed(), *map(os.path.dirname, missing)})
+            changed = [] if self._once else self.changed()
+            pending = list({*changed, *map(os.path.dirname, missing)})
             if not pending:
                 return
         for path in missing:
@@ -192,7 +225,11 @@ class Walk:
 
     def changed(self) -> list[str]:
         """Give the directories that have changed since they were listed."""
-        before = [*self.directories.items()]
+        before = [
+            (directory, stamp)
+            for directory, stamp in self.directories.items()
+            if directory not in self.believed
+        ]
         now = pools.each(self._now, [directory for directory, _was in before])
         return [
             directory
@@ -241,11 +278,21 @@ class Walk:
             itself.ctime_ns,
         ), [_listed_as_root(directory, each) for each in listed]
 
-    @staticmethod
-    def _list(
-        directory: str,
-    ) -> tuple[Stamp, list[Entry]] | OSError:
+    def _as_it_was(self, directory: str) -> Stamp | None:
+        """Give the stamp of a directory if it need not be listed."""
+        known = self._known.get(directory)
+        if known is None:
+            return None
+        # Nobody removes anything on the strength of this (decision 0088).
+        status = os.stat(directory)
+        now = status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+        return (status.st_dev, *now) if now == known else None
+
+    def _list(self, directory: str) -> _Listed:
         try:
+            listed_as = self._as_it_was(directory)
+            if listed_as is not None:
+                return listed_as, None
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 listed_as = stamp(directory, fd)
@@ -282,7 +329,7 @@ class Walk:
     def _read(
         self,
         directory: str,
-        listed: tuple[Stamp, list[Entry]] | OSError,
+        listed: _Listed,
         others: list[tuple[Stamp, Entry]],
     ) -> list[str]:
         """Note what a directory has; give the directories in it.
@@ -299,8 +346,9 @@ class Walk:
             return []
         listed_as, entries = listed
         self.directories[directory] = listed_as
-        if time.time_ns() - max(listed_as[2:]) < _TICK_NANOSECONDS:
-            self.recent.add(directory)
+        if entries is None:
+            return self._believe(directory)
+        self._date(directory, listed_as)
         self.failures.pop(directory, None)
         found = []
         for entry in entries:
@@ -314,6 +362,23 @@ class Walk:
             ):
                 found.append(entry.path)
         return found
+
+    def _believe(self, directory: str) -> list[str]:
+        """Take a directory to have what it had; give those in it."""
+        self.believed.add(directory)
+        if self._recall is not None:
+            self._recall(directory)
+        below = self._below.get(directory, [])
+        return [path for path in below if path not in self.directories]
+
+    def _date(self, directory: str, listed_as: Stamp) -> None:
+        """Note how far the times of a directory are to be believed."""
+        age = time.time_ns() - max(listed_as[2:])
+        if age < _TICK_NANOSECONDS:
+            self.recent.add(directory)
+        self._in_flux.discard(directory)
+        if age < _GRAIN_NANOSECONDS:
+            self._in_flux.add(directory)
 
     def _miss(self, directory: str, error: OSError) -> None:
         """Note that a directory cannot be listed."""
