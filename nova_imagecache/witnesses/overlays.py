@@ -47,8 +47,9 @@ _NEEDS_NOTHING = disk_header.DiskHeader()
 _SHOWN = 3
 
 
-# What reading a header has given; None where that is yet to be done.
-_Read = tuple[os.stat_result, disk_header.DiskHeader] | Exception | None
+# What reading a header has given; True where it is known already, and None
+# where it is yet to be read.
+_Read = tuple[os.stat_result, disk_header.DiskHeader] | Exception | bool | None
 
 
 def _some(paths: Collection[str]) -> str:
@@ -211,7 +212,7 @@ class OverlayWitness:
         return dataclasses.replace(
             absences.inventory_of(self._layout.instances, disks),
             directories=dict(self._directories()),
-            bases=self._bases_without_needs(),
+            bases=self._raw,
             looked=before.looked
             if self._walk.believed or self._plain
             else time.time(),
@@ -234,14 +235,6 @@ class OverlayWitness:
                 and self._is_shared(directory)
             )
             yield directory, listed_as[1:] if settled else None
-
-    def _bases_without_needs(self) -> dict[str, tuple[int, int]]:
-        """Give the base files that need nothing."""
-        return {
-            name: version
-            for name, version in (self._plain | self._raw).items()
-            if name in self._cached
-        }
 
     def _is_unseen(self, path: str) -> bool:
         """Whether a path, or a directory above, could not be looked at."""
@@ -270,7 +263,7 @@ class OverlayWitness:
                 return None
             if listed_as[:2] == self._cache:
                 if self._is_known_in_cache(entry):
-                    return None
+                    return True
             elif self._is_of_sibling(entry):
                 return None
             return headers.read(entry.path, None, entry.listed)
@@ -375,7 +368,9 @@ class OverlayWitness:
             self._read_disk(entry, read)
             return
         try:
-            if read is None and self._is_known_in_cache(entry):
+            if read is True:
+                if entry.name in self._plain:
+                    self._raw[entry.name] = self._plain[entry.name]
                 return
             version = self._version_of(entry)
             self._note_disk(entry, read)
@@ -423,13 +418,15 @@ class OverlayWitness:
         self._scanned.add(path, None)
         if isinstance(read, Exception):
             raise read
-        status, header = read or headers.read(
-            path,
-            self._lent.read_as_root,
-            # Where its directory may not be looked into.
-            None if entry is None else entry.listed,
-            devices=entry is None,
-        )
+        if not isinstance(read, tuple):
+            read = headers.read(
+                path,
+                self._lent.read_as_root,
+                # Where its directory may not be looked into.
+                None if entry is None else entry.listed,
+                devices=entry is None,
+            )
+        status, header = read
         self._scanned.add(path, (status.st_dev, status.st_ino))
         data_file = header.data_file
         if data_file is not None and not data_file.startswith(os.sep):

@@ -321,6 +321,7 @@ class Walk:
             lambda each: self._look(*each),
             entries,
             None if late is None else lambda each: late(*each),
+            pools.PATIENCE_SECONDS,
         )
         for (listed_as, entry), given in zip(entries, looked, strict=True):
             self._visit(listed_as, entry, given)

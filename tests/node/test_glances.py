@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a pass believes of directories that are as they were, and what not."""
+
+from collections.abc import Callable
+import os
+import threading
+import time
+from typing import Any
+
+import ddt
+
+from nova_imagecache.cache import inventories
+from nova_imagecache import pools
+from nova_imagecache.witnesses import headers
+from nova_imagecache.witnesses import memories
+from nova_imagecache.witnesses import overlays
+from nova_imagecache.witnesses import walks
+from tests.support import nodes
+from tests.support import seeing
+
+GUEST = seeing.GUEST
+OTHER = seeing.OTHER
+THIRD = seeing.THIRD
+
+
+class GlanceTestCase(seeing.SeeingTestCase):
+    """A node with guests on one base file, all of it seen by a pass."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # What changes a moment after a pass is told apart by its times here.
+        self.patch(walks, '_GRAIN_NANOSECONDS', 0)
+        self.other = self.node.add_overlay(OTHER, self.used)
+        self.node.configure(remove_unused=False)
+        self.node.run()
+        self.opened: list[str] = []
+
+    def spy_on_opens(self) -> None:
+        """Note all that is opened by its path."""
+        real = os.open
+
+        def spy(path: Any, *args: Any, **kwargs: Any) -> int:
+            self.opened.append(os.fspath(path))
+            return real(path, *args, **kwargs)
+
+        self.patch(os, 'open', spy)
+
+    def opened_of(self, guest: str) -> list[str]:
+        return [path for path in self.opened if guest in path]
+
+    def users_of(self, name: str) -> tuple[str, ...]:
+        (found,) = [
+            file for file in self.node.run().files if file.name == name
+        ]
+        return found.users
+
+    def inventory(self) -> inventories.Inventory:
+        return inventories.load(self.node.layout, self.node.settings.host)
+
+    def add_disk(self) -> None:
+        """Have a disk more in the directory of a guest."""
+        made = self.node.add_overlay(THIRD, self.free)
+        os.rename(made, os.path.join(self.top, GUEST, 'disk.more'))
+        os.rmdir(os.path.dirname(made))
+
+    def rewrite(self, path: str, base_file: str) -> None:
+        """Have a disk stand on another file, with its size and times kept.
+
+        And its directory as it is.
+        """
+        before = os.stat(path)
+        nodes.qemu_img(
+            'rebase', '-u', '-F', 'raw', '-b',
+            self.node.base_path(base_file), path,
+        )  # fmt: skip
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def may_remove(self) -> None:
+        self.node.configure(remove_unused=True)
+
+
+@ddt.ddt
+class QuietTest(GlanceTestCase):
+    """Where nothing has changed, and nothing goes."""
+
+    def test_no_directory_of_a_guest_is_listed_and_no_disk_is_read(
+        self,
+    ) -> None:
+        self.spy_on_opens()
+        self.assertEqual((GUEST, OTHER), self.users_of(self.used))
+        self.assertEqual([], self.opened_of(GUEST) + self.opened_of(OTHER))
+
+    def test_nor_is_the_header_of_a_base_file(self) -> None:
+        read: list[str] = []
+        real = headers.read
+
+        def spy(path: str, *args: Any, **kwargs: Any) -> Any:
+            read.append(path)
+            return real(path, *args, **kwargs)
+
+        self.patch(headers, 'read', spy)
+        self.node.run()
+        self.assertEqual([], read)
+
+    def test_what_is_noted_for_the_next_pass_stays_as_it_is(self) -> None:
+        path = inventories.path_of(self.node.layout, self.node.settings.host)
+        before = os.stat(path)
+        self.node.run()
+        self.node.run()
+        self.assertEqual(before.st_ino, os.stat(path).st_ino)
+
+    def test_a_disk_that_is_new_is_seen(self) -> None:
+        self.node.add_overlay(THIRD, self.free)
+        self.assertEqual((THIRD,), self.users_of(self.free))
+
+    def test_so_is_one_in_a_directory_that_was_there(self) -> None:
+        self.add_disk()
+        self.spy_on_opens()
+        self.assertEqual((GUEST,), self.users_of(self.free))
+        self.assertNotEqual([], self.opened_of(GUEST))
+        self.assertEqual([], self.opened_of(OTHER))
+
+    def test_so_is_one_in_a_directory_below(self) -> None:
+        below = os.path.join(self.top, GUEST, 'below')
+        os.mkdir(below)
+        self.node.run()
+        os.rename(self.other, os.path.join(below, 'disk'))
+        self.spy_on_opens()
+        self.assertEqual((GUEST,), self.users_of(self.used))
+        self.assertIn(below, self.opened)
+
+    def test_a_guest_that_has_gone_is_no_user(self) -> None:
+        os.unlink(self.other)
+        os.rmdir(os.path.dirname(self.other))
+        self.assertEqual((GUEST,), self.users_of(self.used))
+
+    def test_a_guest_whose_directory_is_renamed_is_one(self) -> None:
+        directory = os.path.join(self.top, GUEST)
+        os.rename(directory, f'{directory}_resize')
+        self.assertEqual((GUEST, OTHER), self.users_of(self.used))
+
+    @ddt.data('link', 'garbage', 'layer')
+    def test_what_is_no_plain_disk_is_looked_at_each_time(
+        self, what: str
+    ) -> None:
+        path = os.path.join(self.top, GUEST, 'more')
+        if what == 'link':
+            os.symlink(self.other, path)
+        elif what == 'garbage':
+            with open(path, 'wb') as file:
+                file.write(b'QFI\xfb' + bytes(4092))
+        else:
+            nodes.qemu_img(
+                'create', '-f', 'qcow2', '-F', 'qcow2', '-b', self.disk, path
+            )
+        self.node.run()
+        self.spy_on_opens()
+        self.node.run()
+        self.assertNotEqual([], self.opened_of(GUEST))
+        self.assertEqual([], self.opened_of(OTHER))
+
+    def test_what_was_changed_a_moment_ago_is_listed_again(self) -> None:
+        self.patch(walks, '_GRAIN_NANOSECONDS', 10**15)
+        self.add_disk()
+        self.node.run()
+        self.spy_on_opens()
+        self.node.run()
+        self.assertNotEqual([], self.opened_of(GUEST))
+
+    def test_after_a_day_all_is_read(self) -> None:
+        self.patch(overlays, '_BELIEVED_SECONDS', 0)
+        self.spy_on_opens()
+        self.node.run()
+        self.assertIn(self.disk, self.opened)
+        self.assertIn(self.other, self.opened)
+
+    def test_and_where_the_clock_was_set_back(self) -> None:
+        now = time.time()
+        self.patch(time, 'time', lambda: now - 3600)
+        self.spy_on_opens()
+        self.node.run()
+        self.assertIn(self.disk, self.opened)
+
+    def test_and_where_other_paths_are_ignored(self) -> None:
+        self.node.configure(ignore_paths=('nowhere',))
+        self.spy_on_opens()
+        self.node.run()
+        self.assertIn(self.disk, self.opened)
+
+    def test_an_inventory_that_is_damaged_is_not_believed(self) -> None:
+        path = inventories.path_of(self.node.layout, self.node.settings.host)
+        with open(path, 'w') as file:
+            file.write('garbage')
+        self.spy_on_opens()
+        self.assertEqual((GUEST, OTHER), self.users_of(self.used))
+        self.assertIn(self.disk, self.opened)
+
+
+class RemovalTest(GlanceTestCase):
+    """Where a file would go, nothing is believed."""
+
+    def test_all_disks_are_read_before_a_file_goes(self) -> None:
+        self.may_remove()
+        self.spy_on_opens()
+        report = self.node.run()
+        self.assertEqual([self.free], [each.name for each in report.removed])
+        self.assertIn(self.disk, self.opened)
+        self.assertIn(self.other, self.opened)
+
+    def test_a_header_that_was_written_in_place_keeps_its_base(self) -> None:
+        """What would have to change unseen for a glance to be wrong."""
+        self.rewrite(self.other, self.free)
+        self.assertEqual((), self.users_of(self.free))
+        self.may_remove()
+        report = self.node.run()
+        self.assertEqual((), report.removed)
+        self.assertIn(self.free, self.node.files())
+        # And it is remembered.
+        self.assertEqual((OTHER,), self.users_of(self.free))
+        self.assertEqual((GUEST,), self.users_of(self.used))
+
+    def test_so_it_does_before_it_is_deleted_for_good(self) -> None:
+        self.may_remove()
+        self.node.run()
+        self.assertEqual({self.free}, self.node.trash())
+        self.node.run()
+        self.rewrite(self.other, self.free)
+        self.node.clock.wall += seeing.OLD
+        self.node.clock.boottime += seeing.OLD
+        self.node.run()
+        self.assertIn(self.free, self.node.files() | self.node.trash())
+
+    def test_so_it_does_before_it_is_set_aside(self) -> None:
+        self.rewrite(self.other, self.free)
+        self.assertIsNotNone(self.node.make_pass().set_aside(self.free))
+        self.assertIn(self.free, self.node.files())
+
+    def test_a_preview_says_what_a_pass_would_do(self) -> None:
+        self.rewrite(self.other, self.free)
+        self.may_remove()
+        report = self.node.make_pass().preview()
+        self.assertEqual((), report.removed)
+
+    def test_who_looks_again_after_a_glance_reads_all(self) -> None:
+        layout, host = self.node.layout, self.node.settings.host
+        memory = memories.Memory(inventories.load(layout, host))
+        witness = overlays.OverlayWitness(layout, None, memory, glance=True)
+        witness.look([self.used, self.free])
+        self.rewrite(self.other, self.free)
+        again = witness.look_again([self.free])
+        self.assertEqual({OTHER}, again.users[self.free])
+
+    def test_what_only_this_host_can_see_is_never_believed(self) -> None:
+        """Others go by what it notes of that."""
+        self.patch(
+            overlays.OverlayWitness,
+            '_is_shared',
+            lambda _self, directory: not directory.endswith(OTHER),
+        )
+        os.unlink(
+            inventories.path_of(self.node.layout, self.node.settings.host)
+        )
+        self.node.run()
+        directories = self.inventory().directories
+        self.assertIsNone(directories[os.path.dirname(self.other)])
+        self.assertIsNotNone(directories[os.path.dirname(self.disk)])
+
+
+@ddt.ddt
+class HangingTest(GlanceTestCase):
+    """A header whose read does not end."""
+
+    def hang(self, path: str) -> None:
+        never = threading.Event()
+        self.addCleanup(never.set)
+        self.patch(pools, 'PATIENCE_SECONDS', 0.05)
+        self.patch(headers, 'read', self._hanging(path, never))
+
+    @staticmethod
+    def _hanging(path: str, never: threading.Event) -> Callable[..., Any]:
+        real = headers.read
+
+        # Mocked: a device that hangs cannot be had in every place.
+        def read(which: str, *args: Any, **kwargs: Any) -> Any:
+            if which == path:
+                never.wait()
+            return real(which, *args, **kwargs)
+
+        return read
+
+    def test_that_of_a_base_file_keeps_no_pass(self) -> None:
+        self.node.add_image('another')
+        (new,) = self.node.files() - {self.used, self.free}
+        self.hang(self.node.base_path(new))
+        report = self.node.run()
+        self.assertIn('has not answered within', ' '.join(report.notes))
+        self.assertEqual((), report.vetoes)
+
+    def test_that_of_a_disk_keeps_what_it_needed_and_no_pass(self) -> None:
+        self.may_remove()
+        self.hang(self.other)
+        report = self.node.run()
+        self.assertEqual([self.free], [each.name for each in report.removed])
+        self.assertIn(self.used, self.node.files())
