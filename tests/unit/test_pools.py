@@ -2,7 +2,6 @@
 
 """The same for each of many."""
 
-from collections.abc import Callable
 import threading
 
 import ddt
@@ -22,16 +21,6 @@ class EachTest(testtools.TestCase):
     def always_slow(self) -> None:
         self.patch(pools, '_SLOW_SECONDS', -1.0)
 
-    def together(self, number: int) -> Callable[[int], int]:
-        """Give work that ends only where so many do it at the same time."""
-        barrier = threading.Barrier(number, timeout=60)
-
-        def work(item: int) -> int:
-            barrier.wait()
-            return _double(item)
-
-        return work
-
     @ddt.data(0, 1, 2, 8, 9, 1000)
     def test_results_come_in_the_order_of_the_items(self, number: int) -> None:
         self.always_slow()
@@ -49,16 +38,20 @@ class EachTest(testtools.TestCase):
         self.assertEqual(1, len({*threads}))
 
     def test_what_is_slow_is_done_by_several_at_once(self) -> None:
+        """One ends only after another one that comes later."""
         self.always_slow()
-        first = [*range(pools._FIRST)]
-        both = self.together(2)
+        later = threading.Event()
 
         def work(item: int) -> int:
-            return _double(item) if item in first else both(item)
+            if item == pools._FIRST:
+                self.assertTrue(later.wait(60))
+            if item == 150:
+                later.set()
+            return _double(item)
 
-        items = range(pools._FIRST + 200)
         self.assertEqual(
-            [_double(item) for item in items], [*pools.each(work, items)]
+            [_double(item) for item in range(200)],
+            [*pools.each(work, range(200))],
         )
 
     def test_what_the_work_raises_comes_out_after_what_was_done(self) -> None:
