@@ -140,6 +140,9 @@ class Ends:
         )
 
     def _is_usual(self, disk: str, target: references.Target) -> bool:
+        above, _slash, name = target.path.rpartition(os.sep)
+        if above == self._layout.base:
+            return names.kind_of(name).is_base
         path = os.path.join(os.path.dirname(disk), target.path)
         # Where that leads depends on links.
         if os.pardir in path.split(os.sep):
@@ -261,15 +264,18 @@ def follow(
     :param base_files: names of those that are in the cache or in the trash
     """
     followed = Followed()
+    there = frozenset(base_files)
     for disk in disks:
         if disk.directory == layout.base and names.kind_of(disk.name).is_base:
+            continue
+        if disk.usual and disk.needs <= there:
             continue
         for end in ends.of(disk):
             if end.problem is not None:
                 followed.astray[disk.path] = end.problem
             elif end.sibling is not None:
                 followed.siblings.setdefault(end.sibling, set()).add(disk.path)
-            elif end.base_file is not None and end.base_file not in base_files:
+            elif end.base_file is not None and end.base_file not in there:
                 if not os.path.lexists(layout.file(end.base_file)):
                     guests = followed.missing.setdefault(end.base_file, set())
                     guests.add(disk.guest)

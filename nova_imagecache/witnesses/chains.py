@@ -16,6 +16,7 @@ class Disk:
 
     :ivar needs: their names, without any path
     :ivar references: what it says of them, each as its header has it
+    :ivar usual: whether these lead to base files as Nova makes them
     """
 
     directory: str
@@ -23,6 +24,7 @@ class Disk:
     guest: str
     needs: frozenset[str]
     references: tuple[str, ...] = ()
+    usual: bool = False
 
     @property
     def path(self) -> str:

@@ -439,7 +439,8 @@ class OverlayWitness:
         )
         parsed = [references.read(each) for each in named]
         wanted = linked.union(*(each.names for each in parsed))
-        if all(self._ends.is_usual(path, each) for each in parsed):
+        usual = all(self._ends.is_usual(path, each) for each in parsed)
+        if usual:
             pass
         elif headers.declared_raw(directory, name):
             # A guest has written that: names are all that it is taken for.
@@ -449,7 +450,9 @@ class OverlayWitness:
                 *(self._resolved(path, guest, each) for each in parsed)
             )
         if wanted or named:
-            self._disks.add(chains.Disk(directory, name, guest, wanted, named))
+            self._disks.add(
+                chains.Disk(directory, name, guest, wanted, named, usual)
+            )
         if directory != self._layout.base:
             self._seen[path] = inventories.Seen(
                 status.st_ino,
@@ -671,7 +674,9 @@ class OverlayWitness:
         directory, name = os.path.split(path)
         guest = owners.guest_of(self._layout.instances, directory, name)
         needs = frozenset(seen.needs)
-        self._disks.add(chains.Disk(directory, name, guest, needs, named))
+        self._disks.add(
+            chains.Disk(directory, name, guest, needs, named, bool(named))
+        )
 
     def _recall(self, disks: Mapping[str, inventories.Seen]) -> None:
         """Take disks for what they were when they were read last."""
