@@ -39,7 +39,7 @@ _FRESH_SECONDS = 60
 _HEADER_SIZE = 4096
 
 # For which directories are believed by their times, between two looks at
-# everything (decision 0088).
+# everything (decision 0085).
 _BELIEVED_SECONDS = 24 * 3600
 
 _NEEDS_NOTHING = disk_header.DiskHeader()

@@ -283,7 +283,7 @@ class Walk:
         known = self._known.get(directory)
         if known is None:
             return None
-        # Nobody removes anything on the strength of this (decision 0088).
+        # Nobody removes anything on the strength of this (decision 0085).
         status = os.stat(directory)
         now = status.st_ino, status.st_mtime_ns, status.st_ctime_ns
         return (status.st_dev, *now) if now == known else None
