@@ -116,7 +116,8 @@ class BaseTest(DirectoryTestCase):
         self.assertIn('Invalid cross-device link', line)
         self.assertEqual({SHA, f'{SHA}.sha1'}, self.node.files())
         self.assertEqual([], os.listdir(self.node.layout.trash))
-        noted = (self.node.layout.state, self.node.layout.hosts)
+        layout = self.node.layout
+        noted = (layout.state, layout.hosts, layout.inventories)
         self.assert_as_before(
             {
                 path: was
