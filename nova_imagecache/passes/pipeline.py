@@ -12,7 +12,9 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
+import gc
 import os
 import time
 
@@ -60,6 +62,18 @@ def _is_unmounted(facts: decide.Facts, layout: layouts.Layout) -> bool:
 def _is_adrift(skew: float) -> bool:
     """Whether a clock would have others take what is new for old."""
     return abs(skew) > decide.FLOOR_SECONDS
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Have no garbage looked for: there is none, among very many objects."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
 
 
 class Pass:
@@ -133,6 +147,7 @@ class Pass:
             self._layout, self._witnesses, facts, self._touch_as_root
         )
 
+    @_without_collector()
     def preview(self) -> reports.Report:
         """Say what a pass would do; change nothing, read no base file."""
         facts = self._look(with_content=True)
@@ -157,6 +172,13 @@ class Pass:
 
     def run(self) -> reports.Report:
         """Make the pass."""
+        # What reads base files for hours is not for this.
+        if self._inline:
+            return self._run()
+        with _without_collector():
+            return self._run()
+
+    def _run(self) -> reports.Report:
         facts = self._look(with_content=self._settings.checksum)
         # An empty cache is remembered too: the clock is, for the next pass.
         if not (facts.usable and os.path.isdir(self._layout.base)):

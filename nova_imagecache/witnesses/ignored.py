@@ -75,9 +75,9 @@ class Ignored:
         if (
             path in self._ours
             or path in self._top
-            or self._is_a_siblings(path, name)
             or _OF_NOVA.fullmatch(name)
             or _QUOTA.fullmatch(name)
+            or (name == names.OWN_DIRECTORY and self._is_a_siblings(path))
         ):
             return True
         if any(fnmatch.fnmatchcase(path, each) for each in self._patterns):
@@ -88,7 +88,6 @@ class Ignored:
             return os.path.islink(path) and not os.path.exists(path)
         return bool(_DIRECTORIES.fullmatch(name)) and is_directory()
 
-    def _is_a_siblings(self, path: str, name: str) -> bool:
+    def _is_a_siblings(self, path: str) -> bool:
         """Whether this is what we have in the cache of another host."""
-        above = os.path.dirname(os.path.dirname(path))
-        return name == names.OWN_DIRECTORY and above == self._instances
+        return os.path.dirname(os.path.dirname(path)) == self._instances

@@ -54,7 +54,7 @@ class Entry:
             may not look into
         """
         self.name = name
-        self.path = os.path.join(directory, name)
+        self.path = f'{directory}{os.sep}{name}'
         self.listed = listed
         self._type = type_
 
