@@ -14,9 +14,11 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import time
 
 import common
@@ -353,6 +355,8 @@ def main() -> None:
         '--seconds', type=int, default=2, help='that the guest reads each time'
     )
     options = parser.parse_args()
+    if 'latency' in options.only and not shutil.which('fio'):
+        sys.exit('fio is missing, the guest here: install it (bindep bench)')
     with common.workspace(options.directory) as directory:
         node = Node(directory, common.Program(directory), options.size)
         for name in options.only:
