@@ -7,6 +7,7 @@ so in the :meth:`~BaseFile.guard` of that file (decision 0060).
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -18,6 +19,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache import errors
 from nova_imagecache import names
+from nova_imagecache import pools
 
 _POLL_SECONDS = 0.2
 
@@ -78,6 +80,23 @@ class BaseFile:
         """
         path = layout.file(name, trashed)
         return cls(layout, name, identity.stat_of(path), trashed)
+
+    @classmethod
+    def all_named(
+        cls, layout: layouts.Layout, wanted: Iterable[str], trashed: bool
+    ) -> Iterator[tuple[str, 'BaseFile | OSError']]:
+        """See which files have these names, likewise.
+
+        :returns: with each name its file, or why there is none
+        """
+
+        def named(name: str) -> 'tuple[str, BaseFile | OSError]':
+            try:
+                return name, cls.named(layout, name, trashed)
+            except OSError as error:
+                return name, error
+
+        return pools.each(named, wanted)
 
     @property
     def incarnation(self) -> identity.Incarnation:

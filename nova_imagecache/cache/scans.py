@@ -31,18 +31,19 @@ def scan(layout: layouts.Layout) -> Scan:
         return Scan()
     except OSError as error:
         return Scan(problems=(f'{layout.base}: {error.strerror}',))
+    wanted = [
+        name
+        for name in sorted(found - {names.OWN_DIRECTORY})
+        if names.sidecar_of(name) not in found
+    ]
     files = []
     problems = []
-    for name in sorted(found - {names.OWN_DIRECTORY}):
-        if names.sidecar_of(name) in found:
-            continue
-        try:
-            files.append(base_file.BaseFile.named(layout, name))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
+    for name, file in base_file.BaseFile.all_named(layout, wanted, False):
+        if isinstance(file, base_file.BaseFile):
+            files.append(file)
+        elif not isinstance(file, FileNotFoundError):
             path = names.printable(os.path.join(layout.base, name))
-            problems.append(f'{path}: {error.strerror}')
+            problems.append(f'{path}: {file.strerror}')
     return Scan(tuple(files), tuple(problems))
 
 

@@ -58,19 +58,16 @@ def scan(layout: layouts.Layout) -> Scan:
         return Scan()
     except OSError as error:
         return Scan(problems=(f'{layout.trash}: {error.strerror}',))
+    wanted = sorted(filter(names.trashed_name, found))
     files = []
     problems = []
-    for name in sorted(filter(names.trashed_name, found)):
-        try:
-            file = base_file.BaseFile.named(layout, name, trashed=True)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
+    for name, file in base_file.BaseFile.all_named(layout, wanted, True):
+        if isinstance(file, base_file.BaseFile):
+            if file.stat.regular:
+                files.append(file)
+        elif not isinstance(file, FileNotFoundError):
             path = layout.file(name, trashed=True)
-            problems.append(f'{path}: {error.strerror}')
-            continue
-        if file.stat.regular:
-            files.append(file)
+            problems.append(f'{path}: {file.strerror}')
     present = set(found)
     strays = [
         name

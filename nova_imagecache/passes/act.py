@@ -17,6 +17,7 @@ from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache import host
 from nova_imagecache.passes import decide
+from nova_imagecache import pools
 from nova_imagecache.witnesses import testimonies
 
 Action = decide.Action
@@ -82,9 +83,13 @@ class Actor:
             for decision in sorted(decisions.trash, key=_first_the_best)
             if decision.action is Action.PUT_BACK
         }
-        for decision in decisions.files:
-            if decision.used and decision.action is Action.KEEP:
-                self._touch(decision.file)
+        used = [
+            decision.file
+            for decision in decisions.files
+            if decision.used and decision.action is Action.KEEP
+        ]
+        for _touched in pools.each(self._touch, used):
+            pass
         removed = removal.remove(
             self._layout,
             _chosen(decisions.files, Action.REMOVE),

@@ -26,6 +26,7 @@ from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import pressure
+from nova_imagecache import pools
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import schedule
@@ -137,14 +138,20 @@ def _newer(
         noted = frozenset(os.listdir(layout.ledgers))
     except OSError:
         noted = frozenset()
-    return frozenset(
-        file.name
+    unread = [
+        file
         for file in files
-        if (
-            entries[file.name].known.newer
-            if file.name in entries
-            else (file.trashed or file.name in noted)
-            and ledgers.is_newer(file.ledger)
+        if file.name not in entries and (file.trashed or file.name in noted)
+    ]
+    newer = pools.each(lambda file: ledgers.is_newer(file.ledger), unread)
+    return frozenset(
+        (
+            *(name for name, entry in entries.items() if entry.known.newer),
+            *(
+                file.name
+                for file, is_newer in zip(unread, newer, strict=True)
+                if is_newer
+            ),
         )
     )
 
@@ -257,11 +264,11 @@ def look(
     intruder = directories.intruder(layout)
     if intruder is not None:
         obstacles = [_unusable(layout.base, intruder), *obstacles]
-    entries = {}
-    for file in scan.files if with_content else ():
-        if file.is_base:
-            entry = entries[file.name] = queues.entry_of(file, state)
-            problems += entry.known.problems
+    bases = [file for file in scan.files if with_content and file.is_base]
+    known = pools.each(lambda file: queues.entry_of(file, state), bases)
+    entries = {entry.name: entry for entry in known}
+    for entry in entries.values():
+        problems += entry.known.problems
     wanted = {file.original for file in (*scan.files, *trashed.files)}
     heard = testimonies.hear(witnesses, sorted(wanted), again=False)
     testimony = testimonies.combine(heard)

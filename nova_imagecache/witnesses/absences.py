@@ -39,13 +39,20 @@ class Absence:
 
 
 def inventory_of(
-    instances: str, disks: Mapping[str, inventories.Seen]
+    instances: str,
+    disks: Mapping[str, inventories.Seen],
+    links: Collection[str],
 ) -> inventories.Inventory:
-    """Put together what there is to remember."""
+    """Put together what there is to remember.
+
+    :param links: paths of the directories that are links
+    """
     return inventories.Inventory(
         _inode(instances),
         mounts.mount_point(instances),
-        _mounts_of(instances, {os.path.dirname(path) for path in disks}),
+        _mounts_of(
+            instances, {os.path.dirname(path) for path in disks}, links
+        ),
         disks,
     )
 
@@ -61,7 +68,9 @@ def _is_below(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f'{directory}{os.sep}')
 
 
-def _mounts_of(instances: str, directories: set[str]) -> tuple[str, ...]:
+def _mounts_of(
+    instances: str, directories: set[str], links: Collection[str]
+) -> tuple[str, ...]:
     """Give the mount points that these are on, but for the one of them all."""
     real = os.path.realpath(instances)
     found: set[str | None] = {
@@ -72,11 +81,14 @@ def _mounts_of(instances: str, directories: set[str]) -> tuple[str, ...]:
             for each in directories
         )
     }
-    for each in directories:
+    tops = {
+        each.removeprefix(instances + os.sep).partition(os.sep)[0]
+        for each in directories
+    }
+    for top in tops:
         # An instance's whole directory may be a link to another disk.
-        top = each.removeprefix(instances + os.sep).partition(os.sep)[0]
         link = os.path.join(instances, top)
-        if os.path.islink(link):
+        if link in links:
             found.add(mounts.mount_point(link))
     found -= {None, mounts.mount_point(instances)}
     return tuple(sorted(filter(None, found)))

@@ -10,6 +10,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import trash
 from nova_imagecache import names
+from nova_imagecache import pools
 from nova_imagecache.witnesses import testimonies
 
 
@@ -41,19 +42,22 @@ class ImageLockWitness:
             asked[file.name] = file.path
         held = set()
         notes = []
-        for name, path in asked.items():
-            try:
-                if self._held(path):
+        if asked:
+            # Whether they tell at all is found out once, and by one.
+            self._asked(next(iter(asked.values())))
+        for name, answer in zip(
+            asked, pools.each(self._asked, asked.values()), strict=True
+        ):
+            if isinstance(answer, bool):
+                if answer:
                     held.add(name)
-            except OSError as error:
-                # What has gone, or is no file, is nobody's.
-                if error.errno in (errno.ENOENT, errno.EINVAL):
-                    continue
+            # What has gone, or is no file, is nobody's.
+            elif answer.errno not in (errno.ENOENT, errno.EINVAL):
                 # It counts as held, and holds back no other (decision 0030).
                 held.add(name)
                 notes.append(
                     f'whether a QEMU has {names.printable(name)} open cannot '
-                    f'be asked: {error.strerror}'
+                    f'be asked: {answer.strerror}'
                 )
         notes += [
             f'the locks of QEMU do not tell who uses a file in '
@@ -66,6 +70,12 @@ class ImageLockWitness:
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Add nothing: whoever removes the file asks once more."""
         return testimonies.Testimony()
+
+    def _asked(self, path: str) -> bool | OSError:
+        try:
+            return self._held(path)
+        except OSError as error:
+            return error
 
     def _held(self, path: str) -> bool:
         why = self._why_untold(path)

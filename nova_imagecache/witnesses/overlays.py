@@ -210,7 +210,9 @@ class OverlayWitness:
         if any(each.veto.reason is missing for each in self._absent):
             return dataclasses.replace(before, disks=disks, directories={})
         return dataclasses.replace(
-            absences.inventory_of(self._layout.instances, disks),
+            absences.inventory_of(
+                self._layout.instances, disks, self._walk.links
+            ),
             directories=dict(self._directories()),
             bases=self._raw,
             looked=before.looked

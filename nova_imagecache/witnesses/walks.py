@@ -141,6 +141,7 @@ class Walk:
     :ivar failures: what could not be looked at, by path
     :ivar vanished: what was listed, and then could not be found
     :ivar recent: what changed once too often
+    :ivar links: directories that are links to others
     :ivar believed: directories that are as they were, and were not listed
     """
 
@@ -177,6 +178,7 @@ class Walk:
         self.failures: dict[str, vetoing.Veto] = {}
         self.vanished: set[str] = set()
         self.recent: set[str] = set()
+        self.links: set[str] = set()
         self.believed: set[str] = set()
         self._in_flux: set[str] = set()
         self._known = dict(known or {})
@@ -354,15 +356,19 @@ class Walk:
         found = []
         for entry in entries:
             is_directory = self._is_directory(entry)
-            if is_directory is None:
-                continue
-            if not is_directory:
-                others.append((listed_as, entry))
-            elif entry.path not in self.directories and (
-                not entry.is_symlink() or self._may_follow(entry.path)
-            ):
+            if is_directory and self._may_enter(entry):
                 found.append(entry.path)
+            elif is_directory is False:
+                others.append((listed_as, entry))
         return found
+
+    def _may_enter(self, entry: Entry) -> bool:
+        """Whether a directory is to be listed, and was not before."""
+        if entry.is_symlink():
+            if not self._may_follow(entry.path):
+                return False
+            self.links.add(entry.path)
+        return entry.path not in self.directories
 
     def _believe(self, directory: str) -> list[str]:
         """Take a directory to have what it had; give those in it."""
