@@ -7,16 +7,16 @@ needs it, and as the very file that was judged.
 """
 
 from collections.abc import Callable
-from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import logging
 import os
+import time
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import batches
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
@@ -38,84 +38,35 @@ _STALE_SECONDS = 3600
 # so does whoever looks for a file that has gone.
 _OUTLIVES_SECONDS = 24 * 3600
 
-# Locks that are held together (decision 0045).
-_BATCH = 128
-
-#: Asked, with the locks of these files held, for reasons to keep some of them.
-Objections = Callable[[Collection[base_file.BaseFile]], Mapping[str, str]]
-
-#: What became of a file: None if it is gone.
-Outcome = errors.NotNow | OSError | None
-
-
-def _batches(
-    files: Sequence[base_file.BaseFile],
-) -> Iterator[dict[str, list[base_file.BaseFile]]]:
-    """Part files by their locks, and the locks in batches."""
-    groups: dict[str, list[base_file.BaseFile]] = {}
-    for file in files:
-        groups.setdefault(names.lock_name(file.original), []).append(file)
-    names_of_locks = list(groups)
-    for start in range(0, len(names_of_locks), _BATCH):
-        yield {
-            name: groups[name]
-            for name in names_of_locks[start : start + _BATCH]
-        }
-
-
-def _work(
-    layout: layouts.Layout,
-    files: Sequence[base_file.BaseFile],
-    objections: Objections,
-    act: Callable[[base_file.BaseFile], None],
-) -> dict[str, Outcome]:
-    """Do something to each file, unless something speaks against it now."""
-    outcomes: dict[str, Outcome] = {}
-    for batch in _batches(files):
-        with contextlib.ExitStack() as stack:
-            held = []
-            refused = stack.enter_context(locks.remover_lock(layout, batch))
-            for name, group in batch.items():
-                try:
-                    if name in refused:
-                        raise refused[name]
-                    stack.enter_context(locks.nova_lock(layout, name, False))
-                    held += group
-                except errors.NotNow as error:
-                    outcomes |= dict.fromkeys(
-                        (file.name for file in group), error
-                    )
-            reasons = objections(held) if held else {}
-            for file in held:
-                try:
-                    if file.name in reasons:
-                        raise errors.NotNow(reasons[file.name])
-                    act(file)
-                    outcomes[file.name] = None
-                except (errors.NotNow, OSError) as error:
-                    outcomes[file.name] = error
-    return outcomes
-
 
 def remove(
     layout: layouts.Layout,
     files: Sequence[base_file.BaseFile],
-    objections: Objections,
+    objections: batches.Objections,
     now: float,
-) -> dict[str, Outcome]:
+    monotonic: Callable[[], float] = time.monotonic,
+) -> dict[str, batches.Outcome]:
     """Move files to the trash if nothing speaks against it now.
 
     :param now: seconds since the epoch
+    :param monotonic: seconds since any moment
     :returns: what became of each
     """
 
-    def act(file: base_file.BaseFile) -> None:
-        with directories.opened(layout.base, follow=True) as base_fd:
-            _check(base_fd, file)
-            # Decision 0042; of leftovers, decision 0074.
-            trash.move_in(file, base_fd, now)
+    rename = trash.Renames()
 
-    outcomes = _work(layout, files, objections, act)
+    @contextlib.contextmanager
+    def prepared() -> Iterator[batches.Act]:
+        with trash.opened(layout, make=True) as (base_fd, fd):
+
+            def act(file: base_file.BaseFile) -> None:
+                _check(base_fd, file)
+                # Decision 0042; of leftovers, decision 0074.
+                trash.move_in(file, base_fd, now, fd, rename)
+
+            yield act
+
+    outcomes = batches.work(layout, files, objections, prepared, monotonic)
     _sync(layout)
     return outcomes
 
@@ -123,13 +74,21 @@ def remove(
 def empty(
     layout: layouts.Layout,
     files: Sequence[base_file.BaseFile],
-    objections: Objections,
-) -> dict[str, Outcome]:
+    objections: batches.Objections,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> dict[str, batches.Outcome]:
     """Delete files in the trash for good, if nothing speaks against it now.
 
+    :param monotonic: seconds since any moment
     :returns: what became of each
     """
-    return _work(layout, files, objections, trash.delete)
+
+    @contextlib.contextmanager
+    def prepared() -> Iterator[batches.Act]:
+        with trash.opened(layout) as (_base_fd, fd):
+            yield lambda file: trash.delete(file, fd)
+
+    return batches.work(layout, files, objections, prepared, monotonic)
 
 
 def put_back(file: base_file.BaseFile) -> base_file.BaseFile:

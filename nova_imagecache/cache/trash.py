@@ -10,6 +10,7 @@ Whoever changes what is in the trash under a name holds the lock of the base
 file of that name.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
@@ -58,16 +59,19 @@ def scan(layout: layouts.Layout) -> Scan:
         return Scan()
     except OSError as error:
         return Scan(problems=(f'{layout.trash}: {error.strerror}',))
-    wanted = sorted(filter(names.trashed_name, found))
     files = []
     problems = []
-    for name, file in base_file.BaseFile.all_named(layout, wanted, True):
-        if isinstance(file, base_file.BaseFile):
-            if file.stat.regular:
-                files.append(file)
-        elif not isinstance(file, FileNotFoundError):
+    for name in sorted(filter(names.trashed_name, found)):
+        try:
+            file = base_file.BaseFile.named(layout, name, trashed=True)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
             path = layout.file(name, trashed=True)
-            problems.append(f'{path}: {file.strerror}')
+            problems.append(f'{path}: {error.strerror}')
+            continue
+        if file.stat.regular:
+            files.append(file)
     present = set(found)
     strays = [
         name
@@ -148,7 +152,36 @@ def _discard(*paths: str) -> None:
             LOG.warning('%s cannot be removed: %s', path, error.strerror)
 
 
-def move_in(file: base_file.BaseFile, base_fd: int, now: float) -> str:
+class Renames:
+    """Renames many files of one file system, as :mod:`directories` does.
+
+    Where that cannot be done in one step, to ask is a request for each.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._in_one_step = True
+
+    def __call__(
+        self, source_fd: int, source: str, target_fd: int, target: str
+    ) -> None:
+        """Rename a file, unless there is one of the new name already.
+
+        :raises OSError: as :func:`directories.rename`
+        """
+        if not directories.rename(
+            source_fd, source, target_fd, target, self._in_one_step
+        ):
+            self._in_one_step = False
+
+
+def move_in(
+    file: base_file.BaseFile,
+    base_fd: int,
+    now: float,
+    fd: int | None = None,
+    rename: Callable[[int, str, int, str], object] = directories.rename,
+) -> str:
     """Move a file of the cache to the trash.
 
     The caller holds its lock, and has checked that it may go. What is known
@@ -156,6 +189,8 @@ def move_in(file: base_file.BaseFile, base_fd: int, now: float) -> str:
 
     :param base_fd: handle of the cache directory
     :param now: seconds since the epoch
+    :param fd: handle of the trash, of whoever moves many
+    :param rename: as :class:`Renames`
     :returns: its name there
     :raises nova_imagecache.errors.NotNow: a QEMU has it open
     :raises FileExistsError: it is there already, moved in the same second
@@ -163,7 +198,11 @@ def move_in(file: base_file.BaseFile, base_fd: int, now: float) -> str:
     """
     trashed = names.trash_name(file.name, now)
     there = dataclasses.replace(file, name=trashed, trashed=True)
-    with directories.opened_below(base_fd, *_BELOW_CACHE, make=True) as fd:
+    with contextlib.ExitStack() as stack:
+        if fd is None:
+            fd = stack.enter_context(
+                directories.opened_below(base_fd, *_BELOW_CACHE, make=True)
+            )
         # The companions there would be those of another file.
         with contextlib.suppress(FileNotFoundError):
             identity.stat_of(trashed, fd)
@@ -176,9 +215,10 @@ def move_in(file: base_file.BaseFile, base_fd: int, now: float) -> str:
                 for source, target in zip(
                     file.companions, there.companions, strict=True
                 )
+                if not identity.gone(source)
             ]
             with qemu_locks.fence(file.name, base_fd):
-                directories.rename(base_fd, file.name, fd, trashed)
+                rename(base_fd, file.name, fd, trashed)
         except BaseException:
             _discard(*there.companions)
             raise
@@ -197,7 +237,7 @@ def move_out(file: base_file.BaseFile) -> base_file.BaseFile:
     :raises OSError: it cannot be moved
     """
     back = dataclasses.replace(file, name=file.original, trashed=False)
-    with _opened(file.layout) as (base_fd, fd):
+    with opened(file.layout) as (base_fd, fd):
         file.same(fd)
         # As in move_in, but not onto what is known of another file.
         taken = os.path.lexists(back.path)
@@ -219,16 +259,19 @@ def move_out(file: base_file.BaseFile) -> base_file.BaseFile:
     return dataclasses.replace(back, stat=stat)
 
 
-def delete(file: base_file.BaseFile) -> None:
+def delete(file: base_file.BaseFile, fd: int | None = None) -> None:
     """Delete a file in the trash, for good.
 
     The caller holds its lock, and has checked that it may go.
 
+    :param fd: handle of the trash, of whoever deletes many
     :raises nova_imagecache.errors.NotNow: a QEMU has it open, or it is
         another file
     :raises OSError: it cannot be deleted
     """
-    with _opened(file.layout) as (_base_fd, fd):
+    with contextlib.ExitStack() as stack:
+        if fd is None:
+            _base_fd, fd = stack.enter_context(opened(file.layout))
         file.same(fd)
         with qemu_locks.fence(file.name, fd):
             os.unlink(file.name, dir_fd=fd)
@@ -236,12 +279,19 @@ def delete(file: base_file.BaseFile) -> None:
 
 
 @contextlib.contextmanager
-def _opened(layout: layouts.Layout) -> Iterator[tuple[int, int]]:
-    """Give handles of the cache and of its trash."""
+def opened(
+    layout: layouts.Layout, make: bool = False
+) -> Iterator[tuple[int, int]]:
+    """Give handles of the cache and of its trash.
+
+    :param make: whether to make the trash where it is missing
+    :raises nova_imagecache.errors.Changed: one is missing
+    :raises OSError: one cannot be opened
+    """
     try:
         with (
             directories.opened(layout.base, follow=True) as base_fd,
-            directories.opened_below(base_fd, *_BELOW_CACHE) as fd,
+            directories.opened_below(base_fd, *_BELOW_CACHE, make=make) as fd,
         ):
             yield base_fd, fd
     except FileNotFoundError:

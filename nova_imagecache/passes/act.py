@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import dataclasses
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import batches
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
@@ -164,7 +165,7 @@ class Actor:
     def _came_out(
         self,
         decision: decide.Decision,
-        outcomes: Mapping[str, removal.Outcome],
+        outcomes: Mapping[str, batches.Outcome],
         done: str,
     ) -> decide.Decision:
         error = outcomes.get(decision.file.name)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""How many files at a time, so that no lock is held for long.
+
+Whoever wants a file waits for as long as all those take that are locked with
+it (decision 0086).
+"""
+
+from collections.abc import Callable
+import dataclasses
+import resource
+import time
+
+# To take locks, and to do what is done to files: with a last look of some
+# tenths of a second between, all of that takes less than one.
+_LOCKING_SECONDS = 0.2
+_WORKING_SECONDS = 0.4
+
+_FIRST = 128
+_LEAST = 16
+_MOST = 1024
+_GROWTH = 8
+
+# Of all files that a process may have open, the service has others.
+_SHARE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Deadline:
+    """When to begin nothing more.
+
+    :ivar at: on the clock
+    """
+
+    at: float
+    monotonic: Callable[[], float]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is that late."""
+        return self.monotonic() >= self.at
+
+
+def _most() -> int:
+    """Say how many locks may be held, of which each takes a descriptor."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST
+    return max(_FIRST, min(_MOST, soft // _SHARE))
+
+
+class Pace:
+    """Learns from each batch how many files the next may have."""
+
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin with a batch that is small.
+
+        :param monotonic: seconds since any moment
+        """
+        self._monotonic = monotonic
+        self._most = _most()
+        self.size = _FIRST
+
+    def locking(self) -> Deadline:
+        """Say until when to take locks."""
+        return self._within(_LOCKING_SECONDS)
+
+    def look(self, looks: Callable[[], None]) -> Deadline:
+        """Have a last look, and say until when to act on it.
+
+        For as long as the look has taken, at least: else looking would be
+        most of what is done.
+        """
+        began = self._monotonic()
+        looks()
+        return self._within(max(_WORKING_SECONDS, self._monotonic() - began))
+
+    def _within(self, seconds: float) -> Deadline:
+        return Deadline(self._monotonic() + seconds, self._monotonic)
+
+    def learn(self, tried: int, done: int) -> None:
+        """Size the next batch by how many of the last were done in time."""
+        if done < tried:
+            self.size = max(_LEAST, done)
+        elif tried >= self.size:
+            self.size = min(self._most, self.size * _GROWTH)
