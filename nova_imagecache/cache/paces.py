@@ -16,13 +16,13 @@ import time
 _LOCKING_SECONDS = 0.2
 _WORKING_SECONDS = 0.4
 
-_FIRST = 128
 _LEAST = 16
 _MOST = 1024
 _GROWTH = 8
 
-# Of all files that a process may have open, the service has others.
+# Each lock takes a descriptor, and the service needs others.
 _SHARE = 4
+_FEW = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Deadline:
 
 
 def _most() -> int:
-    """Say how many locks may be held, of which each takes a descriptor."""
+    """Say how many locks may be held together."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _MOST
-    return max(_FIRST, min(_MOST, soft // _SHARE))
+    return max(_FEW, min(_MOST, soft // _SHARE))
 
 
 class Pace:
@@ -55,17 +55,18 @@ class Pace:
     def __init__(
         self, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begin with a batch that is small.
+        """Begin with as many as there may be, and see.
 
         :param monotonic: seconds since any moment
         """
         self._monotonic = monotonic
         self._most = _most()
-        self.size = _FIRST
+        self._look_seconds = 0.0
+        self.size = self._most
 
     def locking(self) -> Deadline:
         """Say until when to take locks."""
-        return self._within(_LOCKING_SECONDS)
+        return self._within(max(_LOCKING_SECONDS, self._look_seconds / 2))
 
     def look(self, looks: Callable[[], None]) -> Deadline:
         """Have a last look, and say until when to act on it.
@@ -75,7 +76,8 @@ class Pace:
         """
         began = self._monotonic()
         looks()
-        return self._within(max(_WORKING_SECONDS, self._monotonic() - began))
+        self._look_seconds = self._monotonic() - began
+        return self._within(max(_WORKING_SECONDS, self._look_seconds))
 
     def _within(self, seconds: float) -> Deadline:
         return Deadline(self._monotonic() + seconds, self._monotonic)

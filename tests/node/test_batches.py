@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Many files that go together: for how long their locks are held."""
+
+from collections.abc import Collection
+from collections.abc import Iterator
+import contextlib
+import os
+import threading
+from typing import Any
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import batches
+from nova_imagecache.cache import directories
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import removal
+from nova_imagecache.cache import scans
+from nova_imagecache.cache import trash
+from nova_imagecache import errors
+from nova_imagecache import names
+from nova_imagecache import pools
+from tests.support import base
+from tests.support import nodes
+from tests.support import processes
+
+COUNT = 200
+
+# Of what is asked of the storage in between.
+LOCK_SECONDS = 0.002
+LOOK_SECONDS = 0.3
+MOVE_SECONDS = 0.01
+
+
+class BatchTestCase(nodes.NodeTestCase):
+    """Removes files, on storage that takes as long as a test says."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 0.0
+        self.looks: list[set[str]] = []
+        self.held: dict[str, float] = {}
+        self.longest = 0.0
+        # It is about our clock, which threads would all move.
+        self.patch(batches, '_SLOW_SECONDS', 10**9)
+        self.patch(locks, 'nova_lock', self.nova_lock(locks.nova_lock))
+        self.patch(trash, 'move_in', self.move_in(trash.move_in))
+
+    def add(self, count: int) -> list[base_file.BaseFile]:
+        for number in range(count):
+            name = names.get_cache_fname(str(number))
+            self.node.add_base(name, age=base.DAY)
+        return [*scans.scan(self.node.layout).files]
+
+    def nova_lock(self, real: Any) -> Any:
+        @contextlib.contextmanager
+        def nova_lock(
+            layout: Any, name: str, blocking: bool
+        ) -> Iterator[None]:
+            with real(layout, name, blocking):
+                self.held[name] = self.now
+                self.now += LOCK_SECONDS
+                yield
+                since = self.held.pop(name)
+                self.longest = max(self.longest, self.now - since)
+
+        return nova_lock
+
+    def move_in(self, real: Any) -> Any:
+        def move_in(file: Any, *args: Any) -> Any:
+            self.assertIn(file.name, self.held)
+            self.now += MOVE_SECONDS
+            return real(file, *args)
+
+        return move_in
+
+    def objections(
+        self, files: Collection[base_file.BaseFile]
+    ) -> dict[str, str]:
+        self.looks.append({file.name for file in files})
+        self.assertEqual(self.looks[-1], {*self.held})
+        self.now += LOOK_SECONDS
+        return {}
+
+    def remove(self, files: list[base_file.BaseFile]) -> dict[str, Any]:
+        return removal.remove(
+            self.node.layout, files, self.objections, 0, lambda: self.now
+        )
+
+
+class DurationTest(BatchTestCase):
+    def test_no_lock_is_held_for_longer_than_a_second(self) -> None:
+        outcomes = self.remove(self.add(COUNT))
+        self.assertEqual({None}, {*outcomes.values()})
+        self.assertEqual(COUNT, len(outcomes))
+        self.assertEqual(set(), self.node.files())
+        self.assertGreater(self.now, 2)
+        self.assertLess(self.longest, 1)
+
+    def test_each_file_was_asked_about_under_the_lock_that_it_goes_under(
+        self,
+    ) -> None:
+        files = self.add(COUNT)
+        moved: dict[str, int] = {}
+        real = trash.move_in
+
+        def move_in(file: Any, *args: Any) -> Any:
+            moved[file.name] = len(self.looks)
+            self.assertIn(file.name, self.looks[-1])
+            return real(file, *args)
+
+        self.patch(trash, 'move_in', move_in)
+        self.remove(files)
+        self.assertEqual({file.name for file in files}, {*moved})
+        # What was left of a batch was asked about anew.
+        self.assertGreater(sum(map(len, self.looks)), COUNT)
+
+    def test_after_a_batch_that_took_long_fewer_are_locked(self) -> None:
+        self.remove(self.add(COUNT))
+        self.assertLess(len(self.looks[1]), len(self.looks[0]))
+
+    def test_a_lock_is_given_up_as_soon_as_its_file_has_gone(self) -> None:
+        files = self.add(3)
+        left: list[int] = []
+        real = trash.move_in
+
+        def move_in(*args: Any) -> Any:
+            left.append(len(self.held))
+            return real(*args)
+
+        self.patch(trash, 'move_in', move_in)
+        self.remove(files)
+        self.assertEqual([3, 2, 1], left)
+
+    def test_however_long_a_look_takes_files_go(self) -> None:
+        files = self.add(3)
+
+        def objections(files: Any) -> dict[str, str]:
+            self.now += 3600
+            return {}
+
+        removal.remove(
+            self.node.layout, files, objections, 0, lambda: self.now
+        )
+        self.assertEqual(set(), self.node.files())
+
+    def test_nothing_is_synced_while_a_lock_is_held(self) -> None:
+        files = self.add(5)
+        for file in files:
+            with open(file.sidecar, 'wb') as sidecar:
+                sidecar.write(b'da39a3ee')
+        synced: list[bool] = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            synced.append(bool(self.held))
+            real(fd)
+
+        self.patch(os, 'fsync', fsync)
+        self.remove(files)
+        self.assertEqual(set(), self.node.files())
+        self.assertEqual([False], synced)
+
+
+class SlowTest(nodes.NodeTestCase):
+    """Where files are moved in threads."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(batches, '_SLOW_SECONDS', -1)
+        for number in range(40):
+            name = names.get_cache_fname(str(number))
+            self.node.add_base(name, age=base.DAY)
+        self.files = [*scans.scan(self.node.layout).files]
+
+    def test_one_that_cannot_be_moved_keeps_no_other(self) -> None:
+        chosen = self.files[30].name
+        real = trash.move_in
+
+        def move_in(file: Any, *args: Any) -> Any:
+            if file.name == chosen:
+                raise PermissionError(1, 'not this one')
+            return real(file, *args)
+
+        self.patch(trash, 'move_in', move_in)
+        outcomes = removal.remove(
+            self.node.layout, self.files, lambda _: {}, 0
+        )
+        self.assertEqual({chosen}, self.node.files())
+        self.assertEqual(
+            [chosen], [name for name, each in outcomes.items() if each]
+        )
+
+    def test_one_that_is_locked_or_objected_to_stays(self) -> None:
+        locked, objected = self.files[20].name, self.files[30].name
+        with locks.nova_lock(self.node.layout, locked, blocking=False):
+            outcomes = removal.remove(
+                self.node.layout, self.files, lambda _: {objected: 'used'}, 0
+            )
+        self.assertEqual({locked, objected}, self.node.files())
+        self.assertIsInstance(outcomes[locked], errors.Locked)
+        self.assertIn('used', str(outcomes[objected]))
+
+    def test_what_is_known_of_the_way_to_rename_serves_the_next(self) -> None:
+        asked: list[str] = []
+
+        def refuse(fd: int, source: str, *args: Any) -> None:
+            asked.append(source)
+            raise OSError(22, 'Invalid argument')
+
+        self.patch(batches, '_SLOW_SECONDS', 10**9)
+        self.patch(directories, '_renameat2', refuse)
+        removal.remove(self.node.layout, self.files, lambda _: {}, 0)
+        self.assertEqual(set(), self.node.files())
+        self.assertEqual(1, len(asked))
+
+
+class InterruptionTest(base.TestCase):
+    """What is begun in threads when somebody ends the process, kindly."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.begun = threading.Event()
+        self.ending = threading.Event()
+        self.work: Any = None
+        self.ended: list[int] = []
+        self.patch(pools, 'each', self.each)
+        real = batches._Flight.end
+
+        def end(flight: Any) -> None:
+            self.ending.set()
+            real(flight)
+
+        self.patch(batches._Flight, 'end', end)
+
+    def each(self, work: Any, items: Any) -> Iterator[Any]:
+        self.work = work
+        threading.Thread(target=work, args=(1,), daemon=True).start()
+        self.begun.wait(processes.PATIENCE_SECONDS)
+        raise KeyboardInterrupt
+        yield
+
+    def slowly(self, item: int) -> None:
+        self.begun.set()
+        self.ending.wait(processes.PATIENCE_SECONDS)
+        self.ended.append(item)
+
+    def interrupt(self) -> None:
+        self.assertRaises(
+            KeyboardInterrupt, batches._in_threads, self.slowly, [1, 2]
+        )
+
+    def test_it_is_waited_for_as_its_lock_goes_then(self) -> None:
+        self.interrupt()
+        self.assertEqual([1], self.ended)
+
+    def test_nothing_is_begun_any_more(self) -> None:
+        self.interrupt()
+        self.assertRaises(batches._Given, self.work, 2)
+        self.assertEqual([1], self.ended)
