@@ -26,6 +26,7 @@ import traceback
 import ddt
 import fixtures
 
+from nova_imagecache.cache import batches
 from nova_imagecache.cli import app
 from nova_imagecache.outlets import log
 from nova_imagecache.passes import pipeline
@@ -112,6 +113,7 @@ class CrashPointsTestCase(nodes.FileTestCase):
             self.temporary = self.useFixture(directory).path
         # So that the calls are the same in each run, however slow it is.
         self.patch(overlays, '_TICK_NANOSECONDS', 10**18)
+        self.patch(batches, '_SLOW_SECONDS', 10**9)
         self.node = crash_node.CrashNode(
             os.path.join(self.temporary, 'instances')
         )
