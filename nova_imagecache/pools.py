@@ -8,8 +8,8 @@ asked.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Generator
+from collections.abc import Iterable
 from collections.abc import Sequence
 import threading
 import time

@@ -2,8 +2,8 @@
 
 """The same for many files, under their locks and after one last look.
 
-One look serves for all files of a batch (decision 0045), and each lock is given
-up as soon as its files are done (decision 0086).
+One look serves for all files of a batch (decision 0045), and each lock is
+given up as soon as its files are done (decision 0086).
 """
 
 from collections.abc import Callable
