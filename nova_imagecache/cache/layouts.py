@@ -71,6 +71,11 @@ class Layout:
         return os.path.join(self.own, 'state')
 
     @property
+    def passes(self) -> str:
+        """The record of when hosts passed, and of what they are."""
+        return os.path.join(self.own, 'passes')
+
+    @property
     def scrub(self) -> str:
         """The record of the last scrub: who, when, how far."""
         return os.path.join(self.own, 'scrub')

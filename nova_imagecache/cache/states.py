@@ -5,6 +5,9 @@
 The time of last use is kept in the file's mtime, where Nova looks for it, and
 here as well: touching a file that belongs to QEMU's user, or one on NFS with
 root squashed, is refused.
+
+In two records: a large one of the files, which is written when there is news
+of them, and a small one of the hosts, which every pass writes.
 """
 
 from collections.abc import Callable
@@ -13,14 +16,16 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import logging
+import math
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import machines
-from nova_imagecache.cache import records
 from nova_imagecache.cache import sightings
+from nova_imagecache.cache import state_records
+from nova_imagecache.cache import uses
 from nova_imagecache import clocks
 from nova_imagecache import errors
 from nova_imagecache import names
@@ -33,17 +38,8 @@ _PATIENCE_SECONDS = 5
 # So many reasons say enough of why nothing goes.
 _REASONS = 5
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Vetoed:
-    """That nothing may go.
-
-    :ivar since: the first pass of a host in which it was so, and in all since
-    :ivar reasons: in the last one, a sentence each, and five at most
-    """
-
-    since: clocks.Instant
-    reasons: tuple[str, ...]
+Vetoed = state_records.Vetoed
+version_of = state_records.version_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +53,11 @@ class State:
     :ivar relieved: when files were last deleted early, to make room
     :ivar vetoed: the hosts that may remove nothing
     :ivar last_removal: when anybody last removed or deleted a file
-    :ivar version: of the file that this was read from
+    :ivar used: by host the files that had a user in its last pass; less where
+        nobody has written that yet
+    :ivar written: the sightings as they were read, without the uses that
+        follow from ``used``; None where this release has written none
+    :ivar version: of the files that this was read from
     """
 
     boots: Mapping[str, tuple[machines.Boot, ...]] = dataclasses.field(
@@ -72,7 +72,9 @@ class State:
     relieved: clocks.Instant | None = None
     vetoed: Mapping[str, Vetoed] = dataclasses.field(default_factory=dict)
     last_removal: clocks.Instant | None = None
-    version: identity.Stat | None = None
+    used: uses.Used = dataclasses.field(default_factory=dict)
+    written: Mapping[str, sightings.Sighting] | None = None
+    version: state_records.Version | None = None
 
     @property
     def last_passes(self) -> dict[str, clocks.Instant]:
@@ -169,51 +171,53 @@ class State:
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class _Record:
-    """The state on the disk; see :class:`State`."""
+def _save(layout: layouts.Layout, state: State, before: State) -> None:
+    """Write what is not yet on the disk.
 
-    relieved: clocks.Instant | None
-    files: dict[str, sightings.Sighting]
-    boots: dict[str, tuple[machines.Boot, ...]]
-    steps: dict[str, tuple[clocks.Step, ...]]
-    vetoed: dict[str, Vetoed]
-    last_removal: clocks.Instant | None
+    Whatever is read meanwhile, or after a crash, has no file be used earlier
+    than it was: the small record comes last where a time in it goes back.
 
-
-def _from_3(body: records.Values) -> records.Values:
-    """Remember damage, of which there is a place to note it now."""
-    files = body['files'].items()
-    files = {name: {**sighting, 'damage': None} for name, sighting in files}
-    return {**body, 'files': files}
-
-
-def _from_4(body: records.Values) -> records.Values:
-    """Remember more of each host than its clocks in its last pass."""
-    last = {
-        host: [{'passed': passed, 'machine': None, 'twin': None}]
-        for host, passed in body['clocks'].items()
-    }
-    new = {'boots': last, 'steps': {}, 'vetoed': {}, 'last_removal': None}
-    return {**body, **new}
-
-
-# 10,000 files make 4 MiB.
-_FORMAT = records.Format(
-    'state', 5, _Record, {3: _from_3, 4: _from_4}, limit=64 * 2**20
-)
-
-
-def _save(layout: layouts.Layout, state: State) -> None:
-    record = _Record(
+    :param before: what is there
+    """
+    passes = state_records.Passes(
         relieved=state.relieved,
-        files=dict(state.files),
         boots=dict(state.boots),
         steps=dict(state.steps),
         vetoed=dict(state.vetoed),
         last_removal=state.last_removal,
     )
-    _FORMAT.save(layout, layout.state, record)
+    passed = _passed(state)
+    if (
+        before.written is not None
+        and state.used == before.used
+        and uses.agree(
+            state.files,
+            uses.completed(before.written, before.used, passed),
+        )
+    ):
+        state_records.save_passes(layout, passes)
+        return
+    used = uses.settled(state.files, state.used, passed)
+    order = sorted(used, key=lambda host: passed[host], reverse=True)
+    record = state_records.Record(
+        files=dict(state.files),
+        used=uses.grouped(used, order, len(state.files)),
+        hosts=None,
+    )
+    back = any(
+        when > passed.get(host, -math.inf)
+        for host, when in _passed(before).items()
+    )
+    if back:
+        state_records.save(layout, record)
+        state_records.save_passes(layout, passes)
+    else:
+        state_records.save_passes(layout, passes)
+        state_records.save(layout, record)
+
+
+def _passed(state: State) -> dict[str, float]:
+    return {host: when.wall for host, when in state.last_passes.items()}
 
 
 def load(layout: layouts.Layout) -> State:
@@ -223,19 +227,37 @@ def load(layout: layouts.Layout) -> State:
     :raises nova_imagecache.errors.Newer: a newer release has written it
     :raises OSError: it cannot be read
     """
-    # Before reading: what is published meanwhile then counts as newer.
-    version = version_of(layout)
-    record = _FORMAT.load(layout.state)
-    if record is None:
+    read = state_records.load(layout)
+    if read is None:
         return State()
+    state = State(
+        boots=read.passes.boots,
+        steps=read.passes.steps,
+        relieved=read.passes.relieved,
+        vetoed=read.passes.vetoed,
+        last_removal=read.passes.last_removal,
+        used=uses.spread(read.record.used),
+        written=None if read.record.hosts else read.record.files,
+        version=read.version,
+    )
+    passed = _passed(state)
+    return dataclasses.replace(
+        state, files=uses.completed(read.record.files, state.used, passed)
+    )
+
+
+def _begin_anew(
+    layout: layouts.Layout, error: errors.Damaged, now: clocks.Instant
+) -> State:
+    """Give what is left of what was remembered, where some is damaged.
+
+    Any file may have been used a moment ago (decision 0057).
+    """
     return State(
-        boots=record.boots,
-        steps=record.steps,
-        files=record.files,
-        relieved=record.relieved,
-        vetoed=record.vetoed,
-        last_removal=record.last_removal,
-        version=version,
+        files={
+            name: dataclasses.replace(sighting, last_used=now.wall)
+            for name, sighting in state_records.rescue(layout, error).items()
+        }
     )
 
 
@@ -273,13 +295,11 @@ def remember(
     with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
         try:
             unchanged = before.version and before.version == version_of(layout)
-            state = before if unchanged else load(layout)
+            old_state = before if unchanged else load(layout)
         except errors.Damaged as error:
-            records.set_aside(layout.state, error)
-            state = State()
-            # Any may have been used a moment ago (decision 0057).
+            old_state = _begin_anew(layout, error, now)
             used = {file.name for file in files}
-        state, _jump = state.entered(host, now, clocks.machine_id())
+        state, _jump = old_state.entered(host, now, clocks.machine_id())
         # What cannot be looked at is not gone (decision 0054).
         sighted = {
             name: sighting
@@ -307,8 +327,14 @@ def remember(
             relieved=now if relieved else state.relieved,
             vetoed=_vetoed(state.vetoed, host, now, vetoes),
             last_removal=now if removed else state.last_removal,
+            used={
+                **state.used,
+                host: frozenset(
+                    file.name for file in files if file.name in used
+                ),
+            },
         )
-        _save(layout, state)
+        _save(layout, state, old_state)
 
 
 def _vetoed(
@@ -333,7 +359,8 @@ def amend(layout: layouts.Layout, change: Callable[[State], State]) -> None:
     :raises OSError: it cannot be read or saved
     """
     with locks.manager_lock(layout, 'state', _PATIENCE_SECONDS):
-        _save(layout, change(load(layout)))
+        before = load(layout)
+        _save(layout, change(before), before)
 
 
 def sight(
@@ -364,13 +391,6 @@ def sight(
     if new:
         amend(layout, add)
     return state
-
-
-def version_of(layout: layouts.Layout) -> identity.Stat | None:
-    try:
-        return identity.stat_of(layout.state, fresh=True)
-    except FileNotFoundError:
-        return None
 
 
 def _last_used(state: State, file: base_file.BaseFile) -> float | None:

@@ -254,7 +254,7 @@ class Damages(judges.Judge):
         """Have all records be those of the release before."""
         for kind, path in self._records():
             record = papers.load(path)
-            older = record and papers.older(kind, record)
+            older = record and papers.older(kind, path, record)
             if older is not None:
                 papers.write(path, kind, older)
         self._effects.silent = True

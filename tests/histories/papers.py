@@ -21,7 +21,7 @@ from tests.histories import worlds
 BLOCK = 4096
 
 _LEDGER_VERSION = 3
-_STATE_VERSION = 5
+_STATE_VERSION = 6
 
 Key = tuple[int, int | None, int | None]
 
@@ -234,22 +234,33 @@ def _sidecar(path: str) -> str | None:
     return text if hexadecimal else None
 
 
-def older(kind: str, record: Record) -> Record | None:
+def _older_state(state: Record, passes: Record) -> Record:
+    hosts = {
+        host: boots[-1]['passed']
+        for host, boots in passes.body['boots'].items()
+    }
+    files = {
+        name: {k: v for k, v in sighting.items() if k != 'damage'}
+        for name, sighting in state.body['files'].items()
+    }
+    for group in state.body['used']:
+        last = max(hosts[host]['wall'] for host in group['hosts'])
+        for name in group['files']:
+            if name in files:
+                noted = files[name]['last_used'] or 0
+                files[name]['last_used'] = max(noted, last)
+    relieved = passes.body['relieved']
+    body = {'relieved': relieved, 'clocks': hosts, 'files': files}
+    return Record(3, body, state.payload)
+
+
+def older(kind: str, path: str, record: Record) -> Record | None:
     """Give a record as an earlier release wrote it, if it could."""
     body = {**record.body}
     if kind == 'state' and record.version == _STATE_VERSION:
-        files = {
-            name: {k: v for k, v in sighting.items() if k != 'damage'}
-            for name, sighting in body['files'].items()
-        }
-        clocks = {
-            host: boots[-1]['passed'] for host, boots in body['boots'].items()
-        }
-        for field in ('boots', 'steps', 'vetoed', 'last_removal'):
-            del body[field]
-        return Record(
-            3, {**body, 'clocks': clocks, 'files': files}, record.payload
-        )
+        beside = os.path.join(os.path.dirname(path), 'passes')
+        passes = load(beside)
+        return passes and _older_state(record, passes)
     if kind != 'ledger' or record.version != _LEDGER_VERSION:
         return None
     unsettled = body.pop('unsettled')

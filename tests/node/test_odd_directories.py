@@ -117,7 +117,9 @@ class BaseTest(DirectoryTestCase):
         self.assertEqual({SHA, f'{SHA}.sha1'}, self.node.files())
         self.assertEqual([], os.listdir(self.node.layout.trash))
         layout = self.node.layout
-        noted = (layout.state, layout.hosts, layout.inventories)
+        noted = (
+            layout.state, layout.passes, layout.hosts, layout.inventories,
+        )  # fmt: skip
         self.assert_as_before(
             {
                 path: was

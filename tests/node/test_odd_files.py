@@ -31,7 +31,10 @@ class FileTest(odd.OddTestCase):
         before = self.snapshot(self.node.layout.base)
         removed = self.pass_days()[0].removed
         self.assertEqual([other], [file.name for file in removed])
-        for path in (self.node.base_path(other), self.node.layout.state):
+        layout = self.node.layout
+        for path in (
+            self.node.base_path(other), layout.state, layout.passes,
+        ):  # fmt: skip
             del before[path]
         self.assert_as_before(before)
 
@@ -95,7 +98,10 @@ class FileTest(odd.OddTestCase):
         for report in self.pass_days():
             self.assertEqual([], self.lines(report))
             self.node.make_pass().preview()
-        for path in (self.node.base_path(other), self.node.layout.state):
+        layout = self.node.layout
+        for path in (
+            self.node.base_path(other), layout.state, layout.passes,
+        ):  # fmt: skip
             del before[path]
         self.assert_as_before(before)
         self.assertEqual([], pins.describe(self.node.layout))

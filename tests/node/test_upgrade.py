@@ -12,6 +12,9 @@ from typing import ClassVar
 import ddt
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import hosts
+from nova_imagecache.cache import ignored_files
+from nova_imagecache.cache import state_records
 from nova_imagecache.cache import states
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
@@ -269,7 +272,7 @@ class AlternatingTest(upgrading.UpgradeTestCase):
         for path in self.ledger_paths():
             upgrading.rewrite(path, tomorrow, ledgers._FORMAT.version + 1)
         upgrading.rewrite(
-            self.node.layout.state, tomorrow, states._FORMAT.version + 1
+            self.node.layout.state, tomorrow, state_records.FORMAT.version + 1
         )
 
     def test_what_the_later_one_wrote_comes_back_whole(self) -> None:
@@ -310,3 +313,50 @@ class Alternating29Test(AlternatingTest):
     """Likewise, with the release that asks and tells them apart."""
 
     release = '2026_11_29'
+
+
+class InPlace30Test(InPlace29Test):
+    """Likewise, after the last release that wrote all of it in each pass."""
+
+    release = '2026_11_30'
+
+    def test_what_was_noted_of_hosts_and_uses_is_known(self) -> None:
+        layout, name = self.node.layout, Case.SHA1_ONLY.file
+        state = states.load(layout)
+        noted = state.last_passes['a-host'].wall
+        self.assertEqual(noted, state.files[name].last_used)
+        self.assertEqual({name: noted}, hosts.load(layout, 'a-host').below)
+        self.assertEqual(
+            {'/no/disk'}, ignored_files.load(layout, 'a-host').keys()
+        )
+        self.node.run()
+        after = states.load(layout)
+        self.assertEqual(noted, after.last_passes['a-host'].wall)
+        # The other host still says that it needs it.
+        last = after.last_passes[self.node.settings.host].wall
+        self.assertEqual(last, after.files[name].last_used)
+
+    def test_a_crash_between_both_records_loses_nothing(self) -> None:
+        layout = self.node.layout
+        with open(layout.state, 'rb') as file:
+            before = file.read()
+        expected = states.load(layout)
+        self.node.run()
+        with open(layout.state, 'wb') as file:
+            file.write(before)
+        after = states.load(layout)
+        self.assertEqual(
+            (expected.files, expected.boots), (after.files, after.boots)
+        )
+
+
+class Moved30Test(MovedTest):
+    """Likewise, with the last release that wrote all of it in each pass."""
+
+    release = '2026_11_30'
+
+
+class Alternating30Test(AlternatingTest):
+    """Likewise, with the last release that wrote all of it in each pass."""
+
+    release = '2026_11_30'

@@ -31,6 +31,7 @@ PURE = frozenset(
     {
         'cache.machines',
         'cache.sightings',
+        'cache.uses',
         'outlets.messages',
         'passes.decide',
         'passes.pressure',

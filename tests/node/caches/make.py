@@ -12,6 +12,10 @@ import shutil
 import sys
 import unittest
 
+from nova_imagecache.cache import hosts
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import ignored_files
+from nova_imagecache.cache import states
 from tests.node.caches import inventory
 from tests.support import nodes
 from tests.support import scrubbing
@@ -36,6 +40,7 @@ class Maker(scrubbing.ScrubTestCase):
             getattr(self, '_' + case.name.lower())(case)
         self.node.run(inline=False)
         self.node.pin(Case.GOOD.file)
+        self._note()
         self._keep(os.path.join(HERE, os.environ[TARGET]))
 
     def _read(self, case: Case) -> None:
@@ -116,6 +121,20 @@ class Maker(scrubbing.ScrubTestCase):
         self._touched(case)
         self._flip(case)
         self._read(case)
+
+    def _note(self) -> None:
+        """Note what needs no reading: a use, and a file that is no disk."""
+        layout, now = self.node.layout, self.node.clock()
+        name = Case.SHA1_ONLY.file
+        states.note_use(layout, name, now)
+        hosts.note_use(layout, 'a-host', name, now.wall)
+        mark = ignored_files.Mark(
+            identity.stat_of(self.node.base_path(name)).incarnation.key,
+            now.wall,
+        )
+        ignored_files.amend(
+            layout, 'a-host', lambda marks: {**marks, '/no/disk': mark}
+        )
 
     def _keep(self, target: str) -> None:
         ignored = shutil.ignore_patterns('tmp', 'locks', '*.damaged')

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Uses that need not be written anew in each pass: pure functions.
+
+Most files are used in one pass as in the one before. So it is noted once which
+those are, and in each pass only when that was (decision 0087).
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
+
+from nova_imagecache.cache import sightings
+
+#: By host: the files that had a user in its last pass.
+Used = Mapping[str, frozenset[str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Files that had a user in the last passes of some hosts, as on the disk.
+
+    :ivar hosts: their names, sorted
+    :ivar files: names, sorted
+    """
+
+    hosts: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def completed(
+    files: Mapping[str, sightings.Sighting],
+    used: Used,
+    passed: Mapping[str, float],
+) -> dict[str, sightings.Sighting]:
+    """Add the uses that the last passes of hosts have seen.
+
+    :param files: sightings as they were written
+    :param passed: when each host made its last pass
+    """
+    found = dict(files)
+    for host, names in used.items():
+        when = passed.get(host)
+        if when is None:
+            continue
+        for name in names:
+            sighting = found.get(name)
+            if sighting is not None and (
+                sighting.last_used is None or sighting.last_used < when
+            ):
+                found[name] = dataclasses.replace(sighting, last_used=when)
+    return found
+
+
+def settled(
+    files: Mapping[str, sightings.Sighting],
+    used: Used,
+    passed: Mapping[str, float],
+) -> dict[str, frozenset[str]]:
+    """Leave out the hosts whose last passes would add to these sightings.
+
+    They are later than what was noted since, by a clock that was ahead.
+    """
+    return {
+        host: names
+        for host, names in used.items()
+        if completed(files, {host: names}, passed) == files
+    }
+
+
+def agree(
+    one: Mapping[str, sightings.Sighting],
+    other: Mapping[str, sightings.Sighting],
+) -> bool:
+    """Whether sightings say the same."""
+    return one.keys() == other.keys() and all(
+        _agree(sighting, other[name]) for name, sighting in one.items()
+    )
+
+
+def _agree(one: sightings.Sighting, other: sightings.Sighting) -> bool:
+    if one == other:
+        return True
+    # Each pass touches what is used, and of an mtime that is not ahead nobody
+    # asks what it was.
+    return not (one.ahead or other.ahead) and other == dataclasses.replace(
+        one, modified=other.modified
+    )
+
+
+def grouped(used: Used, order: Iterable[str], limit: int) -> tuple[Group, ...]:
+    """Give what is to be written, with what several hosts use once.
+
+    :param order: names of hosts, the one first that is to be kept in any case
+    :param limit: names of files at most, beside those of the first one. What
+        a host uses is written again in its next pass where it is left out.
+    """
+    hosts: dict[frozenset[str], list[str]] = {}
+    left = limit
+    for host in order:
+        files = used.get(host)
+        if files is None:
+            continue
+        if hosts and files not in hosts:
+            if len(files) > left:
+                continue
+            left -= len(files)
+        hosts.setdefault(files, []).append(host)
+    return tuple(
+        Group(tuple(sorted(names)), tuple(sorted(files)))
+        for files, names in hosts.items()
+    )
+
+
+def spread(groups: Iterable[Group]) -> dict[str, frozenset[str]]:
+    """Give by host what was written."""
+    return {
+        host: files
+        for group in groups
+        for files in [frozenset(group.files)]
+        for host in group.hosts
+    }
