@@ -69,6 +69,7 @@ def each(
     items: Iterable[T],
     late: Callable[[T], R] | None = None,
     patience: float = PATIENCE_SECONDS,
+    slow: bool = False,
 ) -> Generator[R]:
     """Do something with each item, and give the results in their order.
 
@@ -79,19 +80,22 @@ def each(
     :param late: gives what to take for the result of an item that is not
         done in time; without it, that is waited for
     :param patience: for how many seconds one item is waited for
+    :param slow: whether it is known that threads are worth it
     :raises Exception: what the work raises
     """
     todo = list(items)
     if late is None and len(todo) < 2:
         yield from map(work, todo)
     elif todo:
-        yield from _in_threads(work, todo, late, patience)
+        yield from _in_threads(work, todo, late, patience, slow)
 
 
-def _part(todo: Sequence[T]) -> Generator[Sequence[T]]:
-    yield todo[:_FIRST]
+def _part(todo: Sequence[T], slow: bool) -> Generator[Sequence[T]]:
     size = max(1, min(_MOST, len(todo) // (4 * THREADS)))
-    for start in range(_FIRST, len(todo), size):
+    first = 0 if slow else _FIRST
+    if first:
+        yield todo[:first]
+    for start in range(first, len(todo), size):
         yield todo[start : start + size]
 
 
@@ -138,10 +142,13 @@ def _in_threads(
     todo: Sequence[T],
     late: Callable[[T], R] | None,
     patience: float,
+    slow: bool,
 ) -> Generator[R]:
-    chunks: list[_Chunk[T, R]] = [_Chunk(part) for part in _part(todo)]
+    chunks: list[_Chunk[T, R]] = [_Chunk(part) for part in _part(todo, slow)]
     crew = _Crew(work, chunks)
     crew.start()
+    if slow:
+        crew.grow()
     try:
         for chunk in chunks:
             if late is None:

@@ -111,7 +111,7 @@ def _in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
             return work(item)
 
     try:
-        return list(pools.each(one, items))
+        return list(pools.each(one, items, slow=True))
     finally:
         flight.end()
 

@@ -29,6 +29,7 @@ from nova_imagecache.cache import uses
 from nova_imagecache import clocks
 from nova_imagecache import errors
 from nova_imagecache import names
+from nova_imagecache import pools
 
 LOG = logging.getLogger(__name__)
 
@@ -300,14 +301,7 @@ def remember(
             old_state = _begin_anew(layout, error, now)
             used = {file.name for file in files}
         state, _jump = old_state.entered(host, now, clocks.machine_id())
-        # What cannot be looked at is not gone (decision 0054).
-        sighted = {
-            name: sighting
-            for name, sighting in state.files.items()
-            if not identity.gone(
-                layout.file(name, bool(names.trashed_name(name)))
-            )
-        }
+        sighted = _present(layout, state.files, {file.name for file in files})
         for file in files:
             old = state.sighting(file)
             new = sightings.updated(
@@ -335,6 +329,32 @@ def remember(
             },
         )
         _save(layout, state, old_state)
+
+
+def _present(
+    layout: layouts.Layout,
+    noted: Mapping[str, sightings.Sighting],
+    seen: Collection[str],
+) -> dict[str, sightings.Sighting]:
+    """Leave out what has gone; what cannot be looked at has not.
+
+    See decision 0054.
+
+    :param seen: names of those that were seen just now
+    """
+    unseen = [name for name in noted if name not in seen]
+    gone = pools.each(
+        lambda name: identity.gone(
+            layout.file(name, bool(names.trashed_name(name)))
+        ),
+        unseen,
+    )
+    left = {
+        name for name, is_gone in zip(unseen, gone, strict=True) if is_gone
+    }
+    return {
+        name: sighting for name, sighting in noted.items() if name not in left
+    }
 
 
 def _vetoed(

@@ -61,16 +61,14 @@ def scan(layout: layouts.Layout) -> Scan:
         return Scan(problems=(f'{layout.trash}: {error.strerror}',))
     files = []
     problems = []
-    for name in sorted(filter(names.trashed_name, found)):
-        try:
-            file = base_file.BaseFile.named(layout, name, trashed=True)
-        except FileNotFoundError:
+    wanted = sorted(filter(names.trashed_name, found))
+    for name, file in base_file.BaseFile.all_named(layout, wanted, True):
+        if isinstance(file, FileNotFoundError):
             continue
-        except OSError as error:
+        if isinstance(file, OSError):
             path = layout.file(name, trashed=True)
-            problems.append(f'{path}: {error.strerror}')
-            continue
-        if file.stat.regular:
+            problems.append(f'{path}: {file.strerror}')
+        elif file.stat.regular:
             files.append(file)
     present = set(found)
     strays = [

@@ -77,20 +77,13 @@ class Actor:
         self._awaited: set[str] = set()
 
     def act(self, decisions: decide.Decisions) -> Done:
-        """Put back, touch, remove and delete; a failure ends nothing."""
+        """Put back, remove, delete and touch; a failure ends nothing."""
         restored: list[base_file.BaseFile] = []
         returned = {
             decision.file.name: self._put_back(decision, restored)
             for decision in sorted(decisions.trash, key=_first_the_best)
             if decision.action is Action.PUT_BACK
         }
-        used = [
-            decision.file
-            for decision in decisions.files
-            if decision.used and decision.action is Action.KEEP
-        ]
-        for _touched in pools.each(self._touch, used):
-            pass
         removed = removal.remove(
             self._layout,
             _chosen(decisions.files, Action.REMOVE),
@@ -102,6 +95,14 @@ class Actor:
             _chosen(decisions.trash, Action.DELETE),
             self._objections,
         )
+        used = [
+            decision.file
+            for decision in decisions.files
+            if decision.used and decision.action is Action.KEEP
+        ]
+        # Before, each last look would find that all of them have changed.
+        for _touched in pools.each(self._touch, used):
+            pass
         files = tuple(
             self._came_out(decision, removed, 'removed')
             for decision in decisions.files

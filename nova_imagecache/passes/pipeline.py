@@ -46,6 +46,7 @@ from nova_imagecache.scrub import verification
 from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import vetoing
+from nova_imagecache.witnesses import walks
 
 
 def _is_unmounted(facts: decide.Facts, layout: layouts.Layout) -> bool:
@@ -114,6 +115,7 @@ class Pass:
         self._touch_as_root = assembly.host.touch_as_root
         self._clock = clock
         self._inline = inline
+        self._storage_clock: walks.StorageClock | None = None
         self._progress_bar = progress_bar
 
     def _look(self, with_content: bool) -> decide.Facts:
@@ -128,7 +130,9 @@ class Pass:
         """See everything as it is, and as it stays while it is seen."""
         if not self._overlays.has_glanced:
             return facts
-        self._overlays = self._assembly.overlays(self._layout, self._memory)
+        self._overlays = self._assembly.overlays(
+            self._layout, self._memory, clock=self._storage_clock
+        )
         self._witnesses = (*self._witnesses[:-1], self._overlays)
         return look.look_closely(self._layout, facts, self._overlays)
 
@@ -225,6 +229,7 @@ class Pass:
         else:
             # Neither may be apart: the answer may have taken its time.
             nearest = min(max(storage, before), time.time())
+            self._storage_clock = self._read_storage_clock(storage)
             skew = clocks.skew(nearest, storage)
             problems += [clocks.tell_skew(skew)] if skew else []
         return dataclasses.replace(
@@ -233,6 +238,14 @@ class Pass:
             problems=problems,
             vetoes=(*facts.vetoes, *self._misleading(facts, skew)),
         )
+
+    def _read_storage_clock(self, shown: float) -> walks.StorageClock | None:
+        read = time.monotonic_ns()
+        try:
+            device = os.stat(self._layout.temporary).st_dev
+        except OSError:
+            return None
+        return walks.StorageClock(device, int(shown * 10**9), read)
 
     def _misleading(
         self, facts: decide.Facts, skew: float

@@ -75,6 +75,7 @@ class OverlayWitness:
         lent: host.Host | None = None,
         memory: memories.Memory | None = None,
         glance: bool = False,
+        clock: walks.StorageClock | None = None,
     ) -> None:
         """Look at nothing yet.
 
@@ -82,6 +83,7 @@ class OverlayWitness:
             each of that is a veto
         :param glance: whether to believe directories by their times, and to
             look at nothing twice; what it has seen removes nothing
+        :param clock: that of the storage, where it could be read
         """
         self._layout = layout
         self._lent = host.Host() if lent is None else lent
@@ -100,12 +102,15 @@ class OverlayWitness:
             known=before.directories if believes else None,
             recall=self._recall_directory,
             once=glance,
+            clock=clock,
         )
         self._remembered: dict[str, list[str]] = {}
         for path in before.disks if believes else ():
             directory = os.path.dirname(path)
             self._remembered.setdefault(directory, []).append(path)
         self._cache: tuple[int, int] | None = None
+        # Base files that were there when this was asked first.
+        self._there: frozenset[str] = frozenset()
         self._disks = chains.Disks()
         self._scanned = chain_ends.Scanned()
         self._ends = chain_ends.Ends(layout, self._scanned)
@@ -149,6 +154,7 @@ class OverlayWitness:
             self._cache = walks.stamp(self._layout.base)[:2]
         except OSError:
             self._cache = None
+        self._there = frozenset(base_files)
         self._walk.go([self._layout.instances])
         for disk in self._others.disks:
             self._look_at(disk)
@@ -337,8 +343,7 @@ class OverlayWitness:
                 )
 
     @staticmethod
-    def _version_of(entry: walks.Entry) -> tuple[int, int, int]:
-        status = os.lstat(entry.path)
+    def _version_of(status: os.stat_result) -> tuple[int, int, int]:
         return status.st_ino, status.st_ctime_ns, status.st_mtime_ns
 
     def _is_known_in_cache(self, entry: walks.Entry) -> bool:
@@ -358,7 +363,7 @@ class OverlayWitness:
         status = os.lstat(entry.path)
         if plain == (status.st_ino, status.st_size):
             return True
-        return cached.get(entry.name) == self._version_of(entry)
+        return cached.get(entry.name) == self._version_of(status)
 
     def _read_cached(self, entry: walks.Entry, read: _Read) -> None:
         """Read a file in the cache, which may be part of a chain itself.
@@ -374,12 +379,11 @@ class OverlayWitness:
                 if entry.name in self._plain:
                     self._raw[entry.name] = self._plain[entry.name]
                 return
-            version = self._version_of(entry)
+            seen = read[0] if isinstance(read, tuple) else os.lstat(entry.path)
             self._note_disk(entry, read)
-            self._cached[entry.name] = version
+            self._cached[entry.name] = self._version_of(seen)
             if isinstance(read, tuple) and read[1] == _NEEDS_NOTHING:
-                plain = read[0].st_ino, read[0].st_size
-                self._raw[entry.name] = plain
+                self._raw[entry.name] = seen.st_ino, seen.st_size
         except FileNotFoundError:
             return
         except OSError as error:
@@ -558,7 +562,7 @@ class OverlayWitness:
 
     def _testify(self, base_files: Collection[str]) -> testimonies.Testimony:
         followed = chain_ends.follow(
-            self._disks, self._ends, self._layout, base_files
+            self._disks, self._ends, self._layout, self._there
         )
         self._astray = frozenset(followed.astray)
         narrowed = narrowing.narrow(

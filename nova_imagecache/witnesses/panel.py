@@ -17,6 +17,7 @@ from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import other_hosts
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import walks
 
 
 class Assembly:
@@ -59,14 +60,18 @@ class Assembly:
         layout: layouts.Layout,
         memory: memories.Memory,
         glance: bool = False,
+        clock: walks.StorageClock | None = None,
     ) -> overlays.OverlayWitness:
         """Give the witness that is always asked, anew for each pass.
 
         It is asked last: it looks for what the others have named.
 
         :param glance: whether what it sees need not do to remove anything
+        :param clock: that of the storage, where it could be read
         """
-        return overlays.OverlayWitness(layout, self.host, memory, glance)
+        return overlays.OverlayWitness(
+            layout, self.host, memory, glance, clock
+        )
 
     def others(
         self,

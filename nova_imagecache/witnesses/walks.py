@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
 import errno
 import os
 import stat
@@ -27,11 +28,30 @@ _ROUNDS = 10
 # second or two, by a clock that may be a minute behind ours.
 _TICK_NANOSECONDS = 62 * 10**9
 
-# Where nothing is removed on the strength of it, no clock is doubted.
+# The same where that clock is known, or nothing is removed by what is seen.
 _GRAIN_NANOSECONDS = 2 * 10**9
 
 #: A directory as it was listed: when it differs, entries may have come.
 Stamp = tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StorageClock:
+    """The clock that dates the files of one file system, as it was read.
+
+    :ivar device: which file system
+    :ivar time: what it showed, in nanoseconds since the epoch
+    :ivar read: when the answer was there, by our monotonic clock, which
+        nobody sets
+    """
+
+    device: int
+    time: int
+    read: int
+
+    def now(self) -> int:
+        """Say how late it is there by now, at least."""
+        return self.time + time.monotonic_ns() - self.read
 
 
 class Entry:
@@ -156,6 +176,7 @@ class Walk:
         known: Mapping[str, inventories.Version | None] | None = None,
         recall: Callable[[str], None] | None = None,
         once: bool = False,
+        clock: StorageClock | None = None,
     ) -> None:
         """Go nowhere yet.
 
@@ -166,7 +187,9 @@ class Walk:
         :param late: gives what to take for that of an entry that does not
             answer; without it, that is waited for
         :param list_as_root: lists what this process may not list
+        :param clock: that of the storage, where it could be read
         """
+        self._clock = clock
         self._root = root
         self._is_ignored = is_ignored
         self._look = look
@@ -380,8 +403,12 @@ class Walk:
 
     def _date(self, directory: str, listed_as: Stamp) -> None:
         """Note how far the times of a directory are to be believed."""
-        age = time.time_ns() - max(listed_as[2:])
-        if age < _TICK_NANOSECONDS:
+        device, _inode, *times = listed_as
+        now, tick = time.time_ns(), _TICK_NANOSECONDS
+        if self._clock is not None and self._clock.device == device:
+            now, tick = self._clock.now(), _GRAIN_NANOSECONDS
+        age = now - max(times)
+        if age < tick:
             self.recent.add(directory)
         self._in_flux.discard(directory)
         if age < _GRAIN_NANOSECONDS:

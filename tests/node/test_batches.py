@@ -232,7 +232,7 @@ class InterruptionTest(base.TestCase):
 
         self.patch(batches._Flight, 'end', end)
 
-    def each(self, work: Any, items: Any) -> Iterator[Any]:
+    def each(self, work: Any, items: Any, slow: bool = False) -> Iterator[Any]:
         self.work = work
         threading.Thread(target=work, args=(1,), daemon=True).start()
         self.begun.wait(processes.PATIENCE_SECONDS)

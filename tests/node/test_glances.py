@@ -14,6 +14,7 @@ import ddt
 
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import removal
 from nova_imagecache.cache import scans
 from nova_imagecache import pools
 from nova_imagecache.witnesses import chain_ends
@@ -276,6 +277,20 @@ class RemovalTest(GlanceTestCase):
         self.may_remove()
         report = self.node.make_pass().preview()
         self.assertEqual((), report.removed)
+
+    def test_the_last_look_finds_no_base_file_that_was_touched(self) -> None:
+        called: list[str] = []
+        real = removal.remove
+
+        def remove(*args: Any) -> Any:
+            called.append('remove')
+            return real(*args)
+
+        self.patch(removal, 'remove', remove)
+        self.patch(removal, 'touch', lambda *args: called.append('touch'))
+        self.may_remove()
+        self.node.run()
+        self.assertEqual(['remove', 'touch'], called)
 
     def test_who_looks_again_after_a_glance_reads_all(self) -> None:
         layout, host = self.node.layout, self.node.settings.host

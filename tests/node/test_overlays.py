@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from typing import Any
 
 import ddt
@@ -636,6 +637,22 @@ class ChangingTest(OverlaysTestCase):
         self.node.add_overlay(GUEST, SHA)
         self.assertIn(directory, stamps)
         self.assertEqual({GUEST}, witness.look_again([SHA]).users[SHA])
+
+    @ddt.data((3, True, False), (1, True, True), (3, False, True))
+    @ddt.unpack
+    def test_by_the_clock_of_the_storage_times_tell_after_two_seconds(
+        self, seconds: int, known: bool, recent: bool
+    ) -> None:
+        directory = self.node.add_directory(GUEST)
+        status = os.stat(directory)
+        clock = walks.StorageClock(
+            status.st_dev if known else 0,
+            status.st_ctime_ns + seconds * 10**9,
+            time.monotonic_ns() + 10**8,
+        )
+        witness = overlays.OverlayWitness(self.node.layout, clock=clock)
+        witness.look([SHA])
+        self.assertIs(recent, directory in witness._walk.recent)
 
     def test_looking_again_reads_only_what_has_changed(self) -> None:
         self.patch(walks, '_TICK_NANOSECONDS', 0)
