@@ -210,6 +210,8 @@ def main() -> None:
     gc.disable()
     # Nobody whom this process starts is to have the connection.
     connection = socket.socket(fileno=os.dup(0))
+    # Which a host under eventlet has switched off.
+    connection.setblocking(True)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     try:
