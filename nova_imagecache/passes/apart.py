@@ -71,19 +71,34 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
+def _services(
+    assembly: panel.Assembly,
+) -> dict[frames.What, Callable[..., Any]]:
+    """Give what the host lends, so that what comes of it can be sent."""
+    lent = assembly.host
+    connection = assembly.connection
+    found: dict[frames.What, Callable[..., Any]] = {}
+    if connection is not None:
+        found['libvirt'] = connection.ask
+    if lent.read_as_root is not None:
+        found['read'] = lent.read_as_root
+    if (touch := lent.touch_as_root) is not None:
+        found['touch'] = lambda path: touch(path) and None
+    if (list_as_root := lent.list_as_root) is not None:
+        found['list'] = lambda path: [*list_as_root(path)]
+    return found
+
+
 class _Pass:
     """One pass, and the process that makes it."""
 
-    def __init__(self, assembly: panel.Assembly, order: frames.Order) -> None:
+    def __init__(
+        self,
+        order: frames.Order,
+        services: dict[frames.What, Callable[..., Any]],
+    ) -> None:
         self._order = order
-        lent = assembly.host
-        connection = assembly.connection
-        self._lent: dict[frames.What, Callable[..., Any] | None] = {
-            'libvirt': None if connection is None else connection.ask,
-            'read': lent.read_as_root,
-            'touch': lent.touch_as_root,
-            'list': lent.list_as_root,
-        }
+        self._services = services
         self._sending = threading.Lock()
         # Ours first; the other one only until the process has it.
         self._ends: list[socket.socket] = []
@@ -230,9 +245,7 @@ class _Pass:
     def _answer(self, connection: socket.socket, ask: frames.Ask) -> None:
         # A broad net, as the functions and what they raise are the host's.
         try:
-            call = self._lent[ask.what]
-            if call is None:
-                raise LookupError('the host does not lend it')
+            call = self._services[ask.what]
             value = msgspec.to_builtins(call(*ask.arguments))
             reply = frames.pack(frames.Reply(ask.number, value))
         except Exception as error:
@@ -282,14 +295,15 @@ class Apart:
         self._began = time.monotonic()
         self._outcome = None
         self._over.clear()
+        services = _services(self._assembly)
         try:
             order = frames.Order(
                 dataclasses.asdict(settings),
                 read_guests(),
-                self._lent(),
+                tuple(services),
                 logging.getLogger('nova_imagecache').getEffectiveLevel(),
             )
-            self._pass = _Pass(self._assembly, order)
+            self._pass = _Pass(order, services)
             threading.Thread(
                 target=self._run,
                 args=(self._pass, layouts.Layout.of(settings).base, tell),
@@ -302,16 +316,6 @@ class Apart:
                 # No thread can be started.
                 raise errors.Error(f'no pass can be made: {error}') from error
             raise
-
-    def _lent(self) -> tuple[frames.What, ...]:
-        lent = self._assembly.host
-        found: dict[frames.What, object] = {
-            'libvirt': self._assembly.connection,
-            'read': lent.read_as_root,
-            'touch': lent.touch_as_root,
-            'list': lent.list_as_root,
-        }
-        return tuple(name for name, each in found.items() if each is not None)
 
     def _run(
         self,

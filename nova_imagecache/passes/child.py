@@ -28,12 +28,13 @@ from nova_imagecache.scrub import pipe
 from nova_imagecache.witnesses import libvirt_connection
 from nova_imagecache.witnesses import panel
 
-# Of the host's, which has the same patience with libvirt, some seconds more.
-_LIBVIRT_SECONDS = 3 * libvirt_connection.DEADLINE_SECONDS
+# For a reply of the host: some seconds more than it waits for libvirt, and far
+# more than any daemon takes to come up.
+_PATIENCE_SECONDS = 60
 
 
 class Refused(Exception):
-    """The host could not do what it was asked for, in its own words."""
+    """The host could not do what it was asked for, or says nothing."""
 
 
 class Lender:
@@ -45,6 +46,8 @@ class Lender:
         self._sending = threading.Lock()
         self._numbers = itertools.count()
         self._replies: dict[int, futures.Future[frames.Reply]] = {}
+        # What it has not replied to in time, each with one such request.
+        self._overdue: dict[str, int] = {}
 
     def tell(self, message: Any) -> None:
         """Send a message, or end with the host."""
@@ -58,31 +61,39 @@ class Lender:
         """Hand out replies until the host is gone, and end with it."""
         try:
             while reply := frames.receive(self._connection, frames.Reply):
+                self._overdue = {
+                    what: number
+                    for what, number in self._overdue.items()
+                    if number != reply.number
+                }
                 self._replies.pop(reply.number).set_result(reply)
         finally:
             # Whatever has happened: without replies nothing goes on.
             os._exit(1)
 
     def ask(
-        self,
-        what: frames.What,
-        *arguments: str | int,
-        kind: Any = Any,
-        patience: float | None = None,
+        self, what: frames.What, *arguments: str | int, kind: Any = Any
     ) -> Any:
         """Ask for something, and wait for the reply.
 
+        While one such request hangs, no other one is made.
+
         :param kind: what the value is to be
-        :param patience: for how many seconds to wait; None is for ever, for
-            those who are themselves given up
         :raises Refused: it was not done
-        :raises TimeoutError: there is no reply yet
         """
+        if what in self._overdue:
+            raise Refused('it has not answered an earlier request yet')
         number = next(self._numbers)
         future: futures.Future[frames.Reply] = futures.Future()
         self._replies[number] = future
         self.tell(frames.Ask(number, what, arguments))
-        reply = future.result(patience)
+        try:
+            reply = future.result(_PATIENCE_SECONDS)
+        except TimeoutError:
+            self._overdue = {**self._overdue, what: number}
+            raise Refused(
+                f'it has not answered within {_PATIENCE_SECONDS} s'
+            ) from None
         if reply.error is not None:
             raise Refused(reply.error)
         return msgspec.convert(reply.value, kind)
@@ -97,16 +108,10 @@ class _Connection:
     def ask(self) -> libvirt_connection.Answer:
         try:
             answer: libvirt_connection.Answer = self._lender.ask(
-                'libvirt',
-                kind=libvirt_connection.Answer,
-                patience=_LIBVIRT_SECONDS,
+                'libvirt', kind=libvirt_connection.Answer
             )
         except Refused as error:
             raise libvirt_connection.NoAnswer(str(error)) from error
-        except TimeoutError:
-            raise libvirt_connection.NoAnswer(
-                f'the host has not said a word for {_LIBVIRT_SECONDS} s'
-            ) from None
         return answer
 
 
