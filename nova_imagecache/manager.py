@@ -134,14 +134,12 @@ class ImageCacheManager:
         """
         settings = read_settings(self._conf)
         if self._apart is not None:
-            refusal = self._begin(
-                settings, all_instances, block_device_mappings
+            return (
+                self._begin(
+                    self._apart, settings, all_instances, block_device_mappings
+                )
+                or self._apart.wait_for_report()
             )
-            if refusal is not None:
-                return refusal
-            made = self.wait()
-            assert made is not None
-            return made
         report = self._pass(
             settings, all_instances, block_device_mappings, self._inline
         )
@@ -168,8 +166,12 @@ class ImageCacheManager:
         if self._apart is None:
             self.update(context, all_instances, block_device_mappings)
             return True
-        settings = read_settings(self._conf)
-        refusal = self._begin(settings, all_instances, block_device_mappings)
+        refusal = self._begin(
+            self._apart,
+            read_settings(self._conf),
+            all_instances,
+            block_device_mappings,
+        )
         return refusal is None
 
     def wait(self, seconds: float | None = None) -> reports.Report | None:
@@ -183,6 +185,7 @@ class ImageCacheManager:
 
     def _begin(
         self,
+        passes: apart.Apart,
         settings: Settings,
         all_instances: Iterable[Any] | None,
         mappings: instances.BlockDeviceMappings | None,
@@ -191,13 +194,12 @@ class ImageCacheManager:
 
         :returns: why that cannot be, if it cannot, as was told
         """
-        assert self._apart is not None
 
         def tell(outcome: apart.Outcome) -> apart.Outcome:
             return self._tell(settings, outcome)
 
         try:
-            self._apart.begin(
+            passes.begin(
                 settings,
                 lambda: self._assembly.read_guests(
                     settings, all_instances, mappings

@@ -195,44 +195,13 @@ class _Pass:
         :returns: None if the other end went without one
         :raises _Ended: there will be none
         """
-        rows = frames.Rows()
         try:
             if self._stopped:
                 return None
             for part in frames.of_order(self._order):
                 frames.send(connection, part)
                 time.sleep(0)
-            while True:
-                message = frames.receive(connection, frames.FromPass)
-                if isinstance(message, frames.Rows):
-                    rows = frames.Rows(
-                        rows.files + message.files, rows.trash + message.trash
-                    )
-                elif isinstance(message, frames.Told):
-                    report = dataclasses.replace(
-                        message.report, files=rows.files, trash=rows.trash
-                    )
-                    return frames.Told(report, message.seen)
-                elif isinstance(message, frames.Ask):
-                    # What it asks for may take long, and may hang.
-                    threading.Thread(
-                        target=self._answer,
-                        args=(connection, message),
-                        name='imagecache-lent',
-                        daemon=True,
-                    ).start()
-                elif isinstance(message, frames.Said):
-                    logging.getLogger(message.logger).log(
-                        message.level, '%s', message.text
-                    )
-                elif isinstance(message, frames.Failed):
-                    LOG.debug('The pass failed: %s', message.trace)
-                    raise _Ended(f'the pass failed: {message.error}')
-                else:
-                    return None
-                # What has come already would be taken at once, and green
-                # threads would have no turn.
-                time.sleep(0)
+            return self._hear(connection)
         except frames.Broken as error:
             raise _Ended(
                 f'the pass cannot be understood: {error}; if nova-imagecache '
@@ -241,6 +210,38 @@ class _Pass:
         except (OSError, RuntimeError) as error:
             LOG.debug('The pass cannot be served: %s', error)
             return None
+
+    def _hear(self, connection: socket.socket) -> frames.Told | None:
+        files: list[reports.FileReport] = []
+        trash: list[reports.FileReport] = []
+        while message := frames.receive(connection, frames.FromPass):
+            if isinstance(message, frames.Rows):
+                files += message.files
+                trash += message.trash
+            elif isinstance(message, frames.Told):
+                report = dataclasses.replace(
+                    message.report, files=tuple(files), trash=tuple(trash)
+                )
+                return frames.Told(report, message.seen)
+            elif isinstance(message, frames.Ask):
+                # What it asks for may take long, and may hang.
+                threading.Thread(
+                    target=self._answer,
+                    args=(connection, message),
+                    name='imagecache-lent',
+                    daemon=True,
+                ).start()
+            elif isinstance(message, frames.Said):
+                logging.getLogger(message.logger).log(
+                    message.level, '%s', message.text
+                )
+            else:
+                LOG.debug('The pass failed: %s', message.trace)
+                raise _Ended(f'the pass failed: {message.error}')
+            # What has come already would be taken at once, and green threads
+            # would have no turn.
+            time.sleep(0)
+        return None
 
     def _answer(self, connection: socket.socket, ask: frames.Ask) -> None:
         # A broad net, as the functions and what they raise are the host's.
@@ -340,6 +341,16 @@ class Apart:
         self._pass = None
         self._turn.release()
         self._over.set()
+
+    def wait_for_report(self) -> reports.Report:
+        """Wait for a pass that was begun, however long that takes.
+
+        :raises LookupError: none was
+        """
+        report = self.wait()
+        if report is None:
+            raise LookupError('no pass was begun')
+        return report
 
     def wait(self, seconds: float | None = None) -> reports.Report | None:
         """Wait for a pass that was begun.

@@ -14,13 +14,13 @@ from hypothesis import strategies
 import msgspec
 
 from nova_imagecache import clocks
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache.content import soundness
 from nova_imagecache import names
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import frames
 from nova_imagecache.passes import reports
-from nova_imagecache.content import knowledge
-from nova_imagecache.content import ledgers
-from nova_imagecache.content import soundness
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import background
 from nova_imagecache.scrub import schedule
