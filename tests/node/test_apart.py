@@ -104,9 +104,7 @@ class ApartTestCase(nodes.NodeTestCase):
     ) -> hook.ImageCacheManager:
         lent = host.Host() if lent is None else lent
         self.conf = base.make_conf(**(self.values | values))
-        manager = hook.ImageCacheManager(
-            self.conf, apart=True, **vars(lent)
-        )
+        manager = hook.ImageCacheManager(self.conf, apart=True, **vars(lent))
         self.addCleanup(manager.wait)
         self.addCleanup(manager.stop)
         return manager
@@ -491,8 +489,10 @@ class ProcessTest(ApartTestCase):
         if process.pid != os.getpid():
             self.assertTrue(
                 processes.wait_for(
-                    lambda: not process.is_running()
-                    or process.status() == psutil.STATUS_ZOMBIE
+                    lambda: (
+                        not process.is_running()
+                        or process.status() == psutil.STATUS_ZOMBIE
+                    )
                 )
             )
 

@@ -94,9 +94,7 @@ class ApartTest(base.DatabaseTestCase):
     def test_the_periodic_task_is_over_before_the_pass_is(self) -> None:
         self.slow()
         self.begin()
-        self.assertTrue(
-            processes.wait_for(lambda: os.path.exists(self.asked))
-        )
+        self.assertTrue(processes.wait_for(lambda: os.path.exists(self.asked)))
         self.assertIsNone(self.manager.wait(0))
         self.assertIn(self.unused, self.node.files())
         # The next one comes, and says so.
@@ -157,14 +155,15 @@ class ApartTest(base.DatabaseTestCase):
             return privsep.read(*args)
 
         self.assertIs(privsep.read, services['read'])
-        with mock.patch.dict(services, {'read': read}), mock.patch.object(
-            apart, '_services', autospec=True, return_value=services
+        with (
+            mock.patch.dict(services, {'read': read}),
+            mock.patch.object(
+                apart, '_services', autospec=True, return_value=services
+            ),
         ):
             self.begin()
             self.assert_made()
         self.assertIn(
-            os.path.join(
-                self.node.layout.instances, self.guest.uuid, 'disk'
-            ),
+            os.path.join(self.node.layout.instances, self.guest.uuid, 'disk'),
             asked,
         )

@@ -145,9 +145,7 @@ class FramesTest(base.TestCase):
 
     def test_a_report_comes_through_as_it_is(self) -> None:
         parts = [*frames.of_report(frames.Told(REPORT, SEEN))]
-        *rows, told = hear(
-            b''.join(map(frames.pack, parts)), frames.FromPass
-        )
+        *rows, told = hear(b''.join(map(frames.pack, parts)), frames.FromPass)
         self.assertEqual(SEEN, told.seen)
         files = [file for part in rows for file in part.files]
         trash = [file for part in rows for file in part.trash]
@@ -221,8 +219,10 @@ class FramesTest(base.TestCase):
             | strategies.booleans()
             | strategies.floats()
             | strategies.text(),
-            lambda each: strategies.lists(each)
-            | strategies.dictionaries(strategies.text(), each),
+            lambda each: (
+                strategies.lists(each)
+                | strategies.dictionaries(strategies.text(), each)
+            ),
         )
     )
     def test_nor_is_any_json_a_message(self, value: Any) -> None:
