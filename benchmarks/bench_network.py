@@ -9,13 +9,19 @@ its disk and read 64 KiB of it, 16 at a time.
 
 And how long a pass takes there that removes base files, beside one that
 removes none and remembers nothing; and for how long Nova's locks are held.
+
+And for how long the thread of a host is held that has a pass made, and how
+long no other one of its threads runs, with native threads and under eventlet;
+beside the same pass made in that thread.
 """
 
 import argparse
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent import futures
 import contextlib
+from importlib import util
 import os
 import shutil
 import statistics
@@ -28,6 +34,7 @@ import nodes
 from oslo_utils import units
 
 _SOURCE = os.path.join(os.path.dirname(__file__), 'delayed.c')
+_GREEN = os.path.join(os.path.dirname(__file__), 'green.py')
 _THREADS = 16
 _READ = 64 * units.Ki
 # As a client of NFS, for a file that has just changed (acregmin).
@@ -140,6 +147,7 @@ class Bench:
         name: str,
         what: str,
         before: Callable[[], None] = lambda: None,
+        launcher: Sequence[str] = (),
     ) -> nodes.Values:
         """Do something when the kernel has to ask for everything.
 
@@ -148,7 +156,7 @@ class Bench:
         before()
         self.storage.expire()
         self.storage.requests()
-        values = nodes.measure(__file__, self.storage.path, what)
+        values = nodes.measure(__file__, self.storage.path, what, launcher)
         self.requests[name] = self.storage.requests()
         return values
 
@@ -285,9 +293,65 @@ def bench_removal(
     )
 
 
+def bench_host(
+    options: argparse.Namespace, program: str, directory: str
+) -> None:
+    """Measure what a host notices of a pass."""
+    guests = options.guests
+    common.print_title(
+        f'A host while a pass is made over {guests} guests, '
+        f'{options.delay} us a request, all is new'
+    )
+    behind = os.path.join(directory, 'behind')
+    path = os.path.join(directory, 'mount')
+    nodes.build(behind, guests, options.base_files, named=path, files=_FILES)
+    modes: dict[str, tuple[str, ...]] = {'threads': (), 'eventlet': (_GREEN,)}
+    if util.find_spec('eventlet') is None:
+        common.print_value('eventlet', 'is not installed')
+        del modes['eventlet']
+    with mounted(program, directory, options.delay) as storage:
+        bench = Bench(storage)
+
+        def change() -> None:
+            nodes.forget(behind)
+            nodes.age(behind)
+
+        for mode, launcher in modes.items():
+            found: dict[str, list[nodes.Values]] = {'here': [], 'apart': []}
+            for _round in range(options.rounds):
+                for what, values in found.items():
+                    values.append(
+                        bench.measure(
+                            f'{mode}, {what}', what, change, launcher
+                        )
+                    )
+            for name, label, most in (
+                ('seconds', 'until the report is there, seconds', None),
+                ('held', "the host's thread is held, seconds", 1),
+                ('ticks', 'no other thread runs, seconds at most', 0.2),
+            ):
+                here, apart = (
+                    [each[name] for each in found[what]]
+                    for what in ('here', 'apart')
+                )
+                label = f'{mode}: {label}'
+                common.print_value(f'{label}; here', common.spread(here))
+                if most is None:
+                    common.print_value(f'{label}; apart', common.spread(apart))
+                else:
+                    common.print_target(
+                        f'{label}; apart',
+                        common.spread(apart),
+                        f'{most}',
+                        max(apart) <= most,
+                    )
+
+
 def main() -> None:
     """Mount, measure, and print what was measured."""
-    parser = common.parser(__doc__, rounds=3, parts=('quiet', 'removal'))
+    parser = common.parser(
+        __doc__, rounds=3, parts=('quiet', 'removal', 'host')
+    )
     parser.add_argument('--guests', type=int, default=2000)
     parser.add_argument('--base-files', type=int, default=10)
     parser.add_argument('--removal-base-files', type=int, default=2000)
@@ -310,6 +374,7 @@ def main() -> None:
         program = compile_file_system(directory)
         for name, bench in (
             ('quiet', bench_quiet), ('removal', bench_removal),
+            ('host', bench_host),
         ):  # fmt: skip
             if name in options.only:
                 place = os.path.join(directory, name)

@@ -6,7 +6,8 @@ Needs Nova with its tests, so it has an environment of its own, bench-nova. The
 database is the one of Nova's tests (sqlite, in memory), and both managers ask
 it. The rounds alternate, and every base file is touched by both. The libvirt
 that ours asks as well is libvirt's own test driver, in this process. Nova's
-tests bring eventlet in, so both run under it.
+tests bring eventlet in, so both run under it. Our pass is made here, to be
+compared with Nova's, and then by a process of its own, as it is on a node.
 """
 
 import os
@@ -21,6 +22,7 @@ from unittest import mock
 import uuid
 
 import libvirt
+import nodes
 from nova import context as contexts
 from nova import objects
 import nova.privsep
@@ -142,6 +144,8 @@ class Bench(test.TestCase):
         def note(name: str, value: float) -> None:
             rows.setdefault(name, []).append(value)
 
+        # None of the comparison is in another process.
+        apart, self.ours._apart = self.ours._apart, None
         listed = self.instances()
         self.assertEqual(GUESTS, len(listed))
         bdms = objects.BlockDeviceMappingList
@@ -162,6 +166,21 @@ class Bench(test.TestCase):
             )
             note('ours: whole pass', whole)
             note('ours: users from disks', disks)
+            ticks: nodes.Values = {}
+            self.ours._apart = apart
+            # On a node this query waits for the conductor, and yields.
+            devices = bdms.bdms_by_instance_uuid(
+                self.context, [each.uuid for each in listed]
+            )
+            with nodes.ticking(ticks):
+                start = time.perf_counter()
+                self.assertTrue(self.ours.begin(self.context, listed, devices))
+                note('apart: thread held', time.perf_counter() - start)
+                report = self.ours.wait()
+            assert report is not None
+            self.assertEqual((), report.problems + report.vetoes)
+            note('apart: no thread runs', ticks['ticks'])
+            self.ours._apart = None
             for name, work in (
                 ('query for devices', lambda: bdms.bdms_by_instance_uuid(
                     self.context, [each.uuid for each in listed]
@@ -190,9 +209,15 @@ class Bench(test.TestCase):
             print(
                 f'  {what + ", Nova / ours:":<28} {ratio:8.1f}, target {least}'
             )
-        longest = max(rows['ours: whole pass'])
-        reached &= longest < 1
-        print(f'  {"thread held for at most:":<28} {longest:8.4f} s, target 1')
+        for name, most in (
+            ('apart: thread held', 1),
+            ('apart: no thread runs', 0.2),
+        ):
+            longest = max(rows[name])
+            reached &= longest < most
+            print(
+                f'  {name + " at most:":<28} {longest:8.4f} s, target {most}'
+            )
         self.assertTrue(reached, 'a target was not reached')
 
 

@@ -4,9 +4,11 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -16,6 +18,7 @@ import time
 from typing import Any
 from unittest import mock
 
+from oslo_config import cfg
 from oslo_utils import units
 
 from nova_imagecache.cache import inventories
@@ -24,6 +27,7 @@ from nova_imagecache.cache import locks
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.fetch import images
+from nova_imagecache import hook
 from nova_imagecache import names
 from nova_imagecache.passes import pipeline
 
@@ -32,7 +36,8 @@ _DAY = 24 * 3600
 _TICK_SECONDS = 0.01
 
 #: What was measured, by name: ``seconds``, ``peak`` (bytes of memory),
-#: ``removed`` (files), ``locked`` and ``ticks`` (seconds at most).
+#: ``removed`` (files), ``locked`` and ``ticks`` (seconds at most), and
+#: ``held`` (seconds).
 Values = dict[str, float]
 
 
@@ -123,7 +128,7 @@ def later() -> clocks.Instant:
 
 
 @contextlib.contextmanager
-def _ticking(values: Values) -> Iterator[None]:
+def ticking(values: Values) -> Iterator[None]:
     """Note for how long another thread was kept from running at most."""
     over = threading.Event()
     gaps = [0.0]
@@ -181,7 +186,7 @@ def make_pass(path: str, what: str) -> Values:
         if what == 'later':
             stack.enter_context(_noting_locks(values))
         if what == 'ticks':
-            stack.enter_context(_ticking(values))
+            stack.enter_context(ticking(values))
         start = time.perf_counter()
         report = made.run()
         values['seconds'] = time.perf_counter() - start
@@ -190,13 +195,51 @@ def make_pass(path: str, what: str) -> Values:
     return values
 
 
-def measure(file: str, path: str, what: str) -> Values:
+def hold(path: str, apart: bool) -> Values:
+    """Have a manager make a pass, as the periodic task of a host does.
+
+    What is held is the thread that asks for it; and what ticks is another
+    one, which under eventlet is green.
+    """
+    conf = cfg.ConfigOpts()
+    hook.register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    conf.set_override('instances_path', path)
+    settings = settings_of(path)
+    conf.set_override('witnesses', [*settings.witnesses], group='image_cache')
+    guests = [
+        {'uuid': name, 'image_ref': 'image', 'host': conf.host}
+        for name in os.listdir(path)
+        if name.startswith('guest-')
+    ]
+    # The file system is not one that a report has nothing to say of.
+    logging.disable(logging.WARNING)
+    manager = hook.ImageCacheManager(conf, apart=apart)
+    values: Values = {}
+    with ticking(values):
+        start = time.perf_counter()
+        assert manager.begin(None, guests)
+        values['held'] = time.perf_counter() - start
+        report = manager.wait()
+        values['seconds'] = time.perf_counter() - start
+    if apart:
+        assert report and report.files and not report.problems, report
+    return values
+
+
+def measure(
+    file: str, path: str, what: str, launcher: Sequence[str] = ()
+) -> Values:
     """Do something once, in a process of its own.
 
     :param file: the benchmark, which has :func:`answer` do it
+    :param launcher: what of Python's arguments has it run
     """
     done = subprocess.run(
-        [sys.executable, file, '--child', what, '--directory', path],
+        [
+            *(sys.executable, *launcher, file),
+            *('--child', what, '--directory', path),
+        ],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -216,6 +259,8 @@ def answer(
         start = time.perf_counter()
         works[what](path)
         values = {'seconds': time.perf_counter() - start}
+    elif what in ('here', 'apart'):
+        values = hold(path, what == 'apart')
     else:
         values = make_pass(path, what)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * units.Ki

@@ -27,11 +27,15 @@ from nova_imagecache import errors
 from nova_imagecache.fetch import caching
 from nova_imagecache import host
 from nova_imagecache import outlets
+from nova_imagecache.passes import apart
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import background
 from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import panel
+
+# In the constructor that is the name of a parameter.
+_apart = apart.Apart
 
 #: Fetches the instances of all hosts that share the cache, given a context.
 GetInstances = Callable[[Any], Iterable[Any]]
@@ -55,6 +59,7 @@ class ImageCacheManager:
         read_as_root: host.ReadAsRoot | None = None,
         touch_as_root: host.TouchAsRoot | None = None,
         list_as_root: host.ListAsRoot | None = None,
+        apart: bool = False,
     ) -> None:
         """Make a manager; the options are read anew in each pass.
 
@@ -75,7 +80,12 @@ class ImageCacheManager:
         :param list_as_root: lists a directory that this process may not list,
             as one ``hook.Listed`` for itself, named ``.``, and one for each
             entry, without following a symbolic link
+        :param apart: whether each pass is made by a process of its own, which
+            asks for what is lent. It goes by the clocks of this machine.
+        :raises ValueError: passes are to be made apart, and to read inline
         """
+        if apart and inline:
+            raise ValueError('what is made apart reads no base files')
         self._conf = cfg.CONF if conf is None else conf
         register_opts(self._conf)
         self._get_instances = get_instances
@@ -85,6 +95,7 @@ class ImageCacheManager:
         self._assembly = panel.Assembly(
             host.Host(connect, read_as_root, touch_as_root, list_as_root)
         )
+        self._apart = _apart(self._assembly) if apart else None
 
     @property
     def cache_dir(self) -> str:
@@ -106,9 +117,10 @@ class ImageCacheManager:
     ) -> reports.Report:
         """Make one pass, and see to it that base files get read.
 
-        Returns when the bookkeeping is done. What is to be read is read by a
-        process of its own, which is started here where there is none; what it
-        has found is in the report of a later pass.
+        Returns when the bookkeeping is done, also where that is done apart.
+        What is to be read is read by a process of its own, which is started
+        here where there is none; what it has found is in the report of a
+        later pass.
 
         :param context: the host's, and not used here
         :param all_instances: those of every host that shares the cache, as
@@ -121,17 +133,110 @@ class ImageCacheManager:
             nothing was done
         """
         settings = read_settings(self._conf)
+        if self._apart is not None:
+            return (
+                self._begin(
+                    self._apart, settings, all_instances, block_device_mappings
+                )
+                or self._apart.wait_for_report()
+            )
         report = self._pass(
             settings, all_instances, block_device_mappings, self._inline
         )
         if not self._inline:
-            coverage = report.coverage if settings.checksum else None
-            problems = self._scrub.keep(settings, coverage)
-            report = dataclasses.replace(
-                report, problems=(*report.problems, *problems)
-            )
+            report = self._keep_scrub(settings, report)
         outlets.tell(report)
         return report
+
+    def begin(
+        self,
+        context: Any,
+        all_instances: Iterable[Any] | None,
+        block_device_mappings: instances.BlockDeviceMappings | None = None,
+    ) -> bool:
+        """Begin a pass as :meth:`update` makes it, and do not wait for it.
+
+        Returns when the instances are read. For a manager that makes passes
+        apart; any other makes it here and now.
+
+        :returns: whether it was begun: not where the last one is still at
+            work, which is said in the log
+        :raises oslo_config.cfg.Error: as :meth:`update`
+        """
+        if self._apart is None:
+            self.update(context, all_instances, block_device_mappings)
+            return True
+        refusal = self._begin(
+            self._apart,
+            read_settings(self._conf),
+            all_instances,
+            block_device_mappings,
+        )
+        return refusal is None
+
+    def wait(self, seconds: float | None = None) -> reports.Report | None:
+        """Wait for the pass that was begun last, if it is at work.
+
+        :param seconds: for how long at most; None is for ever
+        :returns: its report, with nothing but a problem where it did not come
+            to its end; None if it is not over, or was not made apart
+        """
+        return None if self._apart is None else self._apart.wait(seconds)
+
+    def _begin(
+        self,
+        passes: apart.Apart,
+        settings: Settings,
+        all_instances: Iterable[Any] | None,
+        mappings: instances.BlockDeviceMappings | None,
+    ) -> reports.Report | None:
+        """Begin a pass apart.
+
+        :returns: why that cannot be, if it cannot, as was told
+        """
+
+        def tell(outcome: apart.Outcome) -> apart.Outcome:
+            return self._tell(settings, outcome)
+
+        try:
+            passes.begin(
+                settings,
+                lambda: self._assembly.read_guests(
+                    settings, all_instances, mappings
+                ),
+                tell,
+            )
+        except errors.Error as error:
+            refusal = reports.Report(
+                layouts.Layout.of(settings).base, problems=(str(error),)
+            )
+            outlets.tell_findings(refusal)
+            return refusal
+        return None
+
+    def _tell(
+        self, settings: Settings, outcome: apart.Outcome
+    ) -> apart.Outcome:
+        """See to the scrub when a pass is over, and tell everybody."""
+        report = outcome.report
+        if outcome.seen is None:
+            outlets.tell_findings(report)
+            return outcome
+        report = self._keep_scrub(settings, report, outcome.seen)
+        outlets.tell(report)
+        return dataclasses.replace(outcome, report=report)
+
+    def _keep_scrub(
+        self,
+        settings: Settings,
+        report: reports.Report,
+        seen: background.Seen | None = None,
+    ) -> reports.Report:
+        coverage = report.coverage if settings.checksum else None
+        problems = self._scrub.keep(settings, coverage, seen)
+        return dataclasses.replace(
+            report, problems=(*report.problems, *problems)
+        )
 
     def soundness_of(self, name: str) -> soundness.Answer:
         """Say whether a base file may be handed out, as far as it is known.
@@ -266,9 +371,12 @@ class ImageCacheManager:
     def stop(self) -> None:
         """End the scrub that a pass has started, if it is still at work.
 
-        Waits for nothing: it saves how far it has got, and ends by itself.
-        It also does so when this process ends, however it ends.
+        And a pass that is made apart. Waits for nothing: the scrub saves how
+        far it has got, and ends by itself. Both also end when this process
+        does, however it ends.
         """
+        if self._apart is not None:
+            self._apart.stop()
         self._scrub.stop()
 
     def _pass(

@@ -66,16 +66,16 @@ class LibvirtDriver(driver.LibvirtDriver):
         super().init_host(host)
 
     def cleanup_host(self, host: str) -> None:
-        """End, and the scrub with us."""
+        """End, and the scrub and a pass with us."""
         try:
             self.image_cache_manager.stop()
         finally:
             super().cleanup_host(host)
 
     def manage_image_cache(self, context: Any, all_instances: Any) -> None:
-        """Make a pass, as the periodic task of nova-compute asks for it."""
+        """Begin a pass, as the periodic task of nova-compute asks for one."""
         try:
-            self.image_cache_manager.update(context, all_instances)
+            self.image_cache_manager.begin(context, all_instances)
         except cfg.Error as error:
             LOG.error('No pass over the image cache is made: %s', error)
 

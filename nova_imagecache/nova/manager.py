@@ -24,6 +24,27 @@ LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
 
+def _listed(
+    context: Any, all_instances: Any, mappings: Any
+) -> tuple[Any, Any]:
+    """Give the instances and their devices, which are asked for in time."""
+    if mappings is not None:
+        return all_instances, mappings
+    found: dict[str, Any] = {}
+
+    def listed() -> Iterator[Any]:
+        # What the database raises is raised where a witness that fails is
+        # dealt with.
+        found.update(
+            objects.BlockDeviceMappingList.bdms_by_instance_uuid(
+                context, [instance.uuid for instance in all_instances]
+            )
+        )
+        yield from all_instances
+
+    return listed(), found
+
+
 class NovaImageCacheManager(manager.ImageCacheManager):
     """The manager with what nova-compute lends it.
 
@@ -41,6 +62,8 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             read_as_root=privsep.read,
             touch_as_root=privsep.touch,
             list_as_root=privsep.list_as_root,
+            # Nova has one thread for all that is done now and then.
+            apart=True,
         )
 
     def update(
@@ -53,23 +76,20 @@ class NovaImageCacheManager(manager.ImageCacheManager):
 
         :param all_instances: the InstanceList of those who share the storage
         """
-        mappings: dict[str, Any] = {}
+        return super().update(
+            context, *_listed(context, all_instances, block_device_mappings)
+        )
 
-        def listed() -> Iterator[Any]:
-            # What the database raises is raised where a witness that fails
-            # is dealt with.
-            mappings.update(
-                objects.BlockDeviceMappingList.bdms_by_instance_uuid(
-                    context, [instance.uuid for instance in all_instances]
-                )
-            )
-            yield from all_instances
-
-        if block_device_mappings is not None:
-            return super().update(
-                context, all_instances, block_device_mappings
-            )
-        return super().update(context, listed(), mappings)
+    def begin(
+        self,
+        context: Any,
+        all_instances: Any,
+        block_device_mappings: Any = None,
+    ) -> bool:
+        """Begin one, likewise, and do not wait for it."""
+        return super().begin(
+            context, *_listed(context, all_instances, block_device_mappings)
+        )
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[Callable[[], None]]:

@@ -5,8 +5,10 @@
 Files are read in a process, and nothing here waits for that (decision 0016).
 """
 
+from collections.abc import Mapping
 import contextlib
 import ctypes
+import dataclasses
 import logging
 import os
 import subprocess
@@ -68,6 +70,23 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+def environment() -> Mapping[str, str]:
+    """Give what is in that of the service, but for what is its own."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _SERVICES_OWN
+    }
+
+
+def errors_to() -> int | None:
+    """Say where a process of ours writes what nobody else is told.
+
+    To the standard error output of the service, where it has one.
+    """
+    return None if _is_open(2) else subprocess.DEVNULL
+
+
 def be_modest() -> None:
     """Let everybody else go first, where the kernel knows how.
 
@@ -81,6 +100,25 @@ def be_modest() -> None:
     with contextlib.suppress(OSError, psutil.Error):
         # The scheduler "none" ignores it; the limit is what counts.
         this.ionice(psutil.IOPRIO_CLASS_IDLE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What there is to see of the scrub of a cache.
+
+    :ivar taken: whether somebody reads base files
+    :ivar last: what the last scrub noted
+    """
+
+    taken: bool
+    last: activities.Activity | None
+
+
+def see(layout: layouts.Layout) -> Seen:
+    """See how far the scrub of a cache is."""
+    # In this order: who takes the turn says so at once.
+    taken = coordination.coordinator(layout).taken()
+    return Seen(taken, activities.load(layout))
 
 
 class Scrub:
@@ -106,14 +144,17 @@ class Scrub:
         self.stop()
 
     def keep(
-        self, settings: Settings, coverage: schedule.Coverage | None
+        self,
+        settings: Settings,
+        coverage: schedule.Coverage | None,
+        seen: Seen | None = None,
     ) -> list[str]:
         """Start a scrub if one is needed, end one that no longer is.
 
         :param coverage: None while checksums are off
+        :param seen: just now; without it, this looks at the cache itself
         :returns: what somebody has to look into, a sentence each
         """
-        layout = layouts.Layout.of(settings)
         self._children = [
             child for child in self._children if child.poll() is None
         ]
@@ -122,10 +163,12 @@ class Scrub:
             self.stop()
         if coverage is None:
             return []
-        if self._is_coming_up(layout):
+        if seen is None:
+            seen = see(layouts.Layout.of(settings))
+        if self._is_coming_up(seen):
             return []
-        problems = self._explain(layout)
-        if not coverage.queue or coordination.coordinator(layout).taken():
+        problems = self._explain(seen)
+        if not coverage.queue or seen.taken:
             return problems
         return problems + self._start(settings)
 
@@ -135,28 +178,26 @@ class Scrub:
             os.close(self._pipes.pop())
         self._settings = self._started = None
 
-    def _is_coming_up(self, layout: layouts.Layout) -> bool:
+    def _is_coming_up(self, seen: Seen) -> bool:
         """Whether one was started a moment ago, and has not begun yet."""
         if self._started is None:
             return False
         since = clocks.elapsed(self._started, self._clock())
-        return since < _STARTUP_SECONDS and not self._has_begun(layout)
+        return since < _STARTUP_SECONDS and not self._has_begun(seen)
 
-    def _has_begun(self, layout: layouts.Layout) -> bool:
-        last = activities.load(layout)
+    def _has_begun(self, seen: Seen) -> bool:
         return (
             self._started is not None
-            and last is not None
-            and clocks.elapsed(self._started, last.started) >= 0
+            and seen.last is not None
+            and clocks.elapsed(self._started, seen.last.started) >= 0
         )
 
-    def _explain(self, layout: layouts.Layout) -> list[str]:
+    def _explain(self, seen: Seen) -> list[str]:
         """Say what became of one that we started before."""
-        if self._started is None or coordination.coordinator(layout).taken():
+        if self._started is None or seen.taken:
             return []
-        if self._has_begun(layout):
-            last = activities.load(layout)
-            return list(last.problems) if last else []
+        if self._has_begun(seen):
+            return list(seen.last.problems) if seen.last else []
         self._started = None
         return [
             'the scrub that the last pass started has not come up; what it '
@@ -172,12 +213,7 @@ class Scrub:
         except OSError as error:
             return [f'no scrub can be started: {error}']
         try:
-            environment = {
-                name: value
-                for name, value in os.environ.items()
-                if name not in _SERVICES_OWN
-            }
-            self._run([sys.executable, *_PROGRAM], end, environment)
+            self._run([sys.executable, *_PROGRAM], end)
         except (OSError, subprocess.SubprocessError) as error:
             os.close(ours)
             return [f'no scrub can be started: {error}']
@@ -189,16 +225,14 @@ class Scrub:
         LOG.info('A scrub of the image cache is started')
         return []
 
-    def _run(
-        self, command: list[str], stdin: int, environment: dict[str, str]
-    ) -> None:
+    def _run(self, command: list[str], stdin: int) -> None:
         adopts = _adopts_orphans()
         child = subprocess.Popen(
             command if adopts else [*_COMMAND, *command],
             stdin=stdin,
             stdout=subprocess.DEVNULL,
-            stderr=None if _is_open(2) else subprocess.DEVNULL,
-            env=environment,
+            stderr=errors_to(),
+            env=environment(),
             cwd='/',
             start_new_session=adopts,
         )

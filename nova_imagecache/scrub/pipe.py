@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import threading
+from typing import Any
 from typing import BinaryIO
 
 import msgspec
@@ -41,8 +42,14 @@ def receive(end: BinaryIO | None) -> Settings:
     :param end: its standard input
     :raises ValueError: there are none
     """
-    line = b'' if end is None else end.readline(_LINE_LIMIT)
-    values = json.loads(line)
+    return parse(json.loads(b'' if end is None else end.readline(_LINE_LIMIT)))
+
+
+def parse(values: Any) -> Settings:
+    """Make settings of the values of all their fields.
+
+    :raises ValueError: these are others, as of another release
+    """
     fields = {field.name for field in dataclasses.fields(Settings)}
     if not isinstance(values, dict) or values.keys() != fields:
         raise ValueError('these are no settings')

@@ -94,7 +94,7 @@ class DomainWitness:
 
     uri: str
     host: str
-    connection: libvirt_connection.HostConnection | None = None
+    connection: libvirt_connection.Connection | None = None
 
     def look(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
+import time
 from typing import Any
 
 from nova_imagecache import names
@@ -147,6 +148,65 @@ def read_guest(instance: Any, mappings: Iterable[Any] = ()) -> Guest:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class GuestList:
+    """The host's list as it was read: plain values, of no object of the host.
+
+    :ivar failures: what could not be read, and why
+    :ivar with_devices: whether it tells of swap and ephemeral devices
+    """
+
+    guests: tuple[Guest, ...] = ()
+    failures: tuple[tuple[str, str], ...] = ()
+    with_devices: bool = False
+
+
+# After so many the other threads of the host have their turn, of which green
+# ones get none otherwise.
+_BATCH = 50
+
+
+def read_guests(
+    instances: Iterable[Any] | None,
+    mappings: BlockDeviceMappings | None = None,
+) -> GuestList:
+    """Read what is needed of the host's instances, in the host's own thread.
+
+    Raises nothing: what the host raises is among the failures.
+
+    :param mappings: where the host does not pass them, the overlays alone
+        tell who uses swap and ephemeral base files
+    """
+    guests: list[Guest] = []
+    failures: list[tuple[str, str]] = []
+    # A broad net, as the instances and what they raise are the host's.
+    try:
+        listed = list(instances or ())
+    except Exception as error:
+        listed = []
+        failures.append(('the instances', f'not to be listed: {error!r}'))
+    if instances is None:
+        failures.append(('the instances', 'the host gave no list of them'))
+    for number, instance in enumerate(listed, start=1):
+        if number % _BATCH == 0:
+            time.sleep(0)
+        uuid = None
+        try:
+            uuid = _field(instance, 'uuid')
+            devices = (mappings or {}).get(uuid) or ()
+            guests.append(read_guest(instance, devices))
+        except Exception as error:
+            failures.append(
+                (f'instance {uuid}', f'it cannot be read: {error!r}')
+            )
+    return GuestList(tuple(guests), tuple(failures), mappings is not None)
+
+
+def _may_need(guest: Guest, told: GuestList) -> needs.Needs:
+    unknown = frozenset() if told.with_devices else needs.ANY_DEVICE
+    return guest.needs | unknown
+
+
 class InstanceWitness:
     """Who uses what, according to the instances that the host hands in.
 
@@ -156,14 +216,15 @@ class InstanceWitness:
 
     def __init__(
         self,
-        instances: Iterable[Any] | None,
+        instances: GuestList | Iterable[Any] | None,
         mappings: BlockDeviceMappings | None = None,
         host: str | None = None,
     ) -> None:
         """Take the host's instances.
 
-        :param mappings: where the host does not pass them, the overlays
-            alone tell who uses swap and ephemeral base files
+        :param instances: what was read of them, or the host's own, which are
+            read when they are asked for
+        :param mappings: of these, see :func:`read_guests`
         :param host: the one that this is
         """
         self._instances = instances
@@ -176,7 +237,12 @@ class InstanceWitness:
         others: testimonies.Testimony | None = None,
     ) -> testimonies.Testimony:
         """Say which of these files the instances were made from."""
-        guests, failures = self._guests()
+        told = (
+            self._instances
+            if isinstance(self._instances, GuestList)
+            else read_guests(self._instances, self._mappings)
+        )
+        guests = told.guests
         by_word: dict[str, set[str]] = {}
         image_ids: dict[str, str] = {}
         ours: set[str] = set()
@@ -212,21 +278,16 @@ class InstanceWitness:
                 if found & ours
             },
             known={
-                guest.uuid: self._may_need(guest)
+                guest.uuid: _may_need(guest, told)
                 for guest in guests
                 if not guest.rescued
             },
             expected=self._expected(guests),
             vetoes=tuple(
                 vetoing.Veto(vetoing.Reason.UNANSWERED, *failure)
-                for failure in failures
+                for failure in told.failures
             ),
         )
-
-    def _may_need(self, guest: Guest) -> needs.Needs:
-        # Its devices are in the mappings, if those were passed.
-        unknown = needs.ANY_DEVICE if self._mappings is None else frozenset()
-        return guest.needs | unknown
 
     def _expected(
         self, guests: Collection[Guest]
@@ -246,26 +307,3 @@ class InstanceWitness:
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Add nothing: the host's list is what it was."""
         return testimonies.Testimony()
-
-    def _guests(self) -> tuple[list[Guest], list[tuple[str, str]]]:
-        guests: list[Guest] = []
-        failures: list[tuple[str, str]] = []
-        # A broad net, as the instances and what they raise are the host's.
-        try:
-            instances = list(self._instances or ())
-        except Exception as error:
-            instances = []
-            failures.append(('the instances', f'not to be listed: {error!r}'))
-        if self._instances is None:
-            failures.append(('the instances', 'the host gave no list of them'))
-        for instance in instances:
-            uuid = None
-            try:
-                uuid = _field(instance, 'uuid')
-                mappings = (self._mappings or {}).get(uuid) or ()
-                guests.append(read_guest(instance, mappings))
-            except Exception as error:
-                failures.append(
-                    (f'instance {uuid}', f'it cannot be read: {error!r}')
-                )
-        return guests, failures

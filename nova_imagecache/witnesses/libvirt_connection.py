@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from typing import Any
+from typing import Protocol
 import urllib.parse
 
 import msgspec
@@ -168,6 +169,17 @@ def check_host(answer: Answer, host: str) -> None:
             f'it is the libvirt of host {answer.hostname}, and this is '
             f'{socket.gethostname()}'
         )
+
+
+class Connection(Protocol):
+    """Whom to ask, in the place of a process of its own."""
+
+    def ask(self) -> Answer:
+        """Ask, and wait for the answer.
+
+        :raises NoAnswer: there is none
+        """
+        ...
 
 
 class HostConnection:

@@ -27,26 +27,42 @@ class Assembly:
     answered.
 
     :ivar host: what the host lends
+    :ivar connection: through which libvirt is asked; None where a process
+        of its own is to open one
     """
 
-    def __init__(self, host: Host | None = None) -> None:
+    def __init__(
+        self,
+        host: Host | None = None,
+        connection: libvirt_connection.Connection | None = None,
+    ) -> None:
         """Make none yet.
 
         :param host: without it we have our own means only
+        :param connection: in the place of the one that the host lends
         """
         self.host = Host() if host is None else host
         connect = self.host.connect
-        self._connection = (
-            None
-            if connect is None
-            else libvirt_connection.HostConnection(connect)
-        )
+        if connection is None and connect is not None:
+            connection = libvirt_connection.HostConnection(connect)
+        self.connection = connection
+
+    @staticmethod
+    def read_guests(
+        settings: Settings,
+        all_instances: Iterable[Any] | None,
+        mappings: instances.BlockDeviceMappings | None,
+    ) -> instances.GuestList:
+        """Read the host's list, if the witness that has it is asked."""
+        if 'instances' not in settings.witnesses:
+            return instances.GuestList()
+        return instances.read_guests(all_instances, mappings)
 
     def instances(
         self,
         settings: Settings,
-        all_instances: Iterable[Any] | None,
-        mappings: instances.BlockDeviceMappings | None,
+        all_instances: instances.GuestList | Iterable[Any] | None,
+        mappings: instances.BlockDeviceMappings | None = None,
     ) -> list[testimonies.Witness]:
         """Give the witness that has the host's list, if it is asked."""
         if 'instances' not in settings.witnesses:
@@ -89,7 +105,7 @@ class Assembly:
         if 'libvirt' in settings.witnesses:
             witnesses.append(
                 domains.DomainWitness(
-                    settings.libvirt_uri, settings.host, self._connection
+                    settings.libvirt_uri, settings.host, self.connection
                 )
             )
         if 'locks' in settings.witnesses:

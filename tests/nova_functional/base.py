@@ -42,6 +42,7 @@ from oslo_config import cfg
 
 from nova_imagecache.conf import register_opts
 from nova_imagecache import names
+from nova_imagecache.passes import apart
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import panel
 from tests.support import base
@@ -221,6 +222,9 @@ class ServersTestCase(functional.ServersTestBase):
     REQUIRES_LOCKING = False
     microversion = '2.95'
 
+    #: Whether passes are made by processes of their own, as on a node.
+    apart = False
+
     def setUp(self) -> None:
         self.hosts = Hosts()
         super().setUp()
@@ -339,6 +343,9 @@ class ServersTestCase(functional.ServersTestBase):
                 connect=service.driver._host.get_connection,
             )
         )
+        # In a process of its own it is on no host of ours, and has no clock
+        # of ours.
+        ours._apart = apart.Apart(ours._assembly) if self.apart else None
 
     def stop(self, host: str) -> None:
         """Let the compute service of a host be gone."""
@@ -406,7 +413,7 @@ class ServersTestCase(functional.ServersTestBase):
         """
         compute = self.computes[host]
         ours = compute.driver.image_cache_manager
-        found: list[reports.Report] = []
+        found: list[Any] = []
         real = ours.update
 
         def update(*args: Any) -> Any:
@@ -415,6 +422,9 @@ class ServersTestCase(functional.ServersTestBase):
 
         with self.hosts.on(host), mock.patch.object(ours, 'update', update):
             compute.manager._run_image_cache_manager_pass(self.context)
+        if self.apart:
+            found.append(ours.wait())
+        report: reports.Report
         (report,) = found
         self.assertEqual((), report.vetoes)
         return report

@@ -17,6 +17,8 @@ from tests.support import nodes
 class ScrubTest(base.ServersTestCase):
     """As on a node: a process of ours reads what the passes leave to it."""
 
+    apart = True
+
     def setUp(self) -> None:
         super().setUp()
         self.clock = clocks.now

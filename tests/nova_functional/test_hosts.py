@@ -244,13 +244,13 @@ class SharedBaseTest(base.ServersTestCase):
         """Note what Nova hands to the manager of a host from now on."""
         handed: list[Any] = []
         ours = self.computes[host].driver.image_cache_manager
-        real = ours.update
+        real = ours.begin
 
-        def update(context: Any, instances: Any, *args: Any) -> Any:
+        def begin(context: Any, instances: Any, *args: Any) -> Any:
             handed.extend(each.uuid for each in instances)
             return real(context, instances, *args)
 
-        self.useFixture(fixtures.MockPatchObject(ours, 'update', update))
+        self.useFixture(fixtures.MockPatchObject(ours, 'begin', begin))
         return handed
 
     def test_a_host_that_is_off_for_days_finds_its_base_files(self) -> None:

@@ -231,6 +231,32 @@ def flip_bit(path: str, offset: int = 1234, bit: int = 3) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+_CHILD = """
+from nova_imagecache.passes import child
+{before}
+child.main()
+"""
+
+_NO_BIRTHS = """
+from nova_imagecache.cache import sightings
+sightings.birth = lambda file, now: 0.0
+"""
+
+
+class Child(fixtures.MonkeyPatch):
+    """Has the processes that make passes for a host do something first."""
+
+    def __init__(self, before: str) -> None:
+        """Prepare it.
+
+        :param before: what they do, in Python
+        """
+        super().__init__(
+            'nova_imagecache.passes.apart._PROGRAM',
+            ('-P', '-c', _CHILD.format(before=before)),
+        )
+
+
 class NoBirths(fixtures.MonkeyPatch):
     """Has nobody know when files were made, but by whom they were seen.
 
@@ -242,6 +268,11 @@ class NoBirths(fixtures.MonkeyPatch):
         super().__init__(
             'nova_imagecache.cache.sightings.birth', lambda file, now: 0.0
         )
+
+    def _setUp(self) -> None:
+        super()._setUp()
+        # Nor in the processes that make passes.
+        self.useFixture(Child(_NO_BIRTHS))
 
 
 class FileTestCase(base.TestCase):
