@@ -60,7 +60,7 @@ def preview(command: app.NodeCommand) -> reports.Report:
 def show_findings(report: reports.Report) -> None:
     """Tell the operator what is to be looked into."""
     if not os.path.isdir(report.cache_dir):
-        LOG.warning('There is no cache at %s', report.cache_dir)
+        LOG.warning('[P18] There is no cache at %s', report.cache_dir)
     outlets.tell_findings(report)
 
 
@@ -117,7 +117,9 @@ def hosts_of(command: app.NodeCommand) -> list[dict[str, Any]]:
     try:
         known = hosts.names_of(layout)
     except OSError as error:
-        LOG.warning('%s cannot be read: %s', layout.hosts, error.strerror)
+        LOG.warning(
+            '[P16] %s cannot be read: %s', layout.hosts, error.strerror
+        )
         _fail(command)
         known = []
     for name in known:
@@ -125,8 +127,8 @@ def hosts_of(command: app.NodeCommand) -> list[dict[str, Any]]:
             host = hosts.load(layout, name)
         except (errors.Error, OSError) as error:
             LOG.warning(
-                'What host %(name)s needs cannot be read: %(error)s; a pass '
-                'of that host writes it anew; if it is gone for good, say '
+                '[V10] What host %(name)s needs cannot be read: %(error)s; a '
+                'pass of that host writes it anew; if it is gone for good, say '
                 '"nova-imagecache forget-host %(name)s"',
                 {'name': names.printable(name), 'error': error},
             )
@@ -155,7 +157,7 @@ def ignored(command: app.NodeCommand) -> list[dict[str, Any]]:
         marks = ignored_files.load(layout, command.settings.host)
     except (errors.Error, OSError) as error:
         LOG.warning(
-            'Which files are ignored cannot be read: %(error)s; move '
+            '[P16] Which files are ignored cannot be read: %(error)s; move '
             '%(path)s away, and say "nova-imagecache ignore" again',
             {
                 'error': error,

@@ -23,5 +23,5 @@ class Pin(pinning.Pinning):
     def change(self, layout: layouts.Layout, new: pins.Pin) -> bool:
         """Pin a file."""
         if identity.gone(layout.file(new.name)):
-            LOG.warning('%s is not in the cache yet', new.name)
+            LOG.warning('[N21] %s is not in the cache yet', new.name)
         return pins.pin(layout, new, clocks.now())

@@ -28,6 +28,7 @@ from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
@@ -154,8 +155,8 @@ class Pass:
         last = activities.load(self._layout)
         # Nobody else may hear of it, as where a timer has started it.
         told = [
-            f'the last scrub: {each}'
-            for each in (last.problems if last else ())
+            codes.Problem(each.code, f'the last scrub: {each}', each.subject)
+            for each in activities.told(last)
         ]
         facts = dataclasses.replace(facts, problems=(*facts.problems, *told))
         facts, decisions = self._decide(facts)
@@ -219,14 +220,20 @@ class Pass:
         except OSError as error:
             where = error.filename or self._layout.temporary
             problems.append(
-                f'{where} cannot be written to: {error.strerror}'
-                f'{directories.way_out(error)}'
+                codes.Problem(
+                    codes.Code.UNWRITABLE,
+                    f'{where} cannot be written to: {error.strerror}'
+                    f'{directories.way_out(error)}',
+                    where,
+                )
             )
         else:
             # Neither may be apart: the answer may have taken its time.
             nearest = min(max(storage, before), time.time())
             skew = clocks.skew(nearest, storage)
-            problems += [clocks.tell_skew(skew)] if skew else []
+            if skew:
+                told = clocks.tell_skew(skew)
+                problems.append(codes.Problem(codes.Code.SKEW, told))
         return dataclasses.replace(
             facts,
             skew=skew,
@@ -251,11 +258,12 @@ class Pass:
             )
 
     def _refuse(
-        self, facts: decide.Facts, problems: Sequence[str] = ()
+        self, facts: decide.Facts, problems: Sequence[codes.Problem] = ()
     ) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""
         if not facts.usable:
-            problems = (*problems, str(facts.vetoes[0]))
+            why = str(facts.vetoes[0])
+            problems = (*problems, codes.Problem(codes.Code.UNUSABLE, why))
         facts = dataclasses.replace(facts, entries={})
         return self._report(
             facts, act.Done((), (), problems=tuple(problems)), {}
@@ -314,8 +322,12 @@ class Pass:
                 problems=(
                     *facts.problems,
                     *(
-                        f'{name}: not verified: it is no file, or has gone '
-                        'meanwhile'
+                        codes.Problem(
+                            codes.Code.NOT_VERIFIED,
+                            f'{name}: not verified: it is no file, or has '
+                            'gone meanwhile',
+                            name,
+                        )
                         for name in chosen
                         if name not in facts.entries
                     ),
@@ -373,11 +385,17 @@ class Pass:
                 self._read_as_root,
             )
             findings |= found
-            problems += [] if failure is None else [failure]
+            problems += (
+                []
+                if failure is None
+                else [codes.Problem(codes.Code.NOT_KEPT, failure)]
+            )
             for file in chosen:
                 entries[file.name] = queues.entry_of(file, facts.state)
         problems += [
-            f'{name}: {finding.note}'
+            codes.Problem(
+                codes.Code.NOT_VERIFIED, f'{name}: {finding.note}', name
+            )
             for name, finding in findings.items()
             if finding.problem or (strict and finding.skipped)
         ]
@@ -407,7 +425,7 @@ class Pass:
         overdue = schedule.overdue(coverage, facts.now)
         # Whoever verifies some files does not ask for the others.
         if overdue is not None and self._settings.checksum and not urgent:
-            problems.append(overdue)
+            problems.append(codes.Problem(codes.Code.OVERDUE, overdue))
         return reports.Report(
             cache_dir=self._layout.base,
             files=self._rows(facts, done.files, findings),
@@ -425,11 +443,14 @@ class Pass:
             removed_seconds=self._since(facts, facts.state.last_removal),
             problems=tuple(problems),
             notes=(
-                *([clocks.tell_jump(facts.jump)] if facts.jump else ()),
+                *self._jump(facts),
                 *facts.testimony.notes,
                 *self._mount(),
                 *done.notes,
             ),
+            titles=facts.testimony.titles,
+            host=self._settings.host,
+            made=facts.now.wall,
             dry_run=dry_run,
             checksums=self._settings.checksum,
             coverage=coverage,
@@ -443,9 +464,18 @@ class Pass:
             return None
         return max(0.0, clocks.elapsed(when, facts.now))
 
-    def _mount(self) -> list[str]:
+    @staticmethod
+    def _jump(facts: decide.Facts) -> list[codes.Problem]:
+        if not facts.jump:
+            return []
+        told = clocks.tell_jump(facts.jump)
+        return [codes.Problem(codes.Code.JUMP, told)]
+
+    def _mount(self) -> list[codes.Problem]:
         found = mounts.local_locks(self._layout.base)
-        return [] if found is None else [found]
+        if found is None:
+            return []
+        return [codes.Problem(codes.Code.LOCAL_LOCKS, found)]
 
     def _rows(
         self,
@@ -469,7 +499,7 @@ class Pass:
         facts: decide.Facts,
         done: act.Done,
         kept: Sequence[decide.Decision],
-    ) -> list[str]:
+    ) -> list[codes.Problem]:
         used = {each.file.name for each in kept if each.used}
         used |= {
             each.file.original
@@ -508,12 +538,9 @@ class Pass:
                 adrift=_is_adrift(facts.skew),
             )
         except errors.NotNow as error:
-            return [*problems, f'{self._layout.state} cannot be kept: {error}']
+            return [*problems, self._unkept(error)]
         except OSError as error:
-            return [
-                *problems,
-                f'{self._layout.state} cannot be kept: {error.strerror}',
-            ]
+            return [*problems, self._unkept(error.strerror)]
         removal.tidy(
             self._layout,
             [
@@ -529,7 +556,12 @@ class Pass:
         )
         return problems
 
-    def _remember_guests(self, facts: decide.Facts) -> list[str]:
+    def _unkept(self, why: object) -> codes.Problem:
+        return codes.Problem(
+            codes.Code.NOT_KEPT, f'{self._layout.state} cannot be kept: {why}'
+        )
+
+    def _remember_guests(self, facts: decide.Facts) -> list[codes.Problem]:
         """Note what the guests of this host need, for when it is away."""
         testimony = facts.testimony
         narrow = [each for each in facts.obstacles if each.is_narrow]
@@ -565,8 +597,11 @@ class Pass:
             )
         except (errors.Error, OSError) as error:
             return [
-                'what guests of this host need cannot be noted in '
-                f'{self._layout.hosts}: {error}'
+                codes.Problem(
+                    codes.Code.NOT_KEPT,
+                    'what guests of this host need cannot be noted in '
+                    f'{self._layout.hosts}: {error}',
+                )
             ]
         return []
 
@@ -574,7 +609,7 @@ class Pass:
         self,
         facts: decide.Facts,
         kept: Sequence[decide.Decision],
-        problems: list[str],
+        problems: list[codes.Problem],
     ) -> None:
         """Bring back stored checksums that were lost."""
         for decision in kept:
@@ -588,6 +623,10 @@ class Pass:
                 continue
             except OSError as error:
                 problems.append(
-                    f'the checksum of {file.name} cannot be written: '
-                    f'{error.strerror}'
+                    codes.Problem(
+                        codes.Code.NOT_KEPT,
+                        f'the checksum of {file.name} cannot be written: '
+                        f'{error.strerror}',
+                        file.name,
+                    )
                 )

@@ -11,6 +11,7 @@ import ddt
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import trash
+from nova_imagecache import codes
 from nova_imagecache import names
 from tests.support import base
 from tests.support import processes
@@ -93,7 +94,10 @@ class UndeleteTest(KeepingTestCase):
 
     def test_a_trash_that_cannot_be_read_is_said_to_be_so(self) -> None:
         # Mocked: the program may be where only root can read.
-        problem = f'{self.node.layout.trash}: Permission denied'
+        problem = codes.Problem(
+            codes.Code.UNLISTED,
+            f'{self.node.layout.trash}: Permission denied',
+        )
         self.patch(trash, 'scan', lambda _: trash.Scan(problems=(problem,)))
         self.assertIn(problem, self.error('undelete', self.name))
 

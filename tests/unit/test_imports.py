@@ -23,7 +23,7 @@ FLOORS = (
     ('content',),
     ('cache',),
     ('conf',),
-    ('clocks', 'coalesce', 'errors', 'host', 'names', 'pools'),
+    ('clocks', 'coalesce', 'codes', 'errors', 'host', 'names', 'pools'),
 )
 
 # That these stay pure is a promise; others may claim it too.
@@ -32,6 +32,8 @@ PURE = frozenset(
         'cache.machines',
         'cache.sightings',
         'cache.uses',
+        'codes',
+        'outlets.health',
         'outlets.messages',
         'passes.decide',
         'passes.pressure',

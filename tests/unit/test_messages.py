@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from typing import Any
 
+from nova_imagecache import codes
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
@@ -38,6 +39,7 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
         checksum=finding.verdict,
         action=decide.Action.KEEP,
         reason='used by 2 guests; bytes 0-4095 are corrupt',
+        note='bytes 0-4095 are corrupt',
         bad=(ledgers.BadRange(0, 4096, ledgers.Damage.CORRUPT),),
         exposures=(exposure.Exposure('a-guest', 'disk', (extent,)),),
         answer=soundness.judge(knowledge.Knowledge(), finding).soundness,
@@ -45,7 +47,11 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
 
 
 def lines(found: Iterable[messages.Message]) -> list[tuple[int, str]]:
-    return [(int(each.level), each.text % each.details) for each in found]
+    return [(int(each.level), each.line) for each in found]
+
+
+def veto(text: str) -> codes.Problem:
+    return codes.Problem(codes.Code.DAMAGED_HEADER, text)
 
 
 class MessagesTest(base.TestCase):
@@ -57,9 +63,10 @@ class MessagesTest(base.TestCase):
             [
                 (
                     40,
-                    f'Base file /base/{SHA} (image an-image) is corrupt: '
-                    'used by 2 guests; bytes 0-4095 are corrupt. Guests that '
-                    'read it: a-guest (reads through 4096 B), another.',
+                    f'[C01] Base file /base/{SHA} (image an-image) is '
+                    'corrupt: bytes 0-4095 are corrupt. Guests that read it: '
+                    'a-guest (reads through 4096 B), another. See: '
+                    f'nova-imagecache explain {SHA}',
                 )
             ],
             lines(messages.of_damage(self.report(files=(bad(),)))),
@@ -83,22 +90,22 @@ class MessagesTest(base.TestCase):
         )
         self.assertIn(
             'Guests that read it: a-guest (reads through 4096 B). Of the same '
-            'image, and not seen to read it: keeper.',
+            'image, not seen to read it: 1.',
             text,
         )
 
     def test_what_keeps_all_and_what_keeps_some_is_said(self) -> None:
-        report = self.report(vetoes=('one',), withheld=('two',))
+        report = self.report(vetoes=(veto('one'),), withheld=(veto('two'),))
         self.assertEqual(
             [
-                (30, 'Nothing is removed from the image cache: one'),
-                (30, 'Some unused files stay in the image cache: two'),
+                (30, '[V07] Nothing is removed from the image cache: one'),
+                (30, '[V07] Some unused files stay in the image cache: two'),
             ],
             lines(messages.of_findings(report)),
         )
 
     def test_a_bad_file_is_told_with_the_findings_and_the_pass(self) -> None:
-        report = self.report(files=(bad(),), vetoes=('a veto',))
+        report = self.report(files=(bad(),), vetoes=(veto('a veto'),))
         damage = lines(messages.of_damage(report))
         findings = lines(messages.of_findings(report))
         self.assertEqual(damage, findings[-1:])
@@ -115,10 +122,9 @@ class MessagesTest(base.TestCase):
         self.assertEqual(
             (
                 40,
-                f'Base file /base/{SHA} was made anew with other bytes under '
-                'guests whose disks are older: a-guest, b\\nc. What they read '
-                'of the file has changed; see "When a file differs" on the '
-                "operators' page.",
+                f'[C03] Base file /base/{SHA} was made anew with other bytes '
+                'under guests whose disks are older: a-guest, b\\nc. See: '
+                f'nova-imagecache explain {SHA}',
             ),
             line,
         )
@@ -133,11 +139,13 @@ class MessagesTest(base.TestCase):
         self.assertEqual(['b', 'a'], [file.name for file in report.harmful])
 
     def test_a_veto_and_a_problem_are_warnings(self) -> None:
-        report = self.report(vetoes=('a veto',), problems=('a problem',))
+        report = self.report(
+            vetoes=(veto('a veto'),), problems=(veto('a problem'),)
+        )
         self.assertEqual(
             [
-                (30, 'Nothing is removed from the image cache: a veto'),
-                (30, 'Image cache: a problem'),
+                (30, '[V07] Nothing is removed from the image cache: a veto'),
+                (30, '[V07] Image cache: a problem'),
             ],
             lines(messages.of_findings(report)),
         )
