@@ -107,6 +107,19 @@ def machine_readable(
     }
 
 
+def plain(formatter: str, data: Sequence[Any]) -> tuple[Any, ...]:
+    """Give values as a formatter shows them best: lists as lines.
+
+    Those for programs get them as they are.
+    """
+    if formatter in ('json', 'yaml'):
+        return tuple(data)
+    return tuple(
+        '\n'.join(map(str, value)) if isinstance(value, list) else value
+        for value in data
+    )
+
+
 class Rate(FormattableColumn[float]):
     """Bytes per second."""
 

@@ -149,8 +149,11 @@ _VERBS = {
     knowledge.Verdict.DIFFERS: 'differs from an earlier file of it',
 }
 
-# Of what is wrong with a file, in a log line.
-_NOTE_BYTES = 80
+# Of what is wrong with a file, in a log line; and of its guests, where there
+# is not the room for both.
+_NOTE_BYTES = 90
+_LEAST_NOTE_BYTES = 20
+_GUESTS_BYTES = 60
 
 
 def _told_in_full(
@@ -159,15 +162,21 @@ def _told_in_full(
     guests: Sequence[str],
     code: codes.Code,
     name: str,
+    note: str = '',
 ) -> Message:
-    """Give an error that names as many guests as its line has room for."""
-    subject = names.printable(name)
-    empty = Message(
-        Level.ERROR, text, {**details, 'guests': ''}, code, subject
+    """Give an error that says as much as its line has room for."""
+    subject = names.printable(names.abbreviated(name))
+    fixed = {**details, 'note': '', 'guests': ''}
+    empty = Message(Level.ERROR, text, fixed, code, subject)
+    room = codes.LINE_BYTES - len(empty.line.encode(errors='replace'))
+    note = codes.clipped(
+        note, max(_LEAST_NOTE_BYTES, min(_NOTE_BYTES, room - _GUESTS_BYTES))
     )
-    spent = len(empty.line.encode(errors='replace'))
-    named = _some(guests, codes.LINE_BYTES - spent)
-    return dataclasses.replace(empty, details={**details, 'guests': named})
+    room -= len(note.encode(errors='replace'))
+    return dataclasses.replace(
+        empty,
+        details={**fixed, 'note': note, 'guests': _some(guests, room)},
+    )
 
 
 def _outdated(report: reports.Report) -> Iterator[Message]:
@@ -193,12 +202,12 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
                 'path': names.printable(f'{report.cache_dir}/{file.name}'),
                 'image': file.image or 'unknown',
                 'verdict': _VERBS[file.checksum],
-                'note': codes.clipped(file.note, _NOTE_BYTES),
                 'keepers': _keepers(file),
             },
             [*_fare(file)],
             file.code or codes.Code.CORRUPT,
             file.name,
+            file.note,
         )
 
 

@@ -37,6 +37,7 @@ from nova_imagecache import errors
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import look
+from nova_imagecache.passes import noting
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import keeper
@@ -399,12 +400,14 @@ class Pass:
             for name, finding in findings.items()
             if finding.problem or (strict and finding.skipped)
         ]
-        return self._report(
+        report = self._report(
             dataclasses.replace(facts, entries=entries),
             dataclasses.replace(done, problems=tuple(dict.fromkeys(problems))),
             findings,
             urgent=urgent,
         )
+        noting.note(self._layout, report, facts.entries)
+        return report
 
     def _report(
         self,
@@ -530,7 +533,7 @@ class Pass:
                     each.spare and each.action is decide.Action.DELETE
                     for each in done.trash
                 ),
-                vetoing.sentences(facts.obstacles),
+                [*map(str, vetoing.sentences(facts.obstacles))],
                 any(
                     each.action in (decide.Action.REMOVE, decide.Action.DELETE)
                     for each in (*done.files, *done.trash)

@@ -87,6 +87,14 @@ class KeysTest(shell.ShellTestCase):
             {*documented('Each of ``damaged`` has these keys:')},
             {*shown['damaged'][0]},
         )
+        for key in ('checks', 'incidents'):
+            self.assertEqual(
+                {*documented(f'Each of ``{key}`` has these keys:')},
+                {*shown[key][0]},
+            )
+        self.assertEqual(
+            documented('``space`` has these keys:'), [*shown['space']]
+        )
 
     def test_what_is_ignored(self) -> None:
         self.run_command('ignore', self.file)

@@ -66,7 +66,7 @@ class MessagesTest(base.TestCase):
                     f'[C01] Base file /base/{SHA} (image an-image) is '
                     'corrupt: bytes 0-4095 are corrupt. Guests that read it: '
                     'a-guest (reads through 4096 B), another. See: '
-                    f'nova-imagecache explain {SHA}',
+                    f'nova-imagecache explain {SHA[:12]}',
                 )
             ],
             lines(messages.of_damage(self.report(files=(bad(),)))),
@@ -124,7 +124,7 @@ class MessagesTest(base.TestCase):
                 40,
                 f'[C03] Base file /base/{SHA} was made anew with other bytes '
                 'under guests whose disks are older: a-guest, b\\nc. See: '
-                f'nova-imagecache explain {SHA}',
+                f'nova-imagecache explain {SHA[:12]}',
             ),
             line,
         )
