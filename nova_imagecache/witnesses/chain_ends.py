@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import dataclasses
 import os
 
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache import names
 from nova_imagecache.witnesses import chains
@@ -276,7 +277,10 @@ def follow(
             elif end.sibling is not None:
                 followed.siblings.setdefault(end.sibling, set()).add(disk.path)
             elif end.base_file is not None and end.base_file not in there:
-                if not os.path.lexists(layout.file(end.base_file)):
+                if os.path.lexists(layout.file(end.base_file)):
+                    continue
+                # Both may have gone since the disk was seen, in this order.
+                if not identity.gone(disk.path):
                     guests = followed.missing.setdefault(end.base_file, set())
                     guests.add(disk.guest)
     return followed

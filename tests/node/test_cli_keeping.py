@@ -198,9 +198,9 @@ class PinTest(KeepingTestCase):
     def test_a_pin_that_is_set_during_the_pass_holds(self) -> None:
         real = locks.nova_lock
 
-        def nova_lock(*args: Any) -> Any:
+        def nova_lock(*args: Any, **kwargs: Any) -> Any:
             self.node.pin(self.name)
-            return real(*args)
+            return real(*args, **kwargs)
 
         self.patch(locks, 'nova_lock', nova_lock)
         file = self.file_of(self.node.run(), self.name)

@@ -3,7 +3,9 @@
 """What a pass believes of directories that are as they were, and what not."""
 
 from collections.abc import Callable
+import dataclasses
 import os
+import shutil
 import threading
 import time
 from typing import Any
@@ -11,7 +13,10 @@ from typing import Any
 import ddt
 
 from nova_imagecache.cache import inventories
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import scans
 from nova_imagecache import pools
+from nova_imagecache.witnesses import chain_ends
 from nova_imagecache.witnesses import headers
 from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import overlays
@@ -134,6 +139,36 @@ class QuietTest(GlanceTestCase):
         os.unlink(self.other)
         os.rmdir(os.path.dirname(self.other))
         self.assertEqual((GUEST,), self.users_of(self.used))
+
+    def test_one_that_goes_meanwhile_with_its_base_file_misses_nothing(
+        self,
+    ) -> None:
+        real = chain_ends.follow
+
+        def follow(*args: Any) -> Any:
+            shutil.rmtree(self.path(THIRD))
+            os.unlink(self.node.base_path(gone))
+            return real(*args)
+
+        gone = self.node.add_image('gone', age=seeing.OLD)
+        self.node.add_overlay(THIRD, gone)
+        os.rename(self.node.base_path(gone), self.path('gone'))
+        self.assertEqual(1, len(self.node.run().problems))
+        os.rename(self.path('gone'), self.node.base_path(gone))
+        self.patch(scans, 'scan', self.without(gone))
+        self.patch(chain_ends, 'follow', follow)
+        self.assertEqual((), self.node.run().problems)
+
+    def without(self, name: str) -> Callable[..., Any]:
+        """List the cache as it was before a file was fetched."""
+        real = scans.scan
+
+        def scan(layout: layouts.Layout) -> scans.Scan:
+            found = real(layout)
+            files = tuple(file for file in found.files if file.name != name)
+            return dataclasses.replace(found, files=files)
+
+        return scan
 
     def test_a_guest_whose_directory_is_renamed_is_one(self) -> None:
         directory = os.path.join(self.top, GUEST)
