@@ -28,6 +28,8 @@ _LINES_SHOWN = 3
 _INCIDENTS_SHOWN = 3
 
 _SHORT = 8
+_GUEST_WIDTH = 62
+_WIDE = 120
 _INDENT = ' ' * 7
 _LABEL = 10
 
@@ -45,15 +47,17 @@ def size(value: float) -> str:
     for factor, unit in _BYTES:
         if value >= factor:
             return f'{value / factor:.1f} {unit}'
-    return f'{value:.0f} B'
+    # Of a small rate the digits count.
+    return f'{value:.0f} B' if value >= 10 or not value else f'{value:.1g} B'
 
 
 def span(seconds: float) -> str:
     """Give a span of time in the unit that fits."""
+    seconds = round(seconds)
     for factor, unit in _SPANS:
         if seconds >= factor:
             return f'{seconds / factor:.0f} {unit}'
-    return f'{seconds:.0f} s'
+    return f'{seconds} s'
 
 
 def rate(value: float) -> str:
@@ -100,16 +104,30 @@ def _wrapped(text: str, width: int, most: int = _LINES_SHOWN) -> list[str]:
 def guest_lines(
     guests: Sequence[Values], width: int, most: int | None = _GUESTS_SHOWN
 ) -> Iterator[str]:
-    """Give a line for each guest, by its UUID and its name."""
-    shown = guests if most is None else guests[:most]
+    """Give three lines of guests, by UUID and name, side by side if they fit.
+
+    :param most: lines of them; None for all
+    """
     room = width - len(_INDENT) - 2
-    for each in shown:
-        name = each['name']
-        line = each['uuid'] + (f'  {name}' if name else '')
-        yield f'{_INDENT}  {line if len(line) <= room else line[:room]}'
+    texts = [
+        each['uuid'] + (f' {each["name"]}' if each['name'] else '')
+        for each in guests
+    ]
+    side = max(1, room // _GUEST_WIDTH)
+    shown = texts if most is None else texts[: most * side]
+    for first in range(0, len(shown), side):
+        row = shown[first : first + side]
+        if side > 1:
+            cells = [
+                f'{each[: _GUEST_WIDTH - 2]:{_GUEST_WIDTH}}' for each in row
+            ]
+            line = ''.join(cells).rstrip()
+        else:
+            line = row[0][:room]
+        yield f'{_INDENT}  {line}'
     more = len(guests) - len(shown)
     if more > 0:
-        yield f'{_INDENT}  and {_count(more, "guest")} more'
+        yield f'{_INDENT}  and {more} more guest' + ('' if more == 1 else 's')
 
 
 def _first(values: Values, short: Callable[[str], str]) -> str:
@@ -200,10 +218,14 @@ def _subject(
     check: Values, short: Callable[[str], str], width: int
 ) -> Iterator[str]:
     name = short(check['subject'])
+    text = check['text']
     if name != check['subject'] or check['image']:
         image = f'  image {check["image"]}' if check['image'] else ''
-        yield f'{_INDENT}{name}{image}'
-    yield from _wrapped(check['text'], width)
+        if width < _WIDE:
+            yield f'{_INDENT}{name}{image}'
+        else:
+            text = f'{name}{image}  {text}'
+    yield from _wrapped(text, width)
     yield from guest_lines(check['guests'], width)
     yield f'{_INDENT}-> {_action(check, short)}'
 
@@ -284,8 +306,7 @@ def _removal(values: Values) -> str:
 
 
 def _history(incident: Values, short: Callable[[str], str]) -> str:
-    ended = incident['ended']
-    end = f', {incident["outcome"]} {day(ended)}' if ended else ', open'
+    end = f', {incident["outcome"]} {day(incident["ended"])}'
     copied = len(incident['copied_up'])
     kept = f'; {_count(copied, "guest")} had copied it' if copied else ''
     return (
@@ -340,12 +361,22 @@ def screen(values: Values, width: int) -> list[str]:
     if other_files:
         text = f'another file by now: {_some(other_files)}'
         lines += labelled('Ignored', text, width)
-    for number, incident in enumerate(
-        reversed(values['incidents'][-_INCIDENTS_SHOWN:])
-    ):
-        label = '' if number else 'Incidents'
-        lines += labelled(label, _history(incident, short), width)
+    lines += _incidents(values['incidents'], short, width)
     return lines
+
+
+def _incidents(
+    incidents: Sequence[Values], short: Callable[[str], str], width: int
+) -> Iterator[str]:
+    """Give those that are over; the others are among the problems."""
+    over = [each for each in incidents if each['ended'] is not None]
+    label = 'Incidents'
+    for incident in reversed(over[-_INCIDENTS_SHOWN:]):
+        yield from labelled(label, _history(incident, short), width)
+        label = ''
+    more = len(over) - _INCIDENTS_SHOWN
+    if more > 0:
+        yield from labelled(label, f'and {more} more: -f json', width)
 
 
 def _is_ours(host: Values, values: Values) -> bool:

@@ -163,7 +163,7 @@ class StatusTest(shell.ShellTestCase):
         text = self.text()
         self.assertIn('guest-02', text)
         self.assertNotIn('guest-03', text)
-        self.assertIn('and 10 guests more', text)
+        self.assertIn('and 10 more guests', text)
 
     def test_verification_that_is_overdue_makes_the_exit_code_1(self) -> None:
         self.write_conf(

@@ -32,6 +32,7 @@ PURE = frozenset(
         'cache.machines',
         'cache.sightings',
         'cache.uses',
+        'cli.screens',
         'codes',
         'outlets.health',
         'outlets.messages',
@@ -52,7 +53,7 @@ PURE = frozenset(
 _PURE_IMPORTS = frozenset(
     {
         'collections.abc', 'dataclasses', 'datetime', 'enum', 'functools',
-        'hashlib', 'itertools', 'json', 'math', 're', 'typing',
+        'hashlib', 'itertools', 'json', 'math', 're', 'textwrap', 'typing',
         'oslo_utils.units',
     }
 )  # fmt: skip
