@@ -212,10 +212,28 @@ class CommandTest(shell.ShellTestCase):
         os.rmdir(self.node.layout.base)
         self.node.add_directory('locks')
         code, stdout, stderr = self.run_command(command, '-f', 'json')
-        empty = '{"summary": {}}' if command == 'verify' else '[]'
-        self.assertEqual((0, empty), (code, stdout.strip()))
+        self.assertEqual((0, '[]'), (code, stdout.strip()))
         self.assertIn('There is no cache', stderr)
         self.assertFalse(os.path.exists(self.node.layout.base))
+
+    @ddt.data(
+        'list', 'trash', 'pass', 'verify', 'scrub', 'status', 'pins', 'hosts',
+        'ignored',
+    )  # fmt: skip
+    def test_json_is_one_document(self, command: str) -> None:
+        self.node.add_image('x')
+        _code, stdout, stderr = self.run_command(command, '-f', 'json')
+        json.loads(stdout)
+        self.assertEqual('', stderr)
+
+    @ddt.data('verify', 'scrub')
+    def test_a_stream_of_json_has_to_be_asked_for(self, command: str) -> None:
+        self.node.add_image('x')
+        _code, stdout, _stderr = self.run_command(
+            command, '--progress', 'json'
+        )
+        lines = [json.loads(line) for line in stdout.splitlines()]
+        self.assertIn('summary', lines[-1])
 
     @ddt.data('pass', 'list', 'status', 'verify')
     def test_an_empty_mount_point_is_told_and_stays_so(

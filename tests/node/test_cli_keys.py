@@ -62,7 +62,9 @@ class KeysTest(shell.ShellTestCase):
         self.assertEqual(keys + documented('there are more keys:'), [*row])
 
     def test_status(self) -> None:
-        self.assert_documented('``status -f json`` prints one object.', 'status')
+        self.assert_documented(
+            '``status -f json`` prints one object.', 'status'
+        )
 
     def test_vetoes_in_status(self) -> None:
         _code, stdout, _stderr = self.run_command('status', '-f', 'json')
