@@ -139,6 +139,7 @@ def _meant(text: str, known: Mapping[str, str]) -> str | None:
         name
         for name in known
         if len(stem) >= _LEAST_PREFIX
+        and names.kind_of(name).is_base
         and name.startswith(stem)
         and name.partition('_')[1:] == (mark, rest)
     ]

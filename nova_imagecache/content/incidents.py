@@ -15,6 +15,7 @@ import enum
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
+from nova_imagecache import errors
 
 # Of those that are over, and of what is kept of one.
 _MOST = 100
@@ -193,6 +194,15 @@ def load(layout: layouts.Layout) -> Incidents:
     return _FORMAT.load(layout.incidents) or Incidents()
 
 
+def _known(layout: layouts.Layout) -> Incidents:
+    """Read what is remembered; a damaged record is set aside."""
+    try:
+        return load(layout)
+    except errors.Damaged as error:
+        records.set_aside(layout.incidents, error)
+        return Incidents()
+
+
 def note(
     layout: layouts.Layout,
     damaged: Mapping[str, Sight],
@@ -202,15 +212,15 @@ def note(
 ) -> None:
     """Remember what is seen now; nothing is written where it is no news.
 
-    :raises nova_imagecache.errors.Error: it is damaged, a newer release's, or
-        its lock cannot be had
+    :raises nova_imagecache.errors.Error: it is a newer release's, or its lock
+        cannot be had
     :raises OSError: it cannot be read or written
     """
-    known = load(layout)
+    known = _known(layout)
     if updated(known, damaged, good, present, now) == known:
         return
     with locks.manager_lock(layout, 'incidents', _PATIENCE_SECONDS):
-        known = load(layout)
+        known = _known(layout)
         _FORMAT.save(
             layout,
             layout.incidents,
@@ -236,7 +246,7 @@ def healed(
     :raises OSError: as :func:`note`
     """
     with locks.manager_lock(layout, 'incidents', _PATIENCE_SECONDS):
-        known = load(layout)
+        known = _known(layout)
         seen = Sight('corrupt', ranges=ranges, copied_up=tuple(copied_up))
         if known.open(name) is None:
             known = updated(known, {name: seen}, (), (name,), now)

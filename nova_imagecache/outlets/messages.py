@@ -114,7 +114,7 @@ def _keepers(file: reports.FileReport) -> str:
     others = len([user for user in file.users if user not in file.readers])
     if not others:
         return ''
-    return f' Of the same image, not seen to read it: {others}.'
+    return f' Kept for {others} more.'
 
 
 def _warning(text: str, name: str, problem: codes.Problem) -> Message:
@@ -149,10 +149,10 @@ _VERBS = {
     knowledge.Verdict.DIFFERS: 'differs from an earlier file of it',
 }
 
-# Of what is wrong with a file, in a log line; and of its guests, where there
-# is not the room for both.
+# Of what is wrong with a file, in a log line; less says nothing.
 _NOTE_BYTES = 90
 _LEAST_NOTE_BYTES = 20
+# One guest with its name, and the number of the others.
 _GUESTS_BYTES = 60
 
 
@@ -169,9 +169,8 @@ def _told_in_full(
     fixed = {**details, 'note': '', 'guests': ''}
     empty = Message(Level.ERROR, text, fixed, code, subject)
     room = codes.LINE_BYTES - len(empty.line.encode(errors='replace'))
-    note = codes.clipped(
-        note, max(_LEAST_NOTE_BYTES, min(_NOTE_BYTES, room - _GUESTS_BYTES))
-    )
+    left = min(_NOTE_BYTES, room - _GUESTS_BYTES)
+    note = f': {codes.clipped(note, left)}' if left > _LEAST_NOTE_BYTES else ''
     room -= len(note.encode(errors='replace'))
     return dataclasses.replace(
         empty,
@@ -196,7 +195,7 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
     yield from _outdated(report)
     for file in report.harmful:
         yield _told_in_full(
-            'Base file %(path)s (image %(image)s) %(verdict)s: '
+            'Base file %(path)s (image %(image)s) %(verdict)s'
             '%(note)s. Guests that read it: %(guests)s.%(keepers)s',
             {
                 'path': names.printable(f'{report.cache_dir}/{file.name}'),

@@ -226,6 +226,12 @@ class CommandTest(shell.ShellTestCase):
         json.loads(stdout)
         self.assertEqual('', stderr)
 
+    def test_a_bare_program_lists_its_commands_a_line_each(self) -> None:
+        code, _stdout, stderr = self.shell()
+        self.assertEqual(2, code)
+        self.assertIn('\n  status ', stderr)
+        self.assertIn('\n  explain ', stderr)
+
     @ddt.data('verify', 'scrub')
     def test_a_stream_of_json_has_to_be_asked_for(self, command: str) -> None:
         self.node.add_image('x')

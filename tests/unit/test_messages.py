@@ -89,8 +89,8 @@ class MessagesTest(base.TestCase):
             messages.of_damage(self.report(files=(file,)))
         )
         self.assertIn(
-            'Guests that read it: a-guest (reads through 4096 B). Of the same '
-            'image, not seen to read it: 1.',
+            'Guests that read it: a-guest (reads through 4096 B). Kept for 1 '
+            'more.',
             text,
         )
 
@@ -137,6 +137,33 @@ class MessagesTest(base.TestCase):
         report = self.report(files=(bad('a', 'differs'), bad('b')))
         self.assertEqual(['b'], [file.name for file in report.bad])
         self.assertEqual(['b', 'a'], [file.name for file in report.harmful])
+
+    def test_no_line_takes_more_than_300_bytes(self) -> None:
+        guests = tuple(f'{number:036}' for number in range(1000))
+        file = dataclasses.replace(
+            bad(),
+            users=guests,
+            readers=guests[:500],
+            image='i' * 36,
+            note='bytes 0-1 are corrupt, ' * 300,
+            outdated=guests,
+        )
+        long = veto('x' * 5000)
+        report = reports.Report(
+            '/var/lib/nova/instances/_base',
+            files=(file,),
+            vetoes=(long,),
+            withheld=(long,),
+            problems=(long,),
+            notes=(long,),
+        )
+        found = lines(messages.of_findings(report))
+        self.assertEqual(6, len(found))
+        for _level, line in found:
+            self.assertLessEqual(len(line.encode()), 300)
+            self.assertIn('nova-imagecache explain ', line)
+        # Who is hit comes before the rest.
+        self.assertIn(f'{guests[0]} and 499 more', found[-1][1])
 
     def test_a_veto_and_a_problem_are_warnings(self) -> None:
         report = self.report(
