@@ -95,6 +95,16 @@ def more(file: reports.FileReport) -> tuple[Any, ...]:
     )
 
 
+def flat(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Give values for csv and its like: of a list its parts, with spaces."""
+    return tuple(
+        ' '.join(value.machine_readable())
+        if isinstance(value, Users)
+        else value
+        for value in values
+    )
+
+
 def machine_readable(
     columns: Sequence[str], line: Sequence[Any]
 ) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import logging
 import os
+import re
 
 from oslo_config import cfg
 
@@ -20,6 +21,8 @@ from nova_imagecache import names
 LOG = logging.getLogger(__name__)
 
 GROUP = 'image_cache'
+
+_LOCATION = re.compile(r'LocationInfo\(.*?detail=[\'"](?P<file>.*?)[\'"]\)')
 
 # How much of two names is the same, from 0 to 1.
 _ALIKE = 0.85
@@ -110,7 +113,12 @@ def load(
         # A dollar sign in it is one, and no reference to another option.
         path = os.path.abspath(instances_path).replace('$', '$$')
         conf.set_override('instances_path', path)
-    settings = read_settings(conf)
+    try:
+        settings = read_settings(conf)
+    except cfg.ConfigFileValueError as error:
+        # oslo.config shows an object of its own where the file should be.
+        text = _LOCATION.sub(r'\g<file>', str(error))
+        raise errors.Error(text) from error
     if not os.path.isdir(settings.instances_path):
         found = '' if config_files or default_files else 'no nova.conf found; '
         raise errors.Error(

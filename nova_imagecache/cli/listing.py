@@ -46,7 +46,10 @@ def table(
 ) -> Table:
     """Give a line per file; whoever takes all of it gets more."""
     if parsed_args.formatter not in _WHOLE:
-        return columns.COLUMNS, [columns.row(file) for file in files]
+        rows: Iterable[Any] = map(columns.row, files)
+        if parsed_args.formatter != 'table':
+            rows = map(columns.flat, rows)
+        return columns.COLUMNS, [*rows]
     return (
         columns.COLUMNS + columns.MORE_COLUMNS,
         [columns.row(file) + columns.more(file) for file in files],

@@ -60,6 +60,17 @@ class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         )
         return parser
 
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it; where it is interrupted, say what is kept of it."""
+        try:
+            return super().run(parsed_args)
+        except KeyboardInterrupt:
+            self.app.stderr.write(
+                'Interrupted. What was found in files that were read to their '
+                'end is kept; run it again for the others.\n'
+            )
+            raise
+
     def adjust(self, parsed_args: argparse.Namespace) -> None:
         """Let the options of the command override the configuration.
 

@@ -393,3 +393,61 @@ def _some(texts: Sequence[str]) -> str:
 def _files(values: Values) -> str:
     users = values['space']['used_files']
     return f'{_count(values["files"], "base file")}, {users} in use'
+
+
+_HEADS = ('FILE', 'IMAGE', 'KIND', 'SIZE/DISK', 'GUESTS', 'USED', 'STATE')
+_LAST_HEAD = 'NEXT'
+
+
+def _short_size(value: int) -> str:
+    for factor, unit in ((units.Ti, 'T'), (units.Gi, 'G'), (units.Mi, 'M')):
+        if value >= factor:
+            return (
+                f'{value / factor:.{0 if value >= 10 * factor else 1}f}{unit}'
+            )
+    return f'{value // units.Ki}K'
+
+
+def _row(values: Values, short: Callable[[str], str], wide: bool) -> list[str]:
+    image = values['image'] or '-'
+    verdict = values['verdict']
+    return [
+        names.printable(values['name'] if wide else short(values['name'])),
+        names.printable(image if wide else image[:_SHORT]),
+        values['kind'],
+        f'{_short_size(values["size"])}/{_short_size(values["allocated"])}',
+        str(values['guests'] or '-'),
+        'now' if values['used'] else span(values['age']),
+        verdict.upper() if verdict in _BAD else verdict,
+        'trash' if values['action'] == 'remove' else values['action'],
+    ]
+
+
+_BAD = frozenset({'corrupt', 'unreadable', 'differs'})
+
+
+def table(rows: Sequence[Values], width: int) -> list[str]:
+    """Give the lines of a short table of files.
+
+    Names are whole where there is the room.
+    """
+    known = [each['name'] for each in rows]
+
+    def short(name: str) -> str:
+        return abbreviated(name, known)
+
+    lines: list[str] = []
+    for wide in (True, False):
+        cells = [[*_HEADS, _LAST_HEAD]]
+        cells += [_row(each, short, wide) for each in rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            '  '.join(
+                f'{text:{length}}'
+                for text, length in zip(line, widths, strict=True)
+            ).rstrip()
+            for line in cells
+        ]
+        if max(map(len, lines)) <= width:
+            break
+    return lines

@@ -16,6 +16,14 @@ class MisspeltTest(shell.ShellTestCase):
             stderr,
         )
 
+    def test_a_value_that_makes_no_sense_is_told_with_its_file(self) -> None:
+        self.write_conf(checksum_interval_seconds='a week')
+        code, _stdout, stderr = self.run_command('list')
+        self.assertEqual(1, code)
+        self.assertIn(self.nova_conf, stderr)
+        self.assertIn('checksum_interval_seconds', stderr)
+        self.assertNotIn('LocationInfo', stderr)
+
     def test_what_is_not_like_any_of_ours_may_be_novas(self) -> None:
         self.write_conf(something_else='true', manager_interval='2400')
         self.assertEqual('', self.run_command('list')[2])
