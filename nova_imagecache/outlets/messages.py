@@ -160,11 +160,16 @@ def _told_in_full(
     text: str,
     details: Mapping[str, object],
     guests: Sequence[str],
+    bare: Sequence[str],
     code: codes.Code,
     name: str,
     note: str = '',
 ) -> Message:
-    """Give an error that says as much as its line has room for."""
+    """Give an error that says as much as its line has room for.
+
+    :param guests: with how each fares
+    :param bare: without
+    """
     subject = names.printable(names.abbreviated(name))
     fixed = {**details, 'note': '', 'guests': ''}
     empty = Message(Level.ERROR, text, fixed, code, subject)
@@ -172,6 +177,9 @@ def _told_in_full(
     left = min(_NOTE_BYTES, room - _GUESTS_BYTES)
     note = f': {codes.clipped(note, left)}' if left > _LEAST_NOTE_BYTES else ''
     room -= len(note.encode(errors='replace'))
+    if len(', '.join(guests).encode(errors='replace')) > room:
+        # Who it is counts more than how each fares.
+        guests = bare
     return dataclasses.replace(
         empty,
         details={**fixed, 'note': note, 'guests': _some(guests, room)},
@@ -184,6 +192,7 @@ def _outdated(report: reports.Report) -> Iterator[Message]:
             'Base file %(path)s was made anew with other bytes under guests '
             'whose disks are older: %(guests)s.',
             {'path': names.printable(f'{report.cache_dir}/{file.name}')},
+            [*map(names.printable, file.outdated)],
             [*map(names.printable, file.outdated)],
             codes.Code.ANEW,
             file.name,
@@ -204,6 +213,7 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
                 'keepers': _keepers(file),
             },
             [*_fare(file)],
+            [*map(names.printable, file.readers)],
             file.code or codes.Code.CORRUPT,
             file.name,
             file.note,

@@ -138,6 +138,24 @@ class MessagesTest(base.TestCase):
         self.assertEqual(['b'], [file.name for file in report.bad])
         self.assertEqual(['b', 'a'], [file.name for file in report.harmful])
 
+    def test_who_is_hit_is_named_where_how_does_not_fit(self) -> None:
+        guest = '11111111-aaaa-4aaa-8aaa-000000000001'
+        file = dataclasses.replace(
+            bad(),
+            users=(guest,),
+            readers=(guest,),
+            image='i' * 36,
+            exposures=tuple(
+                dataclasses.replace(each, guest=guest)
+                for each in bad().exposures
+            ),
+            note='bytes 0-4194303, 8388608-12582911 are corrupt',
+        )
+        report = reports.Report('/var/lib/nova/instances/_base', (file,))
+        ((_level, line),) = lines(messages.of_damage(report))
+        self.assertIn(f'Guests that read it: {guest}', line)
+        self.assertIn('bytes 0-4194303', line)
+
     def test_no_line_takes_more_than_300_bytes(self) -> None:
         guests = tuple(f'{number:036}' for number in range(1000))
         file = dataclasses.replace(
