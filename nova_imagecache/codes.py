@@ -5,7 +5,8 @@
 Pure functions.
 
 The one table of them: log lines, ``status``, ``explain`` and the runbook take
-them from here. A code that was in a release keeps its meaning for good.
+them from here (decision 0093). A code that was in a release keeps its meaning
+for good.
 """
 
 import enum

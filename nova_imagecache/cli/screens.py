@@ -6,11 +6,13 @@ Everything is here that a person has to see first, in so few lines that it is
 seen; ``explain`` and ``-f json`` have the rest.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import datetime
+import functools
 import itertools
 import textwrap
 from typing import Any
@@ -71,17 +73,27 @@ def day(when: float) -> str:
     return moment.strftime('%d %b %H:%M')
 
 
-def abbreviated(name: str, known: Iterable[str]) -> str:
-    """Give as much of a name as tells it from the others.
+def shortener(known: Iterable[str]) -> Callable[[str], str]:
+    """Give what makes a name as short as tells it from the others.
 
     What is behind the 40 digits of a resized file stays.
     """
-    others = [each for each in known if each != name]
-    for digits in range(_SHORT, 40, 4):
-        short = names.abbreviated(name, digits)
-        if all(names.abbreviated(each, digits) != short for each in others):
-            return short
-    return name
+    all_known = frozenset(known)
+
+    @functools.cache
+    def counts(digits: int) -> collections.Counter[str]:
+        return collections.Counter(
+            names.abbreviated(each, digits) for each in all_known
+        )
+
+    def short(name: str) -> str:
+        for digits in range(_SHORT, 40, 4):
+            found = names.abbreviated(name, digits)
+            if counts(digits)[found] <= (name in all_known):
+                return found
+        return name
+
+    return short
 
 
 def _count(number: int, noun: str) -> str:
@@ -321,11 +333,7 @@ def screen(values: Values, width: int) -> list[str]:
     :param values: what ``-f json`` has
     :param width: columns of the terminal
     """
-    known = values['names']
-
-    def short(name: str) -> str:
-        return abbreviated(name, known)
-
+    short = shortener(values['names'])
     lines = [
         _first(values, short),
         f'{values["host"]}  {values["cache_dir"]}',
@@ -431,11 +439,7 @@ def table(rows: Sequence[Values], width: int) -> list[str]:
 
     Names are whole where there is the room.
     """
-    known = [each['name'] for each in rows]
-
-    def short(name: str) -> str:
-        return abbreviated(name, known)
-
+    short = shortener(each['name'] for each in rows)
     lines: list[str] = []
     for wide in (True, False):
         cells = [[*_HEADS, _LAST_HEAD]]

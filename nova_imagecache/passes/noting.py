@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Noting damage as an incident, from what a report says."""
+"""Noting damage as an incident, from what a report says (decision 0093)."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping

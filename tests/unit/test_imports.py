@@ -52,8 +52,9 @@ PURE = frozenset(
 # What pure functions may use of Python and of others.
 _PURE_IMPORTS = frozenset(
     {
-        'collections.abc', 'dataclasses', 'datetime', 'enum', 'functools',
-        'hashlib', 'itertools', 'json', 'math', 're', 'textwrap', 'typing',
+        'collections', 'collections.abc', 'dataclasses', 'datetime', 'enum',
+        'functools', 'hashlib', 'itertools', 'json', 'math', 're', 'textwrap',
+        'typing',
         'oslo_utils.units',
     }
 )  # fmt: skip
