@@ -247,7 +247,7 @@ def of_pass(report: reports.Report) -> Iterator[Message]:
 def _what_was_done(report: reports.Report) -> Iterator[Message]:
     would = 'Would have ' if report.dry_run else ''
     for done, files in (
-        ('removed', report.removed),
+        ('moved to the trash:', report.removed),
         ('put back', report.restored),
         ('deleted', report.deleted),
     ):
@@ -270,7 +270,8 @@ def _summary(report: reports.Report) -> Message:
     return Message(
         Level.INFO,
         'Image cache %(path)s: %(files)d files, %(used)d in use, '
-        '%(removed)d removed (%(moved).0f MiB), %(corrupt)d corrupt; '
+        '%(removed)d moved to the trash (%(moved).0f MiB), %(corrupt)d '
+        'corrupt; '
         '%(trash)d in the trash, %(deleted)d deleted (%(freed).0f MiB)',
         {
             'path': report.cache_dir,

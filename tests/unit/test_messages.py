@@ -201,7 +201,8 @@ class MessagesTest(base.TestCase):
         )
         self.assertEqual(20, level)
         self.assertEqual(
-            'Image cache /base: 1 files, 1 in use, 0 removed (0 MiB), 1 '
+            'Image cache /base: 1 files, 1 in use, 0 moved to '
+            'the trash (0 MiB), 1 '
             'corrupt; 0 in the trash, 0 deleted (0 MiB)',
             text,
         )
@@ -248,17 +249,17 @@ class MessagesTest(base.TestCase):
         for report, words, summary in (
             (
                 done,
-                ['Removed', 'Put back', 'Deleted', 'Deleted'],
-                '1 removed (1 MiB), 0 corrupt; 1 in the trash, 2 deleted '
-                '(2 MiB)',
+                ['Moved to the trash:', 'Put back', 'Deleted', 'Deleted'],
+                '1 moved to the trash (1 MiB), 0 corrupt; 1 in the '
+                'trash, 2 deleted (2 MiB)',
             ),
             (
                 dataclasses.replace(done, dry_run=True),
                 [f'Would have {each}' for each in (
-                    'removed', 'put back', 'deleted', 'deleted',
+                    'moved to the trash:', 'put back', 'deleted', 'deleted',
                 )],
-                '0 removed (0 MiB), 0 corrupt; 1 in the trash, 0 deleted '
-                '(0 MiB)',
+                '0 moved to the trash (0 MiB), 0 corrupt; 1 in the '
+                'trash, 0 deleted (0 MiB)',
             ),
         ):  # fmt: skip
             *told, last = [
