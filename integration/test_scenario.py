@@ -147,9 +147,6 @@ class ScenarioTest(unittest.TestCase):
             user, 'nova-imagecache', *arguments, '-f', 'json'
         )
         self.assertNotIn('Traceback', done.stderr)
-        lines = done.stdout.strip().splitlines()
-        if arguments[0] in ('verify', 'scrub'):
-            return done.returncode, [json.loads(line) for line in lines]
         return done.returncode, json.loads(done.stdout or 'null')
 
     def run_unit(self, name: str, user: str) -> None:

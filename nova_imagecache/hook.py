@@ -13,6 +13,9 @@
 
 from nova_imagecache.clocks import Clock
 from nova_imagecache.clocks import Instant
+from nova_imagecache.codes import Code
+from nova_imagecache.codes import Problem
+from nova_imagecache.codes import Severity
 from nova_imagecache.conf import register_opts
 from nova_imagecache.content.knowledge import Verdict
 from nova_imagecache.content.ledgers import BadRange
@@ -64,6 +67,7 @@ __all__ = [
     'BlockDeviceMappings',
     'Changed',
     'Clock',
+    'Code',
     'Connect',
     'Coverage',
     'Damage',
@@ -86,10 +90,12 @@ __all__ = [
     'LockBroken',
     'Locked',
     'NotNow',
+    'Problem',
     'Progress',
     'ReadAsRoot',
     'Reason',
     'Report',
+    'Severity',
     'Soundness',
     'TouchAsRoot',
     'Verdict',

@@ -17,6 +17,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import scans
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache.conf import read_paths
 from nova_imagecache.conf import read_settings
 from nova_imagecache.conf import register_opts
@@ -207,8 +208,9 @@ class ImageCacheManager:
                 tell,
             )
         except errors.Error as error:
+            problem = codes.Problem(codes.Code.NO_PASS, str(error))
             refusal = reports.Report(
-                layouts.Layout.of(settings).base, problems=(str(error),)
+                layouts.Layout.of(settings).base, problems=(problem,)
             )
             outlets.tell_findings(refusal)
             return refusal

@@ -209,6 +209,14 @@ def get_cache_fname(image_id: str) -> str:
     return hashlib.sha1(image_id.encode(), usedforsecurity=False).hexdigest()
 
 
+def abbreviated(name: str, digits: int = 12) -> str:
+    """Give the first digits of a name that has 40; the rest of it stays."""
+    stem, mark, rest = name.partition('_')
+    if len(stem) != _FINGERPRINT_LENGTH:
+        return name
+    return f'{stem[:digits]}{mark}{rest}'
+
+
 def printable(text: str) -> str:
     r"""Give a name that is safe to print and to log.
 

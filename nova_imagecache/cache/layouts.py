@@ -81,6 +81,11 @@ class Layout:
         return os.path.join(self.own, 'scrub')
 
     @property
+    def incidents(self) -> str:
+        """The record of the damage that was found, and of its end."""
+        return os.path.join(self.own, 'incidents')
+
+    @property
     def trash(self) -> str:
         """Base files that were removed, for as long as they are kept."""
         return os.path.join(self.own, 'trash')

@@ -65,7 +65,7 @@ def _lock(
                 lock.release()
             except (OSError, RuntimeError) as error:
                 LOG.warning(
-                    'The lock %(file)s cannot be released: %(error)s',
+                    '[N15] The lock %(file)s cannot be released: %(error)s',
                     {'file': file, 'error': error},
                 )
                 # That drops it in any case.
@@ -353,7 +353,7 @@ def user_lock(
             )
         except errors.Locked as error:
             LOG.warning(
-                'Base file %(name)s is used without a lock: %(error)s',
+                '[N15] Base file %(name)s is used without a lock: %(error)s',
                 {'name': name, 'error': error},
             )
 

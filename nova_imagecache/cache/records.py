@@ -295,13 +295,13 @@ def set_aside(path: str, error: errors.Damaged) -> None:
         os.rename(path, aside)
     except OSError as failure:
         LOG.warning(
-            'The record %(path)s is damaged: %(error)s. It cannot be set '
-            'aside: %(failure)s',
+            '[N10] The record %(path)s is damaged: %(error)s. It cannot be '
+            'set aside: %(failure)s',
             {'path': path, 'error': error, 'failure': failure},
         )
         return
     LOG.warning(
-        'The record %(path)s is damaged: %(error)s. It is now '
+        '[N10] The record %(path)s is damaged: %(error)s. It is now '
         '%(aside)s, and what it said has to be learnt again.',
         {'path': path, 'error': error, 'aside': aside},
     )

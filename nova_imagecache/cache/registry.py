@@ -48,7 +48,9 @@ def load(layout: layouts.Layout) -> dict[str, float]:
     except (ValueError, RecursionError):
         nodes = None
     if not isinstance(nodes, dict):
-        LOG.warning('%s is no list of hosts, so a new one is begun', path)
+        LOG.warning(
+            '[N10] %s is no list of hosts, so a new one is begun', path
+        )
         return {}
     return {host: when for host, when in nodes.items() if _is_time(when)}
 

@@ -8,6 +8,7 @@ import stat
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
+from nova_imagecache import codes
 from nova_imagecache import names
 
 
@@ -20,7 +21,7 @@ class Scan:
     """
 
     files: tuple[base_file.BaseFile, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[codes.Problem, ...] = ()
 
 
 def scan(layout: layouts.Layout) -> Scan:
@@ -30,7 +31,15 @@ def scan(layout: layouts.Layout) -> Scan:
     except FileNotFoundError:
         return Scan()
     except OSError as error:
-        return Scan(problems=(f'{layout.base}: {error.strerror}',))
+        return Scan(
+            problems=(
+                codes.Problem(
+                    codes.Code.UNLISTED,
+                    f'{layout.base}: {error.strerror}',
+                    layout.base,
+                ),
+            )
+        )
     wanted = [
         name
         for name in sorted(found - {names.OWN_DIRECTORY})
@@ -43,7 +52,11 @@ def scan(layout: layouts.Layout) -> Scan:
             files.append(file)
         elif not isinstance(file, FileNotFoundError):
             path = names.printable(os.path.join(layout.base, name))
-            problems.append(f'{path}: {file.strerror}')
+            problems.append(
+                codes.Problem(
+                    codes.Code.UNLISTED, f'{path}: {file.strerror}', name
+                )
+            )
     return Scan(tuple(files), tuple(problems))
 
 

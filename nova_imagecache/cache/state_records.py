@@ -186,5 +186,5 @@ def rescue(
     if os.path.lexists(layout.passes):
         records.set_aside(layout.passes, error)
     else:
-        LOG.warning('%s: %s', layout.state, error)
+        LOG.warning('[P16] %s: %s', layout.state, error)
     return {} if record is None else record.files

@@ -462,7 +462,7 @@ def note_use(layout: layouts.Layout, name: str, now: clocks.Instant) -> None:
         amend(layout, add)
     except (errors.Error, OSError) as error:
         LOG.warning(
-            'The use of base file %(name)s can be noted neither in its '
-            'timestamp nor in %(state)s: %(error)s',
+            '[N16] The use of base file %(name)s can be noted neither in '
+            'its timestamp nor in %(state)s: %(error)s',
             {'name': name, 'state': layout.state, 'error': error},
         )

@@ -26,6 +26,7 @@ from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import qemu_locks
+from nova_imagecache import codes
 from nova_imagecache import errors
 from nova_imagecache import names
 
@@ -48,7 +49,13 @@ class Scan:
 
     files: tuple[base_file.BaseFile, ...] = ()
     strays: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[codes.Problem, ...] = ()
+
+
+def _unlisted(path: str, error: OSError) -> codes.Problem:
+    return codes.Problem(
+        codes.Code.UNLISTED, f'{path}: {error.strerror}', path
+    )
 
 
 def scan(layout: layouts.Layout) -> Scan:
@@ -58,7 +65,7 @@ def scan(layout: layouts.Layout) -> Scan:
     except FileNotFoundError:
         return Scan()
     except OSError as error:
-        return Scan(problems=(f'{layout.trash}: {error.strerror}',))
+        return Scan(problems=(_unlisted(layout.trash, error),))
     files = []
     problems = []
     wanted = sorted(filter(names.trashed_name, found))
@@ -67,7 +74,7 @@ def scan(layout: layouts.Layout) -> Scan:
             continue
         if isinstance(file, OSError):
             path = layout.file(name, trashed=True)
-            problems.append(f'{path}: {file.strerror}')
+            problems.append(_unlisted(path, file))
         elif file.stat.regular:
             files.append(file)
     present = set(found)
@@ -133,7 +140,8 @@ def _carry(moves: Iterable[tuple[str, str, bool]]) -> None:
             continue
         except OSError as error:
             LOG.warning(
-                '%(source)s, which tells of a base file, cannot be moved to '
+                '[P12] %(source)s, which tells of a base file, cannot be '
+                'moved to '
                 '%(target)s: %(error)s',
                 {'source': source, 'target': target, 'error': error.strerror},
             )
@@ -147,7 +155,7 @@ def _discard(*paths: str) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            LOG.warning('%s cannot be removed: %s', path, error.strerror)
+            LOG.warning('[P12] %s cannot be removed: %s', path, error.strerror)
 
 
 class Renames:

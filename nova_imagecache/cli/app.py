@@ -45,6 +45,15 @@ class Commands(commandmanager.CommandManager):
             self.commands[found.name] = found
 
 
+def _listed(manager: commandmanager.CommandManager) -> str:
+    """Give the commands, a line each."""
+    lines = ['\nCommands:']
+    for name, found in sorted(manager.commands.items()):
+        first = (found.load().__doc__ or '').strip().splitlines()[0]
+        lines.append(f'  {name:12}  {first}')
+    return '\n'.join([*lines, '\nnova-imagecache help COMMAND', ''])
+
+
 class Shell(app.App):
     """Global options, and what every command has in common."""
 
@@ -94,7 +103,8 @@ class Shell(app.App):
     def run(self, argv: list[str]) -> int:
         """Run a command; without one, say which there are."""
         if not argv:
-            self.parser.print_help(sys.stderr)
+            self.parser.print_usage(sys.stderr)
+            sys.stderr.write(_listed(self.command_manager))
             return _USAGE
         return super().run(argv)
 
@@ -131,6 +141,10 @@ def become_owner(settings: Settings) -> None:
     owner.become_owner(layout.instances, layout.base)
 
 
+class WrongUsage(Exception):
+    """What was typed makes no sense; the message says why."""
+
+
 class NodeCommand(command.Command):
     """A command about the cache of a node.
 
@@ -161,7 +175,11 @@ class NodeCommand(command.Command):
             # The program has started; all of that stays.
             gc.freeze()
             gc.enable()
-        super().run(parsed_args)
+        try:
+            super().run(parsed_args)
+        except WrongUsage as error:
+            self.app.stderr.write(f'{error}\n')
+            return _USAGE
         return self.exit_code
 
     def load_settings(self, parsed_args: argparse.Namespace) -> Settings:

@@ -95,6 +95,16 @@ def more(file: reports.FileReport) -> tuple[Any, ...]:
     )
 
 
+def flat(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Give values for csv and its like: of a list its parts, with spaces."""
+    return tuple(
+        ' '.join(value.machine_readable())
+        if isinstance(value, Users)
+        else value
+        for value in values
+    )
+
+
 def machine_readable(
     columns: Sequence[str], line: Sequence[Any]
 ) -> dict[str, Any]:
@@ -105,6 +115,19 @@ def machine_readable(
         else value
         for name, value in zip(columns, line, strict=True)
     }
+
+
+def plain(formatter: str, data: Sequence[Any]) -> tuple[Any, ...]:
+    """Give values as a formatter shows them best: lists as lines.
+
+    Those for programs get them as they are.
+    """
+    if formatter in ('json', 'yaml'):
+        return tuple(data)
+    return tuple(
+        '\n'.join(map(str, value)) if isinstance(value, list) else value
+        for value in data
+    )
 
 
 class Rate(FormattableColumn[float]):

@@ -96,12 +96,12 @@ class Confirm(reading.Reading):
         outlets.tell_damage(report)
         self.exit_code = exit_codes.of_files(report)
         if finding.problem:
-            LOG.error('%s: %s', names.printable(name), finding.note)
+            LOG.error('[P08] %s: %s', names.printable(name), finding.note)
             self.exit_code = exit_codes.CORRUPTION
         for each in before.outdated if not report.outdated else ():
             LOG.warning(
-                'Guests whose disks are older than base file %(name)s, and '
-                'which are not named from now on: %(guests)s',
+                '[C03] Guests whose disks are older than base file %(name)s, '
+                'and which are not named from now on: %(guests)s',
                 {
                     'name': names.printable(name),
                     'guests': ', '.join(map(names.printable, each.outdated)),

@@ -3,11 +3,24 @@
 """The command list."""
 
 import argparse
+from collections.abc import Iterable
+from collections.abc import Sequence
+import shutil
+from typing import Any
 
 from cliff import lister
 
 from nova_imagecache.cli import app
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import screens
+from nova_imagecache.content import knowledge
+from nova_imagecache.passes import reports
+
+_HARMFUL = (
+    knowledge.Verdict.CORRUPT,
+    knowledge.Verdict.UNREADABLE,
+    knowledge.Verdict.DIFFERS,
+)
 
 
 class List(app.NodeCommand, lister.Lister):
@@ -16,6 +29,67 @@ class List(app.NodeCommand, lister.Lister):
     The actions are those that a pass would take now. Nothing is changed.
     """
 
+    _files: tuple[reports.FileReport, ...] = ()
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--long',
+            action='store_true',
+            help='all columns, with whole names and users; wider than a '
+            'terminal',
+        )
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument(
+            '--corrupt',
+            action='store_true',
+            help='only the files that are corrupt, unreadable, or differ',
+        )
+        which.add_argument(
+            '--unused',
+            action='store_true',
+            help='only the files that nobody is seen to use',
+        )
+        return parser
+
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
-        return listing.table(listing.preview(self).files, parsed_args)
+        files = listing.preview(self).files
+        if parsed_args.corrupt:
+            files = tuple(file for file in files if file.checksum in _HARMFUL)
+        elif parsed_args.unused:
+            files = tuple(file for file in files if not file.used)
+        self._files = files
+        return listing.table(files, parsed_args)
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Any],
+    ) -> int:
+        """Print a short table, or what was asked for."""
+        asked = parsed_args.long or parsed_args.columns
+        if parsed_args.formatter != 'table' or asked:
+            code: int = super().produce_output(parsed_args, column_names, data)
+            return code
+        width = parsed_args.max_width or shutil.get_terminal_size().columns
+        lines = screens.table([*map(_cells, self._files)], width)
+        self.app.stdout.write(''.join(f'{line}\n' for line in lines))
+        return 0
+
+
+def _cells(file: reports.FileReport) -> dict[str, Any]:
+    return {
+        'name': file.name,
+        'image': file.image,
+        'kind': str(file.kind),
+        'size': file.size,
+        'allocated': file.allocated,
+        'guests': len(file.users),
+        'used': file.used,
+        'age': file.age_seconds,
+        'verdict': str(file.checksum),
+        'action': str(file.action),
+    }

@@ -4,6 +4,8 @@
 
 import argparse
 from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
 import logging
 import os
 import time
@@ -17,7 +19,9 @@ from nova_imagecache.cache import scans
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
+from nova_imagecache import codes
 from nova_imagecache.conf import Settings
+from nova_imagecache.content import incidents
 from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache import outlets
@@ -30,6 +34,9 @@ LOG = logging.getLogger(__name__)
 # The formatters of cliff for programs.
 _WHOLE = ('json', 'yaml')
 
+# Of a name that is abbreviated; as much as of a commit.
+_LEAST_PREFIX = 4
+
 #: Column names, and a line per file.
 Table = tuple[tuple[str, ...], Iterable[Any]]
 
@@ -39,7 +46,10 @@ def table(
 ) -> Table:
     """Give a line per file; whoever takes all of it gets more."""
     if parsed_args.formatter not in _WHOLE:
-        return columns.COLUMNS, [columns.row(file) for file in files]
+        rows: Iterable[Any] = map(columns.row, files)
+        if parsed_args.formatter != 'table':
+            rows = map(columns.flat, rows)
+        return columns.COLUMNS, [*rows]
     return (
         columns.COLUMNS + columns.MORE_COLUMNS,
         [columns.row(file) + columns.more(file) for file in files],
@@ -51,16 +61,47 @@ def preview(command: app.NodeCommand) -> reports.Report:
 
     What is to be looked into is told, and makes the exit code.
     """
-    report = pipeline.Pass(command.settings).preview()
-    show_findings(report)
+    report = look(command)
+    outlets.tell_findings(report)
     command.exit_code = exit_codes.of(report, removing=True)
     return report
+
+
+def look(command: app.NodeCommand) -> reports.Report:
+    """See what a pass would do, and whether there is a cache at all."""
+    report = pipeline.Pass(command.settings).preview()
+    if os.path.isdir(report.cache_dir):
+        return report
+    none = codes.Problem(
+        codes.Code.NO_CACHE,
+        f'there is no cache at {report.cache_dir}',
+        report.cache_dir,
+    )
+    return dataclasses.replace(report, problems=(*report.problems, none))
+
+
+def remembered(
+    command: app.NodeCommand,
+) -> tuple[incidents.Incidents, list[codes.Problem]]:
+    """Give the incidents, and say so where they cannot be read."""
+    layout = layouts.Layout.of(command.settings)
+    try:
+        return incidents.load(layout), []
+    except (errors.Error, OSError) as error:
+        return incidents.Incidents(), [
+            codes.Problem(
+                codes.Code.RECALL,
+                f'{layout.incidents}, which has the damage of earlier times, '
+                f'cannot be used: {error}',
+                layout.incidents,
+            )
+        ]
 
 
 def show_findings(report: reports.Report) -> None:
     """Tell the operator what is to be looked into."""
     if not os.path.isdir(report.cache_dir):
-        LOG.warning('There is no cache at %s', report.cache_dir)
+        LOG.warning('[P18] There is no cache at %s', report.cache_dir)
     outlets.tell_findings(report)
 
 
@@ -78,7 +119,7 @@ def find(settings: Settings, wanted: Iterable[str]) -> list[str]:
     }
     found = []
     for text in wanted:
-        name = known.get(names.printable(name_of(text)))
+        name = _meant(names.printable(name_of(text)), known)
         if name is None:
             raise errors.Error(
                 f'there is no file {names.printable(text)} in {layout.base}; '
@@ -86,6 +127,31 @@ def find(settings: Settings, wanted: Iterable[str]) -> list[str]:
             )
         found.append(name)
     return found
+
+
+def _meant(text: str, known: Mapping[str, str]) -> str | None:
+    """Give the file that is meant by a name, a prefix or an image's ID.
+
+    :raises nova_imagecache.errors.Error: several may be
+    """
+    for exact in (text, names.get_cache_fname(text)):
+        if exact in known:
+            return known[exact]
+    stem, mark, rest = text.partition('_')
+    found = [
+        name
+        for name in known
+        if len(stem) >= _LEAST_PREFIX
+        and names.kind_of(name).is_base
+        and name.startswith(stem)
+        and name.partition('_')[1:] == (mark, rest)
+    ]
+    if len(found) > 1:
+        raise errors.Error(
+            f'{text} may be any of {len(found)} files: '
+            f'{", ".join(sorted(found)[:3])}'
+        )
+    return known[found[0]] if found else None
 
 
 def writable_layout(settings: Settings) -> layouts.Layout:
@@ -117,7 +183,9 @@ def hosts_of(command: app.NodeCommand) -> list[dict[str, Any]]:
     try:
         known = hosts.names_of(layout)
     except OSError as error:
-        LOG.warning('%s cannot be read: %s', layout.hosts, error.strerror)
+        LOG.warning(
+            '[P16] %s cannot be read: %s', layout.hosts, error.strerror
+        )
         _fail(command)
         known = []
     for name in known:
@@ -125,9 +193,9 @@ def hosts_of(command: app.NodeCommand) -> list[dict[str, Any]]:
             host = hosts.load(layout, name)
         except (errors.Error, OSError) as error:
             LOG.warning(
-                'What host %(name)s needs cannot be read: %(error)s; a pass '
-                'of that host writes it anew; if it is gone for good, say '
-                '"nova-imagecache forget-host %(name)s"',
+                '[V10] What host %(name)s needs cannot be read: %(error)s; a '
+                'pass of that host writes it anew; if it is gone for good, '
+                'say "nova-imagecache forget-host %(name)s"',
                 {'name': names.printable(name), 'error': error},
             )
             _fail(command)
@@ -155,7 +223,7 @@ def ignored(command: app.NodeCommand) -> list[dict[str, Any]]:
         marks = ignored_files.load(layout, command.settings.host)
     except (errors.Error, OSError) as error:
         LOG.warning(
-            'Which files are ignored cannot be read: %(error)s; move '
+            '[P16] Which files are ignored cannot be read: %(error)s; move '
             '%(path)s away, and say "nova-imagecache ignore" again',
             {
                 'error': error,

@@ -14,6 +14,7 @@ from nova_imagecache.cli import app
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import progress
+from nova_imagecache import codes
 from nova_imagecache import errors
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
@@ -77,11 +78,12 @@ class Pass(app.NodeCommand, lister.Lister):
         self.exit_code = exit_codes.of(report, removing=True)
         return listing.table([*report.files, *report.trash], parsed_args)
 
-    def _register(self) -> list[str]:
+    def _register(self) -> list[codes.Problem]:
         """Note this host; what goes wrong ends no pass."""
         layout = layouts.Layout.of(self.settings)
         try:
             registry.register(layout, self.settings.host, time.time())
         except (errors.NotNow, OSError) as error:
-            return [f'this host cannot be noted in compute_nodes: {error}']
+            text = f'this host cannot be noted in compute_nodes: {error}'
+            return [codes.Problem(codes.Code.NOT_KEPT, text)]
         return []

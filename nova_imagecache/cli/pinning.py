@@ -11,7 +11,6 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cli import app
 from nova_imagecache.cli import listing
-from nova_imagecache import errors
 from nova_imagecache import names
 
 
@@ -37,15 +36,28 @@ class Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     def change(self, layout: layouts.Layout, new: pins.Pin) -> bool:
         """Pin or unpin; say whether that changed anything."""
 
+    def image_id(self, text: str) -> str:
+        """Take what was typed for the ID of an image.
+
+        :raises nova_imagecache.cli.app.WrongUsage: it is none
+        """
+        if not text.strip() or names.printable(text) != text:
+            raise app.WrongUsage(
+                f'{names.printable(text)!r} is no ID of an image'
+            )
+        return text
+
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Pin or unpin all of them."""
         chosen = [pins.Pin(_base_file(text)) for text in parsed_args.names]
         chosen += [
             pins.Pin(names.get_cache_fname(image), image)
-            for image in map(_image_id, parsed_args.image_id)
+            for image in map(self.image_id, parsed_args.image_id)
         ]
         if not chosen:
-            raise errors.Error('name a base file, or an image with --image-id')
+            raise app.WrongUsage(
+                'name a base file, or an image with --image-id'
+            )
         layout = listing.writable_layout(self.settings)
         rows = [
             (new.name, new.image, self.change(layout, new)) for new in chosen
@@ -53,16 +65,10 @@ class Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         return ('name', 'image', 'changed'), rows
 
 
-def _image_id(text: str) -> str:
-    if not text.strip() or names.printable(text) != text:
-        raise errors.Error(f'{names.printable(text)!r} is no ID of an image')
-    return text
-
-
 def _base_file(text: str) -> str:
     name = listing.name_of(text)
     if not names.kind_of(name).is_base:
-        raise errors.Error(
+        raise app.WrongUsage(
             f'{names.printable(text)} is not the name of a base file; '
             'nova-imagecache list shows what there is, and --image-id takes '
             'the ID of an image'

@@ -64,7 +64,7 @@ def progress_bar(total: int) -> Iterator[readers.Progress]:
     with tqdm.tqdm(
         total=total,
         desc='Reading base files',
-        unit='B',
+        unit='iB',
         unit_scale=True,
         unit_divisor=units.Ki,
         disable=total == 0 or not sys.stderr.isatty(),

@@ -34,8 +34,9 @@ def _bandwidth(text: str) -> int:
 class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     """A command that reads base files, and takes its time.
 
-    With JSON it prints an object per line: ``{"progress": {...}}`` once a
-    second, a file that was read, and ``{"summary": {...}}`` at the end.
+    With ``--progress json`` it prints an object per line: ``{"progress":
+    {...}}`` once a second, a file that was read, and ``{"summary": {...}}`` at
+    the end. Without it, the output is one document, as of any other command.
     """
 
     columns: tuple[str, ...]
@@ -50,7 +51,25 @@ class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
             help='read so many MiB per second at most, and 0 for no limit, '
             'whatever scrub_bandwidth_mib_per_second says',
         )
+        parser.add_argument(
+            '--progress',
+            choices=('bar', 'json', 'none'),
+            default='bar',
+            help='how to show how far it is: a bar on a terminal, or lines '
+            'of JSON with what was read and a summary, instead of the output',
+        )
         return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it; where it is interrupted, say what is kept of it."""
+        try:
+            return super().run(parsed_args)
+        except KeyboardInterrupt:
+            self.app.stderr.write(
+                'Interrupted. What was found in files that were read to their '
+                'end is kept; run it again for the others.\n'
+            )
+            raise
 
     def adjust(self, parsed_args: argparse.Namespace) -> None:
         """Let the options of the command override the configuration.
@@ -73,8 +92,10 @@ class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         self, parsed_args: argparse.Namespace
     ) -> readers.ProgressBar:
         """Choose how to show progress."""
-        if parsed_args.formatter == 'json':
+        if parsed_args.progress == 'json':
             return progress.json_progress(self.app.stdout)
+        if parsed_args.progress == 'none':
+            return readers.no_progress_bar
         return progress.progress_bar
 
     def produce_output(
@@ -83,9 +104,9 @@ class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         column_names: Iterable[str],
         data: Iterable[Any],
     ) -> int:
-        """Print JSON a line per file, and anything else as cliff does."""
+        """Print a line of JSON per file if asked for, or as cliff does."""
         column_names = list(column_names)
-        if parsed_args.formatter != 'json':
+        if parsed_args.progress != 'json':
             code: int = super().produce_output(parsed_args, column_names, data)
             return code
         shown = parsed_args.columns or column_names

@@ -88,7 +88,7 @@ class Scrub(reading.Reading):
         elif parsed_args.if_enabled and not self.settings.checksum:
             self._idle = 'checksum_base_images is off'
         if self._idle:
-            LOG.warning('Nothing is read: %s', self._idle)
+            LOG.warning('[N19] Nothing is read: %s', self._idle)
             return self.columns, []
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -117,7 +117,7 @@ class Scrub(reading.Reading):
             yield from lines
         except errors.Locked as error:
             self._idle = str(error)
-            LOG.warning('Nothing is read: %s', error)
+            LOG.warning('[N19] Nothing is read: %s', error)
 
     def _lines(self, one: scrubber.Scrubber) -> Iterator[tuple[Any, ...]]:
         verdicts = []
@@ -127,7 +127,7 @@ class Scrub(reading.Reading):
             verdicts.append(finding.verdict)
             if finding.problem:
                 LOG.warning(
-                    '%s: %s', names.printable(result.name), finding.note
+                    '[P08] %s: %s', names.printable(result.name), finding.note
                 )
                 self.exit_code = exit_codes.COULD_NOT
             if finding.harmful:
@@ -142,7 +142,7 @@ class Scrub(reading.Reading):
         following = one.next
         if not verdicts and following is not None:
             LOG.warning(
-                'Nothing is due. %(name)s is next, in %(time)s; '
+                '[N19] Nothing is due. %(name)s is next, in %(time)s; '
                 'nova-imagecache verify reads files at once.',
                 {
                     'name': names.printable(following.name),

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command status: what is verified, what is bad, and what is kept."""
+"""The command status: whether all is well, or what to do next."""
 
 import argparse
-import collections
-from collections.abc import Iterator
+from collections.abc import Iterable
 from collections.abc import Sequence
-import textwrap
+import dataclasses
+import os
+import shutil
+import time
 from typing import Any
 
-from cliff.columns import FormattableColumn
 from cliff import show
 import msgspec
 
@@ -17,147 +18,40 @@ from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import runbook
+from nova_imagecache.cli import screens
 from nova_imagecache import clocks
 from nova_imagecache import names
+from nova_imagecache.outlets import health
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import vetoing
 
 
-# What the field names leave of 80 columns.
-_WIDTH = 54
+_LEAST_WIDTH = 40
+_WATCH_SECONDS = 5.0
+_CLEAR = '\033[H\033[2J'
 
-# Of the ranges and of the guests of one file.
-_LINES_SHOWN = 10
-
-
-class Scrub(FormattableColumn[dict[str, Any] | None]):
-    """What the scrub does, or the last one has done."""
-
-    def human_readable(self) -> str:
-        """Give it as a sentence."""
-        last = self._value
-        if last is None:
-            return 'none yet'
-        read = columns.Bytes(last['bytes']).human_readable()
-        text = f'{read} read, {last["files"]} files done, on {last["host"]}'
-        if last['running']:
-            at = f'; at {last["current"]}' if last['current'] else ''
-            return _wrapped(
-                f'at work: {text}{at}; {last["queue"]} more to come'
-            )
-        reason = last['reason'] or 'it was killed'
-        return _wrapped(f'ended ({reason}): {text}')
+# As ls and systemctl do: green, yellow, red.
+_COLOURS = {
+    health.Health.OK: '1;32',
+    health.Health.NOT_CHECKED: '1;32',
+    health.Health.DEGRADED: '1;33',
+    health.Health.DAMAGED: '1;31',
+}
 
 
-class Damage(FormattableColumn[list[dict[str, Any]]]):
-    """The files that are damaged, with ranges and guests."""
-
-    def human_readable(self) -> str:
-        """Give some ranges and some guests; JSON has all."""
-        lines = []
-        for file in self._value:
-            image = f' (image {file["image"]})' if file['image'] else ''
-            verdict = str(file['checksum'])
-            verb = '' if verdict == 'differs' else 'is '
-            lines.append(f'{file["name"]}{image} {verb}{verdict}')
-            if not file['ranges']:
-                lines.append(f'  {file["reason"]}')
-            lines += _some(
-                'ranges',
-                [
-                    f'bytes {each["start"]}-{each["end"] - 1}: '
-                    f'{each["damage"] if verb else "differ"}'
-                    for each in file['ranges']
-                ],
-            )
-            if not verb:
-                lines.append(
-                    '  one of two files is bad; see nova-imagecache confirm'
-                )
-            lines += _some('guests', [*_guests(file)])
-        return '\n'.join(lines) or 'none'
-
-
-class Hosts(FormattableColumn[list[dict[str, Any]]]):
-    """The hosts that share the cache."""
-
-    def human_readable(self) -> str:
-        """Give a line for each."""
-        lines = []
-        for each in self._value:
-            passed = columns.Seconds(each['passed_ago']).human_readable()
-            ago = passed if passed == 'never' else f'{passed} ago'
-            away = ', away' if each['away'] else ''
-            lines.append(
-                f'{each["host"]}: last pass {ago}{away}; base files: '
-                f'{each["files"]}'
-            )
-        return '\n'.join(lines) or 'none has noted anything yet'
-
-
-class Paths(FormattableColumn[list[dict[str, Any]]]):
-    """The files that are ignored."""
-
-    def human_readable(self) -> str:
-        """Give a line for each."""
-        lines = [
-            each['path'] + ('' if each['holds'] else ' (another file by now)')
-            for each in self._value
-        ]
-        return '\n'.join(lines) or 'none'
-
-
-class Sentences(FormattableColumn[list[str]]):
-    """What is to be looked into."""
-
-    def human_readable(self) -> str:
-        """Give a paragraph for each."""
-        return '\n'.join(map(_wrapped, self._value)) or 'none'
-
-
-class VetoedBy(FormattableColumn[list[dict[str, Any]]]):
-    """The same one by one, for programs."""
-
-    def human_readable(self) -> str:
-        """Count them."""
-        count = len(self._value)
-        return f'{count}, which -f json has' if count else 'none'
-
-
-def _wrapped(text: str) -> str:
-    """Keep a table within 80 columns, but no path in pieces."""
-    return '\n'.join(
-        textwrap.wrap(
-            text, _WIDTH, break_long_words=False, break_on_hyphens=False
-        )
-    )
-
-
-def _some(what: str, lines: Sequence[str]) -> Iterator[str]:
-    """Give so many lines that a person reads them."""
-    for line in lines[:_LINES_SHOWN]:
-        yield f'  {line}'
-    more = len(lines) - _LINES_SHOWN
-    if more > 0:
-        yield f'  and {more} more {what}, which -f json has'
-
-
-def _guests(file: dict[str, Any]) -> Iterator[str]:
-    """Say in a line how each disk of a guest fares."""
-    disks: dict[tuple[str, str], collections.Counter[str]] = {}
-    for each in file['exposures']:
-        key = each['guest'], each['disk']
-        totals = disks.setdefault(key, collections.Counter())
-        totals[each['effect']] += each['end'] - each['start']
-    for (guest, disk), totals in disks.items():
-        fare = ', '.join(f'{effect} {n} B' for effect, n in totals.items())
-        yield f'guest {guest}, {disk}: {fare}'
-    exposed = {guest for guest, _disk in disks}
-    for user in file['users']:
-        if user not in exposed:
-            yield f'guest {user}'
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0.1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f'{text} is no number of seconds')
+    return value
 
 
 def _damage(file: reports.FileReport) -> dict[str, Any]:
@@ -202,6 +96,7 @@ def _scrub(
 
 def _veto(veto: vetoing.Veto) -> dict[str, Any]:
     return {
+        'code': str(vetoing.code(veto.reason)),
         'reason': str(veto.reason),
         'subject': names.printable(veto.subject),
         'problem': veto.problem,
@@ -210,54 +105,173 @@ def _veto(veto: vetoing.Veto) -> dict[str, Any]:
     }
 
 
-class Status(app.NodeCommand, show.ShowOne):
-    """Show what is verified, what is damaged, and what keeps unused files.
+def _check(each: health.Check, report: reports.Report) -> dict[str, Any]:
+    return {
+        'code': str(each.code),
+        'severity': str(each.severity),
+        'title': each.code.title,
+        'text': names.printable(each.text),
+        'subject': names.printable(each.subject),
+        'image': each.image,
+        'guests': _guests(each.guests, report),
+        'since': each.since,
+        'action': each.action,
+        'doc': f'{runbook.PAGE}#{each.code.anchor}',
+    }
 
-    For damaged bytes of raw base files it says how each guest fares: it
-    "reads through" to them; its disk has "copied" that part, and may carry
-    the damage also after a repair; or it is "zeroed" in its disk. That is
-    what is on the disk: a running guest may have written more. Nothing is
-    changed, and no base file is read.
+
+def _guests(
+    guests: Iterable[str], report: reports.Report
+) -> list[dict[str, Any]]:
+    return [
+        {'uuid': names.printable(guest), 'name': report.titles.get(guest)}
+        for guest in guests
+    ]
+
+
+def _space(report: reports.Report) -> dict[str, int]:
+    unused = [file for file in report.files if not file.used]
+    unused = [file for file in unused if file.kind.is_base]
+    return {
+        'cache_bytes': sum(file.allocated for file in report.files),
+        'used_files': sum(file.used for file in report.files),
+        'unused_files': len(unused),
+        'unused_bytes': sum(file.allocated for file in unused),
+        'trash_files': len(report.trash),
+        'trash_bytes': sum(file.allocated for file in report.trash),
+        'going_files': len(report.removed) + len(report.deleted),
+    }
+
+
+def _next(coverage: schedule.Coverage) -> dict[str, Any] | None:
+    if not coverage.next_name:
+        return None
+    return {
+        'name': names.printable(coverage.next_name),
+        'seconds': round(coverage.next_due),
+    }
+
+
+class Status(app.NodeCommand, show.ShowOne):
+    """Say whether all is well, or what to do next, and how far it is.
+
+    The first line has it in a word, and the exit code follows that: 0 OK, 1
+    DEGRADED, 3 DAMAGED. The problems are below it in the order of harm, each
+    with its code, the guests that it hits, and the command that helps. -f
+    json has all of it. Nothing is changed, and no base file is read.
     """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--watch',
+            metavar='SECONDS',
+            nargs='?',
+            type=_seconds,
+            const=_WATCH_SECONDS,
+            help='show it anew all the time, each 5 s or as is said, until '
+            'it is interrupted',
+        )
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Show it once, or all the time."""
+        code = super().run(parsed_args)
+        while parsed_args.watch is not None:
+            try:
+                self.wait(parsed_args.watch)
+            except KeyboardInterrupt:
+                return code
+            self.exit_code = exit_codes.FINE
+            self.app.stdout.write(_CLEAR if self._is_terminal() else '\n')
+            code = super().run(parsed_args)
+        return code
+
+    #: How the time until the next screen passes.
+    wait = staticmethod(time.sleep)
+
+    def _is_terminal(self) -> bool:
+        return bool(self.app.stdout.isatty())
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Sequence[Any],
+    ) -> int:
+        """Print the screen, or what a program has asked for."""
+        if parsed_args.formatter != 'table' or parsed_args.columns:
+            data = columns.plain(parsed_args.formatter, data)
+            code: int = super().produce_output(parsed_args, column_names, data)
+            return code
+        values = dict(zip(column_names, data, strict=True))
+        width = parsed_args.max_width or shutil.get_terminal_size().columns
+        lines = screens.screen(values, max(_LEAST_WIDTH, width))
+        if self._is_terminal() and 'NO_COLOR' not in os.environ:
+            colour = _COLOURS[values['health']]
+            lines[0] = f'\033[{colour}m{lines[0]}\033[0m'
+        self.app.stdout.write('\n'.join(lines) + '\n')
+        return 0
 
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """Look, and give the figures."""
-        report = listing.preview(self)
+        values = self._values()
+        return tuple(values), tuple(values.values())
+
+    def _values(self) -> dict[str, Any]:
+        report = listing.look(self)
+        remembered, lost = listing.remembered(self)
+        report = dataclasses.replace(
+            report, problems=(*report.problems, *lost)
+        )
+        since = {
+            each.name: each.found
+            for each in remembered.incidents
+            if each.ended is None
+        }
+        found = health.checks(report, since)
+        self.exit_code = exit_codes.of_checks(found)
+        hosts = listing.hosts_of(self)
         coverage = report.coverage
-        suspect = [
-            names.printable(file.name) for file in report.files if file.suspect
-        ]
         verified = coverage.verified / (coverage.size or 1)
-        values = {
+        return {
+            'health': str(health.health(report, found)),
+            'host': report.host,
             'cache_dir': report.cache_dir,
+            'checks': [_check(each, report) for each in found],
             'checksums': 'on' if self.settings.checksum else 'off',
             'files': coverage.files,
-            'bytes': columns.Bytes(coverage.size),
-            'bytes_digested': columns.Bytes(coverage.digested),
-            'bytes_verified': columns.Bytes(coverage.verified),
+            'bytes': coverage.size,
+            'bytes_digested': coverage.digested,
+            'bytes_verified': coverage.verified,
             'percent_verified': round(100 * verified, 1),
-            'oldest_verification': columns.Seconds(coverage.oldest),
-            'interval': columns.Seconds(self.settings.checksum_interval),
+            'oldest_verification': coverage.oldest,
+            'interval': self.settings.checksum_interval,
             'overdue_files': coverage.overdue,
-            'overdue_bytes': columns.Bytes(coverage.overdue_size),
+            'overdue_bytes': coverage.overdue_size,
             'queue_files': coverage.queue,
-            'queue_bytes': columns.Bytes(coverage.queue_size),
-            'rate_needed': columns.Rate(coverage.needed),
-            'rate_limit': columns.Limit(coverage.limit),
+            'queue_bytes': coverage.queue_size,
+            'next': _next(coverage),
+            'rate_needed': coverage.needed,
+            'rate_limit': coverage.limit,
             'rate_sufficient': coverage.sufficient,
-            'scrub': Scrub(
-                _scrub(layouts.Layout.of(self.settings), clocks.now())
-            ),
-            'vetoes': Sentences([*report.vetoes, *report.withheld]),
-            'vetoed_for': columns.Seconds(report.vetoed_seconds),
-            'last_removal_ago': columns.Seconds(report.removed_seconds),
-            'vetoed_by': VetoedBy([_veto(each) for each in report.obstacles]),
-            'problems': Sentences([*map(names.printable, report.problems)]),
-            'hosts': Hosts(listing.hosts_of(self)),
-            'ignored': Paths(listing.ignored(self)),
-            'suspect': suspect,
+            'scrub': _scrub(layouts.Layout.of(self.settings), clocks.now()),
+            'space': _space(report),
+            'vetoes': [*map(str, (*report.vetoes, *report.withheld))],
+            'vetoed_for': report.vetoed_seconds,
+            'last_removal_ago': report.removed_seconds,
+            'vetoed_by': [_veto(each) for each in report.obstacles],
+            'problems': [*map(names.printable, report.problems)],
+            'hosts': hosts,
+            'ignored': listing.ignored(self),
+            'suspect': [
+                names.printable(file.name)
+                for file in report.files
+                if file.suspect
+            ],
             'outdated': [
                 {
                     'name': names.printable(file.name),
@@ -265,6 +279,9 @@ class Status(app.NodeCommand, show.ShowOne):
                 }
                 for file in report.outdated
             ],
-            'damaged': Damage([_damage(file) for file in report.harmful]),
+            'damaged': [_damage(file) for file in report.harmful],
+            'incidents': [
+                msgspec.to_builtins(each) for each in remembered.incidents
+            ],
+            'names': [names.printable(file.name) for file in report.files],
         }
-        return tuple(values), tuple(values.values())

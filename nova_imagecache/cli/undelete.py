@@ -54,10 +54,10 @@ class Undelete(app.NodeCommand, lister.Lister):
             try:
                 found = removal.put_back(file)
             except FileExistsError:
-                LOG.error('There is another file called %s by now', name)
+                LOG.error('[P12] There is another file called %s by now', name)
                 self.exit_code = exit_codes.COULD_NOT
             except (errors.NotNow, OSError) as error:
-                LOG.error('%s stays in the trash: %s', file.name, error)
+                LOG.error('[P12] %s stays in the trash: %s', file.name, error)
                 self.exit_code = exit_codes.COULD_NOT
             else:
                 caching.use(layout, name)

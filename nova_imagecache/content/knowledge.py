@@ -9,6 +9,7 @@ import enum
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import sightings
+from nova_imagecache import codes
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import sidecars
 from nova_imagecache import errors
@@ -44,6 +45,8 @@ class Finding:
 
     :ivar skipped: whether the file was to be read, and was not
     :ivar problem: whether somebody has to act before it can be
+    :ivar contradicted: whether the file is as it was first read, and only its
+        stored checksum says otherwise
     :ivar history: what the state is to remember, if the file was read
     """
 
@@ -51,6 +54,7 @@ class Finding:
     note: str = ''
     skipped: bool = False
     problem: bool = False
+    contradicted: bool = dataclasses.field(default=False, compare=False)
     history: sightings.History | None = dataclasses.field(
         default=None, compare=False, repr=False
     )
@@ -110,7 +114,8 @@ def _wrong_sha1(ledger: ledgers.Ledger, stored: str | None) -> str | None:
     if found == ledger.sha1:
         return (
             f'{text}; it has not changed since it was first read, so the '
-            'stored checksum may be what is wrong'
+            'stored checksum may be what is wrong: if so, remove it, and run '
+            'nova-imagecache verify'
         )
     return text
 
@@ -194,7 +199,17 @@ def judge(
     if marks or ledger.differs:
         notes.append('see nova-imagecache confirm')
     verdict = _verdict(ledger, stored, wrong is not None)
-    return Finding(verdict, '; '.join(notes))
+    unchanged = verdict is Verdict.CORRUPT and _is_unchanged(ledger)
+    return Finding(verdict, '; '.join(notes), contradicted=unchanged)
+
+
+def _is_unchanged(ledger: ledgers.Ledger) -> bool:
+    """Whether a file is, as a whole, what it was when it was first read."""
+    return (
+        ledger.proven
+        and not ledger.damaged
+        and ledger.found in (None, ledger.sha1)
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -221,7 +236,7 @@ class Knowledge:
     lost: bool = False
     blind: bool = False
     newer: bool = False
-    problems: tuple[str, ...] = ()
+    problems: tuple[codes.Problem, ...] = ()
     damage: Verdict | None = None
     sparse: bool = False
 
@@ -299,6 +314,10 @@ def history_of(ledger: ledgers.Ledger, finding: Finding) -> sightings.History:
     return sightings.History(ledger.suspect, ledger.rebaselined, damage)
 
 
+def _unknown(file: base_file.BaseFile, text: str) -> codes.Problem:
+    return codes.Problem(codes.Code.UNKNOWN, text, file.name)
+
+
 def recall(file: base_file.BaseFile) -> Knowledge:
     """Read what is known of a file; the file itself is not read.
 
@@ -316,18 +335,32 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         ledger = ledgers.Ledger.load(file)
     except errors.Newer as error:
         blind = newer = True
-        problems.append(f'the ledger of {file.name} cannot be used: {error}')
+        problems.append(
+            _unknown(
+                file, f'the ledger of {file.name} cannot be used: {error}'
+            )
+        )
     except errors.Damaged as error:
         lost = True
-        problems.append(f'the ledger of {file.name} says nothing: {error}')
+        problems.append(
+            _unknown(file, f'the ledger of {file.name} says nothing: {error}')
+        )
     except OSError as error:
         blind = True
-        problems.append(f'the ledger of {file.name} cannot be read: {error}')
+        problems.append(
+            _unknown(
+                file, f'the ledger of {file.name} cannot be read: {error}'
+            )
+        )
     try:
         stored = sidecars.load(file.sidecar)
     except OSError as error:
         blind = True
-        problems.append(f'the checksum of {file.name} cannot be read: {error}')
+        problems.append(
+            _unknown(
+                file, f'the checksum of {file.name} cannot be read: {error}'
+            )
+        )
     older = False
     if stored is not None and ledger is None:
         # Where there is a ledger, that tells which file they are of.

@@ -121,7 +121,7 @@ def is_there(
             raise _refused(name, answer)
         if answer.is_untold:
             LOG.warning(
-                'Whether base file %(name)s is sound cannot be told: '
+                '[N13] Whether base file %(name)s is sound cannot be told: '
                 '%(reason)s',
                 {'name': name, 'reason': answer.reason},
             )
@@ -190,8 +190,8 @@ def _recover(layout: layouts.Layout, name: str) -> bool:
             trash.move_out(file)
         except (errors.NotNow, OSError) as error:
             LOG.warning(
-                'Base file %(name)s is fetched, as it cannot be brought back '
-                'from the trash: %(error)s',
+                '[N14] Base file %(name)s is fetched, as it cannot be brought '
+                'back from the trash: %(error)s',
                 {'name': name, 'error': error},
             )
             return False
@@ -278,8 +278,8 @@ class FetchPath:
                 if not answer.is_bad or not refuse:
                     if answer.is_bad:
                         LOG.error(
-                            'Base file %(name)s is %(damage)s, and used all '
-                            'the same',
+                            '[C06] Base file %(name)s is %(damage)s, and used '
+                            'all the same',
                             {'name': name, 'damage': answer.reason},
                         )
                     yield
@@ -289,8 +289,8 @@ class FetchPath:
             why = self.set_aside(name)
             if why is None:
                 LOG.warning(
-                    'Base file %(name)s is %(damage)s. Nobody uses it, so it '
-                    'is in the trash, and made anew.',
+                    '[C08] Base file %(name)s is %(damage)s. Nobody uses it, '
+                    'so it is in the trash, and made anew.',
                     {'name': name, 'damage': answer.reason},
                 )
 

@@ -77,7 +77,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         try:
             self.image_cache_manager.begin(context, all_instances)
         except cfg.Error as error:
-            LOG.error('No pass over the image cache is made: %s', error)
+            LOG.error('[P03] No pass over the image cache is made: %s', error)
 
     def cache_image(self, context: Any, image_id: str) -> bool:
         """Fetch an image before it is needed.
@@ -117,7 +117,9 @@ class LibvirtDriver(driver.LibvirtDriver):
         try:
             self._gate.check(name, image_id)
         except gate.DamagedBaseFile as error:
-            LOG.warning('The disk is flattened: %s', error, instance=instance)
+            LOG.warning(
+                '[N17] The disk is flattened: %s', error, instance=instance
+            )
             flatten(backend.path, None)
         else:
             self._gate.note_use(name)

@@ -86,7 +86,7 @@ class Gate:
         # A broad net, as nothing that fails in here is the guest's fault.
         except Exception as error:
             LOG.warning(
-                'Whether base file %(name)s may be used cannot be told: '
+                '[N13] Whether base file %(name)s may be used cannot be told: '
                 '%(error)s',
                 {'name': name, 'error': str(error) or repr(error)},
             )
@@ -111,7 +111,8 @@ class Gate:
             # A broad net, as in check.
             except Exception as error:
                 LOG.warning(
-                    'Base file %(name)s cannot be kept from others: %(error)s',
+                    '[N15] Base file %(name)s cannot be kept from others: '
+                    '%(error)s',
                     {'name': name, 'error': str(error) or repr(error)},
                 )
             yield share
@@ -126,7 +127,8 @@ class Gate:
         # A broad net, as in check.
         except Exception as error:
             LOG.warning(
-                'That base file %(name)s is used cannot be noted: %(error)s',
+                '[N16] That base file %(name)s is used cannot be noted: '
+                '%(error)s',
                 {'name': name, 'error': str(error) or repr(error)},
             )
 
@@ -142,7 +144,7 @@ class Gate:
         file = f'{name} of image {image_id}' if image_id else name
         if answer.is_untold:
             LOG.warning(
-                'Whether base file %(file)s may be used cannot be told: '
+                '[N13] Whether base file %(file)s may be used cannot be told: '
                 '%(reason)s',
                 {'file': file, 'reason': answer.reason},
             )
@@ -152,7 +154,8 @@ class Gate:
         passes = exists is not None and (_OPEN.get() or exists())
         if passes or not CONF.image_cache.refuse_damaged_base_images:
             LOG.error(
-                'Base file %(file)s is %(damage)s, and used all the same',
+                '[C06] Base file %(file)s is %(damage)s, and used all the '
+                'same',
                 details,
             )
             return None
@@ -166,14 +169,15 @@ class Gate:
         answer = self._images.soundness_of(name)
         if answer.is_bad:
             LOG.error(
-                'Base file %(file)s is %(damage)s, and stays: %(reason)s',
+                '[C07] Base file %(file)s is %(damage)s, and stays: '
+                '%(reason)s',
                 details | {'damage': answer.reason, 'reason': reason},
             )
             return answer.reason
         if reason is None:
             LOG.warning(
-                'Base file %(file)s is %(damage)s. Nobody uses it, so it is '
-                'in the trash, and made anew.',
+                '[C08] Base file %(file)s is %(damage)s. Nobody uses it, so '
+                'it is in the trash, and made anew.',
                 details,
             )
         return None

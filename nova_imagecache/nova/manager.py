@@ -108,7 +108,7 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             # A broad net, as Nova fetches it then.
             except Exception as error:
                 LOG.warning(
-                    'Base file %(name)s is fetched, if it is not there: '
+                    '[N14] Base file %(name)s is fetched, if it is not there: '
                     'whether it is in the trash cannot be told: %(error)s',
                     {'name': name, 'error': str(error) or repr(error)},
                 )

@@ -391,7 +391,8 @@ def insist(drifts: Iterable[Drift]) -> None:
     for drift in drifts:
         if not drift.reliance.vital:
             LOG.error(
-                '%s. Install a release of nova-imagecache that knows %s.',
+                '[P17] %s. Install a release of nova-imagecache that knows '
+                '%s.',
                 drift,
                 _release(),
             )
@@ -403,7 +404,7 @@ def insist(drifts: Iterable[Drift]) -> None:
             'release of nova-imagecache that knows it, or set compute_driver '
             '= libvirt.LibvirtDriver'
         )
-        LOG.critical(message)
+        LOG.critical('[P17] %s', message)
         sys.exit(message)
 
 

@@ -13,7 +13,7 @@ LOG = logging.getLogger(__name__)
 
 def _write(lines: Iterable[messages.Message]) -> None:
     for line in lines:
-        LOG.log(line.level, line.text, line.details)
+        LOG.log(line.level, '%s', line.line)
 
 
 def tell(report: Report) -> None:

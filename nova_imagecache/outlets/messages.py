@@ -4,11 +4,13 @@
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import enum
 
 from oslo_utils import units
 
+from nova_imagecache import codes
 from nova_imagecache.content import knowledge
 from nova_imagecache import names
 from nova_imagecache.passes import decide
@@ -30,11 +32,30 @@ class Message:
     """One line.
 
     :ivar text: with ``%(name)s`` for each of the details
+    :ivar code: of what somebody has to look into
+    :ivar subject: what ``explain`` is asked for, if not the code
     """
 
     level: Level
     text: str
     details: Mapping[str, object]
+    code: codes.Code | None = None
+    subject: str = ''
+
+    @property
+    def line(self) -> str:
+        """The line, cut to what a log takes if somebody is to see it."""
+        text = self.text % self.details
+        if self.code is None:
+            return text
+        text = f'[{self.code}] {text}'
+        more = f'nova-imagecache explain {self.subject or self.code}'
+        if self.subject:
+            return codes.clipped(text, end=f' See: {more}')
+        whole = codes.clipped(text)
+        if whole == ' '.join(text.split()):
+            return whole
+        return codes.clipped(text, end=f' ({more})')
 
 
 def _allocated(files: tuple[reports.FileReport, ...]) -> int:
@@ -54,7 +75,11 @@ def shortfall(coverage: schedule.Coverage) -> str | None:
     )
 
 
-def _fare(file: reports.FileReport) -> str:
+def _count(number: int, noun: str) -> str:
+    return f'{number} {noun}' + ('' if number == 1 else 's')
+
+
+def _fare(file: reports.FileReport) -> Iterator[str]:
     """Name the guests of a file, and how each fares with its damage."""
     effects: dict[str, dict[str, int]] = {}
     for each in file.exposures:
@@ -62,40 +87,59 @@ def _fare(file: reports.FileReport) -> str:
         for extent in each.extents:
             length = extent.end - extent.start
             totals[extent.effect] = totals.get(extent.effect, 0) + length
-    texts = []
     for user in file.readers:
         totals = effects.get(user, {})
         parts = ', '.join(f'{effect} {n} B' for effect, n in totals.items())
-        texts.append(names.printable(user) + (f' ({parts})' if parts else ''))
-    return ', '.join(texts) or 'none'
+        yield names.printable(user) + (f' ({parts})' if parts else '')
+
+
+def _some(texts: Sequence[str], room: int) -> str:
+    """Name as many as there is room for, and count the others."""
+    if not texts:
+        return 'none'
+    shown = ''
+    for number, text in enumerate(texts):
+        left = len(texts) - number - 1
+        more = f' and {left} more' if left else ''
+        longer = f'{shown}, {text}' if shown else text
+        if len(f'{longer}{more}'.encode(errors='replace')) > room:
+            left = len(texts) - number
+            return f'{shown} and {left} more' if shown else str(left)
+        shown = longer
+    return shown
 
 
 def _keepers(file: reports.FileReport) -> str:
-    """Name those of which no disk shows that they read a file."""
-    others = [user for user in file.users if user not in file.readers]
+    """Count those of which no disk shows that they read a file."""
+    others = len([user for user in file.users if user not in file.readers])
     if not others:
         return ''
-    shown = ', '.join(map(names.printable, others))
-    return f' Of the same image, and not seen to read it: {shown}.'
+    return f' Kept for {others} more.'
+
+
+def _warning(text: str, name: str, problem: codes.Problem) -> Message:
+    return Message(Level.WARNING, text, {name: problem}, problem.code)
+
+
+def problems(report: reports.Report) -> tuple[codes.Problem, ...]:
+    """Give what makes the exit code, what does not, and what is advised."""
+    late = shortfall(report.coverage) if report.checksums else None
+    advice = [] if late is None else [codes.Problem(codes.Code.RATE, late)]
+    return (*report.problems, *report.notes, *advice)
 
 
 def of_findings(report: reports.Report) -> Iterator[Message]:
     """Say what somebody has to look into."""
     for veto in report.vetoes:
-        yield Message(
-            Level.WARNING,
-            'Nothing is removed from the image cache: %(veto)s',
-            {'veto': veto},
+        yield _warning(
+            'Nothing is removed from the image cache: %(veto)s', 'veto', veto
         )
     for veto in report.withheld:
-        yield Message(
-            Level.WARNING,
-            'Some unused files stay in the image cache: %(veto)s',
-            {'veto': veto},
+        yield _warning(
+            'Some unused files stay in the image cache: %(veto)s', 'veto', veto
         )
-    late = shortfall(report.coverage) if report.checksums else None
-    for text in (*report.problems, *report.notes, *([late] if late else [])):
-        yield Message(Level.WARNING, 'Image cache: %(text)s', {'text': text})
+    for text in problems(report):
+        yield _warning('Image cache: %(text)s', 'text', text)
     yield from of_damage(report)
 
 
@@ -105,18 +149,53 @@ _VERBS = {
     knowledge.Verdict.DIFFERS: 'differs from an earlier file of it',
 }
 
+# Of what is wrong with a file, in a log line; less says nothing.
+_NOTE_BYTES = 90
+_LEAST_NOTE_BYTES = 20
+# One guest with its name, and the number of the others.
+_GUESTS_BYTES = 60
+
+
+def _told_in_full(
+    text: str,
+    details: Mapping[str, object],
+    guests: Sequence[str],
+    bare: Sequence[str],
+    code: codes.Code,
+    name: str,
+    note: str = '',
+) -> Message:
+    """Give an error that says as much as its line has room for.
+
+    :param guests: with how each fares
+    :param bare: without
+    """
+    subject = names.printable(names.abbreviated(name))
+    fixed = {**details, 'note': '', 'guests': ''}
+    empty = Message(Level.ERROR, text, fixed, code, subject)
+    room = codes.LINE_BYTES - len(empty.line.encode(errors='replace'))
+    left = min(_NOTE_BYTES, room - _GUESTS_BYTES)
+    note = f': {codes.clipped(note, left)}' if left > _LEAST_NOTE_BYTES else ''
+    room -= len(note.encode(errors='replace'))
+    if len(', '.join(guests).encode(errors='replace')) > room:
+        # Who it is counts more than how each fares.
+        guests = bare
+    return dataclasses.replace(
+        empty,
+        details={**fixed, 'note': note, 'guests': _some(guests, room)},
+    )
+
 
 def _outdated(report: reports.Report) -> Iterator[Message]:
     for file in report.outdated:
-        yield Message(
-            Level.ERROR,
+        yield _told_in_full(
             'Base file %(path)s was made anew with other bytes under guests '
-            'whose disks are older: %(guests)s. What they read of the file '
-            'has changed; see "When a file differs" on the operators\' page.',
-            {
-                'path': f'{report.cache_dir}/{file.name}',
-                'guests': ', '.join(map(names.printable, file.outdated)),
-            },
+            'whose disks are older: %(guests)s.',
+            {'path': names.printable(f'{report.cache_dir}/{file.name}')},
+            [*map(names.printable, file.outdated)],
+            [*map(names.printable, file.outdated)],
+            codes.Code.ANEW,
+            file.name,
         )
 
 
@@ -124,18 +203,20 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
     """Say which files are bad, and whom that hits."""
     yield from _outdated(report)
     for file in report.harmful:
-        yield Message(
-            Level.ERROR,
-            'Base file %(path)s (image %(image)s) %(verdict)s: '
-            '%(reason)s. Guests that read it: %(guests)s.%(keepers)s',
+        yield _told_in_full(
+            'Base file %(path)s (image %(image)s) %(verdict)s'
+            '%(note)s. Guests that read it: %(guests)s.%(keepers)s',
             {
-                'path': f'{report.cache_dir}/{file.name}',
+                'path': names.printable(f'{report.cache_dir}/{file.name}'),
                 'image': file.image or 'unknown',
                 'verdict': _VERBS[file.checksum],
-                'reason': file.reason,
-                'guests': _fare(file),
                 'keepers': _keepers(file),
             },
+            [*_fare(file)],
+            [*map(names.printable, file.readers)],
+            file.code or codes.Code.CORRUPT,
+            file.name,
+            file.note,
         )
 
 
@@ -166,7 +247,7 @@ def of_pass(report: reports.Report) -> Iterator[Message]:
 def _what_was_done(report: reports.Report) -> Iterator[Message]:
     would = 'Would have ' if report.dry_run else ''
     for done, files in (
-        ('removed', report.removed),
+        ('moved to the trash:', report.removed),
         ('put back', report.restored),
         ('deleted', report.deleted),
     ):
@@ -189,7 +270,8 @@ def _summary(report: reports.Report) -> Message:
     return Message(
         Level.INFO,
         'Image cache %(path)s: %(files)d files, %(used)d in use, '
-        '%(removed)d removed (%(moved).0f MiB), %(corrupt)d corrupt; '
+        '%(removed)d moved to the trash (%(moved).0f MiB), %(corrupt)d '
+        'corrupt; '
         '%(trash)d in the trash, %(deleted)d deleted (%(freed).0f MiB)',
         {
             'path': report.cache_dir,

@@ -14,6 +14,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
+from nova_imagecache import codes
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache import host
@@ -38,8 +39,8 @@ class Done:
     files: tuple[decide.Decision, ...]
     trash: tuple[decide.Decision, ...]
     restored: tuple[base_file.BaseFile, ...] = ()
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    problems: tuple[codes.Problem, ...] = ()
+    notes: tuple[codes.Problem, ...] = ()
 
 
 def nothing(decisions: decide.Decisions) -> Done:
@@ -72,7 +73,7 @@ class Actor:
         self._witnesses = witnesses
         self._facts = facts
         self._touch_as_root = touch_as_root
-        self._problems: list[str] = []
+        self._problems: list[codes.Problem] = []
         # Names of bad files that somebody may be fetching anew.
         self._awaited: set[str] = set()
 
@@ -182,12 +183,17 @@ class Actor:
     ) -> decide.Decision:
         if isinstance(error, OSError):
             reason = f'cannot be {done}: {error.strerror}'
-            self._problems.append(f'{decision.file.name} {reason}')
+            self._problem(decision, f'{decision.file.name} {reason}')
         else:
             reason = f'not {done}: {error}'
             if isinstance(error, errors.LockBroken):
-                self._problems.append(f'{decision.file.name} is {reason}')
+                self._problem(decision, f'{decision.file.name} is {reason}')
         return _kept(decision, reason)
+
+    def _problem(self, decision: decide.Decision, text: str) -> None:
+        self._problems.append(
+            codes.Problem(codes.Code.NOT_MOVED, text, decision.file.name)
+        )
 
     def _objections(
         self, files: Collection[base_file.BaseFile]

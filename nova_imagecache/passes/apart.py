@@ -23,6 +23,7 @@ import weakref
 import msgspec
 
 from nova_imagecache.cache import layouts
+from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
 from nova_imagecache.passes import frames
@@ -329,8 +330,9 @@ class Apart:
                 told = one.make()
                 outcome = Outcome(told.report, told.seen)
             except _Ended as error:
+                problem = codes.Problem(codes.Code.NO_PASS, str(error))
                 outcome = Outcome(
-                    reports.Report(cache_dir, problems=(str(error),))
+                    reports.Report(cache_dir, problems=(problem,))
                 )
             self._outcome = outcome
             self._outcome = tell(outcome)

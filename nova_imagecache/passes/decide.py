@@ -21,6 +21,7 @@ from nova_imagecache.cache import base_file
 from nova_imagecache.cache import sightings
 from nova_imagecache.cache import states
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import names
 from nova_imagecache.passes import pressure
@@ -88,7 +89,7 @@ class Facts:
     least: int | None = None
     jump: float = 0.0
     skew: float = 0.0
-    problems: Sequence[str] = ()
+    problems: Sequence[codes.Problem] = ()
     usable: bool = True
 
     @functools.cached_property
@@ -154,7 +155,7 @@ class Decisions:
 
     files: tuple[Decision, ...]
     trash: tuple[Decision, ...]
-    problems: tuple[str, ...] = ()
+    problems: tuple[codes.Problem, ...] = ()
 
     @property
     def take_away(self) -> bool:
@@ -165,10 +166,14 @@ class Decisions:
         )
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[codes.Problem, ...]:
         """Say which files in the trash somebody still has open."""
         return tuple(
-            f'{each.file.name} stays in the trash: {each.reason}'
+            codes.Problem(
+                codes.Code.HELD,
+                f'{each.file.name} stays in the trash: {each.reason}',
+                each.file.name,
+            )
             for each in self.trash
             if each.used and each.action is Action.KEEP
         )
@@ -453,5 +458,7 @@ def decide(facts: Facts, settings: Settings) -> Decisions:
     return Decisions(
         _hasten(decisions.files, plan.names, Action.REMOVE),
         _hasten(decisions.trash, plan.names, Action.DELETE),
-        () if plan.problem is None else (plan.problem,),
+        ()
+        if plan.problem is None
+        else (codes.Problem(codes.Code.SPACE, plan.problem),),
     )

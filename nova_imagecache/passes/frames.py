@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from nova_imagecache import codes
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import background
 from nova_imagecache.witnesses import instances
@@ -148,6 +149,22 @@ def _parts(items: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         yield tuple(items[start : start + PART])
 
 
+def _problem_to_list(problem: Any) -> list[Any]:
+    if not isinstance(problem, codes.Problem):
+        raise NotImplementedError(f'{type(problem)} cannot be sent')
+    code = problem.code.name
+    return [code, str(problem), problem.subject, list(problem.guests)]
+
+
+def _problem_from_list(_kind: type, value: Any) -> codes.Problem:
+    code, text, subject, guests = msgspec.convert(
+        value, tuple[str, str, str, tuple[str, ...]]
+    )
+    if code not in codes.Code.__members__:
+        raise ValueError(f'the code {code} is unknown')
+    return codes.Problem(codes.Code[code], text, subject, guests)
+
+
 def pack(message: _Message) -> bytes:
     """Make a frame of a message.
 
@@ -155,7 +172,8 @@ def pack(message: _Message) -> bytes:
     """
     # No other encoder has a way to write half of a surrogate pair.
     body = json.dumps(
-        msgspec.to_builtins(message), separators=(',', ':')
+        msgspec.to_builtins(message, enc_hook=_problem_to_list),
+        separators=(',', ':'),
     ).encode('ascii')
     if len(body) > LIMIT:
         raise ValueError(f'{len(body)} bytes are too many for a message')
@@ -187,7 +205,9 @@ def receive(connection: socket.socket, kinds: Any) -> Any:
         raise Broken(f'a message of {length} bytes is announced')
     body = _read(connection, length)
     try:
-        return msgspec.convert(json.loads(body), kinds)
+        return msgspec.convert(
+            json.loads(body), kinds, dec_hook=_problem_from_list
+        )
     except (ValueError, RecursionError) as error:
         raise Broken(f'a message cannot be made out: {error}') from error
 

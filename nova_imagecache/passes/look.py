@@ -20,6 +20,7 @@ from nova_imagecache.cache import scans
 from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
@@ -80,36 +81,44 @@ def _recall_pins(
 
 def recall(
     layout: layouts.Layout, settings: Settings
-) -> tuple[memories.Memory, list[str]]:
+) -> tuple[memories.Memory, list[codes.Problem]]:
     """Recall what this host has found, and what it is told to ignore.
 
     What cannot be read is not known, and is said: that removes nothing more.
     """
-    problems: list[str] = []
+    problems: list[codes.Problem] = []
     inventory = inventories.Inventory()
     marks: ignored_files.Marks = {}
     try:
         inventory = inventories.load(layout, settings.host)
     except (errors.Error, OSError) as error:
+        path = inventories.path_of(layout, settings.host)
         problems.append(
-            f'{inventories.path_of(layout, settings.host)}, which has the '
-            f'disks that were found before, cannot be used: {error}; a pass '
-            'writes it anew'
+            codes.Problem(
+                codes.Code.RECALL,
+                f'{path}, which has the disks that were found before, cannot '
+                f'be used: {error}; a pass writes it anew',
+                path,
+            )
         )
     try:
         marks = ignored_files.load(layout, settings.host)
     except (errors.Error, OSError) as error:
+        path = ignored_files.path_of(layout, settings.host)
         problems.append(
-            f'which files are to be ignored is not known: {error}; move '
-            f'{ignored_files.path_of(layout, settings.host)} away, and say '
-            '"nova-imagecache ignore" again'
+            codes.Problem(
+                codes.Code.RECALL,
+                f'which files are to be ignored is not known: {error}; move '
+                f'{path} away, and say "nova-imagecache ignore" again',
+                path,
+            )
         )
     return memories.Memory(inventory, marks, settings.ignore_paths), problems
 
 
 def _measure(
     layout: layouts.Layout, settings: Settings
-) -> tuple[pressure.Space | None, list[str]]:
+) -> tuple[pressure.Space | None, list[codes.Problem]]:
     """Say how full the disk is, where that matters."""
     if not settings.high_watermark:
         return None, []
@@ -119,8 +128,12 @@ def _measure(
         return None, []
     except OSError as error:
         return None, [
-            f'how full the disk of {layout.base} is cannot be told: '
-            f'{error.strerror}'
+            codes.Problem(
+                codes.Code.UNMEASURED,
+                f'how full the disk of {layout.base} is cannot be told: '
+                f'{error.strerror}',
+                layout.base,
+            )
         ]
     return pressure.Space(
         (found.f_blocks - found.f_bfree) * found.f_frsize,
@@ -156,16 +169,20 @@ def _newer(
     )
 
 
-def _stalled_scrub(layout: layouts.Layout, now: clocks.Instant) -> list[str]:
+def _stalled_scrub(
+    layout: layouts.Layout, now: clocks.Instant
+) -> list[codes.Problem]:
     # In this order: who takes the turn says so at once.
     taken = coordination.coordinator(layout).taken()
     stalled = activities.stalled(activities.load(layout), taken, now)
-    return [] if stalled is None else [stalled]
+    return (
+        [] if stalled is None else [codes.Problem(codes.Code.STALLED, stalled)]
+    )
 
 
 def _unkept(
     layout: layouts.Layout, host: str, state: states.State
-) -> list[str]:
+) -> list[codes.Problem]:
     """Say that nothing can be kept, where that is news.
 
     Some have all hosts but one mount the cache read-only, and that is fine:
@@ -176,7 +193,9 @@ def _unkept(
         return []
     last = activities.load(layout)
     ours = host in state.last_passes or (last and last.host == host)
-    return [str(unwritable)] if ours or not unwritable.read_only else []
+    if unwritable.read_only and not ours:
+        return []
+    return [codes.Problem(codes.Code.UNWRITABLE, str(unwritable))]
 
 
 def _not_mounted(layout: layouts.Layout) -> list[vetoing.Veto]:
@@ -218,7 +237,7 @@ def _no_cache(
 
 def _missing(
     layout: layouts.Layout, testimony: testimonies.Testimony
-) -> Iterator[str]:
+) -> Iterator[codes.Problem]:
     """Say which base files are nowhere that guests of this host need."""
     for name, guests in sorted(testimony.missing.items()):
         # Those of other hosts are theirs, where it is told which they are.
@@ -230,12 +249,15 @@ def _missing(
         if ours:
             shown = sorted(map(names.printable, ours))
             more = len(shown) - _SHOWN
-            yield (
+            yield codes.Problem(
+                codes.Code.MISSING_BASE,
                 f'base file {names.printable(name)} is missing, and these '
                 f'guests need it: {", ".join(shown[:_SHOWN])}'
                 + (f' and {more} more' if more > 0 else '')
                 + '; they cannot start before it is fetched or restored to '
-                f'{layout.base}'
+                f'{layout.base}',
+                name,
+                tuple(shown),
             )
 
 
@@ -251,7 +273,7 @@ def look(
         files
     """
     layout = layouts.Layout.of(settings)
-    problems: list[str] = []
+    problems: list[codes.Problem] = []
     scan = scans.scan(layout)
     trashed = trash.scan(layout)
     recalled, obstacles = _recall_state(layout)
@@ -295,7 +317,11 @@ def look(
             *problems,
             *(_stalled_scrub(layout, now) if with_content else ()),
             *unkept,
-            *(() if twins is None else (twins,)),
+            *(
+                ()
+                if twins is None
+                else (codes.Problem(codes.Code.TWINS, twins),)
+            ),
         ),
     )
 

@@ -28,6 +28,7 @@ from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
@@ -36,6 +37,7 @@ from nova_imagecache import errors
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import look
+from nova_imagecache.passes import noting
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import keeper
@@ -158,8 +160,8 @@ class Pass:
         last = activities.load(self._layout)
         # Nobody else may hear of it, as where a timer has started it.
         told = [
-            f'the last scrub: {each}'
-            for each in (last.problems if last else ())
+            codes.Problem(each.code, f'the last scrub: {each}', each.subject)
+            for each in activities.told(last)
         ]
         facts = dataclasses.replace(facts, problems=(*facts.problems, *told))
         facts, decisions = self._decide(facts)
@@ -223,15 +225,21 @@ class Pass:
         except OSError as error:
             where = error.filename or self._layout.temporary
             problems.append(
-                f'{where} cannot be written to: {error.strerror}'
-                f'{directories.way_out(error)}'
+                codes.Problem(
+                    codes.Code.UNWRITABLE,
+                    f'{where} cannot be written to: {error.strerror}'
+                    f'{directories.way_out(error)}',
+                    where,
+                )
             )
         else:
             # Neither may be apart: the answer may have taken its time.
             nearest = min(max(storage, before), time.time())
             self._storage_clock = self._read_storage_clock(storage)
             skew = clocks.skew(nearest, storage)
-            problems += [clocks.tell_skew(skew)] if skew else []
+            if skew:
+                told = clocks.tell_skew(skew)
+                problems.append(codes.Problem(codes.Code.SKEW, told))
         return dataclasses.replace(
             facts,
             skew=skew,
@@ -264,11 +272,12 @@ class Pass:
             )
 
     def _refuse(
-        self, facts: decide.Facts, problems: Sequence[str] = ()
+        self, facts: decide.Facts, problems: Sequence[codes.Problem] = ()
     ) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""
         if not facts.usable:
-            problems = (*problems, str(facts.vetoes[0]))
+            why = str(facts.vetoes[0])
+            problems = (*problems, codes.Problem(codes.Code.UNUSABLE, why))
         facts = dataclasses.replace(facts, entries={})
         return self._report(
             facts, act.Done((), (), problems=tuple(problems)), {}
@@ -327,8 +336,12 @@ class Pass:
                 problems=(
                     *facts.problems,
                     *(
-                        f'{name}: not verified: it is no file, or has gone '
-                        'meanwhile'
+                        codes.Problem(
+                            codes.Code.NOT_VERIFIED,
+                            f'{name}: not verified: it is no file, or has '
+                            'gone meanwhile',
+                            name,
+                        )
                         for name in chosen
                         if name not in facts.entries
                     ),
@@ -386,20 +399,28 @@ class Pass:
                 self._read_as_root,
             )
             findings |= found
-            problems += [] if failure is None else [failure]
+            problems += (
+                []
+                if failure is None
+                else [codes.Problem(codes.Code.NOT_KEPT, failure)]
+            )
             for file in chosen:
                 entries[file.name] = queues.entry_of(file, facts.state)
         problems += [
-            f'{name}: {finding.note}'
+            codes.Problem(
+                codes.Code.NOT_VERIFIED, f'{name}: {finding.note}', name
+            )
             for name, finding in findings.items()
             if finding.problem or (strict and finding.skipped)
         ]
-        return self._report(
+        report = self._report(
             dataclasses.replace(facts, entries=entries),
             dataclasses.replace(done, problems=tuple(dict.fromkeys(problems))),
             findings,
             urgent=urgent,
         )
+        noting.note(self._layout, report, facts.entries)
+        return report
 
     def _report(
         self,
@@ -420,7 +441,7 @@ class Pass:
         overdue = schedule.overdue(coverage, facts.now)
         # Whoever verifies some files does not ask for the others.
         if overdue is not None and self._settings.checksum and not urgent:
-            problems.append(overdue)
+            problems.append(codes.Problem(codes.Code.OVERDUE, overdue))
         return reports.Report(
             cache_dir=self._layout.base,
             files=self._rows(facts, done.files, findings),
@@ -438,11 +459,14 @@ class Pass:
             removed_seconds=self._since(facts, facts.state.last_removal),
             problems=tuple(problems),
             notes=(
-                *([clocks.tell_jump(facts.jump)] if facts.jump else ()),
+                *self._jump(facts),
                 *facts.testimony.notes,
                 *self._mount(),
                 *done.notes,
             ),
+            titles=facts.testimony.titles,
+            host=self._settings.host,
+            made=facts.now.wall,
             dry_run=dry_run,
             checksums=self._settings.checksum,
             coverage=coverage,
@@ -456,9 +480,18 @@ class Pass:
             return None
         return max(0.0, clocks.elapsed(when, facts.now))
 
-    def _mount(self) -> list[str]:
+    @staticmethod
+    def _jump(facts: decide.Facts) -> list[codes.Problem]:
+        if not facts.jump:
+            return []
+        told = clocks.tell_jump(facts.jump)
+        return [codes.Problem(codes.Code.JUMP, told)]
+
+    def _mount(self) -> list[codes.Problem]:
         found = mounts.local_locks(self._layout.base)
-        return [] if found is None else [found]
+        if found is None:
+            return []
+        return [codes.Problem(codes.Code.LOCAL_LOCKS, found)]
 
     def _rows(
         self,
@@ -482,7 +515,7 @@ class Pass:
         facts: decide.Facts,
         done: act.Done,
         kept: Sequence[decide.Decision],
-    ) -> list[str]:
+    ) -> list[codes.Problem]:
         used = {each.file.name for each in kept if each.used}
         used |= {
             each.file.original
@@ -513,7 +546,7 @@ class Pass:
                     each.spare and each.action is decide.Action.DELETE
                     for each in done.trash
                 ),
-                vetoing.sentences(facts.obstacles),
+                [*map(str, vetoing.sentences(facts.obstacles))],
                 any(
                     each.action in (decide.Action.REMOVE, decide.Action.DELETE)
                     for each in (*done.files, *done.trash)
@@ -521,12 +554,9 @@ class Pass:
                 adrift=_is_adrift(facts.skew),
             )
         except errors.NotNow as error:
-            return [*problems, f'{self._layout.state} cannot be kept: {error}']
+            return [*problems, self._unkept(error)]
         except OSError as error:
-            return [
-                *problems,
-                f'{self._layout.state} cannot be kept: {error.strerror}',
-            ]
+            return [*problems, self._unkept(error.strerror)]
         removal.tidy(
             self._layout,
             [
@@ -542,7 +572,12 @@ class Pass:
         )
         return problems
 
-    def _remember_guests(self, facts: decide.Facts) -> list[str]:
+    def _unkept(self, why: object) -> codes.Problem:
+        return codes.Problem(
+            codes.Code.NOT_KEPT, f'{self._layout.state} cannot be kept: {why}'
+        )
+
+    def _remember_guests(self, facts: decide.Facts) -> list[codes.Problem]:
         """Note what the guests of this host need, for when it is away."""
         testimony = facts.testimony
         narrow = [each for each in facts.obstacles if each.is_narrow]
@@ -578,8 +613,11 @@ class Pass:
             )
         except (errors.Error, OSError) as error:
             return [
-                'what guests of this host need cannot be noted in '
-                f'{self._layout.hosts}: {error}'
+                codes.Problem(
+                    codes.Code.NOT_KEPT,
+                    'what guests of this host need cannot be noted in '
+                    f'{self._layout.hosts}: {error}',
+                )
             ]
         return []
 
@@ -587,7 +625,7 @@ class Pass:
         self,
         facts: decide.Facts,
         kept: Sequence[decide.Decision],
-        problems: list[str],
+        problems: list[codes.Problem],
     ) -> None:
         """Bring back stored checksums that were lost."""
         for decision in kept:
@@ -601,6 +639,10 @@ class Pass:
                 continue
             except OSError as error:
                 problems.append(
-                    f'the checksum of {file.name} cannot be written: '
-                    f'{error.strerror}'
+                    codes.Problem(
+                        codes.Code.NOT_KEPT,
+                        f'the checksum of {file.name} cannot be written: '
+                        f'{error.strerror}',
+                        file.name,
+                    )
                 )

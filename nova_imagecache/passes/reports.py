@@ -4,9 +4,11 @@
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
+from nova_imagecache import codes
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
@@ -16,6 +18,12 @@ from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import exposure
 from nova_imagecache.witnesses import vetoing
+
+_DAMAGE = {
+    knowledge.Verdict.CORRUPT: codes.Code.CORRUPT,
+    knowledge.Verdict.UNREADABLE: codes.Code.UNREADABLE,
+    knowledge.Verdict.DIFFERS: codes.Code.DIFFERS,
+}
 
 _OFF = knowledge.Finding(knowledge.Verdict.OFF)
 
@@ -34,6 +42,9 @@ class FileReport:
     :ivar image: the image it was made from, where it is known
     :ivar age_seconds: its age, or since it is in the trash
     :ivar action: what was done, or would be in a dry run
+    :ivar note: what there is to say of its content: part of the reason
+    :ivar contradicted: whether it is as it was first read, and only its stored
+        checksum says otherwise
     :ivar bad: the bytes of it that are bad
     :ivar exposures: how its guests fare with these, where it is a raw image
     :ivar suspect: whether it may have been damaged before anything was known
@@ -63,6 +74,15 @@ class FileReport:
     used: bool = False
     readers: tuple[str, ...] = ()
     vetoes: tuple[str, ...] = ()
+    note: str = ''
+    contradicted: bool = False
+
+    @property
+    def code(self) -> codes.Code | None:
+        """The code of what is wrong with its content, if anything is."""
+        if self.contradicted:
+            return codes.Code.CHECKSUM
+        return _DAMAGE.get(self.checksum)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +102,9 @@ class Report:
         None for never
     :ivar problems: what could not be done, a sentence each
     :ivar notes: what somebody may want to look into, a sentence each
+    :ivar titles: what people call guests, by their UUIDs, where it is known
+    :ivar host: name of the host that made it
+    :ivar made: when, in seconds since the epoch
     :ivar dry_run: whether nothing was changed
     :ivar checksums: whether base files are to be verified
     :ivar coverage: how much of the cache is verified, as far as that was
@@ -91,13 +114,16 @@ class Report:
     cache_dir: str
     files: tuple[FileReport, ...] = ()
     trash: tuple[FileReport, ...] = ()
-    vetoes: tuple[str, ...] = ()
-    withheld: tuple[str, ...] = ()
+    vetoes: tuple[codes.Problem, ...] = ()
+    withheld: tuple[codes.Problem, ...] = ()
     obstacles: tuple[vetoing.Veto, ...] = ()
     vetoed_seconds: float | None = None
     removed_seconds: float | None = None
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    problems: tuple[codes.Problem, ...] = ()
+    notes: tuple[codes.Problem, ...] = ()
+    titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    host: str = ''
+    made: float = 0.0
     dry_run: bool = False
     checksums: bool = False
     coverage: schedule.Coverage = dataclasses.field(
@@ -223,6 +249,8 @@ def row(
         ),
         used=decision.used,
         readers=tuple(sorted(readers & {*decision.users})),
+        note=finding.note,
+        contradicted=finding.contradicted,
         vetoes=()
         if decision.used
         else vetoing.sentences(facts.obstacles_to(file.original)),

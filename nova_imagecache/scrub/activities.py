@@ -11,6 +11,7 @@ from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import records
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache import errors
 from nova_imagecache import names
 
@@ -71,6 +72,14 @@ def stalled(
         f'and has noted no progress for {silent / 60:.0f} min, since '
         f'{since}{at}; nothing is verified until it ends'
     )
+
+
+def told(activity: Activity | None) -> list[codes.Problem]:
+    """Say what a scrub had to leave for somebody to look into."""
+    return [
+        codes.Problem(codes.Code.NOT_VERIFIED, text, text.partition(': ')[0])
+        for text in (activity.problems if activity else ())
+    ]
 
 
 _FORMAT = records.Format('scrub', 1, Activity, lasting=False, limit=2**20)

@@ -18,6 +18,7 @@ import weakref
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import pipe
@@ -121,6 +122,12 @@ def see(layout: layouts.Layout) -> Seen:
     return Seen(taken, activities.load(layout))
 
 
+def _not_started(why: object) -> codes.Problem:
+    return codes.Problem(
+        codes.Code.NO_SCRUB, f'no scrub can be started: {why}'
+    )
+
+
 class Scrub:
     """At most one scrub, which ends when this process does.
 
@@ -148,7 +155,7 @@ class Scrub:
         settings: Settings,
         coverage: schedule.Coverage | None,
         seen: Seen | None = None,
-    ) -> list[str]:
+    ) -> list[codes.Problem]:
         """Start a scrub if one is needed, end one that no longer is.
 
         :param coverage: None while checksums are off
@@ -192,31 +199,34 @@ class Scrub:
             and clocks.elapsed(self._started, seen.last.started) >= 0
         )
 
-    def _explain(self, seen: Seen) -> list[str]:
+    def _explain(self, seen: Seen) -> list[codes.Problem]:
         """Say what became of one that we started before."""
         if self._started is None or seen.taken:
             return []
         if self._has_begun(seen):
-            return list(seen.last.problems) if seen.last else []
+            return activities.told(seen.last)
         self._started = None
         return [
-            'the scrub that the last pass started has not come up; what it '
-            'says is in the standard error output of this service'
+            codes.Problem(
+                codes.Code.NO_SCRUB,
+                'the scrub that the last pass started has not come up; what '
+                'it says is in the standard error output of this service',
+            )
         ]
 
-    def _start(self, settings: Settings) -> list[str]:
+    def _start(self, settings: Settings) -> list[codes.Problem]:
         self.stop()
         if not sys.executable:
-            return ['no scrub can be started: Python does not know its path']
+            return [_not_started('Python does not know its path')]
         try:
             end, ours = pipe.open_with(settings)
         except OSError as error:
-            return [f'no scrub can be started: {error}']
+            return [_not_started(error)]
         try:
             self._run([sys.executable, *_PROGRAM], end)
         except (OSError, subprocess.SubprocessError) as error:
             os.close(ours)
-            return [f'no scrub can be started: {error}']
+            return [_not_started(error)]
         finally:
             os.close(end)
         self._pipes.append(ours)

@@ -125,7 +125,7 @@ class Comparer:
             raise errors.Written('it was written to while it was read')
         size = self.comparison.blocks.block_size
         LOG.warning(
-            'Block %(index)d of base file %(name)s, %(size)d bytes from '
+            '[N11] Block %(index)d of base file %(name)s, %(size)d bytes from '
             '%(start)d, was read twice and came out differently. That is not '
             'the fault of the file, but of memory, cable or disk.',
             {

@@ -150,8 +150,8 @@ class Keeper:
                 data = ledger.read()
             publish.publish(aside, data, file.layout.temporary)
         LOG.warning(
-            'The digests in the record %(path)s are damaged, and have to be '
-            'learnt again. It is kept as %(aside)s.',
+            '[N10] The digests in the record %(path)s are damaged, and have '
+            'to be learnt again. It is kept as %(aside)s.',
             {'path': file.ledger, 'aside': aside},
         )
 

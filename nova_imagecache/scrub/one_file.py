@@ -342,8 +342,8 @@ class _Scrub:
             self._file.same()
             reason = getattr(error, 'strerror', None) or str(error)
             LOG.warning(
-                'What was learnt of base file %(name)s cannot be kept, so it '
-                'will be read again: %(error)s',
+                '[P13] What was learnt of base file %(name)s cannot be kept, '
+                'so it will be read again: %(error)s',
                 {'name': names.printable(self._file.name), 'error': reason},
             )
             if first:
@@ -386,9 +386,9 @@ class _Scrub:
         again = ledger.read is not None and not ledger.settled
         if again and comparison.changed:
             LOG.warning(
-                'Base file %(name)s was touched while it was first read, and '
-                'did not hold the same when it was read again: somebody '
-                'writes to it, or it is going bad.',
+                '[N12] Base file %(name)s was touched while it was first '
+                'read, and did not hold the same when it was read again: '
+                'somebody writes to it, or it is going bad.',
                 {'name': names.printable(self._file.name)},
             )
 

@@ -192,7 +192,7 @@ class Queue:
         now = self._clock()
         failure = note_histories(self._layout, found, self._state, now)
         if failure is not None:
-            LOG.warning('%s', failure)
+            LOG.warning('[P13] %s', failure)
         return failure is None
 
     def rates(self, read: int) -> tuple[float, float]:
@@ -225,5 +225,5 @@ class Queue:
             )
         except (errors.Error, OSError) as error:
             # A pass makes it good; what has a ledger is read all the same.
-            LOG.warning('%s: %s', self._layout.state, error)
+            LOG.warning('[P13] %s: %s', self._layout.state, error)
             return states.State()

@@ -103,6 +103,8 @@ class Coverage:
     :ivar overdue_name: and its name
     :ivar queue: files that are due
     :ivar queue_size: bytes of these
+    :ivar next_name: the file that is due next, if none is now
+    :ivar next_due: and in how many seconds
     :ivar needed: bytes per second that it takes to read everything once in
         an interval
     :ivar limit: bytes per second that are allowed, 0 for no limit
@@ -119,6 +121,8 @@ class Coverage:
     overdue_name: str = ''
     queue: int = 0
     queue_size: int = 0
+    next_name: str = ''
+    next_due: float = 0
     needed: float = 0
     limit: float = 0
 
@@ -340,6 +344,7 @@ def coverage(
     late = [item for item in items if _is_late(item, interval)]
     size = sum(item.size for item in items)
     first = max(late, key=lambda item: item.waits, default=None)
+    following = min(items, key=lambda item: item.due, default=None)
     return Coverage(
         files=len(items),
         size=size,
@@ -362,6 +367,8 @@ def coverage(
         overdue_name=first.name if first else '',
         queue=len(due),
         queue_size=sum(item.size for item in due),
+        next_name=following.name if following and not due else '',
+        next_due=following.due if following and not due else 0,
         needed=size / interval if interval else 0.0,
         limit=limit,
     )

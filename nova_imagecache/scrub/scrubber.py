@@ -243,4 +243,4 @@ class Scrubber:
         try:
             activities.save(self._layout, self.activity)
         except OSError as error:
-            LOG.warning('%s: %s', self._layout.scrub, error.strerror)
+            LOG.warning('[P13] %s: %s', self._layout.scrub, error.strerror)

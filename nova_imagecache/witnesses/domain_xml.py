@@ -41,6 +41,7 @@ VolumePath = Callable[[str, str], str | None]
 _NOVA_ROOT = re.compile(
     r'\{http://openstack\.org/xmlns/libvirt/nova/[^}]*\}root'
 )
+_NOVA_NAME = re.compile(_NOVA_ROOT.pattern.replace('root', 'name'))
 
 
 class MalformedDomain(ValueError):
@@ -80,6 +81,7 @@ class Domain:
         files it may read
     :ivar disks: all that have anything in them, and what they are just being
         copied to
+    :ivar title: what its owner calls it, where Nova has noted that
     """
 
     uuid: str | None
@@ -87,6 +89,7 @@ class Domain:
     files: frozenset[str]
     images: frozenset[str]
     disks: tuple[DomainDisk, ...]
+    title: str | None = None
 
 
 def _parse(xml: str) -> ElementTree.Element:
@@ -278,6 +281,14 @@ def _text(domain: ElementTree.Element, tag: str) -> str | None:
     return (domain.findtext(tag) or '').strip() or None
 
 
+def _title(domain: ElementTree.Element) -> str | None:
+    """Give the name that its owner has given it, as Nova notes it."""
+    for element in domain.iterfind('metadata/*/*'):
+        if _NOVA_NAME.fullmatch(element.tag):
+            return (element.text or '').strip() or None
+    return None
+
+
 def _unknown(_pool: str, _volume: str) -> None:
     """Know no volume of any pool."""
 
@@ -298,6 +309,7 @@ def read_domain(xml: str, volume_path: VolumePath = _unknown) -> Domain:
         uuid=_text(domain, 'uuid'),
         name=_text(domain, 'name'),
         files=frozenset(files),
+        title=_title(domain),
         images=_images(domain),
         disks=_disks(domain, volume_path),
     )

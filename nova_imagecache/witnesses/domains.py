@@ -130,6 +130,11 @@ class DomainWitness:
                 for domain in answer.domains
                 if domain.name and domain.uuid
             },
+            titles={
+                _guest(domain): title
+                for domain in answer.domains
+                if (title := domain.title or domain.name)
+            },
             said=users,
             known={
                 _guest(domain): _may_need(domain)

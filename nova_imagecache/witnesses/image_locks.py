@@ -9,6 +9,7 @@ import os
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import trash
+from nova_imagecache import codes
 from nova_imagecache import names
 from nova_imagecache import pools
 from nova_imagecache.witnesses import testimonies
@@ -41,7 +42,7 @@ class ImageLockWitness:
         for file in trash.scan(self._layout).files:
             asked[file.name] = file.path
         held = set()
-        notes = []
+        notes: list[codes.Problem] = []
         if asked:
             # Whether they tell at all is found out once, and by one.
             self._asked(next(iter(asked.values())))
@@ -56,12 +57,21 @@ class ImageLockWitness:
                 # It counts as held, and holds back no other (decision 0030).
                 held.add(name)
                 notes.append(
-                    f'whether a QEMU has {names.printable(name)} open cannot '
-                    f'be asked: {answer.strerror}'
+                    codes.Problem(
+                        codes.Code.QEMU_LOCKS,
+                        f'whether a QEMU has {names.printable(name)} open '
+                        f'cannot be asked: {answer.strerror}',
+                        name,
+                    )
                 )
         notes += [
-            f'the locks of QEMU do not tell who uses a file in '
-            f'{self._layout.base}, and the other witnesses decide alone: {why}'
+            codes.Problem(
+                codes.Code.QEMU_LOCKS,
+                f'the locks of QEMU do not tell who uses a file in '
+                f'{self._layout.base}, and the other witnesses decide alone: '
+                f'{why}',
+                self._layout.base,
+            )
             for why in self._untold.values()
             if why is not None
         ]

@@ -11,6 +11,7 @@ from nova_imagecache.cache import hosts
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import registry
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache.witnesses import testimonies
@@ -32,7 +33,7 @@ def notes(
     kept: Mapping[str, int],
     registered: Mapping[str, float],
     now: float,
-) -> Iterator[str]:
+) -> Iterator[codes.Problem]:
     """Say which hosts nobody has heard of lately, and which note nothing.
 
     :param known: other hosts that have noted anything
@@ -47,10 +48,11 @@ def notes(
         if kept.get(name) and host.is_away(now)
     ]
     if away:
-        yield (
+        yield codes.Problem(
+            codes.Code.AWAY,
             f'hosts that are away keep base files until a pass of theirs: '
             f'{_some(away)}; if one is gone for good, say "nova-imagecache '
-            'forget-host HOST"'
+            'forget-host HOST"',
         )
     silent = [
         names.printable(name)
@@ -58,11 +60,12 @@ def notes(
         if name not in known and now - heard <= hosts.AWAY_SECONDS
     ]
     if silent:
-        yield (
+        yield codes.Problem(
+            codes.Code.AWAY,
             f'{_some(silent)}: by compute_nodes these hosts share '
             'instances_path, and they have noted nothing in the cache, as '
             'where they run no manager of this package; what their guests '
-            'need outside of instances_path is not known'
+            'need outside of instances_path is not known',
         )
 
 
@@ -93,13 +96,14 @@ class OtherHostsWitness:
     ) -> testimonies.Testimony:
         """Say which of these files the guests of other hosts need."""
         known, failures = self._read()
-        said = []
+        said: list[codes.Problem] = []
         try:
             registered = registry.load(self._layout)
             strangers = self._strangers(registered, known)
         except OSError as error:
             registered, strangers = {}, {}
-            said = [f'which hosts share {self._layout.instances}: {error}']
+            text = f'which hosts share {self._layout.instances}: {error}'
+            said = [codes.Problem(codes.Code.AWAY, text)]
         root = hosts.root_of(self._layout)
         found: dict[str, set[str]] = {name: set() for name in base_files}
         kept = {}

@@ -15,6 +15,7 @@ import time
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
+from nova_imagecache import codes
 from nova_imagecache import host
 from nova_imagecache import names
 from nova_imagecache import pools
@@ -123,7 +124,7 @@ class OverlayWitness:
         self._named: dict[str, vetoing.Veto] = {}
         # Directories with more in them than plain disks.
         self._odd: set[str] = set()
-        self._notes: dict[str, str] = {}
+        self._notes: dict[str, codes.Problem] = {}
         self._others = testimonies.Testimony()
         self._absent: tuple[absences.Absence, ...] = ()
         self._astray: frozenset[str] = frozenset()
@@ -691,25 +692,31 @@ class OverlayWitness:
                 self._add_recalled(path, seen)
 
     def _note(self, path: str, problem: str) -> None:
-        self._notes[path] = f'{names.printable(path)} {problem}'
+        self._notes[path] = codes.Problem(
+            codes.Code.DISK_NOTE, f'{names.printable(path)} {problem}', path
+        )
 
 
 def _notes(
     followed: chain_ends.Followed, narrowed: narrowing.Narrowed
-) -> Iterator[str]:
+) -> Iterator[codes.Problem]:
     for sibling, paths in followed.siblings.items():
-        yield (
+        yield codes.Problem(
+            codes.Code.SIBLING,
             f'disks that use {names.printable(sibling)}, the cache of another '
-            f'host: {len(paths)}, such as {_some(paths)}'
+            f'host: {len(paths)}, such as {_some(paths)}',
+            sibling,
         )
     if narrowed.ignored:
-        yield (
+        yield codes.Problem(
+            codes.Code.IGNORED,
             f'ignored on somebody\'s word: {_some(narrowed.ignored)}; '
-            '"nova-imagecache unignore PATH" takes that back'
+            '"nova-imagecache unignore PATH" takes that back',
         )
     if narrowed.unchanged:
-        yield (
+        yield codes.Problem(
+            codes.Code.UNCHANGED,
             'files that cannot be read, and have not changed since they were, '
             f'keep what they needed: {len(narrowed.unchanged)}, such as '
-            f'{_some(narrowed.unchanged)}'
+            f'{_some(narrowed.unchanged)}',
         )

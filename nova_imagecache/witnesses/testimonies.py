@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Protocol
 
+from nova_imagecache import codes
 from nova_imagecache.witnesses import vetoing
 
 Guests = frozenset[str]
@@ -39,6 +40,7 @@ class Testimony:
         read the file; the image of the others is the one it was made from
     :ivar images: the image a base file was made from, where it is known
     :ivar aliases: UUIDs of instances by the names that others know them by
+    :ivar titles: what people call guests, by what ``users`` calls them
     :ivar by_list: whether this is from a list of guests, and no disk was seen
     :ivar shown: base files of which a disk, a domain or a lock shows a user;
         of all testimonies together
@@ -64,6 +66,7 @@ class Testimony:
     readers: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
     by_list: bool = False
     shown: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
@@ -80,7 +83,7 @@ class Testimony:
     disks: tuple[NamedDisk, ...] = ()
     missing: Mapping[str, Guests] = dataclasses.field(default_factory=dict)
     vetoes: tuple[vetoing.Veto, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[codes.Problem, ...] = ()
 
     @property
     def out_of_sight(self) -> frozenset[str]:
@@ -186,6 +189,11 @@ def combine(testimonies: Sequence[Testimony]) -> Testimony:
         _merge([each.readers for each in testimonies], aliases),
         images,
         aliases,
+        titles={
+            guest: title
+            for each in testimonies
+            for guest, title in each.titles.items()
+        },
         shown=frozenset(
             name
             for each in testimonies

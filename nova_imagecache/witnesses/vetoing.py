@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import dataclasses
 import enum
 
+from nova_imagecache import codes
 from nova_imagecache import names
 from nova_imagecache.witnesses import needs
 
@@ -30,6 +31,25 @@ class Reason(enum.StrEnum):
     RECORD = 'record'
     CLOCK = 'clock'
     OTHER_HOST = 'other host'
+
+
+_CODES = {
+    Reason.UNANSWERED: codes.Code.UNANSWERED,
+    Reason.UNREADABLE: codes.Code.UNREADABLE_DISK,
+    Reason.DAMAGED: codes.Code.DAMAGED_HEADER,
+    Reason.OUT_OF_SIGHT: codes.Code.OUT_OF_SIGHT,
+    Reason.MISSING_DISK: codes.Code.MISSING_DISK,
+    Reason.MISSING_MOUNT: codes.Code.MISSING_MOUNT,
+    Reason.UNSTABLE: codes.Code.UNSTABLE,
+    Reason.RECORD: codes.Code.RECORD,
+    Reason.CLOCK: codes.Code.CLOCK,
+    Reason.OTHER_HOST: codes.Code.OTHER_HOST,
+}
+
+
+def code(reason: Reason) -> codes.Code:
+    """Give the code of a reason."""
+    return _CODES[reason]
 
 
 _IGNORE = (
@@ -109,7 +129,7 @@ class Veto:
         return f'{names.printable(self.subject)}: {self.problem}'
 
 
-def _sentence(group: Collection[Veto]) -> str:
+def _sentence(group: Collection[Veto]) -> codes.Problem:
     first, *others = sorted(group, key=lambda each: each.subject)
     text = str(first)
     if others:
@@ -117,10 +137,11 @@ def _sentence(group: Collection[Veto]) -> str:
         more = len(group) - _SHOWN
         text = f'{_MANY[first.reason].format(len(group))}: {shown}'
         text += f'; and {more} more' if more > 0 else ''
-    return f'{text}; {first.way_out}' if first.way_out else text
+    text = f'{text}; {first.way_out}' if first.way_out else text
+    return codes.Problem(code(first.reason), text, first.subject)
 
 
-def sentences(vetoes: Iterable[Veto]) -> tuple[str, ...]:
+def sentences(vetoes: Iterable[Veto]) -> tuple[codes.Problem, ...]:
     """Say each kind of veto once, with three examples and what to do."""
     groups: dict[Reason, dict[Veto, None]] = {}
     for veto in vetoes:

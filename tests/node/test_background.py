@@ -287,7 +287,7 @@ class StartTest(nodes.NodeTestCase):
         self.addCleanup(self.scrub.stop)
 
     def keep(self) -> list[str]:
-        return self.scrub.keep(self.node.settings, self.COVERAGE)
+        return [*self.scrub.keep(self.node.settings, self.COVERAGE)]
 
     def test_without_setsid_it_is_a_problem_and_nothing_leaks(self) -> None:
         before = len(os.listdir('/proc/self/fd'))

@@ -173,7 +173,7 @@ class CommandTest(shell.ShellTestCase):
         (row,) = self.rows('list')
         self.assertEqual(r'caf\xe9', row['name'])
         self.node.add_overlay('gu\udce9st', self.node.add_image('x'))
-        self.assertIn(r'gu\xe9st', self.run_command('list')[1])
+        self.assertIn(r'gu\xe9st', self.run_command('list', '--long')[1])
 
     def test_instances_path_overrides_nova_conf(self) -> None:
         other = os.path.join(self.temporary, 'other')
@@ -203,19 +203,78 @@ class CommandTest(shell.ShellTestCase):
         code, stdout, _stderr = self.run_command(
             '--config-file', second, 'list', '-f', 'json'
         )
-        self.assertEqual((0, '[]'), (code, stdout.strip()))
+        self.assertEqual((1, '[]'), (code, stdout.strip()))
 
-    @ddt.data('pass', 'list', 'verify')
+    @ddt.data('pass', 'verify')
     def test_a_node_without_a_cache_is_fine_and_stays_so(
         self, command: str
     ) -> None:
         os.rmdir(self.node.layout.base)
         self.node.add_directory('locks')
         code, stdout, stderr = self.run_command(command, '-f', 'json')
-        empty = '{"summary": {}}' if command == 'verify' else '[]'
-        self.assertEqual((0, empty), (code, stdout.strip()))
+        self.assertEqual((0, '[]'), (code, stdout.strip()))
         self.assertIn('There is no cache', stderr)
         self.assertFalse(os.path.exists(self.node.layout.base))
+
+    @ddt.data(
+        'list', 'trash', 'pass', 'verify', 'scrub', 'status', 'pins', 'hosts',
+        'ignored',
+    )  # fmt: skip
+    def test_json_is_one_document(self, command: str) -> None:
+        self.node.add_image('x')
+        _code, stdout, stderr = self.run_command(command, '-f', 'json')
+        json.loads(stdout)
+        self.assertEqual('', stderr)
+
+    def test_a_bare_program_lists_its_commands_a_line_each(self) -> None:
+        code, _stdout, stderr = self.shell()
+        self.assertEqual(2, code)
+        self.assertIn('\n  status ', stderr)
+        self.assertIn('\n  explain ', stderr)
+
+    def test_the_list_fits_80_columns_and_has_whole_names_in_200(self) -> None:
+        names = [self.node.add_image(f'image-{each}') for each in range(12)]
+        for number in range(3):
+            self.node.add_overlay(f'guest-{number}', names[0])
+        code, stdout, _stderr = self.run_command('list', '--max-width', '80')
+        lines = stdout.splitlines()
+        self.assertEqual((0, 13), (code, len(lines)))
+        self.assertLessEqual(max(map(len, lines)), 80)
+        (line,) = [line for line in lines if names[0][:8] in line]
+        self.assertEqual(
+            ['original', '64K/64K', '3', 'now'], line.split()[2:6]
+        )
+        stdout = self.run_command('list', '--max-width', '200')[1]
+        for name in names:
+            self.assertIn(name, stdout)
+
+    def test_the_list_can_be_of_those_that_are_bad_or_unused(self) -> None:
+        used, bad = self.node.add_image('used'), self.node.add_image('bad')
+        self.node.add_overlay('guest', used)
+        for _time in range(2):
+            self.run_command('verify')
+        nodes.flip_bit(self.node.base_path(bad))
+        self.run_command('verify')
+        for option, wanted in (('--corrupt', bad), ('--unused', bad)):
+            rows = self.rows('list', option, code=3)
+            self.assertEqual([wanted], [row['name'] for row in rows])
+
+    def test_csv_has_users_and_no_python(self) -> None:
+        name = self.node.add_image('x')
+        for number in range(2):
+            self.node.add_overlay(f'guest-{number}', name)
+        stdout = self.run_command('list', '-f', 'csv', '-c', 'users')[1]
+        self.assertIn('guest-0 guest-1', stdout)
+        self.assertNotIn('[', stdout)
+
+    @ddt.data('verify', 'scrub')
+    def test_a_stream_of_json_has_to_be_asked_for(self, command: str) -> None:
+        self.node.add_image('x')
+        _code, stdout, _stderr = self.run_command(
+            command, '--progress', 'json'
+        )
+        lines = [json.loads(line) for line in stdout.splitlines()]
+        self.assertIn('summary', lines[-1])
 
     @ddt.data('pass', 'list', 'status', 'verify')
     def test_an_empty_mount_point_is_told_and_stays_so(
@@ -223,9 +282,9 @@ class CommandTest(shell.ShellTestCase):
     ) -> None:
         os.rmdir(self.node.layout.base)
         argv = ['--register-host'] if command == 'pass' else []
-        code, _stdout, stderr = self.run_command(command, *argv)
+        code, stdout, stderr = self.run_command(command, *argv)
         self.assertEqual(1, code)
-        self.assertIn('not mounted', stderr)
+        self.assertIn('not mounted', ' '.join((stdout + stderr).split()))
         self.assertEqual([], os.listdir(self.node.layout.instances))
 
 

@@ -74,7 +74,7 @@ class HostsTest(shell.ShellTestCase):
     def test_status_has_them(self) -> None:
         code, stdout, _stderr = self.run_command('status')
         self.assertEqual(0, code)
-        self.assertIn('away: last pass 3.0 days ago, away', stdout)
+        self.assertIn('Hosts     1 other on this cache; away: away', stdout)
 
     def test_a_host_is_forgotten_with_all_that_it_has_noted(self) -> None:
         inventories.save(

@@ -11,6 +11,7 @@ import ddt
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import trash
+from nova_imagecache import codes
 from nova_imagecache import names
 from tests.support import base
 from tests.support import processes
@@ -93,7 +94,10 @@ class UndeleteTest(KeepingTestCase):
 
     def test_a_trash_that_cannot_be_read_is_said_to_be_so(self) -> None:
         # Mocked: the program may be where only root can read.
-        problem = f'{self.node.layout.trash}: Permission denied'
+        problem = codes.Problem(
+            codes.Code.UNLISTED,
+            f'{self.node.layout.trash}: Permission denied',
+        )
         self.patch(trash, 'scan', lambda _: trash.Scan(problems=(problem,)))
         self.assertIn(problem, self.error('undelete', self.name))
 
@@ -145,7 +149,9 @@ class PinTest(KeepingTestCase):
         self.assertTrue(row['cached'])
 
     def test_a_file_is_pinned_before_it_is_there(self) -> None:
-        found, _stdout, stderr = self.run_command('pin', '--image-id', 'x')
+        found, _stdout, stderr = self.run_command(
+            'pin', '--image-id', '11111111-aaaa-4aaa-8aaa-000000000001'
+        )
         self.assertEqual(0, found)
         self.assertIn('not in the cache yet', stderr)
         (row,) = self.rows('pins')
@@ -161,16 +167,18 @@ class PinTest(KeepingTestCase):
 
     @ddt.data('README', '../x', '.', 'caf\udce9', 'x.sha1')
     def test_only_base_files_are_pinned(self, name: str) -> None:
-        self.assertIn('not the name of a base file', self.error('pin', name))
+        self.assertIn(
+            'not the name of a base file', self.error('pin', name, code=2)
+        )
         self.assertEqual(set(), pins.load(self.node.layout))
 
     def test_nothing_named_is_one_clear_line(self) -> None:
-        self.assertIn('--image-id', self.error('pin'))
+        self.assertIn('--image-id', self.error('pin', code=2))
 
-    @ddt.data('', ' ', 'a\nb', 'caf\udce9')
+    @ddt.data('', ' ', 'a\nb', 'caf\udce9', 'ubuntu-24.04')
     def test_what_is_no_id_of_an_image_is_refused(self, text: str) -> None:
         self.assertIn('no ID of an image', self.error(
-            'pin', '--image-id', text
+            'pin', '--image-id', text, code=2
         ))  # fmt: skip
         self.assertEqual(set(), pins.load(self.node.layout))
 

@@ -62,7 +62,9 @@ class KeysTest(shell.ShellTestCase):
         self.assertEqual(keys + documented('there are more keys:'), [*row])
 
     def test_status(self) -> None:
-        self.assert_documented('``status`` prints one object.', 'status')
+        self.assert_documented(
+            '``status -f json`` prints one object.', 'status'
+        )
 
     def test_vetoes_in_status(self) -> None:
         _code, stdout, _stderr = self.run_command('status', '-f', 'json')
@@ -86,6 +88,14 @@ class KeysTest(shell.ShellTestCase):
         self.assertEqual(
             {*documented('Each of ``damaged`` has these keys:')},
             {*shown['damaged'][0]},
+        )
+        for key in ('checks', 'incidents'):
+            self.assertEqual(
+                {*documented(f'Each of ``{key}`` has these keys:')},
+                {*shown[key][0]},
+            )
+        self.assertEqual(
+            documented('``space`` has these keys:'), [*shown['space']]
         )
 
     def test_what_is_ignored(self) -> None:

@@ -21,12 +21,17 @@ from tests.support import shell
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
 FIELDS = [
-    'cache_dir', 'checksums', 'files', 'bytes', 'bytes_digested',
-    'bytes_verified', 'percent_verified', 'oldest_verification', 'interval',
-    'overdue_files', 'overdue_bytes', 'queue_files', 'queue_bytes',
-    'rate_needed', 'rate_limit', 'rate_sufficient', 'scrub', 'vetoes',
-    'vetoed_for', 'last_removal_ago', 'vetoed_by', 'problems', 'hosts',
-    'ignored', 'suspect', 'outdated', 'damaged',
+    'health', 'host', 'cache_dir', 'checks', 'checksums', 'files', 'bytes',
+    'bytes_digested', 'bytes_verified', 'percent_verified',
+    'oldest_verification', 'interval', 'overdue_files', 'overdue_bytes',
+    'queue_files', 'queue_bytes', 'next', 'rate_needed', 'rate_limit',
+    'rate_sufficient', 'scrub', 'space', 'vetoes', 'vetoed_for',
+    'last_removal_ago', 'vetoed_by', 'problems', 'hosts', 'ignored',
+    'suspect', 'outdated', 'damaged', 'incidents', 'names',
+]  # fmt: skip
+CHECK_KEYS = [
+    'code', 'severity', 'title', 'text', 'subject', 'image', 'guests',
+    'since', 'action', 'doc',
 ]  # fmt: skip
 
 
@@ -52,9 +57,8 @@ class StatusTest(shell.ShellTestCase):
         code, stdout, _stderr = self.run_command('status')
         self.assertEqual(1, code)
         self.assertIn(file, stdout)
-        width = len('| last_removal_ago    | ') + len(f'{file}:') + len(' |')
         longest = max(map(len, stdout.splitlines()))
-        self.assertLessEqual(longest, max(80, width))
+        self.assertLessEqual(longest, max(80, len(f'       {file}:')))
 
     def test_what_could_not_be_done_is_among_them(self) -> None:
         name = self.node.add_image('x')
@@ -96,10 +100,12 @@ class StatusTest(shell.ShellTestCase):
         self.patch(psutil, 'disk_partitions', lambda all: [partition])
         link = os.path.join(self.temporary, 'link')
         os.symlink(self.node.layout.instances, link)
-        _code, _stdout, stderr = self.run_command(
-            '--instances-path', link, 'status'
+        _code, stdout, _stderr = self.run_command(
+            '--instances-path', link, 'status', '-f', 'json'
         )
-        self.assertIn(f'{path} is mounted with nolock', stderr)
+        (check,) = json.loads(stdout)['checks']
+        self.assertEqual(('N03', 'note'), (check['code'], check['severity']))
+        self.assertIn(f'{path} is mounted with nolock', check['text'])
 
     def test_a_host_without_proc_is_no_reason_to_stop(self) -> None:
         # Mocked: a container that hides it.
@@ -138,9 +144,10 @@ class StatusTest(shell.ShellTestCase):
         )
         text = self.text()
         for words in (
-            f'{name} is corrupt',
-            'bytes 0-65535: corrupt',
-            f'guest {GUEST}, disk: reads through 65536 B',
+            'HEALTH: DAMAGED  next: nova-imagecache explain ' + name[:8],
+            'C01  a base file is corrupt: 1 guest, since ',
+            'bytes 0-65535 are corrupt',
+            GUEST,
         ):
             self.assertIn(words, text)
 
@@ -154,9 +161,9 @@ class StatusTest(shell.ShellTestCase):
         (file,) = self.status(3)['damaged']
         self.assertEqual(13, len(file['users']))
         text = self.text()
-        self.assertIn('guest-09', text)
-        self.assertNotIn('guest-10,', text)
-        self.assertIn('and 3 more guests', text)
+        self.assertIn('guest-02', text)
+        self.assertNotIn('guest-03', text)
+        self.assertIn('and 10 more guests', text)
 
     def test_verification_that_is_overdue_makes_the_exit_code_1(self) -> None:
         self.write_conf(
@@ -176,9 +183,10 @@ class StatusTest(shell.ShellTestCase):
         one_pass = functools.partial(pipeline.Pass, clock=later)
         self.patch(pipeline, 'Pass', one_pass)
         for command in ('status', 'list'):
-            code, _stdout, stderr = self.run_command(command)
+            code, stdout, stderr = self.run_command(command)
             self.assertEqual(1, code)
-            self.assertIn('verification is overdue: 1 file, ', stderr)
+            told = ' '.join((stdout + stderr).split())
+            self.assertIn('verification is overdue: 1 file, ', told)
 
     def test_what_the_last_scrub_could_not_do_makes_the_exit_code_1(
         self,
@@ -193,9 +201,11 @@ class StatusTest(shell.ShellTestCase):
             dataclasses.replace(last, problems=('x: it cannot be kept',)),
         )
         for command in ('status', 'list'):
-            code, _stdout, stderr = self.run_command(command)
+            code, stdout, stderr = self.run_command(command)
             self.assertEqual(1, code)
-            self.assertIn('the last scrub: x: it cannot be kept', stderr)
+            self.assertIn(
+                'the last scrub: x: it cannot be kept', stdout + stderr
+            )
 
     def test_a_rate_that_is_too_low_is_told_with_figures(self) -> None:
         self.write_conf(
@@ -204,11 +214,12 @@ class StatusTest(shell.ShellTestCase):
             scrub_bandwidth_mib_per_second=1,
         )
         self.node.add_image('x', data=os.urandom(4 * base.MIB))
-        code, stdout, stderr = self.run_command('status', '-f', 'json')
-        self.assertFalse(json.loads(stdout)['rate_sufficient'])
-        self.assertIn('takes 4.0 MiB/s', stderr)
-        self.assertIn('allows 1.0', stderr)
-        self.assertEqual(0, code)
+        values = self.status()
+        self.assertFalse(values['rate_sufficient'])
+        (check,) = values['checks']
+        self.assertEqual('N01', check['code'])
+        self.assertIn('takes 4.0 MiB/s', check['text'])
+        self.assertIn('allows 1.0', check['text'])
 
     def test_it_says_what_the_last_scrub_did(self) -> None:
         self.assertIsNone(self.status()['scrub'])

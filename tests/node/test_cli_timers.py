@@ -54,7 +54,7 @@ class PassTest(shell.ShellTestCase):
         name = self.node.add_image('x')
         self.write_conf(checksum_base_images='false')
         _code, stdout, _stderr = self.run_command(
-            'scrub', '--if-enabled', '-f', 'json'
+            'scrub', '--if-enabled', '--progress', 'json'
         )
         self.assertIn('checksum_base_images is off', stdout)
         self.assertEqual({name}, self.node.files())

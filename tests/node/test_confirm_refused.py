@@ -188,7 +188,7 @@ class UsageTest(confirming.ConfirmTestCase):
         self.assertIn('cannot be read', stderr)
 
     def lines(self, *argv: str, code: int) -> list[dict[str, Any]]:
-        got, stdout, stderr = self.confirm(*argv, '-f', 'json')
+        got, stdout, stderr = self.confirm(*argv, '--progress', 'json')
         self.assertEqual(code, got, stderr)
         lines = [json.loads(line) for line in stdout.splitlines()]
         return [line for line in lines if 'progress' not in line]

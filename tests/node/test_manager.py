@@ -200,8 +200,12 @@ class ManagerTest(nodes.NodeTestCase):
         unused = self.node.add_image('unused', age=365 * base.DAY)
         self.node.add_image('used')
         self.manager().update(None, [{'uuid': GUEST, 'image_ref': 'used'}])
-        self.assertIn(f'Removed original file {unused}', self.log.output)
-        self.assertIn('2 files, 1 in use, 1 removed', self.log.output)
+        self.assertIn(
+            f'Moved to the trash: original file {unused}', self.log.output
+        )
+        self.assertIn(
+            '2 files, 1 in use, 1 moved to the trash', self.log.output
+        )
 
     def test_the_global_options_are_the_default(self) -> None:
         self.assertIs(cfg.CONF, hook.ImageCacheManager()._conf)

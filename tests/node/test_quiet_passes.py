@@ -284,7 +284,7 @@ class AsBeforeTest(QuietTestCase):
             name = {'crash': 'save', 'Crash': 'save_passes'}.get(what)
             if name is not None:
                 broken = mock.patch.object(
-                    state_records, name, side_effect=OSError
+                    state_records, name, autospec=True, side_effect=OSError
                 )
                 stack.enter_context(broken)
                 stack.enter_context(contextlib.suppress(OSError))

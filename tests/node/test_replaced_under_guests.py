@@ -75,7 +75,8 @@ class OriginalTest(UnderGuestsTestCase):
         self.assertEqual(3, code)
         for text in (GUEST, OTHER):
             self.assertIn(text, stdout)
-            self.assertIn(text, stderr)
+            if command == 'list':
+                self.assertIn(text, stderr)
         found = json.loads(stdout)
         (file,) = found['damaged'] if command == 'status' else found
         self.assertEqual('differs', file['checksum'])
@@ -154,12 +155,14 @@ class MadeAnewTest(UnderGuestsTestCase):
         for command in ('verify', 'pass', 'list', 'status'):
             # As one that was made since.
             self.node.add_overlay(YOUNG, name)
-            code, _stdout, stderr = self.run_command(command)
+            code, stdout, stderr = self.run_command(command)
             self.assertEqual(3, code, command)
-            self.assertIn('was made anew with other bytes under', stderr)
-            self.assertIn(GUEST, stderr)
-            self.assertIn(OTHER, stderr)
-            self.assertNotIn(YOUNG, stderr)
+            # The screen of status has it, and the log of the others.
+            told = stdout if command == 'status' else stderr
+            self.assertIn('made anew', told)
+            self.assertIn(GUEST, told)
+            self.assertIn(OTHER, told)
+            self.assertNotIn(YOUNG, told)
 
     def test_without_older_guests_nothing_is_wrong(self) -> None:
         self.add_base('swap_64')

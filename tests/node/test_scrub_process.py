@@ -70,7 +70,7 @@ class ProcessTestCase(scrubbing.ScrubTestCase):
     def run_scrub(self, *args: str) -> tuple[int, list[dict[str, Any]], str]:
         """Scrub; give the exit code, the lines of JSON, and the errors."""
         done = subprocess.run(
-            self.command('scrub', '-f', 'json', *args),
+            self.command('scrub', '--progress', 'json', *args),
             capture_output=True,
             text=True,
         )
@@ -133,7 +133,7 @@ class ProcessTest(ProcessTestCase):
     ) -> None:
         self.configure(scrub_bandwidth_mib_per_second=8)
         name = self.node.add_image('x', data=os.urandom(24 * base.MIB))
-        process = self.start('verify', '-f', 'json')
+        process = self.start('verify', '--progress', 'json')
         assert process.stdout and process.stderr
         process.stdout.close()
         process.wait()
@@ -146,7 +146,7 @@ class ProcessTest(ProcessTestCase):
         name = self.node.add_image('x')
         for command in ('scrub', 'verify'):
             done = subprocess.run(
-                self.command(command, '-f', 'json', '-c', 'nosuch'),
+                self.command(command, '--progress', 'json', '-c', 'nosuch'),
                 capture_output=True, text=True,
             )  # fmt: skip
             self.assertEqual(1, done.returncode)
@@ -167,7 +167,7 @@ class ProcessTest(ProcessTestCase):
         self.configure(scrub_bandwidth_mib_per_second=2)
         data = random.Random(1).randbytes(24 * base.MIB)
         name = self.node.add_image('x', data=data)
-        process = self.start('scrub', '-f', 'json')
+        process = self.start('scrub', '--progress', 'json')
         self.assertTrue(processes.wait_for(self.reading))
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(
@@ -193,7 +193,7 @@ class ProcessTest(ProcessTestCase):
             name = self.node.add_image(closed)
             done = subprocess.run(
                 ['sh', '-c', f'exec "$@" {closed}', 'sh',
-                 *self.command('verify', name, '-f', 'json')],
+                 *self.command('verify', name, '--progress', 'json')],
                 stdin=subprocess.DEVNULL, capture_output=True, text=True,
             )  # fmt: skip
             self.assertEqual((0, ''), (done.returncode, done.stderr), closed)
@@ -261,7 +261,7 @@ class ProcessTest(ProcessTestCase):
     def test_verify_makes_it_give_way(self) -> None:
         self.configure(scrub_bandwidth_mib_per_second=2)
         self.node.add_image('x', data=b'x' * 16 * base.MIB)
-        process = self.start('scrub', '-f', 'json')
+        process = self.start('scrub', '--progress', 'json')
         self.assertTrue(
             processes.wait_for(
                 lambda: coordination.coordinator(self.node.layout).taken()

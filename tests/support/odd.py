@@ -97,6 +97,6 @@ class OddTestCase(nodes.NodeTestCase):
 
     def lines(self, report: reports.Report) -> list[str]:
         """Give what the report says is wrong, which has to be lines."""
-        found = [*report.vetoes, *report.problems]
+        found: list[str] = [*report.vetoes, *report.problems]
         self.assertEqual([], [text for text in found if '\n' in text])
         return found

@@ -63,9 +63,5 @@ class ShellTestCase(nodes.NodeTestCase):
     def rows(self, *argv: str, code: int = 0) -> list[dict[str, Any]]:
         got, stdout, stderr = self.run_command(*argv, '-f', 'json')
         self.assertEqual(code, got, stderr)
-        if argv[0] in ('verify', 'scrub'):
-            # An object per line: files, progress, and a summary.
-            lines = [json.loads(line) for line in stdout.splitlines()]
-            return [line for line in lines if 'name' in line]
         rows: list[dict[str, Any]] = json.loads(stdout)
         return rows

@@ -14,6 +14,7 @@ from hypothesis import strategies
 import msgspec
 
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
@@ -31,6 +32,13 @@ from tests.support import base
 
 #: Of a file whose name is not UTF-8.
 ODD = 'guest-\udcff'
+
+
+def problem(
+    text: str, subject: str = '', guests: tuple[str, ...] = ()
+) -> codes.Problem:
+    return codes.Problem(codes.Code.CLOCK, text, subject, guests)
+
 
 GUESTS = tuple(
     instances.Guest(
@@ -76,8 +84,8 @@ REPORT = reports.Report(
     cache_dir='/c',
     files=(FILE,) * (frames.PART + 1),
     trash=(FILE,) * 2,
-    vetoes=('a',),
-    withheld=('b',),
+    vetoes=(problem('a'),),
+    withheld=(problem('b'),),
     obstacles=(
         vetoing.Veto(
             vetoing.Reason.UNREADABLE, ODD, 'it is', frozenset({'swap_1'})
@@ -86,8 +94,8 @@ REPORT = reports.Report(
     ),
     vetoed_seconds=1.5,
     removed_seconds=0.1 + 0.2,
-    problems=('c',),
-    notes=('d',),
+    problems=(problem('c', ODD, ('g', ODD)),),
+    notes=(problem('d'),),
     checksums=True,
     coverage=schedule.Coverage(files=3, oldest=1.25, overdue_name=ODD),
 )
@@ -151,6 +159,8 @@ class FramesTest(base.TestCase):
         trash = [file for part in rows for file in part.trash]
         self.assertEqual([*REPORT.files], files)
         self.assertEqual([*REPORT.trash], trash)
+        (sent,), (come,) = REPORT.problems, told.report.problems
+        self.assertEqual(vars(sent), vars(come))
         self.assertEqual(
             REPORT,
             reports.Report(

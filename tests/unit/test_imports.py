@@ -23,7 +23,7 @@ FLOORS = (
     ('content',),
     ('cache',),
     ('conf',),
-    ('clocks', 'coalesce', 'errors', 'host', 'names', 'pools'),
+    ('clocks', 'coalesce', 'codes', 'errors', 'host', 'names', 'pools'),
 )
 
 # That these stay pure is a promise; others may claim it too.
@@ -32,6 +32,9 @@ PURE = frozenset(
         'cache.machines',
         'cache.sightings',
         'cache.uses',
+        'cli.screens',
+        'codes',
+        'outlets.health',
         'outlets.messages',
         'passes.decide',
         'passes.pressure',
@@ -49,8 +52,9 @@ PURE = frozenset(
 # What pure functions may use of Python and of others.
 _PURE_IMPORTS = frozenset(
     {
-        'collections.abc', 'dataclasses', 'datetime', 'enum', 'functools',
-        'hashlib', 'itertools', 'json', 'math', 're', 'typing',
+        'collections', 'collections.abc', 'dataclasses', 'datetime', 'enum',
+        'functools', 'hashlib', 'itertools', 'json', 'math', 're', 'textwrap',
+        'typing',
         'oslo_utils.units',
     }
 )  # fmt: skip

@@ -163,7 +163,8 @@ class VerdictTest(base.TestCase):
         self.assertIs(Verdict.CORRUPT, finding.verdict)
         self.assertEqual(
             f'its SHA-1 is {SHA1} and not {OTHER}; it has not changed since '
-            'it was first read, so the stored checksum may be what is wrong',
+            'it was first read, so the stored checksum may be what is wrong: '
+            'if so, remove it, and run nova-imagecache verify',
             finding.note,
         )
 

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from typing import Any
 
+from nova_imagecache import codes
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
@@ -38,6 +39,7 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
         checksum=finding.verdict,
         action=decide.Action.KEEP,
         reason='used by 2 guests; bytes 0-4095 are corrupt',
+        note='bytes 0-4095 are corrupt',
         bad=(ledgers.BadRange(0, 4096, ledgers.Damage.CORRUPT),),
         exposures=(exposure.Exposure('a-guest', 'disk', (extent,)),),
         answer=soundness.judge(knowledge.Knowledge(), finding).soundness,
@@ -45,7 +47,11 @@ def bad(name: str = SHA, verdict: str = 'corrupt') -> reports.FileReport:
 
 
 def lines(found: Iterable[messages.Message]) -> list[tuple[int, str]]:
-    return [(int(each.level), each.text % each.details) for each in found]
+    return [(int(each.level), each.line) for each in found]
+
+
+def veto(text: str) -> codes.Problem:
+    return codes.Problem(codes.Code.DAMAGED_HEADER, text)
 
 
 class MessagesTest(base.TestCase):
@@ -57,9 +63,10 @@ class MessagesTest(base.TestCase):
             [
                 (
                     40,
-                    f'Base file /base/{SHA} (image an-image) is corrupt: '
-                    'used by 2 guests; bytes 0-4095 are corrupt. Guests that '
-                    'read it: a-guest (reads through 4096 B), another.',
+                    f'[C01] Base file /base/{SHA} (image an-image) is '
+                    'corrupt: bytes 0-4095 are corrupt. Guests that read it: '
+                    'a-guest (reads through 4096 B), another. See: '
+                    f'nova-imagecache explain {SHA[:12]}',
                 )
             ],
             lines(messages.of_damage(self.report(files=(bad(),)))),
@@ -82,23 +89,23 @@ class MessagesTest(base.TestCase):
             messages.of_damage(self.report(files=(file,)))
         )
         self.assertIn(
-            'Guests that read it: a-guest (reads through 4096 B). Of the same '
-            'image, and not seen to read it: keeper.',
+            'Guests that read it: a-guest (reads through 4096 B). Kept for 1 '
+            'more.',
             text,
         )
 
     def test_what_keeps_all_and_what_keeps_some_is_said(self) -> None:
-        report = self.report(vetoes=('one',), withheld=('two',))
+        report = self.report(vetoes=(veto('one'),), withheld=(veto('two'),))
         self.assertEqual(
             [
-                (30, 'Nothing is removed from the image cache: one'),
-                (30, 'Some unused files stay in the image cache: two'),
+                (30, '[V07] Nothing is removed from the image cache: one'),
+                (30, '[V07] Some unused files stay in the image cache: two'),
             ],
             lines(messages.of_findings(report)),
         )
 
     def test_a_bad_file_is_told_with_the_findings_and_the_pass(self) -> None:
-        report = self.report(files=(bad(),), vetoes=('a veto',))
+        report = self.report(files=(bad(),), vetoes=(veto('a veto'),))
         damage = lines(messages.of_damage(report))
         findings = lines(messages.of_findings(report))
         self.assertEqual(damage, findings[-1:])
@@ -115,10 +122,9 @@ class MessagesTest(base.TestCase):
         self.assertEqual(
             (
                 40,
-                f'Base file /base/{SHA} was made anew with other bytes under '
-                'guests whose disks are older: a-guest, b\\nc. What they read '
-                'of the file has changed; see "When a file differs" on the '
-                "operators' page.",
+                f'[C03] Base file /base/{SHA} was made anew with other bytes '
+                'under guests whose disks are older: a-guest, b\\nc. See: '
+                f'nova-imagecache explain {SHA[:12]}',
             ),
             line,
         )
@@ -132,12 +138,59 @@ class MessagesTest(base.TestCase):
         self.assertEqual(['b'], [file.name for file in report.bad])
         self.assertEqual(['b', 'a'], [file.name for file in report.harmful])
 
+    def test_who_is_hit_is_named_where_how_does_not_fit(self) -> None:
+        guest = '11111111-aaaa-4aaa-8aaa-000000000001'
+        file = dataclasses.replace(
+            bad(),
+            users=(guest,),
+            readers=(guest,),
+            image='i' * 36,
+            exposures=tuple(
+                dataclasses.replace(each, guest=guest)
+                for each in bad().exposures
+            ),
+            note='bytes 0-4194303, 8388608-12582911 are corrupt',
+        )
+        report = reports.Report('/var/lib/nova/instances/_base', (file,))
+        ((_level, line),) = lines(messages.of_damage(report))
+        self.assertIn(f'Guests that read it: {guest}', line)
+        self.assertIn('bytes 0-4194303', line)
+
+    def test_no_line_takes_more_than_300_bytes(self) -> None:
+        guests = tuple(f'{number:036}' for number in range(1000))
+        file = dataclasses.replace(
+            bad(),
+            users=guests,
+            readers=guests[:500],
+            image='i' * 36,
+            note='bytes 0-1 are corrupt, ' * 300,
+            outdated=guests,
+        )
+        long = veto('x' * 5000)
+        report = reports.Report(
+            '/var/lib/nova/instances/_base',
+            files=(file,),
+            vetoes=(long,),
+            withheld=(long,),
+            problems=(long,),
+            notes=(long,),
+        )
+        found = lines(messages.of_findings(report))
+        self.assertEqual(6, len(found))
+        for _level, line in found:
+            self.assertLessEqual(len(line.encode()), 300)
+            self.assertIn('nova-imagecache explain ', line)
+        # Who is hit comes before the rest.
+        self.assertIn(f'{guests[0]} and 499 more', found[-1][1])
+
     def test_a_veto_and_a_problem_are_warnings(self) -> None:
-        report = self.report(vetoes=('a veto',), problems=('a problem',))
+        report = self.report(
+            vetoes=(veto('a veto'),), problems=(veto('a problem'),)
+        )
         self.assertEqual(
             [
-                (30, 'Nothing is removed from the image cache: a veto'),
-                (30, 'Image cache: a problem'),
+                (30, '[V07] Nothing is removed from the image cache: a veto'),
+                (30, '[V07] Image cache: a problem'),
             ],
             lines(messages.of_findings(report)),
         )
@@ -148,7 +201,8 @@ class MessagesTest(base.TestCase):
         )
         self.assertEqual(20, level)
         self.assertEqual(
-            'Image cache /base: 1 files, 1 in use, 0 removed (0 MiB), 1 '
+            'Image cache /base: 1 files, 1 in use, 0 moved to '
+            'the trash (0 MiB), 1 '
             'corrupt; 0 in the trash, 0 deleted (0 MiB)',
             text,
         )
@@ -195,17 +249,17 @@ class MessagesTest(base.TestCase):
         for report, words, summary in (
             (
                 done,
-                ['Removed', 'Put back', 'Deleted', 'Deleted'],
-                '1 removed (1 MiB), 0 corrupt; 1 in the trash, 2 deleted '
-                '(2 MiB)',
+                ['Moved to the trash:', 'Put back', 'Deleted', 'Deleted'],
+                '1 moved to the trash (1 MiB), 0 corrupt; 1 in the '
+                'trash, 2 deleted (2 MiB)',
             ),
             (
                 dataclasses.replace(done, dry_run=True),
                 [f'Would have {each}' for each in (
-                    'removed', 'put back', 'deleted', 'deleted',
+                    'moved to the trash:', 'put back', 'deleted', 'deleted',
                 )],
-                '0 removed (0 MiB), 0 corrupt; 1 in the trash, 0 deleted '
-                '(0 MiB)',
+                '0 moved to the trash (0 MiB), 0 corrupt; 1 in the '
+                'trash, 0 deleted (0 MiB)',
             ),
         ):  # fmt: skip
             *told, last = [

@@ -453,7 +453,9 @@ class OverdueTest(base.TestCase):
 
     def test_of_nothing_all_figures_are_zero(self) -> None:
         self.assertEqual(
-            schedule.Coverage(0, 0, 0, 0, None, 0, 0, 0, '', 0, 0, 0, 0),
+            schedule.Coverage(
+                0, 0, 0, 0, None, 0, 0, 0, '', 0, 0, '', 0, 0, 0
+            ),
             schedule.Coverage(),
         )
         self.assertEqual(schedule.Coverage(), self.coverage())

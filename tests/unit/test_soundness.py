@@ -6,6 +6,7 @@ from typing import Any
 
 import ddt
 
+from nova_imagecache import codes
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
@@ -15,6 +16,10 @@ from tests.support import scrubbing
 
 Soundness = soundness.Soundness
 Verdict = knowledge.Verdict
+
+
+def problems(*texts: str) -> tuple[codes.Problem, ...]:
+    return tuple(codes.Problem(codes.Code.UNKNOWN, text) for text in texts)
 
 
 @ddt.ddt
@@ -33,7 +38,7 @@ class JudgeTest(base.TestCase):
     def test_damage_is_bad_and_named(self, verdict: Verdict) -> None:
         answer = soundness.judge(
             # Whatever else there is to say.
-            knowledge.Knowledge(blind=True, lost=True, problems=('x',)),
+            knowledge.Knowledge(blind=True, lost=True, problems=problems('x')),
             knowledge.Finding(verdict, 'a note'),
         )
         self.assertEqual(soundness.Answer(Soundness.BAD, str(verdict)), answer)
@@ -58,11 +63,11 @@ class JudgeTest(base.TestCase):
             soundness.Answer(Soundness.UNTOLD, 'what was known of it is lost'),
             answer,
         )
-        known = knowledge.Knowledge(problems=('one', 'two'), **how)
+        known = knowledge.Knowledge(problems=problems('one', 'two'), **how)
         self.assertEqual('one; two', soundness.judge(known).reason)
 
     def test_a_problem_alone_is_no_reason(self) -> None:
-        known = knowledge.Knowledge(problems=('one',))
+        known = knowledge.Knowledge(problems=problems('one'))
         self.assertEqual(
             soundness.Answer(Soundness.SOUND), soundness.judge(known)
         )

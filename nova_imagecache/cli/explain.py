@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command explain: the details of a file, a code or an incident."""
+
+import argparse
+from collections.abc import Iterator
+from collections.abc import Sequence
+import re
+import shutil
+from typing import Any
+
+from cliff import show
+import msgspec
+
+from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import listing
+from nova_imagecache.cli import runbook
+from nova_imagecache.cli import screens
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import incidents
+from nova_imagecache import errors
+from nova_imagecache import names
+from nova_imagecache.outlets import health
+from nova_imagecache.passes import reports
+
+_CODE = re.compile(r'\[?([A-Za-z][0-9]{2})\]?')
+
+# Of bad ranges.
+_RANGES_SHOWN = 10
+
+
+def _anchor(text: str) -> str | None:
+    """Give the anchor of a code or an alert."""
+    found = _CODE.fullmatch(text)
+    anchor = f'code-{found[1]}' if found else f'alert-{text}'
+    anchor = anchor.lower()
+    return anchor if anchor in runbook.entries() else None
+
+
+class Explain(app.NodeCommand, show.ShowOne):
+    """Say what a file, a code or an incident is about, and what to do.
+
+    A code is what begins a line of the log, such as C01; the name of an alert
+    will do. A file may be named by the first digits of its name or by the ID
+    of its image. An incident is named by its number. Nothing is changed.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the arguments."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'what',
+            metavar='FILE|CODE|INCIDENT',
+            help='what to explain',
+        )
+        parser.add_argument(
+            '--guests',
+            action='store_true',
+            help='name all guests, and not the first three',
+        )
+        return parser
+
+    def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
+        """Look for no node where the runbook alone is asked."""
+        if _anchor(parsed_args.what):
+            return Settings(instances_path='')
+        return super().load_settings(parsed_args)
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        """Find out what is meant, and give all that there is of it."""
+        what = parsed_args.what
+        anchor = _anchor(what)
+        if anchor is not None:
+            values = self._of_code(what, anchor)
+        elif what.isdecimal() and len(what) < 7:
+            values = self._of_incident(int(what))
+        else:
+            values = self._of_file(what)
+        return tuple(values), tuple(values.values())
+
+    def _of_code(self, what: str, anchor: str) -> dict[str, Any]:
+        found = _CODE.fullmatch(what)
+        return {
+            'code': found[1].upper() if found else what,
+            'text': runbook.text_of(anchor),
+            'doc': f'{runbook.PAGE}#{anchor}',
+        }
+
+    def _of_incident(self, number: int) -> dict[str, Any]:
+        remembered, lost = listing.remembered(self)
+        for problem in lost:
+            raise errors.Error(problem)
+        for each in remembered.incidents:
+            if each.number == number:
+                return {'incident': msgspec.to_builtins(each)}
+        raise errors.Error(
+            f'there is no incident {number}; nova-imagecache status -f json '
+            'has those that there are'
+        )
+
+    def _of_file(self, what: str) -> dict[str, Any]:
+        report = listing.look(self)
+        remembered, _lost = listing.remembered(self)
+        try:
+            (name,) = listing.find(self.settings, [what])
+        except errors.Error:
+            # One that has gone is remembered for what it was.
+            for each in reversed(remembered.incidents):
+                if each.name.startswith(what) and len(what) > 3:
+                    return {'incident': msgspec.to_builtins(each)}
+            raise
+        for file in report.only([name]).files:
+            self.exit_code = exit_codes.of_files(report.only([name]))
+            return {
+                'file': _file(file, report),
+                'incidents': [
+                    msgspec.to_builtins(each)
+                    for each in remembered.incidents
+                    if each.name == name
+                ],
+            }
+        raise errors.Error(f'{names.printable(what)} has gone meanwhile')
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Sequence[Any],
+    ) -> int:
+        """Print text, or what a program has asked for."""
+        if parsed_args.formatter != 'table' or parsed_args.columns:
+            data = columns.plain(parsed_args.formatter, data)
+            code: int = super().produce_output(parsed_args, column_names, data)
+            return code
+        values = dict(zip(column_names, data, strict=True))
+        width = parsed_args.max_width or shutil.get_terminal_size().columns
+        most = None if parsed_args.guests else 3
+        if 'text' in values:
+            lines = [values['text'], '', f'Doc: {values["doc"]}']
+        elif 'file' in values:
+            lines = [*_file_lines(values, width, most)]
+        else:
+            lines = [*_incident_lines(values['incident'], most)]
+        self.app.stdout.write('\n'.join(lines).rstrip() + '\n')
+        return 0
+
+
+def _file(file: reports.FileReport, report: reports.Report) -> dict[str, Any]:
+    found = health.checks(report.only([file.name]))
+    mine = [each for each in found if each.subject == file.name]
+    totals: dict[str, dict[str, int]] = {}
+    for exposure in file.exposures:
+        for extent in exposure.extents:
+            fare = totals.setdefault(exposure.guest, {})
+            length = extent.end - extent.start
+            fare[str(extent.effect)] = fare.get(str(extent.effect), 0) + length
+    return {
+        'name': names.printable(file.name),
+        'kind': str(file.kind),
+        'image': file.image,
+        'size': file.size,
+        'allocated': file.allocated,
+        'verdict': str(file.checksum),
+        'codes': [str(each.code) for each in mine],
+        'note': names.printable(file.note),
+        'action': str(file.action),
+        'reason': names.printable(file.reason),
+        'ranges': [msgspec.to_builtins(each) for each in file.bad],
+        'readers': [
+            {
+                'uuid': names.printable(guest),
+                'name': report.titles.get(guest),
+                'fare': totals.get(guest, {}),
+            }
+            for guest in file.readers
+        ],
+        'keepers': [
+            {
+                'uuid': names.printable(guest),
+                'name': report.titles.get(guest),
+            }
+            for guest in file.users
+            if guest not in file.readers
+        ],
+        'suspect': file.suspect,
+    }
+
+
+def _file_lines(
+    values: dict[str, Any], width: int, most: int | None
+) -> Iterator[str]:
+    file = values['file']
+    image = f'image {file["image"]}' if file['image'] else 'image not known'
+    yield f'File     {file["name"]}'
+    yield f'         {file["kind"]}, {image}'
+    yield (
+        f'         {screens.size(file["size"])}, '
+        f'{screens.size(file["allocated"])} on the disk'
+    )
+    shown = ' '.join(f'[{code}]' for code in file['codes'])
+    yield f'Content  {file["verdict"]}' + (f'  {shown}' if shown else '')
+    yield from (
+        screens.labelled('', file['note'], width) if file['note'] else ()
+    )
+    for each in file['ranges'][:_RANGES_SHOWN]:
+        yield (
+            f'         bytes {each["start"]}-{each["end"] - 1}: '
+            f'{each["damage"]}'
+        )
+    more = len(file['ranges']) - _RANGES_SHOWN
+    if more > 0:
+        yield f'         and {more} more ranges, which -f json has'
+    yield f'Next     {file["action"]}'
+    yield f'Readers  {len(file["readers"])}'
+    yield from _fares(file['readers'], most)
+    kept = len(file['keepers'])
+    yield f'Keepers  {kept}, of the same image, not seen to read it'
+    yield from screens.guest_lines(file['keepers'], width, most)
+    for each in reversed(values['incidents'][-3:]):
+        yield ''
+        yield from _incident_lines(each, most)
+    for code in dict.fromkeys(file['codes']):
+        yield ''
+        yield runbook.text_of(f'code-{code}'.lower())
+
+
+def _fares(
+    readers: Sequence[dict[str, Any]], most: int | None
+) -> Iterator[str]:
+    """Say in two lines who reads a file, and how that one fares."""
+    for each in readers if most is None else readers[:most]:
+        yield f'         {each["uuid"]}  {each["name"] or ""}'.rstrip()
+        fare = ', '.join(
+            f'{effect} {screens.size(length)}'
+            for effect, length in each['fare'].items()
+        )
+        if fare:
+            yield f'           {fare}'
+    if most is not None and len(readers) > most:
+        yield f'         and {len(readers) - most} more: --guests'
+
+
+def _incident_lines(
+    incident: dict[str, Any], most: int | None
+) -> Iterator[str]:
+    ended = incident['ended']
+    last = incident['last_good']
+    yield (
+        f'INCIDENT {incident["number"]}  {incident["verdict"]} since '
+        f'{screens.day(incident["found"])}'
+        + (f' (last good {screens.day(last)})' if last else '')
+    )
+    yield f'File     {incident["name"]}'
+    if incident['image']:
+        yield f'         image {incident["image"]}'
+    if ended:
+        yield f'End      {incident["outcome"]} {screens.day(ended)}'
+    else:
+        yield 'End      it lasts'
+    for title, key in (('Readers', 'guests'), ('Copied', 'copied_up')):
+        guests = incident[key]
+        yield f'{title:9}{len(guests)}'
+        for each in guests if most is None else guests[:most]:
+            yield f'         {each}'
+        if most is not None and len(guests) > most:
+            yield f'         and {len(guests) - most} more: --guests'
+    if (
+        incident['outcome'] == incidents.Outcome.HEALED
+        and incident['copied_up']
+    ):
+        yield 'Do       check the guests that had copied it: it is still there'

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Damage that was found, and what became of it: remembered for later.
+
+Who had bad bytes in front of it stays listed after the file is good again, as
+a guest that has copied them is not healed with it.
+"""
+
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
+import enum
+
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import records
+from nova_imagecache import errors
+
+# Of those that are over, and of what is kept of one.
+_MOST = 100
+_KEPT_SECONDS = 400 * 86400
+_MOST_RANGES = 64
+_MOST_GUESTS = 256
+
+_PATIENCE_SECONDS = 1
+
+#: Of a file: the first and the last byte but one.
+Ranges = tuple[tuple[int, int], ...]
+
+
+class Outcome(enum.StrEnum):
+    """What became of a damaged file.
+
+    HEALED: its bytes were put right.
+    REPLACED: another file has its name.
+    GONE: there is no file of its name any more.
+    GOOD: a reading found it good, and nobody said why.
+    """
+
+    HEALED = 'healed'
+    REPLACED = 'replaced'
+    GONE = 'gone'
+    GOOD = 'good'
+
+
+@dataclasses.dataclass(frozen=True)
+class Incident:
+    """One base file, damaged for some time.
+
+    :ivar number: what people call it; never used again
+    :ivar name: of the base file
+    :ivar verdict: the worst that it was
+    :ivar image: ID of its image, where it is known
+    :ivar found: seconds since the epoch
+    :ivar last_good: likewise, when it was last compared and was good; None
+        where that is not known
+    :ivar ranges: bytes that were bad at any time, the first 64 ranges
+    :ivar guests: UUIDs of those that read it meanwhile, the first 256
+    :ivar copied_up: those of them that have copied bad bytes to their own
+        disks; a repair does not reach these
+    :ivar ended: seconds since the epoch; None while it lasts
+    """
+
+    number: int
+    name: str
+    verdict: str
+    image: str | None
+    found: float
+    last_good: float | None = None
+    ranges: Ranges = ()
+    guests: tuple[str, ...] = ()
+    copied_up: tuple[str, ...] = ()
+    ended: float | None = None
+    outcome: Outcome | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Incidents:
+    """All of them, the oldest first.
+
+    :ivar last: the highest number that was given
+    """
+
+    last: int = 0
+    incidents: tuple[Incident, ...] = ()
+
+    def open(self, name: str) -> Incident | None:
+        """Give the one that lasts, of a file."""
+        for each in reversed(self.incidents):
+            if each.name == name and each.ended is None:
+                return each
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """What is seen of a damaged file now; as :class:`Incident`."""
+
+    verdict: str
+    image: str | None = None
+    last_good: float | None = None
+    ranges: Ranges = ()
+    guests: tuple[str, ...] = ()
+    copied_up: tuple[str, ...] = ()
+
+
+_FORMAT = records.Format('incidents', 1, Incidents, limit=2**22)
+
+
+def _joined(
+    old: Iterable[str], new: Iterable[str], most: int = _MOST_GUESTS
+) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*old, *new)))[:most]
+
+
+def _grown(old: Incident, seen: Sight) -> Incident:
+    ranges = {*old.ranges, *seen.ranges}
+    return dataclasses.replace(
+        old,
+        image=seen.image or old.image,
+        ranges=tuple(sorted(ranges))[:_MOST_RANGES],
+        guests=_joined(old.guests, seen.guests),
+        copied_up=_joined(old.copied_up, seen.copied_up),
+    )
+
+
+def _bounded(
+    incidents: Iterable[Incident], now: float
+) -> tuple[Incident, ...]:
+    """Forget what is over and old; what lasts is kept."""
+    kept = [
+        each
+        for each in incidents
+        if each.ended is None or now - each.ended < _KEPT_SECONDS
+    ]
+    over = [each for each in kept if each.ended is not None]
+    dropped = {each.number for each in over[: max(0, len(over) - _MOST)]}
+    return tuple(each for each in kept if each.number not in dropped)
+
+
+def updated(
+    known: Incidents,
+    damaged: Mapping[str, Sight],
+    good: Collection[str],
+    present: Collection[str],
+    now: float,
+) -> Incidents:
+    """Open incidents and end them, by what is seen now: a pure function.
+
+    :param damaged: the files that are damaged, by name
+    :param good: those that were read and found good
+    :param present: all that are in the cache
+    """
+    found = []
+    for each in known.incidents:
+        if each.ended is not None:
+            found.append(each)
+        elif each.name in damaged:
+            found.append(_grown(each, damaged[each.name]))
+        elif each.name in good:
+            found.append(_ended(each, Outcome.GOOD, now))
+        elif each.name not in present:
+            found.append(_ended(each, Outcome.GONE, now))
+        else:
+            # It is there, and nobody has read it yet.
+            found.append(each)
+    last = known.last
+    for name, seen in damaged.items():
+        if known.open(name) is None:
+            last += 1
+            new = Incident(
+                last,
+                name,
+                seen.verdict,
+                seen.image,
+                now,
+                seen.last_good,
+            )
+            found.append(_grown(new, seen))
+    return Incidents(last, _bounded(found, now))
+
+
+def _ended(incident: Incident, outcome: Outcome, now: float) -> Incident:
+    return dataclasses.replace(incident, ended=now, outcome=outcome)
+
+
+def load(layout: layouts.Layout) -> Incidents:
+    """Read what is remembered.
+
+    :raises nova_imagecache.errors.Error: it is damaged, or a newer release's
+    :raises OSError: it cannot be read
+    """
+    return _FORMAT.load(layout.incidents) or Incidents()
+
+
+def _known(layout: layouts.Layout) -> Incidents:
+    """Read what is remembered; a damaged record is set aside."""
+    try:
+        return load(layout)
+    except errors.Damaged as error:
+        records.set_aside(layout.incidents, error)
+        return Incidents()
+
+
+def note(
+    layout: layouts.Layout,
+    damaged: Mapping[str, Sight],
+    good: Collection[str],
+    present: Collection[str],
+    now: float,
+) -> None:
+    """Remember what is seen now; nothing is written where it is no news.
+
+    :raises nova_imagecache.errors.Error: it is a newer release's, or its lock
+        cannot be had
+    :raises OSError: it cannot be read or written
+    """
+    known = _known(layout)
+    if updated(known, damaged, good, present, now) == known:
+        return
+    with locks.manager_lock(layout, 'incidents', _PATIENCE_SECONDS):
+        known = _known(layout)
+        _FORMAT.save(
+            layout,
+            layout.incidents,
+            updated(known, damaged, good, present, now),
+        )
+
+
+def healed(
+    layout: layouts.Layout,
+    name: str,
+    ranges: Ranges,
+    copied_up: Collection[str],
+    now: float,
+    outcome: Outcome = Outcome.HEALED,
+) -> None:
+    """Note that a damaged file was put right, before anybody reads it again.
+
+    Where no incident of it was noted yet, it is one that is over.
+
+    :param ranges: bytes that were written
+    :param copied_up: UUIDs of the guests that the repair does not reach
+    :raises nova_imagecache.errors.Error: as :func:`note`
+    :raises OSError: as :func:`note`
+    """
+    with locks.manager_lock(layout, 'incidents', _PATIENCE_SECONDS):
+        known = _known(layout)
+        seen = Sight('corrupt', ranges=ranges, copied_up=tuple(copied_up))
+        if known.open(name) is None:
+            known = updated(known, {name: seen}, (), (name,), now)
+        found = tuple(
+            _ended(_grown(each, seen), outcome, now)
+            if each.name == name and each.ended is None
+            else each
+            for each in known.incidents
+        )
+        _FORMAT.save(
+            layout,
+            layout.incidents,
+            dataclasses.replace(known, incidents=found),
+        )

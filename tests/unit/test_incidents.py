@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""When an incident is opened, what it gathers, and when it ends."""
+
+import dataclasses
+
+from nova_imagecache.content import incidents
+from tests.support import base
+
+NONE = incidents.Incidents()
+SEEN = incidents.Sight(
+    'corrupt', 'an-image', 50.0, ((0, 10),), ('one', 'two'), ('two',)
+)
+
+
+class UpdatedTest(base.TestCase):
+    def opened(self) -> incidents.Incidents:
+        return incidents.updated(NONE, {'x': SEEN}, (), ('x',), 100.0)
+
+    def test_damage_opens_one_with_all_that_is_known(self) -> None:
+        self.assertEqual(
+            incidents.Incidents(
+                1,
+                (
+                    incidents.Incident(
+                        1,
+                        'x',
+                        'corrupt',
+                        'an-image',
+                        100.0,
+                        50.0,
+                        ((0, 10),),
+                        ('one', 'two'),
+                        ('two',),
+                    ),
+                ),
+            ),
+            self.opened(),
+        )
+
+    def test_while_it_lasts_there_is_no_second_one(self) -> None:
+        known = self.opened()
+        self.assertEqual(
+            known, incidents.updated(known, {'x': SEEN}, (), ('x',), 200.0)
+        )
+
+    def test_who_read_it_at_any_time_stays_listed(self) -> None:
+        seen = incidents.Sight('corrupt', None, None, ((20, 30),), ('three',))
+        known = incidents.updated(
+            self.opened(), {'x': seen}, (), ('x',), 200.0
+        )
+        (one,) = known.incidents
+        self.assertEqual(('one', 'two', 'three'), one.guests)
+        self.assertEqual(('two',), one.copied_up)
+        self.assertEqual(((0, 10), (20, 30)), one.ranges)
+        self.assertEqual('an-image', one.image)
+
+    def test_it_lasts_for_as_long_as_nobody_has_read_the_file(self) -> None:
+        known = self.opened()
+        self.assertEqual(
+            known, incidents.updated(known, {}, (), ('x',), 200.0)
+        )
+
+    def test_a_good_reading_ends_it_and_so_does_a_file_that_went(self) -> None:
+        for good, present, outcome in (
+            (('x',), ('x',), incidents.Outcome.GOOD),
+            ((), (), incidents.Outcome.GONE),
+        ):
+            known = incidents.updated(self.opened(), {}, good, present, 200.0)
+            (one,) = known.incidents
+            self.assertEqual((200.0, outcome), (one.ended, one.outcome))
+            self.assertEqual(('two',), one.copied_up)
+
+    def test_the_same_file_damaged_again_is_another(self) -> None:
+        known = incidents.updated(self.opened(), {}, ('x',), ('x',), 200.0)
+        known = incidents.updated(known, {'x': SEEN}, (), ('x',), 300.0)
+        self.assertEqual([1, 2], [each.number for each in known.incidents])
+        found = known.open('x')
+        assert found is not None
+        self.assertEqual(2, found.number)
+
+    def test_it_is_bounded_and_forgets_none_that_lasts(self) -> None:
+        known = self.opened()
+        for number in range(300):
+            name = f'file-{number}'
+            present = ('x', name)
+            known = incidents.updated(
+                known, {name: SEEN, 'x': SEEN}, (), present, 200.0
+            )
+            known = incidents.updated(
+                known, {'x': SEEN}, (name,), present, 200.0
+            )
+        self.assertEqual(101, len(known.incidents))
+        self.assertEqual('x', known.incidents[0].name)
+        self.assertEqual(301, known.last)
+        later = 200.0 + 401 * base.DAY
+        known = incidents.updated(known, {}, (), ('x',), later)
+        self.assertEqual(['x'], [each.name for each in known.incidents])
+
+    def test_of_a_thousand_guests_and_ranges_some_are_kept(self) -> None:
+        seen = dataclasses.replace(
+            SEEN,
+            guests=tuple(map(str, range(1000))),
+            ranges=tuple((each, each + 1) for each in range(1000)),
+        )
+        known = incidents.updated(NONE, {'x': seen}, (), ('x',), 1.0)
+        (one,) = known.incidents
+        self.assertEqual((256, 64), (len(one.guests), len(one.ranges)))
