@@ -5,6 +5,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 from typing import Any
@@ -25,6 +26,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache.fetch import caching
+from nova_imagecache.heal import accounts
 from nova_imagecache import host
 from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
@@ -55,6 +57,7 @@ class ImageCacheManager:
         read_as_root: host.ReadAsRoot | None = None,
         touch_as_root: host.TouchAsRoot | None = None,
         list_as_root: host.ListAsRoot | None = None,
+        rewriter: Sequence[str] = (),
     ) -> None:
         """Make a manager; the options are read anew in each pass.
 
@@ -75,13 +78,17 @@ class ImageCacheManager:
         :param list_as_root: lists a directory that this process may not list,
             as one ``hook.Listed`` for itself, named ``.``, and one for each
             entry, without following a symbolic link
+        :param rewriter: a command that writes to base files which this
+            process may not write to: its standard input is a socket, on which
+            it calls ``nova_imagecache.heal.rewriters.serve``. Without it such
+            files are not repaired.
         """
         self._conf = cfg.CONF if conf is None else conf
         register_opts(self._conf)
         self._get_instances = get_instances
         self._clock = clock
         self._inline = inline
-        self._scrub = background.Scrub(clock)
+        self._scrub = background.Scrub(clock, rewriter)
         self._assembly = panel.Assembly(
             host.Host(connect, read_as_root, touch_as_root, list_as_root)
         )
@@ -126,12 +133,24 @@ class ImageCacheManager:
         )
         if not self._inline:
             coverage = report.coverage if settings.checksum else None
-            problems = self._scrub.keep(settings, coverage)
+            wanted = self._is_to_repair(settings, report)
+            problems = self._scrub.keep(settings, coverage, wanted)
             report = dataclasses.replace(
                 report, problems=(*report.problems, *problems)
             )
         outlets.tell(report)
         return report
+
+    def _is_to_repair(
+        self, settings: Settings, report: reports.Report
+    ) -> bool:
+        """Whether a file that is known to be bad is to be repaired now."""
+        if settings.corruption_action != 'repair' or not report.bad:
+            return False
+        layout = layouts.Layout.of(settings)
+        account = accounts.load(layout, settings.host)
+        bad = [file.name for file in report.bad]
+        return accounts.is_due(account, bad, self._clock())
 
     def soundness_of(self, name: str) -> soundness.Answer:
         """Say whether a base file may be handed out, as far as it is known.

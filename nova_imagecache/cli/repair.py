@@ -6,30 +6,25 @@ import argparse
 from collections.abc import Iterable
 import dataclasses
 import logging
-import os
 from typing import Any
 
 from nova_imagecache.cache import base_file
-from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import healing
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import reading
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
-from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.heal import assembly
-from nova_imagecache.heal import guests
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import repair
-from nova_imagecache.heal import rewriters
 from nova_imagecache.heal import writer
 from nova_imagecache import names
-from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import activities
 
 LOG = logging.getLogger(__name__)
@@ -85,10 +80,8 @@ class Repair(reading.Reading):
         """Keep in a child alone the right to write to base files."""
         assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
         settings = self.app.read_settings()
-        base = layouts.Layout.of(settings).base
-        if os.geteuid() == 0 and os.path.isdir(base):
-            if not parsed_args.dry_run:
-                self._rewrite = rewriters.fork(base)
+        if not parsed_args.dry_run:
+            self._rewrite = healing.keep_rights(settings)
         app.become_owner(settings)
         return settings
 
@@ -109,7 +102,7 @@ class Repair(reading.Reading):
         except ValueError as error:
             raise errors.Error(str(error)) from error
         # As long as it is known what is bad: nothing tells it afterwards.
-        (before,) = pipeline.Pass(self.settings).preview().only([name]).files
+        before = healing.look(self.settings, name)
         total = sum(each.end - each.start for each in before.bad)
         now = clocks.now()
         try:
@@ -124,16 +117,10 @@ class Repair(reading.Reading):
                 outcome = repair.repair(file, given, means)
         except OSError as error:
             raise errors.Error(
-                f'{names.printable(name)} cannot be repaired: '
-                f'{error.strerror}'
+                f'{names.printable(name)} cannot be repaired: {error.strerror}'
             ) from error
         self._outcome = outcome
-        self._guests = [
-            *guests.fates(
-                before.users, before.exposures, _is_qcow2(file),
-                outcome.blocks,
-            )
-        ]  # fmt: skip
+        self._guests = healing.guests_of(file, before, outcome)
         self._tell(outcome, file)
         return self.columns, [_row(block) for block in outcome.blocks]
 
@@ -143,9 +130,7 @@ class Repair(reading.Reading):
         for source, (state, message) in outcome.sources.items():
             if outcome.left:
                 LOG.warning('%s: %s: %s', source, state, message)
-        for guest in self._guests:
-            if guest.fate is not guests.Fate.READS_GOOD:
-                LOG.warning('%s', _of_guest(guest))
+        healing.tell_guests(self._guests)
         finding = knowledge.recall(file).finding
         possible = outcomes.Result.POSSIBLE
         if outcome.stopped:
@@ -180,20 +165,6 @@ class Repair(reading.Reading):
         }
 
 
-def _is_qcow2(file: base_file.BaseFile) -> bool:
-    try:
-        fd = identity.open_regular(file.path)
-    except OSError:
-        return False
-    try:
-        head = os.pread(fd, 4, 0)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return ledgers.Form.of(head) is ledgers.Form.QCOW2
-
-
 def _row(block: outcomes.Block) -> tuple[Any, ...]:
     origin = f' ({block.origin})' if block.origin else ''
     return (
@@ -205,21 +176,3 @@ def _row(block: outcomes.Block) -> tuple[Any, ...]:
         block.unreadable,
         names.printable(block.note),
     )
-
-
-def _of_guest(guest: guests.Guest) -> str:
-    """Say what there is to do about a guest."""
-    who = names.printable(f'{guest.guest} {guest.disk}'.strip())
-    where = ', '.join(f'{start}-{end - 1}' for start, end in guest.extents)
-    if guest.fate is guests.Fate.STILL_DAMAGED:
-        return (
-            f'Guest {who} has copied bytes {where} to its own disk, maybe '
-            'while they were bad; the repair does not reach that'
-        )
-    if guest.fate is guests.Fate.RESTART:
-        return (
-            f'Guest {who} keeps tables of the base file in memory; stop and '
-            'start it, so that it reads the good ones'
-        )
-    at = f' at bytes {where}' if where else ''
-    return f'Of guest {who} it cannot be told what it has read{at}'

@@ -9,6 +9,7 @@ import dataclasses
 import enum
 
 from nova_imagecache.heal import outcomes
+from nova_imagecache import names
 from nova_imagecache.witnesses import exposure
 from nova_imagecache.witnesses import qcow2_map
 
@@ -96,3 +97,23 @@ def _within(
         for start, end in ranges
         if extent.start < end and start < extent.end
     )
+
+
+def sentence(guest: Guest) -> str:
+    """Say what there is to do about a guest; nothing where it is well."""
+    if guest.fate is Fate.READS_GOOD:
+        return ''
+    who = names.printable(f'{guest.guest} {guest.disk}'.strip())
+    where = ', '.join(f'{start}-{end - 1}' for start, end in guest.extents)
+    if guest.fate is Fate.STILL_DAMAGED:
+        return (
+            f'Guest {who} has copied bytes {where} to its own disk, maybe '
+            'while they were bad; the repair does not reach that'
+        )
+    if guest.fate is Fate.RESTART:
+        return (
+            f'Guest {who} may keep tables of the base file in memory; stop '
+            'and start it, so that it reads the good ones'
+        )
+    at = f' at bytes {where}' if where else ''
+    return f'Of guest {who} it cannot be told what it has read{at}'

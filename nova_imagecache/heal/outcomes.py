@@ -108,9 +108,7 @@ class Outcome:
     @property
     def repaired(self) -> int:
         """The number of blocks that were written."""
-        return sum(
-            each.result is Result.REPAIRED for each in self.blocks
-        )
+        return sum(each.result is Result.REPAIRED for each in self.blocks)
 
     @property
     def written(self) -> int:

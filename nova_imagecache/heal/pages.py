@@ -44,9 +44,7 @@ def count_of(length: int) -> int:
 
 def split(data: bytes) -> list[bytes | None]:
     """Cut data into pages, of which the last one may be short."""
-    return [
-        data[start : start + PAGE] for start in range(0, len(data), PAGE)
-    ]
+    return [data[start : start + PAGE] for start in range(0, len(data), PAGE)]
 
 
 def join(pages: Sequence[bytes | None]) -> bytes | None:

@@ -363,9 +363,7 @@ class _Repair:
             index, Result.REPAIRED, written=written, **told, **stale
         )
 
-    def _note_good(
-        self, index: int, result: Result, **values: object
-    ) -> None:
+    def _note_good(self, index: int, result: Result, **values: object) -> None:
         """Note that a block is good, or why that cannot be noted."""
         try:
             self._clear(index)
@@ -388,9 +386,7 @@ class _Repair:
         start = self._wanted(index).start
         written = 0
         # Everything else is done by now: others may wait for this lock.
-        with self._file.guard(
-            _PATIENCE_SECONDS, self._means.stop.wait
-        ) as now:
+        with self._file.guard(_PATIENCE_SECONDS, self._means.stop.wait) as now:
             if now.size != self._blocks.size:
                 raise writer.Refused(
                     writer.Refusal.CHANGED, 'it has another size by now'
@@ -467,9 +463,7 @@ def _differing(
 ) -> Iterator[tuple[int, int]]:
     """Give the pages that are not as they should be: first, and count."""
     numbers = [
-        number
-        for number, page in enumerate(good)
-        if found[number] != page
+        number for number, page in enumerate(good) if found[number] != page
     ]
     for run in ledgers.runs_of(numbers):
         yield run.first, run.count

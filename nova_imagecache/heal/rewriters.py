@@ -10,11 +10,13 @@ to :func:`nova_imagecache.heal.writer.rewrite_base_file`.
 A request is a line of JSON and the data, the answer a line of JSON.
 """
 
+from collections.abc import Sequence
 import contextlib
 import json
 import os
 import signal
 import socket
+import subprocess
 from typing import Any
 from typing import BinaryIO
 
@@ -70,6 +72,57 @@ class Remote:
         """Let the other process end."""
         self._stream.close()
         self._end.close()
+
+
+class Lent:
+    """Writes by itself if it may, and else has a command of the host do it.
+
+    Called as :func:`nova_imagecache.heal.writer.rewrite`.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Start nothing yet.
+
+        :param command: starts a process that calls :func:`serve` on its
+            standard input, which is a socket; empty where the host has none
+        """
+        self._command = (*command,)
+        self._remote: Remote | None = None
+
+    def __call__(
+        self, path: str, inode: int, offset: int, data: bytes
+    ) -> None:
+        """Write, as :func:`nova_imagecache.heal.writer.rewrite`."""
+        try:
+            writer.rewrite(path, inode, offset, data)
+        except writer.Refused as error:
+            refused = error.refusal is writer.Refusal.NOT_PERMITTED
+            if not refused or not self._command:
+                raise
+        else:
+            return
+        if self._remote is None:
+            self._remote = _spawn(self._command)
+        self._remote(path, inode, offset, data)
+
+
+def _spawn(command: Sequence[str]) -> Remote:
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            subprocess.Popen(
+                command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                cwd='/',
+            )
+    except OSError as error:
+        ours.close()
+        raise writer.Refused(
+            writer.Refusal.NOT_PERMITTED,
+            f'{command[0]} cannot be run: {error.strerror}',
+        ) from error
+    return Remote(ours)
 
 
 def serve(stream: Any, write: Any) -> None:
@@ -130,12 +183,8 @@ def fork(base: str) -> Remote:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             ours.close()
 
-            def write(
-                name: str, inode: int, offset: int, data: bytes
-            ) -> None:
-                writer.rewrite_base_file(
-                    directory, name, inode, offset, data
-                )
+            def write(name: str, inode: int, offset: int, data: bytes) -> None:
+                writer.rewrite_base_file(directory, name, inode, offset, data)
 
             with theirs.makefile('rwb') as stream:
                 serve(stream, write)

@@ -17,6 +17,7 @@ from nova_imagecache.fetch import caching
 from nova_imagecache import manager
 from nova_imagecache import names
 from nova_imagecache.nova import privsep
+from nova_imagecache.nova import rewriter
 from nova_imagecache.passes import reports
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             read_as_root=privsep.read,
             touch_as_root=privsep.touch,
             list_as_root=privsep.list_as_root,
+            rewriter=rewriter.command(),
         )
 
     def update(

@@ -33,6 +33,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
+from nova_imagecache.heal import accounts
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import look
@@ -408,6 +409,10 @@ class Pass:
         # Whoever verifies some files does not ask for the others.
         if overdue is not None and self._settings.checksum and not urgent:
             problems.append(overdue)
+        bad = [name for name, each in findings.items() if each.damaged]
+        if bad and self._settings.corruption_action == 'repair':
+            account = accounts.load(self._layout, self._settings.host)
+            problems += accounts.sentences(account, bad, facts.now)
         return reports.Report(
             cache_dir=self._layout.base,
             files=self._rows(facts, done.files, findings),

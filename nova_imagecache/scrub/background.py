@@ -5,8 +5,10 @@
 Files are read in a process, and nothing here waits for that (decision 0016).
 """
 
+from collections.abc import Sequence
 import contextlib
 import ctypes
+import json
 import logging
 import os
 import subprocess
@@ -91,9 +93,19 @@ class Scrub:
     is closed.
     """
 
-    def __init__(self, clock: clocks.Clock = clocks.now) -> None:
-        """Start nothing yet."""
+    def __init__(
+        self,
+        clock: clocks.Clock = clocks.now,
+        rewriter: Sequence[str] = (),
+    ) -> None:
+        """Start nothing yet.
+
+        :param rewriter: the host's command that writes to base files
+        """
         self._clock = clock
+        self._rewriter = ['--rewriter', json.dumps([*rewriter])]
+        if not rewriter:
+            self._rewriter.clear()
         # At most one; to take it out is atomic, whoever else stops this.
         self._pipes: list[int] = []
         self._settings: Settings | None = None
@@ -106,11 +118,15 @@ class Scrub:
         self.stop()
 
     def keep(
-        self, settings: Settings, coverage: schedule.Coverage | None
+        self,
+        settings: Settings,
+        coverage: schedule.Coverage | None,
+        wanted: bool = False,
     ) -> list[str]:
         """Start a scrub if one is needed, end one that no longer is.
 
         :param coverage: None while checksums are off
+        :param wanted: whether there is something to do beside reading
         :returns: what somebody has to look into, a sentence each
         """
         layout = layouts.Layout.of(settings)
@@ -125,7 +141,9 @@ class Scrub:
         if self._is_coming_up(layout):
             return []
         problems = self._explain(layout)
-        if not coverage.queue or coordination.coordinator(layout).taken():
+        if not (coverage.queue or wanted):
+            return problems
+        if coordination.coordinator(layout).taken():
             return problems
         return problems + self._start(settings)
 
@@ -177,7 +195,8 @@ class Scrub:
                 for name, value in os.environ.items()
                 if name not in _SERVICES_OWN
             }
-            self._run([sys.executable, *_PROGRAM], end, environment)
+            command = [sys.executable, *_PROGRAM, *self._rewriter]
+            self._run(command, end, environment)
         except (OSError, subprocess.SubprocessError) as error:
             os.close(ours)
             return [f'no scrub can be started: {error}']

@@ -82,10 +82,8 @@ class RepairTest(healing.HealTestCase):
             [block.result for block in outcome.blocks],
         )
         self.assertEqual('other-bytes', outcome.sources['given'][0])
-        self.assertEqual(before[:2 * BLOCK], self.content()[:2 * BLOCK])
-        self.assertEqual(
-            {1: scrubbing.CORRUPT}, self.bad(self.name)
-        )
+        self.assertEqual(before[: 2 * BLOCK], self.content()[: 2 * BLOCK])
+        self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
 
     def test_the_next_source_is_asked_for_what_is_left(self) -> None:
         self.damage(1, 2)
@@ -103,9 +101,7 @@ class RepairTest(healing.HealTestCase):
                 raise sources.Unavailable(sources.State.TIMEOUT, 'too slow')
 
         self.damage(1)
-        outcome = self.heal(
-            Failing(b'', 'slow'), healing.Given(self.data)
-        )
+        outcome = self.heal(Failing(b'', 'slow'), healing.Given(self.data))
         self.assertEqual({'slow': ('timeout', 'too slow')}, outcome.sources)
         self.assert_healed()
 
@@ -237,7 +233,7 @@ class RefusalTest(healing.HealTestCase):
         shutil.copyfile(self.path, other)
 
         class Swapping(healing.Given):
-            def read(given, base: Any, wanted: Any) -> Any:  # noqa: N805
+            def read(given, base: Any, wanted: Any) -> Any:
                 os.rename(other, self.path)
                 yield from super().read(base, wanted)
 
@@ -305,7 +301,7 @@ class RefusalTest(healing.HealTestCase):
                 bytes(length),
             )
             self.assertIs(writer.Refusal.CHANGED, error.refusal)
-        self.assertTrue(self.data == self.content())
+        self.assertTrue(self.data == self.content(), 'it is another')
 
     def test_without_block_digests(self) -> None:
         self.damage(1)
@@ -472,9 +468,7 @@ class CommandTest(healing.HealTestCase):
         self.patch(
             os, 'environ', {**os.environ, 'PATH': f'{tools}:/usr/bin:/bin'}
         )
-        code, _blocks, summary, stderr = self.repair(
-            '--source', 'ssh://other'
-        )
+        code, _blocks, summary, stderr = self.repair('--source', 'ssh://other')
         self.assertEqual('unreachable', summary['sources']['ssh']['state'])
         code, _blocks, summary, stderr = self.repair(
             '--source', f'ssh://nova@peer{there}'

@@ -86,9 +86,7 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
             scrubbing.Verdict.GOOD, self.known(self.name).finding.verdict
         )
 
-    def heal(
-        self, *given: sources.Source, **means: Any
-    ) -> outcomes.Outcome:
+    def heal(self, *given: sources.Source, **means: Any) -> outcomes.Outcome:
         return repair.repair(
             self.file(self.name), given, repair.Means(**means)
         )

@@ -35,6 +35,7 @@ PURE = frozenset(
         'cache.uses',
         'heal.guests',
         'heal.outcomes',
+        'heal.policies',
         'outlets.messages',
         'passes.decide',
         'passes.pressure',
