@@ -31,6 +31,10 @@ _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
+# What is dropped at least, until it is enough; 0 for the whole file. The
+# kernel drops what lies in the range as a whole, and caches more at once.
+_DROPPED = (PAGE, 64 * 1024, 2 * 1024 * 1024, 0)
+
 # What RWF_NOWAIT is answered with where nothing is cached, or nobody knows.
 _NOT_CACHED = frozenset(
     {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
@@ -225,9 +229,12 @@ def drop_stale(
             if page != pages[number]
         ]
 
-    stale = wrong()
-    for number in stale:
-        os.posix_fadvise(
-            fd, start + number * PAGE, PAGE, os.POSIX_FADV_DONTNEED
-        )
-    return len(stale), len(wrong()) if stale else 0
+    stale = left = wrong()
+    for size in _DROPPED:
+        for number in left:
+            first = start + number * PAGE
+            first = first - first % size if size else 0
+            os.posix_fadvise(fd, first, size, os.POSIX_FADV_DONTNEED)
+        if left:
+            left = wrong()
+    return len(stale), len(left)

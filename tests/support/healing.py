@@ -24,12 +24,19 @@ Result = outcomes.Result
 class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
     """A node with one base file that was read well.
 
-    Its last page is short, and one of its blocks is a hole.
+    Its last page is short, and one of its blocks is zeros.
     """
+
+    #: Whether the node is where the temporary files are.
+    begins_at_once = True
 
     def setUp(self) -> None:
         super().setUp()
         self.patch(blockmap, 'BLOCK_SIZE', BLOCK)
+        if self.begins_at_once:
+            self.begin()
+
+    def begin(self) -> None:
         self.node.configure(checksum=True, remove_unused=False)
         self.data = (
             random.Random(1).randbytes(4 * BLOCK)
