@@ -70,7 +70,9 @@ class Remote:
 
     def close(self) -> None:
         """Let the other process end."""
-        self._stream.close()
+        # What it was not sent, as it is gone, it need not be sent now.
+        with contextlib.suppress(OSError):
+            self._stream.close()
         self._end.close()
 
 

@@ -198,43 +198,43 @@ class RefusalTest(healing.HealTestCase):
 
     def test_a_file_with_a_second_name(self) -> None:
         self.damage(1)
-        os.link(self.path, self.path + '.other')
+        os.link(self.target, self.target + '.other')
         self.refused(Result.LINKED)
 
     def test_an_immutable_file(self) -> None:
         self.damage(1)
         try:
-            processes.run('chattr', '+i', self.path)
+            processes.run('chattr', '+i', self.target)
         except RuntimeError as error:
             self.skipTest(f'nothing is immutable here: {error}')
-        self.addCleanup(processes.run, 'chattr', '-i', self.path)
+        self.addCleanup(processes.run, 'chattr', '-i', self.target)
         self.refused(Result.IMMUTABLE)
 
     def test_a_file_that_is_not_ours(self) -> None:
         self.damage(1)
         if os.geteuid() == 0:
             # Tests as root own everything; QEMU's user has it then.
-            os.chown(self.path, 12345, 12345)
+            os.chown(self.target, 12345, 12345)
             for directory, directories, files in os.walk(self.temporary):
                 for each in (*directories, *files):
                     path = os.path.join(directory, each)
-                    if path != self.path:
+                    if path != self.target:
                         os.chown(path, nodes.NOBODY, -1)
             os.chown(self.temporary, nodes.NOBODY, -1)
         else:
-            os.chmod(self.path, 0o444)
+            os.chmod(self.target, 0o444)
         with nodes.unprivileged():
             self.refused(Result.NOT_PERMITTED)
 
     def test_a_file_that_was_swapped(self) -> None:
         self.damage(1)
         there = self.file(self.name)
-        other = self.path + '.new'
-        shutil.copyfile(self.path, other)
+        other = self.target + '.new'
+        shutil.copyfile(self.target, other)
 
         class Swapping(healing.Given):
             def read(given, base: Any, wanted: Any) -> Any:
-                os.rename(other, self.path)
+                os.rename(other, self.target)
                 yield from super().read(base, wanted)
 
         before = self.content()
@@ -250,12 +250,12 @@ class RefusalTest(healing.HealTestCase):
 
     def test_a_symbolic_link_is_not_followed(self) -> None:
         target = os.path.join(self.temporary, 'target')
-        shutil.move(self.path, target)
-        os.symlink(target, self.path)
+        shutil.move(self.target, target)
+        os.symlink(target, self.target)
         error = self.assertRaises(
             writer.Refused,
             writer.rewrite,
-            self.path,
+            self.target,
             os.stat(target).st_ino,
             0,
             bytes(4096),
@@ -281,7 +281,7 @@ class RefusalTest(healing.HealTestCase):
             self.assertIs(writer.Refusal.NOT_PERMITTED, error.refusal)
 
     def test_nothing_but_whole_pages_within_the_file_is_written(self) -> None:
-        inode, size = os.stat(self.path).st_ino, len(self.data)
+        inode, size = os.stat(self.target).st_ino, len(self.data)
         end = size - size % 4096
         for offset, length in (
             (1, 4096),
@@ -295,7 +295,7 @@ class RefusalTest(healing.HealTestCase):
             error = self.assertRaises(
                 writer.Refused,
                 writer.rewrite,
-                self.path,
+                self.target,
                 inode,
                 offset,
                 bytes(length),
@@ -318,14 +318,14 @@ class RefusalTest(healing.HealTestCase):
         )
 
     def test_where_it_is_not_known_which_of_two_is_right(self) -> None:
-        nodes.write_after(self.path, self.data, self.sidecar)
+        nodes.write_after(self.target, self.data, self.sidecar)
         self.damage(1)
         error = self.assertRaises(errors.NotNow, self.heal)
         self.assertIn('which of the two', str(error))
 
     def test_a_file_that_has_another_size(self) -> None:
         self.damage(1)
-        os.truncate(self.path, len(self.data) - 1)
+        os.truncate(self.target, len(self.data) - 1)
         error = self.assertRaises(errors.NotNow, self.heal)
         self.assertIn('bytes long', str(error))
 
@@ -369,7 +369,7 @@ class CommandTest(healing.HealTestCase):
             self.data = file.read()
         os.unlink(name)
         self.name = self.node.add_image('qcow2', data=self.data)
-        self.path = self.node.base_path(self.name)
+        self.target = self.node.base_path(self.name)
         self.learn()
         self.damage(2)
         with open(self.copy, 'wb') as copy:
@@ -385,7 +385,7 @@ class CommandTest(healing.HealTestCase):
 
     def test_what_stops_it_is_exit_code_1(self) -> None:
         self.damage(1)
-        os.link(self.path, self.path + '.other')
+        os.link(self.target, self.target + '.other')
         code, _blocks, summary, stderr = self.repair('--source', self.copy)
         self.assertEqual(1, code)
         self.assertIn('2 names', summary['stopped'])
@@ -419,7 +419,7 @@ class CommandTest(healing.HealTestCase):
         whole = self.data
         self.name = f'{self.name}_20'
         self.data = whole + bytes(2 * BLOCK)
-        self.path = self.node.add_base(self.name, data=self.data)
+        self.target = self.node.add_base(self.name, data=self.data)
         self.learn()
         self.damage(1, 5)
         code, _blocks, _summary, stderr = self.repair()
@@ -439,7 +439,7 @@ class CommandTest(healing.HealTestCase):
 
     def test_the_base_file_itself_is_no_source(self) -> None:
         self.damage(1)
-        code, _blocks, summary, _stderr = self.repair('--source', self.path)
+        code, _blocks, summary, _stderr = self.repair('--source', self.target)
         self.assertEqual(3, code)
         self.assertIn('itself', summary['sources']['file']['message'])
 

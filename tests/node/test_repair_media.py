@@ -132,8 +132,8 @@ class FileSystemTest(MediaTestCase):
     ) -> None:
         self.on(kind)
         self.damage(1)
-        other = self.path + '.other'
-        processes.run('cp', '--reflink=always', self.path, other)
+        other = self.target + '.other'
+        processes.run('cp', '--reflink=always', self.target, other)
         before = self.content()
         self.heal(healing.Given(self.data))
         self.assert_healed()
@@ -146,7 +146,9 @@ class FileSystemTest(MediaTestCase):
     ) -> None:
         point = self.on(kind)
         self.damage(1)
-        processes.run('cp', '--reflink=always', self.path, self.path + '.o')
+        processes.run(
+            'cp', '--reflink=always', self.target, self.target + '.o'
+        )
         self.fill(point)
         before = self.content()
         outcome = self.heal(healing.Given(self.data))
@@ -256,7 +258,7 @@ class ReaderTest(MediaTestCase):
         with open(qcow2, 'rb') as file:
             self.data = file.read()
         self.name = self.node.add_image('qcow2', data=self.data)
-        self.path = self.node.base_path(self.name)
+        self.target = self.node.base_path(self.name)
         self.learn()
         self.node.add_overlay(GUEST, self.name, form='qcow2')
         self.damage(2)

@@ -44,8 +44,8 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
             + random.Random(2).randbytes(BLOCK - 99)
         )
         self.name = self.node.add_image('image', data=self.data)
-        self.path = self.node.base_path(self.name)
-        self.sidecar = self.path + '.sha1'
+        self.target = self.node.base_path(self.name)
+        self.sidecar = self.target + '.sha1'
         self.copy = os.path.join(self.temporary, 'copy')
         with open(self.copy, 'wb') as file:
             file.write(self.data)
@@ -57,7 +57,7 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
 
     def flip(self, *blocks: int, at: int = 9) -> None:
         for block in blocks:
-            nodes.flip_bit(self.path, block * BLOCK + at)
+            nodes.flip_bit(self.target, block * BLOCK + at)
 
     def damage(self, *blocks: int, at: int = 9) -> None:
         """Damage blocks, and have that be found."""
@@ -67,7 +67,7 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
 
     def drop(self) -> None:
         """Have nothing of the file be in the page cache."""
-        fd = os.open(self.path, os.O_RDONLY)
+        fd = os.open(self.target, os.O_RDONLY)
         try:
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -75,12 +75,12 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
             os.close(fd)
 
     def content(self) -> bytes:
-        with open(self.path, 'rb') as file:
+        with open(self.target, 'rb') as file:
             return file.read()
 
     def identity(self) -> tuple[Any, ...]:
         """Give what a repair leaves as it is."""
-        status = os.stat(self.path)
+        status = os.stat(self.target)
         return (
             status.st_ino, status.st_uid, status.st_gid, status.st_mode,
             status.st_size, status.st_mtime_ns, status.st_nlink,
