@@ -53,7 +53,7 @@ class _Checking(healing.HealTestCase):
 
     def check_half_way(self, where: object) -> None:
         content = self.content()
-        self.assertEqual(len(self.data), len(content), where)
+        self.assertEqual(len(self.data), len(content), f'{where}')
         for start in range(0, len(content), pages.PAGE):
             page = content[start : start + pages.PAGE]
             self.assertIn(
@@ -72,24 +72,26 @@ class _Checking(healing.HealTestCase):
         # All but mtime, which may have been renewed.
         now = self.identity()
         self.assertEqual(
-            (*self.before[:5], self.before[6]), (*now[:5], now[6]), where
+            (*self.before[:5], self.before[6]),
+            (*now[:5], now[6]),
+            f'{where}',
         )
-        self.assertGreaterEqual(now[5], self.before[5], where)
+        self.assertGreaterEqual(now[5], self.before[5], f'{where}')
 
     def check_in_the_end(self, where: object) -> None:
         self.check_half_way(where)
         said = self.heal_it()
-        self.assertEqual([], [text for text in said if text], where)
+        self.assertEqual([], [text for text in said if text], f'{where}')
         self.assert_healed()
 
 
 class KilledTest(test_crash_points.CrashPointsTestCase, _Checking):
+    node: Any
+
     def setUp(self) -> None:
         super().setUp()
         clock = base.FakeClock.of_this_machine()
-        self.node = nodes.Node(  # type: ignore[assignment]
-            os.path.join(self.temporary, 'instances')
-        )
+        self.node = nodes.Node(os.path.join(self.temporary, 'instances'))
         self.node.clock = clock
         self.begin()
 
@@ -101,7 +103,7 @@ class KilledTest(test_crash_points.CrashPointsTestCase, _Checking):
         points = [point for point in found if self.said not in point.line]
         calls = [point.call for point in points]
         # Two blocks: two writes past the cache, and one of the last page.
-        self.assertEqual(3, calls.count('pwrite64'), calls)
+        self.assertEqual(3, calls.count('pwrite64'), f'{calls}')
         self.assertLessEqual({'fdatasync', 'utimensat', 'fsync'}, {*calls})
         return points
 

@@ -97,7 +97,7 @@ class FileSystemTest(MediaTestCase):
         self.assertEqual({1, 5}, {*self.bad(self.name)})
         before = self.identity()
         outcome = self.heal(healing.Given(self.data))
-        self.assertEqual((), outcome.left, outcome)
+        self.assertEqual((), outcome.left, str(outcome))
         self.drop()
         self.assert_healed()
         self.assertEqual(before, self.identity())
@@ -122,7 +122,7 @@ class FileSystemTest(MediaTestCase):
         self.damage(1)
         before = self.identity()
         outcome = self.heal(healing.Given(self.data))
-        self.assertEqual((), outcome.left, outcome)
+        self.assertEqual((), outcome.left, str(outcome))
         self.assert_healed()
         self.assertEqual(before, self.identity())
 
@@ -376,7 +376,7 @@ class FailingTest(MediaTestCase):
         (block,) = outcome.blocks
         # It was taken, and cannot be read: that disk is to be replaced.
         self.assertEqual(
-            (Result.MEDIUM, 1), (block.result, block.unreadable), block
+            (Result.MEDIUM, 1), (block.result, block.unreadable), str(block)
         )
         self.assertIn('cannot read what it has just taken', block.note)
         self.assertIn(1, self.bad(self.name))
@@ -386,7 +386,7 @@ class FailingTest(MediaTestCase):
         before = self.content()
         outcome = self.heal(healing.Given(self.data))
         (block,) = outcome.blocks
-        self.assertEqual(Result.MEDIUM, block.result, block)
+        self.assertEqual(Result.MEDIUM, block.result, str(block))
         self.assertIn('does not take what is written', block.note)
         self.assertTrue(before == self.content(), 'it has changed')
         self.assertIn(1, self.bad(self.name))
@@ -406,7 +406,7 @@ class FailingTest(MediaTestCase):
         self.assertEqual(
             (Result.REPAIRED, 1, pages.PAGE),
             (block.result, block.unreadable, block.written),
-            block,
+            str(block),
         )
         self.drop()
         self.assert_healed()

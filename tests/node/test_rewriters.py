@@ -48,7 +48,7 @@ class ForkTest(RightsTestCase):
         before = self.identity()
         with nodes.unprivileged():
             outcome = self.heal(healing.Given(self.data), rewrite=remote)
-        self.assertEqual((), outcome.left, outcome)
+        self.assertEqual((), outcome.left, str(outcome))
         self.assert_healed()
         self.assertEqual(before, self.identity())
 
