@@ -235,3 +235,22 @@ class ScrubTest(healing.HealTestCase):
         self.assertNotIn(self.name, self.node.files())
         self.assertEqual({self.name}, self.node.trash())
         self.assertIn('fetched anew', said)
+
+    def test_it_is_kept_in_the_trash_to_be_looked_at(self) -> None:
+        self.node.set_age(self.name, 2 * base.DAY)
+        self.flip(1)
+        self.drop()
+        self.scrub_as('set_aside')
+        self.node.configure(corruption_action='set_aside')
+        self.node.clock = base.FakeClock.of_this_machine()
+        self.node.clock.advance(60)
+        self.node.run()
+        self.node.clock.advance(6 * base.DAY)
+        report = self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+        (file,) = report.trash
+        self.assertIn('kept to be looked at', file.reason)
+        self.node.configure(remove_unused=True)
+        self.node.clock.advance(2 * base.DAY)
+        self.node.run()
+        self.assertNotIn(self.name, self.node.trash())
