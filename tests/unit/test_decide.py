@@ -533,9 +533,7 @@ class TrashTest(base.TestCase):
     def test_three_bad_ones_are_kept_the_latest(self) -> None:
         self.assertEqual(
             [DELETE, KEEP, KEEP, KEEP, DELETE],
-            self.inspected(
-                *(days * base.DAY for days in (5, 1, 2, 3, 4))
-            ),
+            self.inspected(*(days * base.DAY for days in (5, 1, 2, 3, 4))),
         )
 
     def test_so_much_of_bad_ones_is_kept_and_no_more(self) -> None:
