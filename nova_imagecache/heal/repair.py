@@ -51,6 +51,7 @@ class Means:
 
     :ivar rewrite: writes, with the rights that it takes
     :ivar dry_run: whether to get the data and compare it, and write nothing
+    :ivar cached: whether to compare what is cached of the other blocks too
     :ivar only: the blocks to be repaired, by their number; None for all
     :ivar stop: when set, no further block is begun
     :ivar progress: called with the bytes of each block that is done with
@@ -59,6 +60,7 @@ class Means:
     rewrite: writer.Rewrite = writer.rewrite
     clock: clocks.Clock = clocks.now
     dry_run: bool = False
+    cached: bool = False
     only: frozenset[int] | None = None
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     progress: Callable[[int], object] = lambda length: None
@@ -122,12 +124,14 @@ class _Repair:
             for index in bad_blocks(ledger)
             if self._means.only is None or index in self._means.only
         ]
-        if wanted:
+        if wanted or self._means.cached:
             fd = self._open()
             try:
                 with pages.Medium(fd) as medium:
                     self._fd, self._medium = fd, medium
                     self._heal(wanted)
+                    if self._means.cached:
+                        self._check_cache()
             finally:
                 os.close(fd)
             self._remember()
@@ -203,6 +207,32 @@ class _Repair:
             if index not in self._done and not self._stopped:
                 self._finish(index, Result.NO_DATA)
         self._is_over()
+
+    def _check_cache(self) -> None:
+        """Find pages that are cached and wrong, over a medium that is good.
+
+        Nothing else finds them, as files are verified past the page cache.
+        """
+        for index in range(self._blocks.count):
+            if self._is_over() or self._means.dry_run:
+                return
+            if index in self._done or self._blocks.get(index) is None:
+                continue
+            wanted = self._wanted(index)
+            cached = pages.cached(self._fd, wanted.start, wanted.length)
+            if not cached:
+                continue
+            whole = len(cached) == pages.count_of(wanted.length)
+            if whole and self._is_good(index, b''.join(cached.values())):
+                continue
+            found = self._medium.read(wanted.start, wanted.length)
+            data = pages.join(found)
+            # What the medium has lost is for the next verification to find.
+            if data is None or not self._is_good(index, data):
+                continue
+            stale = self._drop_stale(index, found)
+            if stale.get('stale'):
+                self._finish(index, Result.WAS_GOOD, **stale)
 
     def _is_over(self) -> bool:
         """Whether nothing more is to be done."""
@@ -411,13 +441,15 @@ class _Repair:
         if self._means.dry_run:
             return {}
         stale, left = pages.drop_stale(self._fd, start, good)
-        note = (
-            f'{left} of its pages in the page cache are wrong, and stay '
-            'there: who reads them through it reads wrong bytes until they '
-            'are dropped'
-            if left
-            else ''
-        )
+        note = ''
+        if left:
+            note = (
+                f'{left} of its pages in the page cache are wrong, and stay '
+                'there: who reads them through it reads wrong bytes until '
+                'they are dropped'
+            )
+        elif stale:
+            note = f'{stale} of its pages in the page cache were wrong'
         return {'stale': stale, 'note': note}
 
     def _clear(self, index: int) -> None:

@@ -3,12 +3,18 @@
 """What a scrub has found is repaired by itself, where that is asked for."""
 
 import dataclasses
+import socket
 from typing import Any
 
+from oslo_config import cfg
+
+from nova_imagecache.conf import register_opts
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import automatic
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import sources
+from nova_imagecache import manager
+from nova_imagecache.scrub import background
 from tests.support import base
 from tests.support import healing
 from tests.support import scrubbing
@@ -136,10 +142,10 @@ class HealerTest(healing.HealTestCase):
             ),
         )
         self.assertIn('no route', self.told())
-        self.node.clock.advance(599)
+        self.node.clock.advance(590)
         self.assertIsNone(healer.heal(self.name))
         self.assertEqual(1, len(down.asked))
-        self.node.clock.advance(1)
+        self.node.clock.advance(20)
         healer.heal(self.name)
         self.assertEqual(2, len(down.asked))
         found = self.account().files[self.name]
@@ -175,6 +181,44 @@ class HealerTest(healing.HealTestCase):
         self.node.configure(corruption_action='repair')
         report = self.node.make_pass().preview()
         self.assertIn('no route', ' '.join(report.problems))
+
+
+class ManagerTest(healing.HealTestCase):
+    """A pass starts the scrub for a repair, where nothing is to be read."""
+
+    def wanted(
+        self,
+    ) -> bool:
+        conf = cfg.ConfigOpts()
+        register_opts(conf)
+        conf([], project='nova', default_config_files=[self.nova_conf])
+        one = manager.ImageCacheManager(conf, clock=self.node.clock)
+        found: list[bool] = []
+
+        def keep(scrub: Any, settings: Any, coverage: Any, wanted: Any) -> Any:
+            found.append(wanted)
+            return []
+
+        self.patch(background.Scrub, 'keep', keep)
+        one.update(None, None)
+        return found[0]
+
+    def write(self, action: str) -> None:
+        self.write_conf(checksum_base_images='true', corruption_action=action)
+
+    def test_where_a_bad_file_is_due(self) -> None:
+        self.write('repair')
+        self.assertFalse(self.wanted())
+        self.damage(1)
+        self.assertTrue(self.wanted())
+        account = accounts.Account(spent=30.0, noted=self.node.clock())
+        accounts.save(self.node.layout, socket.gethostname(), account)
+        self.assertFalse(self.wanted())
+
+    def test_and_not_where_it_is_only_reported(self) -> None:
+        self.write('report')
+        self.damage(1)
+        self.assertFalse(self.wanted())
 
 
 class ScrubTest(healing.HealTestCase):

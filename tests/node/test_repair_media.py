@@ -318,6 +318,27 @@ class CacheTest(MediaTestCase):
         self.assertEqual((Result.WAS_GOOD, 1), (block.result, block.stale))
         self.assert_healed()
 
+    def test_what_is_wrong_in_the_cache_alone_is_found_by_the_command(
+        self,
+    ) -> None:
+        """To verify finds nothing: a read went wrong once, and is cached."""
+        self.on('ext4')
+        self.change_medium(1)
+        self.drop()
+        bad = self.content()
+        good, self.data = self.data, bad
+        self.change_medium(1)
+        self.data = good
+        self.assertEqual(0, self.run_command('verify')[0])
+        self.assertFalse(good == self.content(), 'it is not cached')
+        code, blocks, _summary, stderr = self.repair()
+        self.assertEqual(0, code, stderr)
+        self.assertEqual(
+            [(BLOCK, 'was-good')],
+            [(block['start'], block['result']) for block in blocks],
+        )
+        self.assert_healed()
+
 
 class FailingTest(MediaTestCase):
     """A medium that cannot read a sector, or take it, made by QEMU."""
