@@ -44,6 +44,12 @@ def keep_rights(settings: Settings, command: str = '') -> writer.Rewrite:
     return rewriters.Lent(json.loads(command) if command else ())
 
 
+def let_go(rewrite: writer.Rewrite) -> None:
+    """Give up the right to write to base files."""
+    if isinstance(rewrite, rewriters.Remote | rewriters.Lent):
+        rewrite.close()
+
+
 def look(settings: Settings, name: str) -> reports.FileReport:
     """See which guests a file has, and how they fare with its damage.
 

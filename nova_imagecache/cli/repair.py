@@ -89,6 +89,14 @@ class Repair(reading.Reading):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         """Repair, and give a line per block that was bad."""
+        try:
+            return self._repair(parsed_args)
+        finally:
+            healing.let_go(self._rewrite)
+
+    def _repair(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Iterable[Any]]:
         self.adjust(parsed_args)
         (name,) = listing.find(self.settings, [parsed_args.name])
         file = base_file.BaseFile.named(layouts.Layout.of(self.settings), name)

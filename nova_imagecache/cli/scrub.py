@@ -156,6 +156,7 @@ class Scrub(reading.Reading):
             if finding.damaged and not finding.skipped:
                 acting.act_on(result.name)
         acting.act_on_all()
+        healing.let_go(self._rewrite)
         following = one.next
         if not verdicts and following is not None:
             LOG.warning(

@@ -32,9 +32,13 @@ class Remote:
     Called as :func:`nova_imagecache.heal.writer.rewrite`.
     """
 
-    def __init__(self, end: socket.socket) -> None:
-        """Take the socket over."""
+    def __init__(self, end: socket.socket, child: int | None = None) -> None:
+        """Take the socket over.
+
+        :param child: the process at its other end, if that is to be reaped
+        """
         self._end = end
+        self._child = child
         self._stream = end.makefile('rwb')
 
     def __call__(
@@ -69,11 +73,15 @@ class Remote:
             )
 
     def close(self) -> None:
-        """Let the other process end."""
+        """Let the other process end, and wait for that."""
         # What it was not sent, as it is gone, it need not be sent now.
         with contextlib.suppress(OSError):
             self._stream.close()
         self._end.close()
+        if self._child is not None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._child, 0)
+            self._child = None
 
 
 class Lent:
@@ -107,12 +115,18 @@ class Lent:
             self._remote = _spawn(self._command)
         self._remote(path, inode, offset, data)
 
+    def close(self) -> None:
+        """Let the other process end, if there is one."""
+        if self._remote is not None:
+            self._remote.close()
+            self._remote = None
+
 
 def _spawn(command: Sequence[str]) -> Remote:
     ours, theirs = socket.socketpair()
     try:
         with theirs:
-            subprocess.Popen(
+            started = subprocess.Popen(
                 command,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -124,7 +138,7 @@ def _spawn(command: Sequence[str]) -> Remote:
             writer.Refusal.NOT_PERMITTED,
             f'{command[0]} cannot be run: {error.strerror}',
         ) from error
-    return Remote(ours)
+    return Remote(ours, started.pid)
 
 
 def serve(stream: Any, write: Any) -> None:
@@ -194,4 +208,4 @@ def fork(base: str) -> Remote:
         os._exit(status)
     theirs.close()
     os.close(directory)
-    return Remote(ours)
+    return Remote(ours, child)
