@@ -22,7 +22,6 @@ _HALVED_AFTER_SECONDS = 3600
 
 _FIRST_WAIT_SECONDS = 600
 _LONGEST_WAIT_SECONDS = 24 * 3600
-_MOST_DOUBLINGS = 10
 
 
 def refusal(bad: Collection[int], count: int) -> str | None:
@@ -81,6 +80,8 @@ def wait(tries: int, chance: float) -> float:
     :param tries: 1 or more
     :param chance: from 0 to 1, so that a fleet does not ask in step
     """
-    doublings = min(max(tries, 1) - 1, _MOST_DOUBLINGS)
+    # No more of them than can matter, however many tries there were.
+    most = _LONGEST_WAIT_SECONDS.bit_length()
+    doublings = min(max(tries, 1) - 1, most)
     doubled = _FIRST_WAIT_SECONDS << doublings
     return min(doubled, _LONGEST_WAIT_SECONDS) * (0.5 + chance)
