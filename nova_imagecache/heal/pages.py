@@ -190,22 +190,40 @@ def cached(fd: int, start: int, length: int) -> dict[int, bytes]:
     :param start: a multiple of the page size
     :returns: pages, by their number from the start
     """
-    found = {}
-    for number, here in enumerate(_resident(fd, start, length)):
-        if not here:
+    found: dict[int, bytes] = {}
+    resident = _resident(fd, start, length)
+    number = 0
+    while number < len(resident):
+        if not resident[number]:
+            number += 1
             continue
+        count = 1
+        while number + count < len(resident) and resident[number + count]:
+            count += 1
         position = number * PAGE
-        buffer = bytearray(min(PAGE, length - position))
-        try:
-            # A page that is being read, or has left, is not waited for.
-            got = os.preadv(fd, [buffer], start + position, os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno not in _NOT_CACHED:
-                raise
-            continue
-        if got == len(buffer):
-            found[number] = bytes(buffer)
+        size = min(count * PAGE, length - position)
+        data = _read_cached(fd, start + position, size)
+        for page in split(data):
+            whole = min(PAGE, length - number * PAGE)
+            if page is not None and len(page) == whole:
+                found[number] = page
+                number += 1
+        if len(data) < size:
+            # One that is being read, or has left, is not waited for.
+            number += 1
     return found
+
+
+def _read_cached(fd: int, offset: int, length: int) -> bytes:
+    """Read up to the first page that is not cached."""
+    buffer = bytearray(length)
+    try:
+        got = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno not in _NOT_CACHED:
+            raise
+        return b''
+    return bytes(memoryview(buffer)[:got])
 
 
 def drop_stale(

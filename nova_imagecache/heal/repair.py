@@ -51,7 +51,7 @@ class Means:
 
     :ivar rewrite: writes, with the rights that it takes
     :ivar dry_run: whether to get the data and compare it, and write nothing
-    :ivar cached: whether to compare what is cached of the other blocks too
+    :ivar cached: whether to compare what is cached, if no block is bad
     :ivar only: the blocks to be repaired, by their number; None for all
     :ivar stop: when set, no further block is begun
     :ivar progress: called with the bytes of each block that is done with
@@ -130,7 +130,7 @@ class _Repair:
                 with pages.Medium(fd) as medium:
                     self._fd, self._medium = fd, medium
                     self._heal(wanted)
-                    if self._means.cached:
+                    if not wanted:
                         self._check_cache()
             finally:
                 os.close(fd)
