@@ -41,9 +41,9 @@ class Repair(reading.Reading):
     from the page cache, from other files on this host, and from each
     --source. The file keeps its inode, its owner and its times. A guest that
     has copied bad bytes to its own disk is named: the repair does not reach
-    that. Where no block is bad, pages that are wrong in the page cache alone are
-    dropped from it. Exit code 0: nothing is bad; 3: some of it still is; 1: something
-    has stopped it, and running it again goes on.
+    that. Where no block is bad, pages that are wrong in the page cache alone
+    are dropped from it. Exit code 0: nothing is bad; 3: some of it still is;
+    1: something has stopped it, and running it again goes on.
     """
 
     columns = (

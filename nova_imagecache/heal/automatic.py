@@ -20,7 +20,6 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.heal import accounts
-from nova_imagecache.heal import assembly
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import policies
 from nova_imagecache.heal import repair
@@ -32,6 +31,13 @@ LOG = logging.getLogger(__name__)
 
 #: Gives the sources of a node.
 SourcesOf = Callable[[Settings], list[sources.Source]]
+
+
+def _sources_of(settings: Settings) -> list[sources.Source]:
+    # Here, as most scrubs repair nothing.
+    from nova_imagecache.heal import assembly
+
+    return assembly.sources_of(settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Healer:
     clock: clocks.Clock = clocks.now
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     chance: Callable[[], float] = random.random
-    sources_of: SourcesOf = assembly.sources_of
+    sources_of: SourcesOf = _sources_of
 
     def heal(self, name: str) -> outcomes.Outcome | None:
         """Repair a file, if it is time for that.
