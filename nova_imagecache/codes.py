@@ -41,6 +41,7 @@ class Code(enum.Enum):
     CHECKSUM = 'C05', _D, 'a stored checksum contradicts its file'
     USED_BAD = 'C06', _D, 'a bad base file is used all the same'
     REFUSED = 'C07', _D, 'a new disk was refused'
+    GUEST_DAMAGED = 'C09', _D, 'a guest has what a repair does not reach'
     FETCHED_ANEW = 'C08', _N, 'a bad base file was replaced'
 
     MISSING_BASE = 'G01', _P, 'a guest cannot start: its base file is missing'
@@ -74,6 +75,8 @@ class Code(enum.Enum):
     RECALL = 'P16', _P, 'what this host noted cannot be used'
     RELIANCE = 'P17', _P, 'this Nova is not the one that was expected'
     NO_CACHE = 'P18', _P, 'there is no cache'
+    NOT_REPAIRED = 'P19', _P, 'a bad base file is not repaired'
+    REPAIRS_PAUSE = 'P20', _P, 'repairs pause'
 
     RATE = 'N01', _N, 'the limit is too low to verify in time'
     JUMP = 'N02', _N, 'the clock was set'
@@ -96,6 +99,7 @@ class Code(enum.Enum):
     NOTHING_DUE = 'N19', _N, 'nothing is read'
     NOT_CACHED = 'N21', _N, 'what is pinned is not in the cache'
     OPTION = 'N20', _N, 'an option is misspelt'
+    REPAIRED = 'N22', _N, 'a base file was repaired'
 
     def __new__(cls, value: str, severity: Severity, title: str) -> 'Code':
         """Take the code for the value."""

@@ -5,6 +5,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 from typing import Any
@@ -61,6 +62,7 @@ class ImageCacheManager:
         touch_as_root: host.TouchAsRoot | None = None,
         list_as_root: host.ListAsRoot | None = None,
         apart: bool = False,
+        rewriter: Sequence[str] = (),
     ) -> None:
         """Make a manager; the options are read anew in each pass.
 
@@ -84,6 +86,10 @@ class ImageCacheManager:
         :param apart: whether each pass is made by a process of its own, which
             asks for what is lent. It goes by the clocks of this machine.
         :raises ValueError: passes are to be made apart, and to read inline
+        :param rewriter: a command that writes to base files which this
+            process may not write to: its standard input is a socket, on which
+            it calls ``nova_imagecache.heal.rewriters.serve``. Without it such
+            files are not repaired.
         """
         if apart and inline:
             raise ValueError('what is made apart reads no base files')
@@ -92,7 +98,7 @@ class ImageCacheManager:
         self._get_instances = get_instances
         self._clock = clock
         self._inline = inline
-        self._scrub = background.Scrub(clock)
+        self._scrub = background.Scrub(clock, rewriter)
         self._assembly = panel.Assembly(
             host.Host(connect, read_as_root, touch_as_root, list_as_root)
         )
@@ -235,7 +241,9 @@ class ImageCacheManager:
         seen: background.Seen | None = None,
     ) -> reports.Report:
         coverage = report.coverage if settings.checksum else None
-        problems = self._scrub.keep(settings, coverage, seen)
+        problems = self._scrub.keep(
+            settings, coverage, seen, report.repairs_due
+        )
         return dataclasses.replace(
             report, problems=(*report.problems, *problems)
         )

@@ -98,12 +98,17 @@ class _Record:
 _FORMAT = records.Format('host', 1, _Record, limit=64 * 2**20)
 
 
-def _path(layout: layouts.Layout, name: str) -> str:
+def record_path(directory: str, name: str) -> str:
+    """Give the path of the record of a host, in a directory of such."""
     quoted = urllib.parse.quote(name, safe='', errors='surrogateescape')
     # No host has the name of a record that was set aside.
     suffix = records.DAMAGED_SUFFIX
     quoted = quoted.replace(suffix, suffix.replace('.', '%2E'))
-    return os.path.join(layout.hosts, f'_{quoted}')
+    return os.path.join(directory, f'_{quoted}')
+
+
+def _path(layout: layouts.Layout, name: str) -> str:
+    return record_path(layout.hosts, name)
 
 
 def _load(path: str) -> Host | None:

@@ -111,6 +111,11 @@ class Layout:
         return os.path.join(self.own, 'ignored')
 
     @property
+    def repairs(self) -> str:
+        """One record per host: what it has repaired, and what it could not."""
+        return os.path.join(self.own, 'repairs')
+
+    @property
     def temporary(self) -> str:
         """Where files are written before they are published."""
         return os.path.join(self.own, 'tmp')
@@ -127,6 +132,7 @@ class Layout:
             self.hosts,
             self.inventories,
             self.ignored,
+            self.repairs,
             self.temporary,
         )
 

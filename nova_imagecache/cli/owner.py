@@ -23,6 +23,7 @@ _LATE_IMPORTS = {
     'tqdm': ('multiprocessing.synchronize',),
     'nova_imagecache.cache.mounts': ('psutil',),
     'nova_imagecache.scrub.background': ('psutil',),
+    'nova_imagecache.heal.automatic': ('nova_imagecache.heal.assembly',),
 }
 
 # Likewise by the formatter of cliff.

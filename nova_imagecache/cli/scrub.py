@@ -16,10 +16,13 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import healing
 from nova_imagecache.cli import reading
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
+from nova_imagecache.heal import automatic
+from nova_imagecache.heal import writer
 from nova_imagecache import names
 from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
@@ -45,6 +48,7 @@ class Scrub(reading.Reading):
 
     columns = ('name', 'checksum', 'bytes', 'seconds', 'reason')
     _scrubber: scrubber.Scrubber | None = None
+    _rewrite: writer.Rewrite = staticmethod(writer.rewrite)
     #: Why nothing is to be done.
     _idle = ''
 
@@ -56,6 +60,8 @@ class Scrub(reading.Reading):
         parser.add_argument(
             '--parent', action='store_true', help=argparse.SUPPRESS
         )
+        # Its command that writes to base files which we may not write to.
+        parser.add_argument('--rewriter', default='', help=argparse.SUPPRESS)
         parser.add_argument(
             '--if-enabled',
             action='store_true',
@@ -66,14 +72,19 @@ class Scrub(reading.Reading):
 
     def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
         """Take the settings from the parent, where there is one."""
-        if not parsed_args.parent:
-            return super().load_settings(parsed_args)
-        try:
-            settings = pipe.receive(sys.stdin.buffer if sys.stdin else None)
-        except ValueError as error:
-            raise errors.Error(
-                f'the parent gave no settings: {error}'
-            ) from error
+        if parsed_args.parent:
+            try:
+                end = sys.stdin.buffer if sys.stdin else None
+                settings = pipe.receive(end)
+            except ValueError as error:
+                raise errors.Error(
+                    f'the parent gave no settings: {error}'
+                ) from error
+        else:
+            assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
+            settings = self.app.read_settings()
+        if settings.corruption_action == 'repair':
+            self._rewrite = healing.keep_rights(settings, parsed_args.rewriter)
         app.become_owner(settings)
         return settings
 
@@ -104,7 +115,8 @@ class Scrub(reading.Reading):
             means,
             progress_bar=self.progress_bar(parsed_args),
         )
-        lines = self._lines(self._scrubber)
+        healer = automatic.Healer(self.settings, self._rewrite, stop=stop)
+        lines = self._lines(self._scrubber, healing.Acting(healer))
         if parsed_args.if_enabled:
             lines = self._unless_locked(lines)
         return self.columns, lines
@@ -119,7 +131,9 @@ class Scrub(reading.Reading):
             self._idle = str(error)
             LOG.warning('[N19] Nothing is read: %s', error)
 
-    def _lines(self, one: scrubber.Scrubber) -> Iterator[tuple[Any, ...]]:
+    def _lines(
+        self, one: scrubber.Scrubber, acting: healing.Acting
+    ) -> Iterator[tuple[Any, ...]]:
         verdicts = []
         damaged = []
         for result in one.run():
@@ -139,6 +153,10 @@ class Scrub(reading.Reading):
                 round(result.seconds, 3),
                 names.printable(finding.note),
             )
+            if finding.damaged and not finding.skipped:
+                acting.act_on(result.name)
+        acting.act_on_all()
+        healing.let_go(self._rewrite)
         following = one.next
         if not verdicts and following is not None:
             LOG.warning(

@@ -14,6 +14,9 @@ GROUP = 'image_cache'
 #: For the digests of blocks, the default first.
 CHECKSUM_ALGORITHMS = ('xxh3_128', 'blake2b', 'sha256')
 
+#: What is done about damage, the default first.
+CORRUPTION_ACTIONS = ('report', 'set_aside', 'repair')
+
 _WITNESSES = [
     ('instances', 'the instances that the service hands over'),
     ('overlays', 'the disks below instances_path'),
@@ -219,6 +222,38 @@ no defence against a malicious administrator either.
 Related options:
 
 * ``checksum_base_images``
+""",
+    ),
+    cfg.StrOpt(
+        'corruption_action',
+        default=CORRUPTION_ACTIONS[0],
+        choices=[
+            ('report', 'say what is bad, and who reads it'),
+            ('set_aside', 'and set a bad base file aside if nobody uses it'),
+            ('repair', 'and repair one in place that somebody uses'),
+        ],
+        help="""
+What is done about a base file in which damage is found.
+
+With ``set_aside`` and ``repair`` a bad base file that nobody uses goes to the
+trash, pinned or not, so that the next guest gets the image fetched anew.
+
+With ``repair`` a bad block of a file that is in use gets good data in place,
+and running guests read it at once. Data is used only if it has the digest that
+is known of the block. It comes from the page cache, from other files on the
+host that were made from the same image, and from the image service where that
+can be asked. ``nova-imagecache repair`` has other sources, and does the same
+when a person asks for it, whatever this option says.
+
+At most 20 blocks of a host are repaired at once, and that budget fills up
+again by halves each hour: a disk that is dying is not written to all night.
+A file is left to a person if its bad blocks lie in more than three places, or
+if most of it is bad. The log, and ``nova-imagecache status``, say so.
+
+Related options:
+
+* ``checksum_base_images``: without it nothing is found
+* ``refuse_damaged_base_images``
 """,
     ),
     cfg.IntOpt(

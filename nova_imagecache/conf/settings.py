@@ -121,6 +121,7 @@ class Settings:
     :ivar checksum_interval: seconds between two verifications of a file
     :ivar checksum_algorithm: of the digests of blocks
     :ivar scrub_bandwidth: bytes per second to read at most, 0 for no limit
+    :ivar corruption_action: ``report``, ``set_aside`` or ``repair``
     :ivar witnesses: names of those that are asked
     :ivar ignore_paths: of what is below instances_path and is no guest's
     :ivar retention: seconds for which removed files stay in the trash
@@ -145,6 +146,7 @@ class Settings:
     checksum_interval: int = _from('checksum_interval_seconds', _seconds)
     checksum_algorithm: str = _from('checksum_algorithm')
     scrub_bandwidth: int = _from('scrub_bandwidth_mib_per_second', _mib)
+    corruption_action: str = _from('corruption_action')
     witnesses: tuple[str, ...] = _from('witnesses', _names)
     ignore_paths: tuple[str, ...] = _from('ignore_paths', _patterns)
     retention: int = _from('removed_image_retention_seconds', _seconds)

@@ -17,6 +17,7 @@ from nova_imagecache.fetch import caching
 from nova_imagecache import manager
 from nova_imagecache import names
 from nova_imagecache.nova import privsep
+from nova_imagecache.nova import rewriter
 from nova_imagecache.passes import reports
 
 LOG = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             list_as_root=privsep.list_as_root,
             # Nova has one thread for all that is done now and then.
             apart=True,
+            rewriter=rewriter.command(),
         )
 
     def update(

@@ -20,6 +20,7 @@ import nova.conf
 import nova.privsep
 
 from nova_imagecache.cache import identity
+from nova_imagecache.heal import writer
 from nova_imagecache import host
 
 CONF = nova.conf.CONF
@@ -134,6 +135,36 @@ def read(path: str, offset: int, length: int) -> bytes:
             return os.pread(fd, length, offset)
         finally:
             os.close(fd)
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def rewrite(
+    name: str, inode: int, offset: int, data: bytes
+) -> tuple[str | None, str]:
+    """Put data into a base file in place.
+
+    Into nothing else: a regular file with the name of a base file, directly
+    in the cache, that has no other name, and within its size.
+
+    :param name: of the base file
+    :param inode: of the file that is meant
+    :param offset: a multiple of 4096
+    :param data: whole pages, or up to the end of the file
+    :returns: why it is not there, as a stable word or None, and for people
+    :raises OSError: there is no cache
+    """
+    cache = os.path.join(
+        CONF.instances_path, CONF.image_cache.subdirectory_name
+    )
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    directory = os.open(cache, flags)
+    try:
+        writer.rewrite_base_file(directory, name, inode, offset, data)
+    except writer.Refused as error:
+        return str(error.refusal), str(error)
+    finally:
+        os.close(directory)
+    return None, ''
 
 
 def _describe(name: str, status: os.stat_result) -> _Entry:

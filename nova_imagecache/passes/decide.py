@@ -17,6 +17,8 @@ import enum
 import functools
 from typing import NamedTuple
 
+from oslo_utils import units
+
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import sightings
 from nova_imagecache.cache import states
@@ -33,6 +35,12 @@ from nova_imagecache.witnesses import vetoing
 #: (decision 0003): for ``Qcow2.create_image`` in
 #: nova/virt/libvirt/imagebackend.py, and its like.
 FLOOR_SECONDS = 600
+
+# For how long bad files stay in the trash, how many of them, and of which size
+# in all (decision 0090).
+_INSPECTED_SECONDS = 7 * 24 * 3600
+_INSPECTED_FILES = 3
+_INSPECTED_BYTES = 64 * units.Gi
 
 
 class Action(enum.StrEnum):
@@ -96,6 +104,28 @@ class Facts:
     def present(self) -> frozenset[str]:
         """Give the names of what is in the cache."""
         return frozenset(file.name for file in self.files)
+
+    @functools.cached_property
+    def inspected(self) -> frozenset[str]:
+        """Give the names of bad files in the trash that are worth a look.
+
+        The latest ones, and not very many (decision 0090).
+        """
+        bad = [file for file in self.trash if self.was_bad(file)]
+        bad.sort(key=lambda file: names.trashed_at(file.name), reverse=True)
+        total = 0
+        found = []
+        for file in bad[:_INSPECTED_FILES]:
+            total += file.stat.allocated
+            if total > _INSPECTED_BYTES:
+                break
+            found.append(file.name)
+        return frozenset(found)
+
+    def was_bad(self, file: base_file.BaseFile) -> bool:
+        """Whether a file was known to be bad when it was read last."""
+        sighting = self.state.sighting(file)
+        return bool(sighting and sighting.damage and file.kind.is_base)
 
     @functools.cached_property
     def superseded(self) -> frozenset[str]:
@@ -293,6 +323,10 @@ def _case(
         users = tuple(sorted(found))
     if file.trashed:
         idle, least = 'in the trash', max(settings.retention, FLOOR_SECONDS)
+        acts = settings.corruption_action != 'report'
+        if acts and file.name in facts.inspected:
+            idle = 'in the trash, bad, and kept to be looked at'
+            least = max(least, _INSPECTED_SECONDS)
     else:
         leftover = file.kind is names.Kind.LEFTOVER
         idle = 'left behind' if leftover else 'unused'

@@ -34,6 +34,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
+from nova_imagecache.heal import accounts
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import look
@@ -442,6 +443,12 @@ class Pass:
         # Whoever verifies some files does not ask for the others.
         if overdue is not None and self._settings.checksum and not urgent:
             problems.append(codes.Problem(codes.Code.OVERDUE, overdue))
+        bad = [name for name, each in findings.items() if each.damaged]
+        repairs_due = False
+        if bad and self._settings.corruption_action == 'repair':
+            account = accounts.load(self._layout, self._settings.host)
+            problems += accounts.sentences(account, bad, facts.now)
+            repairs_due = accounts.is_due(account, bad, facts.now)
         return reports.Report(
             cache_dir=self._layout.base,
             files=self._rows(facts, done.files, findings),
@@ -470,6 +477,7 @@ class Pass:
             dry_run=dry_run,
             checksums=self._settings.checksum,
             coverage=coverage,
+            repairs_due=repairs_due,
         )
 
     @staticmethod

@@ -109,6 +109,8 @@ class Report:
     :ivar checksums: whether base files are to be verified
     :ivar coverage: how much of the cache is verified, as far as that was
         looked at
+    :ivar repairs_due: whether a bad file is to be repaired now, without a
+        person
     """
 
     cache_dir: str
@@ -129,6 +131,7 @@ class Report:
     coverage: schedule.Coverage = dataclasses.field(
         default_factory=schedule.Coverage
     )
+    repairs_due: bool = False
 
     def only(self, chosen: Collection[str]) -> 'Report':
         """Give the same report, on some of the files."""

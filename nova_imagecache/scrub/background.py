@@ -6,9 +6,11 @@ Files are read in a process, and nothing here waits for that (decision 0016).
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import ctypes
 import dataclasses
+import json
 import logging
 import os
 import subprocess
@@ -136,9 +138,19 @@ class Scrub:
     is closed.
     """
 
-    def __init__(self, clock: clocks.Clock = clocks.now) -> None:
-        """Start nothing yet."""
+    def __init__(
+        self,
+        clock: clocks.Clock = clocks.now,
+        rewriter: Sequence[str] = (),
+    ) -> None:
+        """Start nothing yet.
+
+        :param rewriter: the host's command that writes to base files
+        """
         self._clock = clock
+        self._rewriter = ['--rewriter', json.dumps([*rewriter])]
+        if not rewriter:
+            self._rewriter.clear()
         # At most one; to take it out is atomic, whoever else stops this.
         self._pipes: list[int] = []
         self._settings: Settings | None = None
@@ -155,11 +167,13 @@ class Scrub:
         settings: Settings,
         coverage: schedule.Coverage | None,
         seen: Seen | None = None,
+        wanted: bool = False,
     ) -> list[codes.Problem]:
         """Start a scrub if one is needed, end one that no longer is.
 
         :param coverage: None while checksums are off
         :param seen: just now; without it, this looks at the cache itself
+        :param wanted: whether there is something to do beside reading
         :returns: what somebody has to look into, a sentence each
         """
         self._children = [
@@ -175,7 +189,7 @@ class Scrub:
         if self._is_coming_up(seen):
             return []
         problems = self._explain(seen)
-        if not coverage.queue or seen.taken:
+        if not (coverage.queue or wanted) or seen.taken:
             return problems
         return problems + self._start(settings)
 
@@ -223,7 +237,8 @@ class Scrub:
         except OSError as error:
             return [_not_started(error)]
         try:
-            self._run([sys.executable, *_PROGRAM], end)
+            command = [sys.executable, *_PROGRAM, *self._rewriter]
+            self._run(command, end)
         except (OSError, subprocess.SubprocessError) as error:
             os.close(ours)
             return [_not_started(error)]

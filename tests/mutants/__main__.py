@@ -31,6 +31,8 @@ TESTS = {
         'unit.test_soundness',
         'node.test_soundness.AnswerTest',
     ),
+    'heal.guests': ('unit.test_repair_guests',),
+    'heal.policies': ('unit.test_repair_policies',),
     'names': ('unit.test_names',),
     'outlets.messages': ('unit.test_messages', 'unit.test_columns'),
     'passes.decide': ('unit.test_decide',),

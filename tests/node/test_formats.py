@@ -16,6 +16,7 @@ from nova_imagecache.cache import pins
 from nova_imagecache.cache import states
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import sidecars
+from nova_imagecache.heal import accounts
 from nova_imagecache import names
 from nova_imagecache.scrub import activities
 from tests.support import base
@@ -87,3 +88,20 @@ class FormatsTest(nodes.NodeTestCase):
     def test_a_stored_checksum_is_still_one(self, release: str) -> None:
         self.put(release, 'sha1', self.file.sidecar)
         self.assertEqual(SHA1, sidecars.read_stored_checksum(self.path))
+
+    def test_what_a_host_has_repaired_is_still_read(self) -> None:
+        """Of version 1, and of a file that is still bad."""
+        path = os.path.join(self.node.layout.repairs, '_a-host')
+        self.put('_repairs', '1', path)
+        found = accounts.load(self.node.layout, 'a-host')
+        self.assertEqual(
+            (2.5, 1.7e9), (found.spent, found.noted and found.noted.wall)
+        )
+        self.assertEqual({'siblings': 3}, found.repaired)
+        self.assertEqual({'repaired': 3, 'no-data': 2}, found.results)
+        self.assertEqual({'image-service': 4259840}, found.fetched)
+        asked = found.files[NAME].sources['image-service']
+        self.assertEqual(
+            ('unreachable', 'no route', 2, 1200.0),
+            (asked.state, asked.message, asked.tries, asked.wait),
+        )

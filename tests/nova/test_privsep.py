@@ -88,6 +88,7 @@ class PrivsepTest(base.NodeTestCase):
             privsep.read,
             privsep.touch,
             privsep.list_directory,
+            privsep.rewrite,
         ):
             self.assertTrue(
                 nova.privsep.sys_admin_pctxt.is_entrypoint(function)

@@ -503,6 +503,49 @@ class TrashTest(base.TestCase):
     def test_it_goes_when_nothing_speaks_for_it(self) -> None:
         self.assert_trash(DELETE, 'in the trash for 86400 s')
 
+    def inspected(
+        self, *ages: float, size: int = 4096, action: str = 'set_aside'
+    ) -> list[decide.Action]:
+        """Decide on bad files, by the seconds since they were moved here."""
+        found: dict[str, sightings.Sighting] = {}
+        files = []
+        for number, age in enumerate(ages):
+            name = names.trash_name(SHA, NOW - age - number)
+            file = make_file(name, age=1e9, size=size)
+            since = clocks.Instant(NOW - age, INSTANT.boottime - age, 'boot')
+            damage = sightings.Damage('corrupt', 0)
+            found |= sighting(file, trashed=since, damage=damage).files
+            files.append(file)
+        facts = decide.Facts(
+            INSTANT, trash=files, state=states.State(files=found)
+        )
+        settings = Settings(instances_path='/i', corruption_action=action)
+        return [each.action for each in decide.decide(facts, settings).trash]
+
+    def test_a_bad_one_is_kept_for_a_week_to_be_looked_at(self) -> None:
+        week = 7 * base.DAY
+        self.assertEqual([KEEP], self.inspected(week - 1))
+        self.assertEqual([DELETE], self.inspected(week + 1))
+
+    def test_by_default_a_bad_one_goes_as_any_other(self) -> None:
+        self.assertEqual([DELETE], self.inspected(base.DAY, action='report'))
+
+    def test_three_bad_ones_are_kept_the_latest(self) -> None:
+        self.assertEqual(
+            [DELETE, KEEP, KEEP, KEEP, DELETE],
+            self.inspected(*(days * base.DAY for days in (5, 1, 2, 3, 4))),
+        )
+
+    def test_so_much_of_bad_ones_is_kept_and_no_more(self) -> None:
+        half = 32 * 1024 * base.MIB
+        days = (base.DAY, 2 * base.DAY, 3 * base.DAY)
+        self.assertEqual(
+            [KEEP, KEEP, DELETE], self.inspected(*days, size=half)
+        )
+        self.assertEqual(
+            [KEEP, DELETE, DELETE], self.inspected(*days, size=half + 1)
+        )
+
     def test_one_that_is_used_comes_back_though_others_are_blind(self) -> None:
         seen = testimonies.Testimony(
             users={SHA: frozenset({'guest'})}, vetoes=(fake_witnesses.blind(),)

@@ -66,6 +66,7 @@ IMAGE_CACHE: dict[str, tuple[str, Any, list[tuple[str, str | None]]]] = {
         ],
     ),
     'checksum_algorithm': ('string value', 'xxh3_128', []),
+    'corruption_action': ('string value', 'report', []),
     'scrub_bandwidth_mib_per_second': ('integer value', 8, []),
     'witnesses': (
         'list value',
@@ -84,6 +85,7 @@ IMAGE_CACHE: dict[str, tuple[str, Any, list[tuple[str, str | None]]]] = {
 LEAST = {'manager_interval': -1}
 CHOICES = {
     'checksum_algorithm': ['xxh3_128', 'blake2b', 'sha256'],
+    'corruption_action': ['report', 'set_aside', 'repair'],
     'virt_type': ['kvm', 'lxc', 'qemu', 'parallels'],
 }
 
@@ -109,6 +111,7 @@ OTHER = {
     'checksum_base_images': True,
     'checksum_interval_seconds': 7000,
     'checksum_algorithm': 'sha256',
+    'corruption_action': 'repair',
     'scrub_bandwidth_mib_per_second': 5,
     'witnesses': ['overlays'],
     'ignore_paths': ['backup'],

@@ -44,7 +44,8 @@ class PromisesTest(base.TestCase):
     def test_there_are_promises_of_every_kind(self) -> None:
         kinds = {name.partition('-')[0] for name in promises()}
         self.assertLessEqual(
-            {'ANS', 'DEL', 'FILE', 'LOCK', 'PROC', 'SCRUB', 'SUM'}, kinds
+            {'ANS', 'DEL', 'FILE', 'HEAL', 'LOCK', 'PROC', 'SCRUB', 'SUM'},
+            kinds,
         )
 
     def test_each_promise_names_a_test(self) -> None:

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the commands that repair have in common."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import json
+import logging
+import os
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import coordination
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import scans
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import incidents
+from nova_imagecache.content import ledgers
+from nova_imagecache.content import soundness
+from nova_imagecache import errors
+from nova_imagecache.heal import accounts
+from nova_imagecache.heal import automatic
+from nova_imagecache.heal import guests
+from nova_imagecache.heal import outcomes
+from nova_imagecache.heal import rewriters
+from nova_imagecache.heal import writer
+from nova_imagecache import names
+from nova_imagecache.passes import pipeline
+from nova_imagecache.passes import reports
+
+LOG = logging.getLogger(__name__)
+
+
+def keep_rights(settings: Settings, command: str = '') -> writer.Rewrite:
+    """Keep in a child alone the right to write to base files.
+
+    To be called before this process becomes the owner of the cache.
+
+    :param command: of the host, as JSON, for where we have no such right
+    """
+    base = layouts.Layout.of(settings).base
+    if os.geteuid() == 0 and os.path.isdir(base):
+        return rewriters.fork(base)
+    return rewriters.Lent(json.loads(command) if command else ())
+
+
+def let_go(rewrite: writer.Rewrite) -> None:
+    """Give up the right to write to base files."""
+    if isinstance(rewrite, rewriters.Remote | rewriters.Lent):
+        rewrite.close()
+
+
+def look(settings: Settings, name: str) -> reports.FileReport:
+    """See which guests a file has, and how they fare with its damage.
+
+    :raises nova_imagecache.errors.Error: it has gone
+    """
+    found = pipeline.Pass(settings).preview().only([name]).files
+    if not found:
+        raise errors.Changed('it has gone meanwhile')
+    return found[0]
+
+
+def guests_of(
+    file: base_file.BaseFile,
+    before: reports.FileReport,
+    outcome: outcomes.Outcome,
+) -> list[guests.Guest]:
+    """Say what became of each guest of a file.
+
+    :param before: what was seen of the file when it was bad
+    """
+    return [
+        *guests.fates(
+            before.users, before.exposures, _is_qcow2(file), outcome.blocks
+        )
+    ]
+
+
+def _is_qcow2(file: base_file.BaseFile) -> bool:
+    try:
+        fd = identity.open_regular(file.path)
+    except OSError:
+        return False
+    try:
+        return ledgers.Form.of(os.pread(fd, 4, 0)) is ledgers.Form.QCOW2
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def tell_guests(found: Iterable[guests.Guest]) -> None:
+    """Log what there is to do about guests."""
+    for text in filter(None, map(guests.sentence, found)):
+        LOG.warning('[C09] %s', text)
+
+
+def note(
+    layout: layouts.Layout,
+    outcome: outcomes.Outcome,
+    found: Iterable[guests.Guest],
+) -> None:
+    """Have the incident say that the file was put right, if it is."""
+    good = [block for block in outcome.blocks if block.result.is_good]
+    if not good or outcome.left or outcome.stopped:
+        return
+    try:
+        incidents.healed(
+            layout,
+            outcome.name,
+            tuple((block.start, block.end) for block in good),
+            [
+                names.printable(guest.guest)
+                for guest in found
+                if guest.fate is guests.Fate.STILL_DAMAGED
+            ],
+            clocks.now().wall,
+        )
+    except (errors.Error, OSError) as error:
+        LOG.warning(
+            '[P13] Incidents cannot be noted in %(path)s: %(error)s',
+            {'path': layout.incidents, 'error': error},
+        )
+
+
+class Acting:
+    """Does about bad files what ``corruption_action`` says."""
+
+    def __init__(self, healer: automatic.Healer) -> None:
+        """Do nothing yet."""
+        self._healer = healer
+        self._settings = healer.settings
+        self._layout = layouts.Layout.of(self._settings)
+        self._done: set[str] = set()
+
+    def act_on(self, name: str) -> None:
+        """Do about a file that is bad what is to be done.
+
+        The caller has the turn to read in this cache.
+        """
+        if self._settings.corruption_action == 'report':
+            return
+        if name in self._done or self._healer.stop.is_set():
+            return
+        self._done.add(name)
+        if not self._is_due(name):
+            return
+        try:
+            self._act_on(name)
+        except (errors.Error, OSError) as error:
+            LOG.warning(
+                '[P19] %s: nothing is done about it: %s',
+                names.printable(name),
+                error,
+            )
+
+    def _is_due(self, name: str) -> bool:
+        account = accounts.load(self._layout, self._settings.host)
+        known = account.files.get(name)
+        return known is None or known.last.is_due(clocks.now())
+
+    def _act_on(self, name: str) -> None:
+        stays = pipeline.Pass(self._settings).set_aside(name)
+        if stays is None:
+            LOG.warning(
+                '[C08] Base file %s was bad, and nobody uses it: it is in the '
+                'trash, and its image is fetched anew when it is needed',
+                names.printable(name),
+            )
+            return
+        if self._settings.corruption_action != 'repair':
+            LOG.warning('[P12] %s stays: %s', names.printable(name), stays)
+            return
+        file = base_file.BaseFile.named(self._layout, name)
+        before = look(self._settings, name)
+        outcome = self._healer.heal(name)
+        if outcome is not None:
+            _tell(outcome)
+            found = guests_of(file, before, outcome)
+            tell_guests(found)
+            note(self._layout, outcome, found)
+
+    def act_on_all(self) -> None:
+        """Go through all files that are known to be bad."""
+        if self._settings.corruption_action == 'report':
+            return
+        bad = _bad_files(self._layout)
+        if {*bad} <= self._done:
+            return
+        try:
+            with coordination.coordinator(self._layout).turn():
+                for name in bad:
+                    self.act_on(name)
+        except errors.NotNow as error:
+            LOG.info('Bad files are left for later: %s', error)
+
+
+def _bad_files(layout: layouts.Layout) -> Sequence[str]:
+    try:
+        return [
+            file.name
+            for file in scans.scan(layout).files
+            if file.is_base and soundness.of(file).is_bad
+        ]
+    except (errors.Error, OSError) as error:
+        LOG.warning('[P04] %s: %s', layout.base, error)
+        return []
+
+
+def _tell(outcome: outcomes.Outcome) -> None:
+    name = names.printable(outcome.name)
+    good = sum(block.result.is_good for block in outcome.blocks)
+    origins = sorted({block.source for block in outcome.blocks} - {''})
+    if good:
+        LOG.warning(
+            '[N22] Base file %(name)s: %(good)d bad blocks are good again, '
+            'with '
+            'data from %(origins)s',
+            {
+                'name': name,
+                'good': good,
+                'origins': ', '.join(origins) or 'its own medium',
+            },
+        )
+    if outcome.stopped:
+        LOG.warning('[P19] %s: not repaired: %s', name, outcome.stopped)
+    for block in outcome.left:
+        LOG.warning(
+            '[P19] Base file %(name)s: bytes %(start)d-%(last)d stay bad: '
+            '%(result)s %(note)s',
+            {
+                'name': name,
+                'start': block.start,
+                'last': block.end - 1,
+                'result': str(block.result),
+                'note': block.note,
+            },
+        )

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command repair."""
+
+import argparse
+from collections.abc import Iterable
+import dataclasses
+import logging
+from typing import Any
+
+from nova_imagecache.cache import base_file
+from nova_imagecache.cache import layouts
+from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
+from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import healing
+from nova_imagecache.cli import listing
+from nova_imagecache.cli import reading
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.content import knowledge
+from nova_imagecache import errors
+from nova_imagecache.heal import assembly
+from nova_imagecache.heal import outcomes
+from nova_imagecache.heal import repair
+from nova_imagecache.heal import writer
+from nova_imagecache import names
+from nova_imagecache.scrub import activities
+
+LOG = logging.getLogger(__name__)
+
+# For which a person waits while a scrub finishes what it is at.
+_PATIENCE_SECONDS = 30
+
+
+class Repair(reading.Reading):
+    """Put good data in the place of what is bad in a base file.
+
+    In place, so that running guests read it at once. Each bad block gets
+    data only if that has the digest which is known of the block. It comes
+    from the page cache, from other files on this host, and from each
+    --source. The file keeps its inode, its owner and its times. A guest that
+    has copied bad bytes to its own disk is named: the repair does not reach
+    that. Where no block is bad, pages that are wrong in the page cache alone
+    are dropped from it. Exit code 0: nothing is bad; 3: some of it still is;
+    1: something has stopped it, and running it again goes on.
+    """
+
+    columns = (
+        'start', 'end', 'result', 'source', 'written', 'unreadable', 'note',
+    )  # fmt: skip
+    _rewrite: writer.Rewrite = staticmethod(writer.rewrite)
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the arguments."""
+        # Not --bandwidth: a block is no load.
+        parser = super(reading.Reading, self).get_parser(prog_name)
+        parser.set_defaults(bandwidth=None)
+        parser.add_argument(
+            'name', metavar='NAME', help='name of the base file'
+        )
+        parser.add_argument(
+            '--dry-run',
+            action='store_true',
+            help='get the data and compare it, and write nothing',
+        )
+        parser.add_argument(
+            '--source',
+            metavar='FILE',
+            action='append',
+            default=[],
+            help='a file that has good data: a copy of the base file from '
+            'another host, or the image as it was downloaded, in a format '
+            'that qemu-img reads; or ssh://[USER@]HOST, for the same file on '
+            'another host, as the user of the compute service reaches it. '
+            'Can be repeated',
+        )
+        return parser
+
+    def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
+        """Keep in a child alone the right to write to base files."""
+        assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
+        settings = self.app.read_settings()
+        if not parsed_args.dry_run:
+            self._rewrite = healing.keep_rights(settings)
+        app.become_owner(settings)
+        return settings
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Iterable[Any]]:
+        """Repair, and give a line per block that was bad."""
+        try:
+            return self._repair(parsed_args)
+        finally:
+            healing.let_go(self._rewrite)
+
+    def _repair(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], Iterable[Any]]:
+        self.adjust(parsed_args)
+        (name,) = listing.find(self.settings, [parsed_args.name])
+        file = base_file.BaseFile.named(layouts.Layout.of(self.settings), name)
+        if not file.is_base:
+            raise errors.Error(
+                f'{names.printable(name)} is no base file, so there is '
+                'nothing to repair'
+            )
+        try:
+            given = assembly.sources_of(self.settings, parsed_args.source)
+        except ValueError as error:
+            raise errors.Error(str(error)) from error
+        # As long as it is known what is bad: nothing tells it afterwards.
+        before = healing.look(self.settings, name)
+        total = sum(each.end - each.start for each in before.bad)
+        now = clocks.now()
+        try:
+            with (
+                activities.urgent_turn(file.layout, now, _PATIENCE_SECONDS),
+                self.progress_bar(parsed_args)(total) as progress,
+            ):
+                means = repair.Means(
+                    self._rewrite, dry_run=parsed_args.dry_run,
+                    cached=True,
+                    progress=progress,
+                )  # fmt: skip
+                outcome = repair.repair(file, given, means)
+        except OSError as error:
+            raise errors.Error(
+                f'{names.printable(name)} cannot be repaired: {error.strerror}'
+            ) from error
+        self._outcome = outcome
+        self._guests = healing.guests_of(file, before, outcome)
+        self._tell(outcome, file)
+        return self.columns, [_row(block) for block in outcome.blocks]
+
+    def _tell(
+        self, outcome: outcomes.Outcome, file: base_file.BaseFile
+    ) -> None:
+        for source, (state, message) in outcome.sources.items():
+            if outcome.left:
+                LOG.warning('[P19] %s: %s: %s', source, state, message)
+        healing.tell_guests(self._guests)
+        healing.note(file.layout, outcome, self._guests)
+        finding = knowledge.recall(file).finding
+        possible = outcomes.Result.POSSIBLE
+        if outcome.stopped:
+            LOG.error('[P19] %s', outcome.stopped)
+            self.exit_code = exit_codes.COULD_NOT
+        elif any(block.result is not possible for block in outcome.left):
+            self.exit_code = exit_codes.CORRUPTION
+        elif finding.harmful and not outcome.left:
+            # Not by its blocks.
+            LOG.warning('[C01] %s', names.printable(finding.note))
+            self.exit_code = exit_codes.CORRUPTION
+        elif not outcome.blocks:
+            LOG.warning(
+                '[N19] %s: no block of it is known to be bad',
+                names.printable(file.name),
+            )
+
+    def summary(self) -> dict[str, Any]:
+        """Say how it went, also for the guests."""
+        outcome = self._outcome
+        return {
+            'repaired': outcome.repaired,
+            'left': len(outcome.left),
+            'written': outcome.written,
+            'fetched': dict(outcome.fetched),
+            'sources': {
+                name: {'state': state, 'message': names.printable(message)}
+                for name, (state, message) in outcome.sources.items()
+            },
+            'guests': [dataclasses.asdict(each) for each in self._guests],
+            'stopped': names.printable(outcome.stopped),
+        }
+
+
+def _row(block: outcomes.Block) -> tuple[Any, ...]:
+    origin = f' ({block.origin})' if block.origin else ''
+    return (
+        block.start,
+        block.end,
+        str(block.result),
+        names.printable(f'{block.source}{origin}'),
+        columns.Bytes(block.written),
+        block.unreadable,
+        names.printable(block.note),
+    )

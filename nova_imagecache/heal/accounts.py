@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What repairs a host has made without a person, and what came of the others.
+
+One record per host: the pace of a host is that of its disk, and each of those
+that share a cache asks sources for itself.
+"""
+
+from collections.abc import Collection
+from collections.abc import Mapping
+import dataclasses
+
+from nova_imagecache.cache import hosts
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import records
+from nova_imagecache import clocks
+from nova_imagecache import codes
+from nova_imagecache import errors
+from nova_imagecache.heal import outcomes
+from nova_imagecache.heal import policies
+from nova_imagecache import names
+
+# Of so many files it is remembered why they are still bad.
+_MOST_FILES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One question that came to nothing, and when it is asked again.
+
+    :ivar state: a stable word
+    :ivar message: for people
+    :ivar tries: how many times that was so
+    :ivar at: the last time
+    :ivar wait: seconds after that until it is asked again
+    """
+
+    state: str
+    message: str
+    tries: int
+    at: clocks.Instant
+    wait: float
+
+    def is_due(self, now: clocks.Instant) -> bool:
+        """Whether it is to be asked again."""
+        return clocks.elapsed(self.at, now) >= self.wait
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file that is still bad.
+
+    :ivar last: what came of the last repair
+    :ivar sources: what came of asking each source, by its name
+    """
+
+    last: Attempt
+    sources: dict[str, Attempt] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """All repairs of one host.
+
+    :ivar spent: blocks of the budget, at the time of the next field
+    :ivar noted: when that was; None before the first repair
+    :ivar files: those that are still bad, by name
+    :ivar repaired: blocks in all, by the name of the source
+    :ivar results: blocks in all, by what became of them
+    :ivar fetched: bytes in all that came over a network, by source
+    """
+
+    spent: float = 0.0
+    noted: clocks.Instant | None = None
+    files: dict[str, File] = dataclasses.field(default_factory=dict)
+    repaired: dict[str, int] = dataclasses.field(default_factory=dict)
+    results: dict[str, int] = dataclasses.field(default_factory=dict)
+    fetched: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def left(self, now: clocks.Instant) -> int:
+        """Give the number of blocks that may be repaired now."""
+        return policies.left(policies.spent(self.spent, self.noted, now))
+
+    def charged(self, blocks: int, now: clocks.Instant) -> 'Account':
+        """Give the account after so many blocks more, or fewer."""
+        by_now = policies.spent(self.spent, self.noted, now)
+        return dataclasses.replace(
+            self, spent=max(0.0, by_now + blocks), noted=now
+        )
+
+    def counting(self, outcome: outcomes.Outcome) -> 'Account':
+        """Give the account with an outcome in its totals."""
+        repaired, results = dict(self.repaired), dict(self.results)
+        fetched = dict(self.fetched)
+        for block in outcome.blocks:
+            _add(results, str(block.result), 1)
+            if block.result is outcomes.Result.REPAIRED:
+                _add(repaired, block.source, 1)
+        for source, length in outcome.fetched.items():
+            if length:
+                _add(fetched, source, length)
+        return dataclasses.replace(
+            self, repaired=repaired, results=results, fetched=fetched
+        )
+
+    def without(self, name: str) -> 'Account':
+        """Give the account without a file, which is good by now."""
+        files = {key: each for key, each in self.files.items() if key != name}
+        return dataclasses.replace(self, files=files)
+
+    def only(self, present: Collection[str]) -> 'Account':
+        """Give the account without files that have gone."""
+        files = {
+            key: each for key, each in self.files.items() if key in present
+        }
+        return dataclasses.replace(self, files=files)
+
+    def failing(
+        self,
+        name: str,
+        state: str,
+        message: str,
+        sources: Mapping[str, tuple[str, str]],
+        now: clocks.Instant,
+        chance: float,
+    ) -> 'Account':
+        """Give the account with a file that is still bad.
+
+        :param sources: state and message of those that gave nothing
+        :param chance: from 0 to 1, at random
+        """
+        old = self.files.get(name)
+        if old is None and len(self.files) >= _MOST_FILES:
+            return self
+        asked = dict(old.sources) if old else {}
+        for source, (why, text) in sources.items():
+            before = asked.get(source)
+            asked[source] = _again(before, why, text, now, chance)
+        last = _again(old.last if old else None, state, message, now, chance)
+        files = {**self.files, name: File(last, asked)}
+        return dataclasses.replace(self, files=files)
+
+
+def _add(totals: dict[str, int], key: str, number: int) -> None:
+    totals[key] = totals.get(key, 0) + number
+
+
+def _again(
+    before: Attempt | None,
+    state: str,
+    message: str,
+    now: clocks.Instant,
+    chance: float,
+) -> Attempt:
+    tries = before.tries + 1 if before else 1
+    wait = policies.wait(tries, chance)
+    return Attempt(state, names.printable(message), tries, now, wait)
+
+
+_FORMAT = records.Format('repairs', 1, Account, lasting=False, limit=4 * 2**20)
+
+
+def load(layout: layouts.Layout, host: str) -> Account:
+    """Read what a host has noted; nothing where that is not to be had.
+
+    It is about the pace, and what is lost of it is learnt again.
+    """
+    path = hosts.record_path(layout.repairs, host)
+    try:
+        return _FORMAT.load(path) or Account()
+    except (errors.Damaged, errors.Newer, OSError):
+        return Account()
+
+
+def save(layout: layouts.Layout, host: str, account: Account) -> None:
+    """Note what a host has done.
+
+    :raises OSError: it was not noted
+    """
+    _FORMAT.save(layout, hosts.record_path(layout.repairs, host), account)
+
+
+def is_due(
+    account: Account, bad: Collection[str], now: clocks.Instant
+) -> bool:
+    """Whether one of the bad files is to be repaired now."""
+    if not account.left(now):
+        return False
+    return any(
+        name not in account.files or account.files[name].last.is_due(now)
+        for name in bad
+    )
+
+
+def sentences(
+    account: Account, bad: Collection[str], now: clocks.Instant
+) -> list[codes.Problem]:
+    """Say why files are still bad, and why nothing is repaired just now.
+
+    :param bad: the names of the files that are
+    """
+    found = [
+        codes.Problem(
+            codes.Code.NOT_REPAIRED,
+            f'{names.printable(name)} is not repaired: {file.last.message}',
+            names.printable(name),
+        )
+        for name, file in sorted(account.files.items())
+        if name in bad
+    ]
+    by_now = policies.spent(account.spent, account.noted, now)
+    if bad and not policies.left(by_now):
+        minutes = policies.refills_in(by_now) / 60
+        found.append(
+            codes.Problem(
+                codes.Code.REPAIRS_PAUSE,
+                f'repairs pause for {minutes:.0f} min: so many blocks of this '
+                'host were repaired lately that its disk may be dying; look '
+                'at the log of the kernel and at smartctl',
+            )
+        )
+    return found

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which sources are asked, and in which order: the one place for that.
+
+What costs nothing comes first, and what loads others last.
+"""
+
+from collections.abc import Sequence
+
+from nova_imagecache.cache import layouts
+from nova_imagecache.conf import Settings
+from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import files
+from nova_imagecache.heal.sources import page_cache
+from nova_imagecache.heal.sources import siblings
+from nova_imagecache.heal.sources import ssh
+
+
+def sources_of(
+    settings: Settings, named: Sequence[str] = ()
+) -> list[sources.Source]:
+    """Give the sources of this node.
+
+    :param named: by a person: paths of files, and ``ssh://`` URLs
+    :raises ValueError: one of them is neither
+    """
+    layout = layouts.Layout.of(settings)
+    found: list[sources.Source] = [
+        page_cache.PageCache(),
+        siblings.Siblings(layout),
+    ]
+    # The image service comes here.
+    found += [_named(text, layout) for text in named]
+    return found
+
+
+def _named(text: str, layout: layouts.Layout) -> sources.Source:
+    if text.startswith(ssh.SCHEME):
+        return ssh.Ssh(text)
+    if '://' in text or not text:
+        raise ValueError(f'{text!r} is neither a file nor ssh://HOST')
+    return files.File(text, layout.temporary)

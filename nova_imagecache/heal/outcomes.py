@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What became of the bad blocks of a base file: pure functions."""
+
+from collections.abc import Mapping
+import dataclasses
+import enum
+
+
+class Result(enum.StrEnum):
+    """What became of one block.
+
+    The values are stable: they are kept in records and in metrics.
+
+    REPAIRED: it holds good data, on the medium
+    WAS_GOOD: it could be read, and was what it should be
+    POSSIBLE: in a dry run: there is good data for it
+    NO_DIGEST: nothing tells which data would be good
+    NO_DATA: no source gave data with its digest
+    """
+
+    REPAIRED = 'repaired'
+    WAS_GOOD = 'was-good'
+    POSSIBLE = 'possible'
+    NO_DIGEST = 'no-digest'
+    NO_DATA = 'no-data'
+    CHANGED = 'changed'
+    LINKED = 'linked'
+    IMMUTABLE = 'immutable'
+    READ_ONLY = 'read-only'
+    NOT_PERMITTED = 'not-permitted'
+    NO_SPACE = 'no-space'
+    MEDIUM = 'medium'
+    FAILED = 'failed'
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the block is good now."""
+        return self in (Result.REPAIRED, Result.WAS_GOOD)
+
+    @property
+    def ends(self) -> bool:
+        """Whether it would be the same with each other block of the file."""
+        return self in _OF_THE_FILE
+
+
+_OF_THE_FILE = frozenset(
+    {
+        Result.CHANGED,
+        Result.LINKED,
+        Result.IMMUTABLE,
+        Result.READ_ONLY,
+        Result.NOT_PERMITTED,
+        Result.NO_SPACE,
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """One block that was bad.
+
+    :ivar start: offset of its first byte
+    :ivar end: offset after its last byte
+    :ivar unreadable: pages of it that the medium could not read
+    :ivar source: name of the source whose data it has, or would get
+    :ivar origin: what that came from, for people
+    :ivar written: bytes that were written
+    :ivar stale: pages of it that were cached and wrong
+    :ivar note: why it is not good, or what else there is to say
+    """
+
+    index: int
+    start: int
+    end: int
+    result: Result
+    unreadable: int = 0
+    source: str = ''
+    origin: str = ''
+    written: int = 0
+    stale: int = 0
+    note: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    :ivar blocks: those that were bad, in order
+    :ivar sources: why sources gave nothing: state and message, by name
+    :ivar fetched: bytes that came over a network, by source
+    :ivar stopped: why nothing, or nothing more, was done; empty otherwise
+    """
+
+    name: str
+    blocks: tuple[Block, ...] = ()
+    sources: Mapping[str, tuple[str, str]] = dataclasses.field(
+        default_factory=dict
+    )
+    fetched: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    stopped: str = ''
+
+    @property
+    def left(self) -> tuple[Block, ...]:
+        """The blocks that are still bad."""
+        return tuple(each for each in self.blocks if not each.result.is_good)
+
+    @property
+    def repaired(self) -> int:
+        """The number of blocks that were written."""
+        return sum(each.result is Result.REPAIRED for each in self.blocks)
+
+    @property
+    def written(self) -> int:
+        """The number of bytes that were written."""
+        return sum(each.written for each in self.blocks)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is repaired without a person, and how much: pure functions."""
+
+from collections.abc import Collection
+import math
+
+from nova_imagecache import clocks
+from nova_imagecache.content import ledgers
+
+# One bad sector is one block, and one bad track, or a write that was lost, is
+# some in a row. Bad blocks in more places than these are a disk that dies.
+_MOST_PLACES = 3
+
+# Where most of a file is not what it was, it is the baseline that is wrong.
+_MAJORITY = 0.5
+_LEAST_OF_MAJORITY = 3
+
+# As check_decay_read_errors in drivers/md/raid1-10.c has it for a disk.
+_MOST_BLOCKS = 20
+_HALVED_AFTER_SECONDS = 3600
+
+_FIRST_WAIT_SECONDS = 600
+_LONGEST_WAIT_SECONDS = 24 * 3600
+
+
+def refusal(bad: Collection[int], count: int) -> str | None:
+    """Say why the bad blocks of a file are left to a person, if they are.
+
+    :param bad: blocks, by their number
+    :param count: blocks of the file that hold data
+    """
+    way_out = 'look at the disk and the file, and use nova-imagecache repair'
+    if len(bad) >= _LEAST_OF_MAJORITY and len(bad) > _MAJORITY * count:
+        return (
+            f'{len(bad)} of its {count} blocks with data are bad, so what is '
+            f'known of it may be what is wrong; {way_out}'
+        )
+    places = len(ledgers.runs_of(bad))
+    if places > _MOST_PLACES:
+        return (
+            f'its bad blocks lie in {places} places, as on a disk that is '
+            f'dying; {way_out}'
+        )
+    return None
+
+
+def spent(
+    before: float, noted: clocks.Instant | None, now: clocks.Instant
+) -> float:
+    """Say how much of the budget of a host is spent.
+
+    It is halved in each hour, so that one that is spent refills slowly.
+
+    :param before: blocks, as it was noted
+    :param noted: when that was
+    """
+    if noted is None:
+        return max(0.0, before)
+    hours = max(0.0, clocks.elapsed(noted, now)) / _HALVED_AFTER_SECONDS
+    return max(0.0, before) * math.exp2(-hours)
+
+
+def left(spent_by_now: float) -> int:
+    """Give the number of blocks that may be repaired now."""
+    return max(0, math.floor(_MOST_BLOCKS - spent_by_now))
+
+
+def refills_in(spent_by_now: float) -> float:
+    """Say in how many seconds one block may be repaired."""
+    if left(spent_by_now):
+        return 0.0
+    halvings = math.log2(spent_by_now / (_MOST_BLOCKS - 1))
+    return halvings * _HALVED_AFTER_SECONDS
+
+
+def wait(tries: int, chance: float) -> float:
+    """Say how many seconds to wait after so many tries that came to nothing.
+
+    :param tries: 1 or more
+    :param chance: from 0 to 1, so that a fleet does not ask in step
+    """
+    # No more of them than can matter, however many tries there were.
+    most = _LONGEST_WAIT_SECONDS.bit_length()
+    doublings = min(max(tries, 1) - 1, most)
+    doubled = _FIRST_WAIT_SECONDS << doublings
+    return min(doubled, _LONGEST_WAIT_SECONDS) * (0.5 + chance)

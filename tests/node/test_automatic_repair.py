@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a scrub has found is repaired by itself, where that is asked for."""
+
+import dataclasses
+import socket
+from typing import Any
+
+from oslo_config import cfg
+
+from nova_imagecache.conf import register_opts
+from nova_imagecache.heal import accounts
+from nova_imagecache.heal import automatic
+from nova_imagecache.heal import outcomes
+from nova_imagecache.heal import sources
+from nova_imagecache import manager
+from nova_imagecache.scrub import background
+from tests.support import base
+from tests.support import healing
+from tests.support import scrubbing
+
+BLOCK = healing.BLOCK
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
+Result = outcomes.Result
+
+
+class Down(healing.Given):
+    """A source that cannot be asked."""
+
+    def read(self, base: Any, wanted: Any) -> Any:
+        self.asked.append(0)
+        yield from ()
+        raise sources.Unavailable(sources.State.UNREACHABLE, 'no route')
+
+
+class HealerTest(healing.HealTestCase):
+    def healer(self, *given: sources.Source) -> automatic.Healer:
+        return automatic.Healer(
+            self.node.settings,
+            clock=self.node.clock,
+            chance=lambda: 0.5,
+            sources_of=lambda settings: [*given],
+        )
+
+    def account(self) -> accounts.Account:
+        return accounts.load(self.node.layout, self.node.settings.host)
+
+    def told(self) -> str:
+        return ' '.join(
+            accounts.sentences(self.account(), [self.name], self.node.clock())
+        )
+
+    def test_a_bad_block_is_repaired_and_charged(self) -> None:
+        self.damage(1)
+        outcome = self.healer(healing.Given(self.data)).heal(self.name)
+        assert outcome is not None
+        self.assert_healed()
+        account = self.account()
+        self.assertEqual(1, account.spent)
+        self.assertEqual({'given': 1}, account.repaired)
+        self.assertEqual({'repaired': 1}, account.results)
+        self.assertEqual({}, account.files)
+
+    def test_one_without_damage_is_left_alone(self) -> None:
+        given = healing.Given(self.data)
+        self.assertIsNone(self.healer(given).heal(self.name))
+        self.assertEqual([], given.asked)
+
+    def test_a_budget_that_is_spent_pauses_says_so_and_refills(self) -> None:
+        self.damage(1)
+        spent = dataclasses.replace(
+            self.account(), spent=20.0, noted=self.node.clock()
+        )
+        accounts.save(self.node.layout, self.node.settings.host, spent)
+        given = healing.Given(self.data)
+        before = self.content()
+        self.healer(given).heal(self.name)
+        self.assertEqual([], given.asked)
+        self.assertEqual(before, self.content())
+        self.assertIn('repairs pause', self.told())
+        self.assertFalse(
+            accounts.is_due(self.account(), [self.name], self.node.clock())
+        )
+        self.node.clock.advance(base.HOUR)
+        self.assertTrue(
+            accounts.is_due(self.account(), [self.name], self.node.clock())
+        )
+        self.healer(given).heal(self.name)
+        self.assert_healed()
+
+    def test_a_budget_for_one_block_repairs_one_block(self) -> None:
+        self.damage(1, 2)
+        spent = dataclasses.replace(
+            self.account(), spent=19.0, noted=self.node.clock()
+        )
+        accounts.save(self.node.layout, self.node.settings.host, spent)
+        self.healer(healing.Given(self.data)).heal(self.name)
+        self.assertEqual({2: scrubbing.CORRUPT}, self.bad(self.name))
+        self.assertIn('budget', self.told())
+
+    def test_one_that_is_killed_each_time_comes_to_its_end(self) -> None:
+        """It is charged before anything is written."""
+        self.damage(1)
+        healer = self.healer(healing.Given(self.data))
+
+        def die(*args: Any) -> None:
+            raise KeyboardInterrupt
+
+        healer = dataclasses.replace(healer, rewrite=die)
+        self.assertRaises(KeyboardInterrupt, healer.heal, self.name)
+        self.assertEqual(1, self.account().spent)
+
+    def test_what_was_not_written_is_not_charged(self) -> None:
+        self.damage(1)
+        self.healer(Down(b'')).heal(self.name)
+        self.assertEqual(0, self.account().spent)
+
+    def test_a_file_that_is_mostly_bad_is_left_to_a_person(self) -> None:
+        self.damage(0, 1, 2)
+        given = healing.Given(self.data)
+        before = self.content()
+        self.healer(given).heal(self.name)
+        self.assertEqual([], given.asked)
+        self.assertEqual(before, self.content())
+        self.assertEqual(
+            'left-to-a-person', self.account().files[self.name].last.state
+        )
+        self.assertIn('nova-imagecache repair', self.told())
+
+    def test_a_source_that_is_down_is_asked_again_later(self) -> None:
+        self.damage(1)
+        down = Down(b'', 'image-service')
+        healer = self.healer(down)
+        healer.heal(self.name)
+        found = self.account().files[self.name]
+        self.assertEqual(
+            ('unreachable', 1, 600.0),
+            (
+                found.sources['image-service'].state,
+                found.sources['image-service'].tries,
+                found.sources['image-service'].wait,
+            ),
+        )
+        self.assertIn('no route', self.told())
+        self.node.clock.advance(590)
+        self.assertIsNone(healer.heal(self.name))
+        self.assertEqual(1, len(down.asked))
+        self.node.clock.advance(20)
+        healer.heal(self.name)
+        self.assertEqual(2, len(down.asked))
+        found = self.account().files[self.name]
+        self.assertEqual(1200.0, found.sources['image-service'].wait)
+
+    def test_a_damaged_record_is_as_good_as_none(self) -> None:
+        self.damage(1)
+        accounts.save(
+            self.node.layout, self.node.settings.host, accounts.Account()
+        )
+        path = self.node.layout.repairs + '/_' + self.node.settings.host
+        with open(path, 'wb') as file:
+            file.write(b'garbage')
+        self.healer(healing.Given(self.data)).heal(self.name)
+        self.assert_healed()
+
+    def test_where_nothing_can_be_noted_nothing_is_written(self) -> None:
+        self.damage(1)
+        before = self.content()
+
+        def refuse(*args: Any) -> None:
+            raise PermissionError(13, 'Permission denied')
+
+        self.patch(accounts, 'save', refuse)
+        outcome = self.healer(healing.Given(self.data)).heal(self.name)
+        assert outcome is not None
+        self.assertIn('cannot be noted', outcome.stopped)
+        self.assertEqual(before, self.content())
+
+    def test_the_report_says_why_a_file_is_still_bad(self) -> None:
+        self.damage(1)
+        self.healer(Down(b'')).heal(self.name)
+        self.node.configure(corruption_action='repair')
+        report = self.node.make_pass().preview()
+        self.assertIn('no route', ' '.join(report.problems))
+
+
+class ManagerTest(healing.HealTestCase):
+    """A pass starts the scrub for a repair, where nothing is to be read."""
+
+    def wanted(
+        self,
+    ) -> bool:
+        conf = cfg.ConfigOpts()
+        register_opts(conf)
+        conf([], project='nova', default_config_files=[self.nova_conf])
+        one = manager.ImageCacheManager(conf, clock=self.node.clock)
+        found: list[bool] = []
+
+        def keep(scrub: Any, settings: Any, coverage: Any, wanted: Any) -> Any:
+            found.append(wanted)
+            return []
+
+        self.patch(background.Scrub, 'keep', keep)
+        one.update(None, None)
+        return found[0]
+
+    def write(self, action: str) -> None:
+        self.write_conf(checksum_base_images='true', corruption_action=action)
+
+    def test_where_a_bad_file_is_due(self) -> None:
+        self.write('repair')
+        self.assertFalse(self.wanted())
+        self.damage(1)
+        self.assertTrue(self.wanted())
+        account = accounts.Account(spent=30.0, noted=self.node.clock())
+        accounts.save(self.node.layout, socket.gethostname(), account)
+        self.assertFalse(self.wanted())
+
+    def test_and_not_where_it_is_only_reported(self) -> None:
+        self.write('report')
+        self.damage(1)
+        self.assertFalse(self.wanted())
+
+
+class ScrubTest(healing.HealTestCase):
+    """The scrub process, with corruption_action."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # A resized sibling is what good data comes from.
+        self.node.add_base(
+            f'{self.name}_20', data=self.data, size=len(self.data) + BLOCK
+        )
+
+    def scrub_as(self, action: str) -> str:
+        self.write_conf(checksum_base_images='true', corruption_action=action)
+        _code, _stdout, stderr = self.run_command('scrub')
+        return stderr
+
+    def test_by_default_damage_is_only_reported(self) -> None:
+        self.node.add_overlay(GUEST, self.name)
+        self.flip(1)
+        before = self.content()
+        self.drop()
+        self.scrub_as('report')
+        self.assertEqual(before, self.content())
+        self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
+
+    def test_a_file_in_use_is_repaired_as_soon_as_it_is_found_bad(
+        self,
+    ) -> None:
+        self.node.add_overlay(GUEST, self.name)
+        self.flip(1)
+        self.drop()
+        said = self.scrub_as('repair')
+        self.assert_healed()
+        self.assertIn('siblings', said)
+
+    def test_what_was_found_before_is_repaired_too(self) -> None:
+        self.node.add_overlay(GUEST, self.name)
+        self.damage(1)
+        self.node.configure(checksum_interval=base.DAY)
+        self.scrub_as('repair')
+        self.assert_healed()
+
+    def test_set_aside_touches_nothing_that_is_in_use(self) -> None:
+        self.node.add_overlay(GUEST, self.name)
+        self.flip(1)
+        before = self.content()
+        self.drop()
+        self.scrub_as('set_aside')
+        self.assertEqual(before, self.content())
+        self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
+
+    def test_a_file_that_nobody_uses_is_set_aside(self) -> None:
+        self.node.set_age(self.name, 2 * base.DAY)
+        self.flip(1)
+        self.drop()
+        said = self.scrub_as('repair')
+        self.assertNotIn(self.name, self.node.files())
+        self.assertEqual({self.name}, self.node.trash())
+        self.assertIn('fetched anew', said)
+
+    def test_it_is_kept_in_the_trash_to_be_looked_at(self) -> None:
+        self.node.set_age(self.name, 2 * base.DAY)
+        self.flip(1)
+        self.drop()
+        self.scrub_as('set_aside')
+        self.node.configure(corruption_action='set_aside')
+        self.node.clock = base.FakeClock.of_this_machine()
+        self.node.clock.advance(60)
+        self.node.run()
+        self.node.clock.advance(6 * base.DAY)
+        report = self.node.run()
+        self.assertEqual({self.name}, self.node.trash())
+        (file,) = report.trash
+        self.assertIn('kept to be looked at', file.reason)
+        self.node.configure(remove_unused=True)
+        self.node.clock.advance(2 * base.DAY)
+        self.node.run()
+        self.assertNotIn(self.name, self.node.trash())

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Rights to write are those of a process that does nothing else."""
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import ddt
+
+from nova_imagecache.heal import rewriters
+from nova_imagecache.heal import writer
+from tests.support import healing
+from tests.support import nodes
+
+# Of QEMU, which base files belong to.
+QEMU = 12345
+
+
+class RightsTestCase(healing.HealTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        if os.geteuid() != 0:
+            self.skipTest('only root has rights to keep')
+
+    def give_away(self) -> None:
+        """Have the service own the cache, and QEMU the base file."""
+        for directory, directories, files in os.walk(self.temporary):
+            for name in (*directories, *files):
+                os.chown(os.path.join(directory, name), nodes.NOBODY, -1)
+        os.chown(self.target, QEMU, QEMU)
+
+
+class ForkTest(RightsTestCase):
+    def fork(self) -> rewriters.Remote:
+        remote = rewriters.fork(self.node.layout.base)
+        self.addCleanup(remote.close)
+        return remote
+
+    def test_the_child_writes_what_this_process_may_not(self) -> None:
+        self.damage(1)
+        self.give_away()
+        remote = self.fork()
+        before = self.identity()
+        with nodes.unprivileged():
+            outcome = self.heal(healing.Given(self.data), rewrite=remote)
+        self.assertEqual((), outcome.left, str(outcome))
+        self.assert_healed()
+        self.assertEqual(before, self.identity())
+
+    def test_it_says_why_it_does_not(self) -> None:
+        remote = self.fork()
+        error = self.assertRaises(
+            writer.Refused, remote, self.target, 1, 0, bytes(4096)
+        )
+        self.assertIs(writer.Refusal.CHANGED, error.refusal)
+
+    def test_it_writes_to_nothing_but_base_files_of_its_cache(self) -> None:
+        remote = self.fork()
+        # Elsewhere, under the name of a base file: only the name counts.
+        other = os.path.join(self.temporary, self.name)
+        with open(other, 'wb') as file:
+            file.write(bytes(8192))
+        inode = os.stat(other).st_ino
+        error = self.assertRaises(
+            writer.Refused, remote, other, inode, 0, b'x' * 4096
+        )
+        self.assertIs(writer.Refusal.CHANGED, error.refusal)
+        for name in ('.imagecache', 'passwd', f'{self.name}.sha1', '..'):
+            error = self.assertRaises(
+                writer.Refused, remote, name, inode, 0, b'x' * 4096
+            )
+            self.assertIs(writer.Refusal.NOT_PERMITTED, error.refusal)
+        with open(other, 'rb') as file:
+            self.assertEqual(bytes(8192), file.read())
+
+    def test_once_it_is_gone_that_is_a_clear_error(self) -> None:
+        remote = self.fork()
+        remote._end.shutdown(socket.SHUT_RDWR)
+        error = self.assertRaises(
+            writer.Refused, remote, self.target, 1, 0, bytes(4096)
+        )
+        self.assertIs(writer.Refusal.FAILED, error.refusal)
+
+    def test_the_command_as_root_heals_what_is_qemus(self) -> None:
+        self.damage(1)
+        self.give_away()
+        os.chown(self.node.layout.instances, nodes.NOBODY, -1)
+        done = subprocess.run(
+            [sys.executable, '-m', 'nova_imagecache', '--config-file',
+             self.nova_conf, 'repair', self.name, '--source', self.copy],
+            capture_output=True,
+            text=True,
+        )  # fmt: skip
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assert_healed()
+        owner = os.stat(self.node.layout.ledger(self.name)).st_uid
+        self.assertEqual(nodes.NOBODY, owner)
+        self.assertEqual(QEMU, os.stat(self.target).st_uid)
+
+
+@ddt.ddt
+class ServeTest(healing.HealTestCase):
+    def serve(self, sent: bytes) -> list[Any]:
+        """Give what is asked for, by whoever sends this."""
+        asked: list[Any] = []
+        ours, theirs = socket.socketpair()
+        with ours, theirs, theirs.makefile('rwb') as stream:
+            thread = threading.Thread(
+                target=rewriters.serve,
+                args=(stream, lambda *args: asked.append(args)),
+            )
+            thread.start()
+            ours.sendall(sent)
+            ours.shutdown(socket.SHUT_WR)
+            thread.join()
+        return asked
+
+    @ddt.data(
+        b'', b'\n', b'garbage\n', b'[]\n', b'{}\n', b'x' * 9000,
+        b'{"name": "x", "inode": 1, "offset": 0, "length": -1}\n',
+        b'{"name": "x", "inode": 1, "offset": 0, "length": 999999999}\n',
+        b'{"name": "x", "inode": 1, "offset": 0, "length": 9}\nshort',
+    )  # fmt: skip
+    def test_garbage_ends_it_and_nothing_is_written(self, sent: bytes) -> None:
+        self.assertEqual([], self.serve(sent))
+
+
+class LentTest(healing.HealTestCase):
+    """What a host lends is a command, which is started when it is needed."""
+
+    _COMMAND = textwrap.dedent("""
+        import os, socket, sys
+        from nova_imagecache.heal import rewriters, writer
+        directory = os.open(sys.argv[1], os.O_RDONLY)
+        def write(*args):
+            open(sys.argv[2], 'w').close()
+            writer.rewrite_base_file(directory, *args)
+        with socket.socket(fileno=0) as end, end.makefile('rwb') as stream:
+            rewriters.serve(stream, write)
+    """)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.mark = os.path.join(self.temporary, 'mark')
+        self.lent = rewriters.Lent(
+            [sys.executable, '-c', self._COMMAND, self.node.layout.base,
+             self.mark]
+        )  # fmt: skip
+
+    def test_what_we_may_write_ourselves_needs_nobody(self) -> None:
+        self.damage(1)
+        self.heal(healing.Given(self.data), rewrite=self.lent)
+        self.assert_healed()
+        self.assertFalse(os.path.exists(self.mark))
+
+    def test_what_we_may_not_is_written_by_the_command(self) -> None:
+        self.damage(1, 4)
+
+        def refuse(*args: Any) -> None:
+            raise writer.Refused(writer.Refusal.NOT_PERMITTED, 'no')
+
+        self.patch(writer, 'rewrite', refuse)
+        self.heal(healing.Given(self.data), rewrite=self.lent)
+        self.assert_healed()
+        self.assertTrue(os.path.exists(self.mark))
+
+    def test_a_command_that_cannot_be_run_is_a_clear_error(self) -> None:
+        self.damage(1)
+
+        def refuse(*args: Any) -> None:
+            raise writer.Refused(writer.Refusal.NOT_PERMITTED, 'no')
+
+        self.patch(writer, 'rewrite', refuse)
+        outcome = self.heal(
+            healing.Given(self.data), rewrite=rewriters.Lent(['/nonexistent'])
+        )
+        self.assertIn('cannot be run', outcome.stopped)
