@@ -31,6 +31,17 @@ def _bandwidth(text: str) -> int:
     return int(value)
 
 
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add the option for how far it is."""
+    parser.add_argument(
+        '--progress',
+        choices=('bar', 'json', 'none'),
+        default='bar',
+        help='how to show how far it is: a bar on a terminal, or lines of '
+        'JSON with what was read and a summary, instead of the output',
+    )
+
+
 class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     """A command that reads base files, and takes its time.
 
@@ -51,13 +62,7 @@ class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
             help='read so many MiB per second at most, and 0 for no limit, '
             'whatever scrub_bandwidth_mib_per_second says',
         )
-        parser.add_argument(
-            '--progress',
-            choices=('bar', 'json', 'none'),
-            default='bar',
-            help='how to show how far it is: a bar on a terminal, or lines '
-            'of JSON with what was read and a summary, instead of the output',
-        )
+        add_progress(parser)
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:

@@ -56,6 +56,7 @@ class Repair(reading.Reading):
         # Not --bandwidth: a block is no load.
         parser = super(reading.Reading, self).get_parser(prog_name)
         parser.set_defaults(bandwidth=None)
+        reading.add_progress(parser)
         parser.add_argument(
             'name', metavar='NAME', help='name of the base file'
         )

@@ -73,7 +73,7 @@ class FileReport:
     outdated: tuple[str, ...] = ()
     used: bool = False
     readers: tuple[str, ...] = ()
-    vetoes: tuple[str, ...] = ()
+    vetoes: tuple[codes.Problem, ...] = ()
     note: str = ''
     contradicted: bool = False
 

@@ -83,6 +83,7 @@ def settled(report: reports.Report) -> reports.Report:
         trash=tuple(map(without_ages, report.trash)),
         vetoed_seconds=None,
         removed_seconds=None,
+        made=0.0,
     )
 
 
@@ -164,7 +165,7 @@ class ReportTest(ApartTestCase):
         self.assertEqual([unused], [file.name for file in report.removed])
         self.assertEqual((GUEST,), self.file_of(report, used).users)
         self.assertEqual({used}, self.node.files())
-        self.assertIn('1 removed', self.log.output)
+        self.assertIn('1 moved to the trash', self.log.output)
 
     def test_devices_of_instances_are_handed_over(self) -> None:
         self.node.add_base('swap_64', age=OLD)

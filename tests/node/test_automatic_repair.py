@@ -195,7 +195,8 @@ class ManagerTest(healing.HealTestCase):
         one = manager.ImageCacheManager(conf, clock=self.node.clock)
         found: list[bool] = []
 
-        def keep(scrub: Any, settings: Any, coverage: Any, wanted: Any) -> Any:
+        def keep(*args: Any) -> Any:
+            *_others, wanted = args
             found.append(wanted)
             return []
 

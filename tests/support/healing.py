@@ -103,7 +103,7 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
     ) -> tuple[int, list[dict[str, Any]], dict[str, Any], str]:
         """Run the command; give code, blocks, summary and errors."""
         code, stdout, stderr = self.run_command(
-            'repair', self.name, '-f', 'json', *argv
+            'repair', self.name, '--progress', 'json', *argv
         )
         rows = [json.loads(line) for line in stdout.splitlines()]
         blocks = [row for row in rows if 'result' in row]

@@ -77,7 +77,7 @@ FILE = reports.FileReport(
     outdated=('other',),
     used=True,
     readers=(ODD,),
-    vetoes=('a sentence',),
+    vetoes=(problem('a sentence'),),
 )
 
 REPORT = reports.Report(
