@@ -19,6 +19,7 @@ FLOORS = (
     ('manager',),
     ('fetch', 'outlets'),
     ('passes',),
+    ('heal',),
     ('scrub', 'witnesses'),
     ('content',),
     ('cache',),

@@ -41,16 +41,18 @@ _WITH_DATA = ('active', 'deactivated')
 # By name, as these are of libraries that are imported by the client alone: of
 # keystoneauth1, requests, urllib3 and Python. The first that fits counts.
 _FAILURES = (
+    (State.NOT_CONFIGURED, {'AuthPluginOptionsException', 'NoMatchingPlugin',
+                            'MissingRequiredOptions', 'CatalogException'}),
     (State.TIMEOUT, {'Timeout', 'ConnectTimeout', 'TimeoutError',
                      'ReadTimeoutError', 'ConnectTimeoutError'}),
     (State.UNAUTHORIZED, {'Unauthorized', 'AuthPluginException',
                           'AuthorizationFailure', 'MissingAuthPlugin'}),
     (State.FORBIDDEN, {'Forbidden'}),
-    (State.NOT_CONFIGURED, {'CatalogException', 'MissingRequiredOptions'}),
     (State.TRUNCATED, {'ChunkedEncodingError', 'ProtocolError',
                        'IncompleteRead'}),
     (State.UNREACHABLE, {'ConnectFailure', 'ConnectionError', 'SSLError',
-                         'DiscoveryFailure', 'HttpServerError', 'OSError'}),
+                         'DiscoveryFailure', 'ServiceDiscoveryException',
+                         'HttpServerError', 'OSError'}),
 )  # fmt: skip
 
 _ADVICE = {
@@ -178,6 +180,8 @@ class ImageApi:
                 # So that bytes are those of the image.
                 headers={'Accept-Encoding': 'identity', **headers},
                 stream=True,
+                # With debug on, that reads bodies.
+                log=False,
                 raise_exc=False,
                 # It would take the token along.
                 redirect=False,
@@ -188,7 +192,7 @@ class ImageApi:
         except sources.Unavailable:
             raise
         except Exception as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         try:
             yield answer
         finally:
@@ -220,7 +224,7 @@ class ImageApi:
             try:
                 chunk = read(min(left, _CHUNK))
             except Exception as error:
-                raise _unavailable(error, what) from error
+                raise unavailable(error, what) from error
             if not chunk:
                 break
             self.fetched += len(chunk)
@@ -334,7 +338,7 @@ def _check_range(
         )
 
 
-def _unavailable(
+def unavailable(
     error: Exception, what: str = 'the image service'
 ) -> sources.Unavailable:
     """Say what an error of the client means."""

@@ -37,6 +37,13 @@ _DRIVERS = {
 }
 
 
+class _Unclosed:
+    """A file that whoever inspects it leaves open."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read = file.read
+
+
 def inspect(file: IO[bytes], disk_format: str) -> int:
     """See that an image needs no other file, and is what it is said to be.
 
@@ -50,7 +57,7 @@ def inspect(file: IO[bytes], disk_format: str) -> int:
             f'images of format {names.printable(disk_format)} are not decoded',
         )
     file.seek(0)
-    wrapper = format_inspector.InspectWrapper(file)
+    wrapper = format_inspector.InspectWrapper(_Unclosed(file))
     try:
         while wrapper.read(4096) and not wrapper.formats:
             pass
