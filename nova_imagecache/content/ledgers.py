@@ -130,6 +130,8 @@ class Ledger:
         known before, in seconds since the epoch
     :ivar anew: whether that was as the file was made anew with other bytes,
         and not as all that was known had been lost
+    :ivar origin: when the file was compared with its image in the image
+        service, and all of it was the same
     """
 
     key: identity.Key
@@ -157,6 +159,7 @@ class Ledger:
     attempted: clocks.Instant | None = None
     rebaselined: float | None = None
     anew: bool = False
+    origin: clocks.Instant | None = None
 
     @classmethod
     def begin(
@@ -422,5 +425,12 @@ def _from_2(body: records.Values) -> records.Values:
     }
 
 
-# Two MiB of digests, and the runs of blocks that are bad.
-_FORMAT = records.Format('ledger', 3, Ledger, {2: _from_2}, limit=16 * 2**20)
+def _from_3(body: records.Values) -> records.Values:
+    """Know of no image service; nor have blocks had strong digests."""
+    return {**body, 'origin': None}
+
+
+# Four MiB of digests, and the runs of blocks that are bad.
+_FORMAT = records.Format(
+    'ledger', 4, Ledger, {2: _from_2, 3: _from_3}, limit=16 * 2**20
+)

@@ -13,6 +13,7 @@ from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import blockmap
+from nova_imagecache.content import digests
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
@@ -94,6 +95,9 @@ def _read(
     block_size = blockmap.block_size_for(size)
     algorithm = settings.checksum_algorithm
     blocks = blockmap.Blocks(algorithm, size, block_size)
+    algorithms = [algorithm]
+    if not blocks.is_cryptographic:
+        algorithms.append(digests.STRONG)
     whole = hashing.WholeFile()
     with (
         file.opened() as fd,
@@ -108,7 +112,7 @@ def _read(
         )
         pieces = readers.Reader(fd, means).read(0, size, block_size)
         for reading in hashing.read_blocks(
-            pieces, block_size, [algorithm], whole, means
+            pieces, block_size, algorithms, whole, means
         ):
             if reading.error is not None:
                 raise reading.error
