@@ -57,6 +57,18 @@ class Form(enum.StrEnum):
         return cls.QCOW2 if head == b'QFI\xfb' else cls.OTHER
 
 
+class Trust(enum.StrEnum):
+    """How far it is known that a file is what its image is.
+
+    FIRST_SEEN: it is what it was when it was read first, and nothing speaks
+    against that.
+    """
+
+    ORIGIN_VERIFIED = 'origin-verified'
+    FIRST_SEEN = 'first-seen'
+    SUSPECT = 'suspect'
+
+
 _CORRUPT = Damage.CORRUPT
 _UNREADABLE = Damage.UNREADABLE
 
@@ -277,6 +289,15 @@ class Ledger:
     def settled(self) -> bool:
         """Whether it is sure that nobody wrote to it while it was learnt."""
         return self.read is not None and not self.unsettled
+
+    @property
+    def trust(self) -> Trust | None:
+        """How far it is trusted; None where it is yet to be compared."""
+        if self.read is None or self.question:
+            return None
+        if self.suspect or self.differs:
+            return Trust.SUSPECT
+        return Trust.ORIGIN_VERIFIED if self.origin else Trust.FIRST_SEEN
 
     def load_blocks(self, file: base_file.BaseFile) -> blockmap.Blocks:
         """Read the digests that belong to the ledger.

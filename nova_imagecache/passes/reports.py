@@ -43,6 +43,7 @@ class FileReport:
     :ivar outdated: its guests whose disks are older than it, where it is
         known to hold other bytes than the file that they were made on
     :ivar used: whether anybody uses it, be it somebody who cannot be named
+    :ivar trust: how far it is known to be what its image is
     """
 
     name: str
@@ -63,6 +64,7 @@ class FileReport:
     used: bool = False
     readers: tuple[str, ...] = ()
     vetoes: tuple[str, ...] = ()
+    trust: ledgers.Trust | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +219,7 @@ def row(
             for each in exposures
         ),
         suspect=bool(ledger and ledger.suspect),
+        trust=ledger.trust if ledger else None,
         answer=answer.soundness if answer else None,
         outdated=tuple(
             sorted({aliases.get(guest, guest) for guest in outdated})

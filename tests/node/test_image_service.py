@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 import ddt
+import fixtures
 
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
@@ -374,7 +375,7 @@ class FailureTest(ImageServiceTestCase):
         self.assertEqual([], self.server.requests)
 
 
-class Silence(image_server.fixtures.Fixture):  # type: ignore[misc]
+class Silence(fixtures.Fixture):
     """Says nothing, until the test is over."""
 
     def _setUp(self) -> None:

@@ -9,6 +9,7 @@ left of them, whatever ends this process.
 import json
 import os
 import tempfile
+from typing import cast
 from typing import IO
 
 from oslo_concurrency import processutils
@@ -57,7 +58,7 @@ def inspect(file: IO[bytes], disk_format: str) -> int:
             f'images of format {names.printable(disk_format)} are not decoded',
         )
     file.seek(0)
-    wrapper = format_inspector.InspectWrapper(_Unclosed(file))
+    wrapper = format_inspector.InspectWrapper(cast(IO[bytes], _Unclosed(file)))
     try:
         while wrapper.read(4096) and not wrapper.formats:
             pass
