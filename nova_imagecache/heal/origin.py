@@ -68,6 +68,7 @@ def verify(
         if image_service.is_as_it_is(found, base):
             whole = streams.hasher(found)
         blocks, sha1 = confirmation.read(settings, file, progress_bar, whole)
+        other: list[int] | None
         if whole is None:
             other = _other_blocks(source, base, blocks)
         elif whole.hexdigest() == found.digest:

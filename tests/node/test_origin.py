@@ -54,7 +54,7 @@ class OriginTestCase(confirming.ConfirmTestCase):
         )
         return json.loads(stdout)['trust']
 
-    def known(self) -> ledgers.Ledger:
+    def current_ledger(self) -> ledgers.Ledger:
         file = base_file.BaseFile.named(self.node.layout, self.name)
         found = ledgers.Ledger.load(file)
         assert found is not None
@@ -83,7 +83,7 @@ class Suite:
         self.assertIn('good', stdout)
         self.assertEqual('origin-verified', self.trust())
         self.assert_beyond_doubt()
-        self.assertEqual(image_server.ID, self.known().image)
+        self.assertEqual(image_server.ID, self.current_ledger().image)
 
     def test_of_a_file_that_was_never_read_it_is_the_baseline(
         self: Any,
@@ -93,7 +93,7 @@ class Suite:
         self.assertEqual('origin-verified', self.trust())
         self.flip(1)
         self.node.run()
-        self.assertEqual((2 * BLOCK), self.known().bad_ranges[0].end)
+        self.assertEqual((2 * BLOCK), self.current_ledger().bad_ranges[0].end)
 
     def test_without_it_a_file_is_what_it_was(self: Any) -> None:
         self.read_twice()
@@ -107,7 +107,7 @@ class Suite:
         self.read_twice()
         nodes.write_after(self.path, self.data, self.sidecar)
         self.read_twice()
-        self.assertTrue(self.known().differs)
+        self.assertTrue(self.current_ledger().differs)
         code, _stdout, stderr = self.verify()
         self.assertEqual(0, code, stderr)
         self.assertEqual('origin-verified', self.trust())
@@ -116,11 +116,11 @@ class Suite:
         self: Any,
     ) -> None:
         self.differs()
-        self.assertTrue(self.known().differs)
+        self.assertTrue(self.current_ledger().differs)
         code, stdout, _stderr = self.verify()
         self.assertEqual(3, code)
         self.assertIn('corrupt', stdout)
-        ledger = self.known()
+        ledger = self.current_ledger()
         self.assertFalse(ledger.differs)
         self.assertEqual({2}, ledger.corrupt)
 
@@ -128,33 +128,33 @@ class Suite:
         self: Any,
     ) -> None:
         self.read_twice()
-        before = self.known()
+        before = self.current_ledger()
         self.damage_image()
         code, _stdout, stderr = self.verify()
         self.assertEqual(3, code)
         self.assertIn('nothing was changed', stderr)
-        self.assertEqual(before, self.known())
+        self.assertEqual(before, self.current_ledger())
 
     def test_an_image_that_is_gone_leaves_the_last_copy(self: Any) -> None:
         self.read_twice()
-        before = self.known()
+        before = self.current_ledger()
         self.server.stored.record_code = 404
         code, _stdout, stderr = self.verify()
         self.assertEqual(1, code)
         self.assertIn('the last copy', stderr)
-        self.assertEqual(before, self.known())
+        self.assertEqual(before, self.current_ledger())
 
     def test_an_image_service_that_is_down_changes_nothing(
         self: Any,
     ) -> None:
         self.read_twice()
-        before = self.known()
+        before = self.current_ledger()
         self.server.stored.record_code = 503
         code, _stdout, stderr = self.verify()
         self.assertEqual(1, code)
         self.assertIn('503', stderr)
         self.assertNotIn('Traceback', stderr)
-        self.assertEqual(before, self.known())
+        self.assertEqual(before, self.current_ledger())
 
 
 class RawTest(Suite, OriginTestCase):
