@@ -78,9 +78,7 @@ def verify(
             # there are any, settle whose fault it is.
             other = _bad_blocks(source, base, blocks, ledger)
         if other == []:
-            confirmation.accept(
-                kept, file, blocks, sha1, now, now, found.id
-            )
+            confirmation.accept(kept, file, blocks, sha1, now, now, found.id)
             return confirmation.conclude(kept, file, now)
         old = kept.recall_blocks()
         if other and ledger and old and _was_right(source, base, old, other):

@@ -93,9 +93,7 @@ class Comparison:
         found = [self.blocks.algorithm, kept.algorithm]
         # What is known only by a weak digest gets a strong one once; what is
         # corrupt has to wait until it is good (decision 0091).
-        if not kept.is_cryptographic and (
-            kept.unknown or kept.weak - corrupt
-        ):
+        if not kept.is_cryptographic and (kept.unknown or kept.weak - corrupt):
             found.append(digests.STRONG)
         return list(dict.fromkeys(found))
 

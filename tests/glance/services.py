@@ -78,7 +78,7 @@ def identity_filter(
     return wrap
 
 
-class Glance(fixtures.Fixture):  # type: ignore[misc]
+class Glance(fixtures.Fixture):
     """Runs until it is cleaned up."""
 
     def _setUp(self) -> None:
@@ -156,7 +156,7 @@ class Glance(fixtures.Fixture):  # type: ignore[misc]
     def upload(self, path: str, disk_format: str) -> str:
         """Make a private image; give its ID."""
         image: str = (
-            self.as_user('tenant:member')
+            self.as_user('tenant:member,reader')
             .image.create_image(
                 'disk',
                 filename=path,
@@ -164,6 +164,7 @@ class Glance(fixtures.Fixture):  # type: ignore[misc]
                 disk_format=disk_format,
                 visibility='private',
                 wait=True,
+                allow_duplicates=True,
             )
             .id
         )

@@ -58,6 +58,10 @@ class GlanceTest(nodes.FileTestCase):
         name = names.get_cache_fname(image)
         return sources.Base(name, self.raw, len(CONTENT), image)
 
+    def assert_is(self, start: int, piece: sources.Piece) -> None:
+        expected = CONTENT[start : start + BLOCK]
+        self.assertTrue(expected == piece.data, 'the block is wrong')
+
     @ddt.data(
         ('raw', (), 64 * base.KIB),
         ('qcow2', (), 512 * base.KIB),
@@ -74,7 +78,7 @@ class GlanceTest(nodes.FileTestCase):
             source = self.source()
             wanted = sources.Wanted(start, BLOCK)
             (piece,) = source.read(self.base_of(image), [wanted])
-            self.assertTrue(CONTENT[start : start + BLOCK] == piece.data)
+            self.assert_is(start, piece)
             self.assertLessEqual(source.fetched, BLOCK + more)
             if options[:1] == ('-c',) and start == 2 * BLOCK:
                 # Text: its clusters are small.
@@ -98,7 +102,7 @@ class GlanceTest(nodes.FileTestCase):
 
     def test_a_deleted_image_is_not_found(self) -> None:
         image = self.upload('raw')
-        self.glance.as_user('tenant:member').image.delete_image(image)
+        self.glance.as_user('tenant:member,reader').image.delete_image(image)
         self.assert_refused(State.NOT_FOUND, image, ADMIN)
 
     def test_a_deactivated_image_is_had_by_an_administrator_alone(
@@ -109,11 +113,11 @@ class GlanceTest(nodes.FileTestCase):
         (piece,) = self.source().read(
             self.base_of(image), [sources.Wanted(0, BLOCK)]
         )
-        self.assertTrue(CONTENT[:BLOCK] == piece.data)
-        self.assert_refused(State.DEACTIVATED, image, 'tenant:member')
+        self.assert_is(0, piece)
+        self.assert_refused(State.DEACTIVATED, image, 'tenant:member,reader')
 
     def test_an_image_without_data_is_not_found(self) -> None:
-        image = self.glance.as_user('tenant:member').image.create_image(
+        image = self.glance.as_user('tenant:member,reader').image.create_image(
             'empty', container_format='bare', disk_format='raw'
         )
         self.assert_refused(State.NOT_FOUND, image.id, ADMIN)

@@ -30,9 +30,7 @@ class OriginTestCase(confirming.ConfirmTestCase):
         with open(self.original, 'wb') as file:
             file.write(self.data)
         path = os.path.join(self.temporary, 'in_glance')
-        nodes.qemu_img(
-            'convert', '-O', self.disk_format, self.original, path
-        )
+        nodes.qemu_img('convert', '-O', self.disk_format, self.original, path)
         self.server = self.useFixture(
             image_server.ImageServer(
                 image_server.Stored(path, disk_format=self.disk_format)

@@ -69,7 +69,7 @@ class Handler(server.BaseHTTPRequestHandler):
             **headers,
         )
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers['Content-Length']))
         self.images.logins.append(json.loads(body))
         if self.images.login_code != 201:
@@ -105,7 +105,7 @@ class Handler(server.BaseHTTPRequestHandler):
         }
         self.reply_json(201, {'token': token}, X_Subject_Token='secret')
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.images.requests.append((self.path, self.headers.get('Range')))
         path, _mark, query = self.path.partition('?')
         parts = path.strip('/').split('/')
@@ -205,8 +205,11 @@ class ImageServer(fixtures.Fixture):
     :ivar sent: bytes of data that were sent
     """
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(
+        self, stored: Stored, handler: type[Handler] = Handler
+    ) -> None:
         super().__init__()
+        self._handler = handler
         self.stored = stored
         self.requests: list[tuple[str, str | None]] = []
         self.logins: list[Any] = []
@@ -215,7 +218,7 @@ class ImageServer(fixtures.Fixture):
         self.sent = 0
 
     def _setUp(self) -> None:
-        handler = type('Bound', (Handler,), {'images': self})
+        handler = type('Bound', (self._handler,), {'images': self})
         http = server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
         http.daemon_threads = True
         self.url = f'http://127.0.0.1:{http.server_address[1]}'
@@ -228,11 +231,9 @@ class ImageServer(fixtures.Fixture):
     @property
     def asked(self) -> list[str | None]:
         """The ranges of data that were asked for; None for all of it."""
-        return [
-            wanted for path, wanted in self.requests if '/file' in path
-        ]
+        return [wanted for path, wanted in self.requests if '/file' in path]
 
-    def client(self, **glance: str) -> image_api.ImageClient:
+    def client(self) -> image_api.ImageClient:
         """Make a real client, as from a nova.conf without Keystone."""
         return clients.from_options(
             make_conf(

@@ -210,9 +210,7 @@ class ImageApi:
         raw, left = answer.raw, most
         # What waits for a whole chunk waits for ever for one that drips.
         read = getattr(raw, 'read1', None) or raw.read
-        deadline = (
-            time.monotonic() + _PATIENCE_SECONDS + most // _LEAST_RATE
-        )
+        deadline = time.monotonic() + _PATIENCE_SECONDS + most // _LEAST_RATE
         announced = answer.headers.get('Content-Length')
         if exact and announced is not None and announced != str(most):
             raise sources.Unavailable(

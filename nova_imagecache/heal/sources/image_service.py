@@ -173,9 +173,7 @@ class ImageService:
             ]
             found = streams.as_it_is(self.api, image, within, self._directory)
         else:
-            found = streams.converted(
-                self.api, image, wanted, self._directory
-            )
+            found = streams.converted(self.api, image, wanted, self._directory)
         for each, data in zip(wanted, found, strict=True):
             yield sources.Piece(
                 each, data.ljust(each.length, b'\0'), _origin(image)

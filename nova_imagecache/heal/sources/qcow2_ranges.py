@@ -87,8 +87,8 @@ class Qcow2Image:
         # Its refcounts are behind it, and all zero: nobody looks at them.
         os.truncate(fd, end + cluster)
         for part in plan.parts:
-            _write(fd, part.start, self._read(part.start,
-                                              part.end - part.start))  # fmt: skip
+            data = self._read(part.start, part.end - part.start)
+            _write(fd, part.start, data)
         # Last, so that a cluster over the tables changes none of them.
         for at, table in plan.l1:
             _write(fd, at, _ENTRY.pack(table | _COPIED))

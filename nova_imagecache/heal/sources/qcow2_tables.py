@@ -100,8 +100,9 @@ class Header:
         """
         if len(head) < _HEADER.size or not head.startswith(_MAGIC):
             raise hostile('it has no header of qcow2')
-        (_magic, version, backing, _length, bits, size, crypt, l1_size, l1,
-         _table, _clusters, _snapshots, _at) = _HEADER.unpack_from(head)  # fmt: skip
+        fields = _HEADER.unpack_from(head)
+        _magic, version, backing, _length, bits, size, crypt = fields[:7]
+        l1_size, l1 = fields[7:9]
         if version not in (2, 3) or not 9 <= bits <= 21:
             raise hostile('its version or cluster size is unknown')
         if backing or crypt:
