@@ -141,9 +141,11 @@ class Comparison:
         self, blocks: blockmap.Blocks, reading: hashing.BlockReading
     ) -> None:
         """Note the digests of a block."""
-        found = dict(zip(self.algorithms, reading.digests, strict=True))
-        strong = found.get(digests.STRONG)
-        blocks.put(reading.index, found[blocks.algorithm], strong)
+        strong = None
+        if digests.STRONG in self.algorithms:
+            strong = reading.digests[self.algorithms.index(digests.STRONG)]
+        digest = reading.digests[self.algorithms.index(blocks.algorithm)]
+        blocks.put(reading.index, digest, strong)
 
     def _learn(self, reading: hashing.BlockReading) -> None:
         index = reading.index

@@ -21,7 +21,9 @@ from nova_imagecache.heal.sources import streams
 from nova_imagecache import names
 from tests.support import base
 from tests.support import image_server
+from tests.support import mounts
 from tests.support import nodes
+from tests.support import processes
 
 State = sources.State
 Handler = image_server.Handler
@@ -246,6 +248,24 @@ class WholeTest(ImageServiceTestCase):
 
         self.server.stored.fault = fault
         self.assert_refused(State.TRUNCATED)
+
+
+@ddt.ddt
+class FullDiskTest(ImageServiceTestCase, mounts.MountingTestCase):
+    @ddt.data(0, 3 * base.MIB)
+    def test_a_full_disk_is_no_fault_of_the_image(self, taken: int) -> None:
+        if os.geteuid() != 0:
+            self.skipTest('only root can mount file systems')
+        point = os.path.join(self.temporary, 'small')
+        os.mkdir(point)
+        processes.run('mount', '-t', 'tmpfs', '-o', 'size=6m', 'tmpfs', point)
+        self.addCleanup(processes.run, 'umount', point)
+        self.serve(self.convert('qcow2'), disk_format='qcow2')
+        self.source = image_service.ImageService(self.server.client, point)
+        with open(os.path.join(point, 'other'), 'wb') as file:
+            file.write(bytes(taken))
+        self.assert_refused(State.NO_SPACE)
+        self.assertEqual(['other'], os.listdir(point))
 
 
 def reply(code: int, **headers: Any) -> Callable[[Handler], None]:

@@ -6,8 +6,10 @@ Files are handed over as descriptors that have no name, so that nothing is
 left of them, whatever ends this process.
 """
 
+import errno
 import json
 import os
+import subprocess
 import tempfile
 from typing import cast
 from typing import IO
@@ -27,6 +29,8 @@ State = sources.State
 _CPU_SECONDS = 30
 _ADDRESS_SPACE = units.Gi
 _TIMEOUT_SECONDS = 120
+# As LC_ALL=C has it.
+_FULL = os.strerror(errno.ENOSPC)
 
 # What QEMU calls the formats that the image service knows.
 _DRIVERS = {
@@ -144,10 +148,16 @@ def _run(*command: str, limit: int) -> None:
     except processutils.ProcessExecutionError as error:
         said = f'{error.stdout or ""}\n{error.stderr or ""}'.split('\n')
         lines = [line for line in said if line.strip()] or [str(error)]
+        full = _FULL in lines[-1]
         raise sources.Unavailable(
-            State.HOSTILE,
+            State.NO_SPACE if full else State.HOSTILE,
             'qemu-img cannot decode the image: '
             f'{names.printable(lines[-1][:300])}',
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise sources.Unavailable(
+            State.TIMEOUT,
+            f'qemu-img has not decoded the image in {_TIMEOUT_SECONDS} s',
         ) from error
     except OSError as error:
         raise sources.Unavailable(
