@@ -20,6 +20,7 @@ from nova_imagecache.conf import register_opts
 from nova_imagecache.content.knowledge import Verdict
 from nova_imagecache.content.ledgers import BadRange
 from nova_imagecache.content.ledgers import Damage
+from nova_imagecache.content.ledgers import Trust
 from nova_imagecache.content.sidecars import read_stored_checksum
 from nova_imagecache.content.soundness import Answer
 from nova_imagecache.content.soundness import Soundness
@@ -98,6 +99,7 @@ __all__ = [
     'Severity',
     'Soundness',
     'TouchAsRoot',
+    'Trust',
     'Verdict',
     'Veto',
     'Written',

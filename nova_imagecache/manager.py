@@ -43,6 +43,15 @@ _apart = apart.Apart
 GetInstances = Callable[[Any], Iterable[Any]]
 
 
+def _config_paths(conf: cfg.ConfigOpts) -> list[str]:
+    """Give the files and directories that a host was configured from."""
+    try:
+        return [*(conf.config_file or ()), *(conf.config_dirs or ())]
+    except cfg.NoSuchOptError:
+        # Nobody has called it: it has its defaults, or overrides.
+        return []
+
+
 class ImageCacheManager:
     """Looks after the base files of one compute host.
 
@@ -98,7 +107,9 @@ class ImageCacheManager:
         self._get_instances = get_instances
         self._clock = clock
         self._inline = inline
-        self._scrub = background.Scrub(clock, rewriter)
+        self._scrub = background.Scrub(
+            clock, rewriter, _config_paths(self._conf)
+        )
         self._assembly = panel.Assembly(
             host.Host(connect, read_as_root, touch_as_root, list_as_root)
         )

@@ -12,6 +12,7 @@ from typing import Any
 from cliff import app
 from cliff import command
 from cliff import commandmanager
+from oslo_config import cfg
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cli import config
@@ -55,7 +56,12 @@ def _listed(manager: commandmanager.CommandManager) -> str:
 
 
 class Shell(app.App):
-    """Global options, and what every command has in common."""
+    """Global options, and what every command has in common.
+
+    :ivar conf: what was read of nova.conf, for a command about a node
+    """
+
+    conf: cfg.ConfigOpts
 
     NAME = 'nova-imagecache'
 
@@ -135,9 +141,10 @@ class Shell(app.App):
         :raises oslo_config.cfg.Error: a value makes no sense
         :raises nova_imagecache.errors.Error: there is no such directory
         """
-        return config.load(
+        self.conf, settings = config.read(
             self.options.config_file, self.options.instances_path
         )
+        return settings
 
 
 def become_owner(settings: Settings) -> None:

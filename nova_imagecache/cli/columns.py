@@ -25,7 +25,7 @@ COLUMNS = (
 )
 
 #: What JSON and YAML have beside them: a table has not the room.
-MORE_COLUMNS = ('readers', 'vetoes')
+MORE_COLUMNS = ('readers', 'vetoes', 'trust')
 
 _UNITS = (
     (units.Ti, 'TiB'),
@@ -92,6 +92,7 @@ def more(file: reports.FileReport) -> tuple[Any, ...]:
     return (
         [names.printable(user) for user in file.readers],
         [names.printable(veto) for veto in file.vetoes],
+        None if file.trust is None else str(file.trust),
     )
 
 

@@ -84,7 +84,14 @@ def _warn_of_misspelt(config_files: Sequence[str]) -> None:
 def load(
     config_files: Sequence[str] = (), instances_path: str | None = None
 ) -> Settings:
-    """Read the configuration of this node.
+    """Read the settings of this node, see :func:`read`."""
+    return read(config_files, instances_path)[1]
+
+
+def read(
+    config_files: Sequence[str] = (), instances_path: str | None = None
+) -> tuple[cfg.ConfigOpts, Settings]:
+    """Read the configuration of this node, and our settings in it.
 
     :param config_files: these instead of those that Nova would find
     :param instances_path: this instead of the configured one
@@ -126,4 +133,4 @@ def load(
             'directory; name another with --instances-path, or the file that '
             'does with --config-file'
         )
-    return settings
+    return conf, settings

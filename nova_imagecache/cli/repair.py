@@ -23,6 +23,7 @@ from nova_imagecache import errors
 from nova_imagecache.heal import assembly
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import repair
+from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal import writer
 from nova_imagecache import names
 from nova_imagecache.scrub import activities
@@ -38,12 +39,13 @@ class Repair(reading.Reading):
 
     In place, so that running guests read it at once. Each bad block gets
     data only if that has the digest which is known of the block. It comes
-    from the page cache, from other files on this host, and from each
-    --source. The file keeps its inode, its owner and its times. A guest that
-    has copied bad bytes to its own disk is named: the repair does not reach
-    that. Where no block is bad, pages that are wrong in the page cache alone
-    are dropped from it. Exit code 0: nothing is bad; 3: some of it still is;
-    1: something has stopped it, and running it again goes on.
+    from the page cache, from other files on this host, from the image
+    service, and from each --source. The file keeps its inode, its owner and
+    its times. A guest that has copied bad bytes to its own disk is named: the
+    repair does not reach that. Where no block is bad, pages that are wrong in
+    the page cache alone are dropped from it. Exit code 0: nothing is bad; 3:
+    some of it still is; 1: something has stopped it, and running it again
+    goes on.
     """
 
     columns = (
@@ -64,6 +66,12 @@ class Repair(reading.Reading):
             '--dry-run',
             action='store_true',
             help='get the data and compare it, and write nothing',
+        )
+        parser.add_argument(
+            '--image',
+            metavar='UUID',
+            help='the image that the file was made from, for the image '
+            'service, where no reading has noted that',
         )
         parser.add_argument(
             '--source',
@@ -108,7 +116,12 @@ class Repair(reading.Reading):
                 'nothing to repair'
             )
         try:
-            given = assembly.sources_of(self.settings, parsed_args.source)
+            assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
+            given = assembly.sources_of(
+                self.settings,
+                parsed_args.source,
+                clients.from_options(self.app.conf),
+            )
         except ValueError as error:
             raise errors.Error(str(error)) from error
         # As long as it is known what is bad: nothing tells it afterwards.
@@ -123,6 +136,7 @@ class Repair(reading.Reading):
                 means = repair.Means(
                     self._rewrite, dry_run=parsed_args.dry_run,
                     cached=True,
+                    image=parsed_args.image,
                     progress=progress,
                 )  # fmt: skip
                 outcome = repair.repair(file, given, means)

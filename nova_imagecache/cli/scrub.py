@@ -22,6 +22,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.heal import automatic
+from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal import writer
 from nova_imagecache import names
 from nova_imagecache import outlets
@@ -62,6 +63,13 @@ class Scrub(reading.Reading):
         )
         # Its command that writes to base files which we may not write to.
         parser.add_argument('--rewriter', default='', help=argparse.SUPPRESS)
+        # What says how to ask the image service.
+        parser.add_argument(
+            '--host-config',
+            action='append',
+            default=[],
+            help=argparse.SUPPRESS,
+        )
         parser.add_argument(
             '--if-enabled',
             action='store_true',
@@ -115,7 +123,18 @@ class Scrub(reading.Reading):
             means,
             progress_bar=self.progress_bar(parsed_args),
         )
-        healer = automatic.Healer(self.settings, self._rewrite, stop=stop)
+        assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
+        get_client = (
+            clients.from_paths(parsed_args.host_config)
+            if parsed_args.parent
+            else clients.from_options(self.app.conf)
+        )
+        healer = automatic.Healer(
+            self.settings,
+            self._rewrite,
+            stop=stop,
+            sources_of=automatic.asking(get_client),
+        )
         lines = self._lines(self._scrubber, healing.Acting(healer))
         if parsed_args.if_enabled:
             lines = self._unless_locked(lines)

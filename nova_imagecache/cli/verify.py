@@ -11,10 +11,23 @@ from nova_imagecache.cache import scans
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import originating
 from nova_imagecache.cli import reading
 from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache.passes import pipeline
+
+
+def _check(parsed_args: argparse.Namespace) -> None:
+    """Refuse options that go with no others.
+
+    :raises nova_imagecache.errors.Error: which, and why
+    """
+    named = parsed_args.names
+    if parsed_args.origin and not named:
+        raise errors.Error('name the files that --origin is to compare')
+    if parsed_args.image and not (parsed_args.origin and len(named) == 1):
+        raise errors.Error('--image goes with --origin and one file')
 
 
 class Verify(reading.Reading):
@@ -25,6 +38,9 @@ class Verify(reading.Reading):
     on or off, at scrub_bandwidth_mib_per_second unless --bandwidth says
     otherwise. A scrub that is at work gives way. Nothing is removed. A file
     that is named, and cannot be verified just now, makes the exit code 1.
+
+    With --origin the image service is asked as well: what is all that its
+    image is, has no doubt left, and is so marked; what is not, is told.
     """
 
     columns = columns.COLUMNS
@@ -38,6 +54,19 @@ class Verify(reading.Reading):
             nargs='*',
             help='names of base files; by default all',
         )
+        parser.add_argument(
+            '--origin',
+            action='store_true',
+            help='compare the named files with their images in the image '
+            'service, as the user in [service_user] of nova.conf, or of the '
+            'cloud that OS_CLOUD names in clouds.yaml',
+        )
+        parser.add_argument(
+            '--image',
+            metavar='UUID',
+            help='the image that the named file was made from, where no '
+            'reading has noted that; for --origin',
+        )
         return parser
 
     def take_action(
@@ -45,6 +74,7 @@ class Verify(reading.Reading):
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         """Verify, and give a line per file."""
         self.adjust(parsed_args)
+        _check(parsed_args)
         chosen = listing.find(self.settings, parsed_args.names)
         for name in chosen:
             if not names.kind_of(name).is_base:
@@ -52,6 +82,11 @@ class Verify(reading.Reading):
                     f'{names.printable(name)} is no base file, so there is '
                     'nothing to verify'
                 )
+        if parsed_args.origin:
+            self._report, self.exit_code = originating.verify(
+                self, chosen, parsed_args.image, self.progress_bar(parsed_args)
+            )
+            return self.columns, self._rows()
         if not chosen:
             layout = layouts.Layout.of(self.settings)
             chosen = [
@@ -64,7 +99,10 @@ class Verify(reading.Reading):
         ).verify_now(chosen, strict=bool(parsed_args.names))
         listing.show_findings(self._report)
         self.exit_code = exit_codes.of(self._report)
-        return self.columns, [columns.row(each) for each in self._report.files]
+        return self.columns, self._rows()
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        return [columns.row(each) for each in self._report.files]
 
     def summary(self) -> dict[str, Any]:
         """Count the verdicts."""

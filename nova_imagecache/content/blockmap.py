@@ -14,6 +14,10 @@ MOST_BLOCKS = 65536
 _UNKNOWN = ord('?')
 _ZEROS = ord('0')
 _DATA = ord('#')
+_STRONG = ord('@')
+_HASHED = (_DATA, _STRONG)
+
+_STRONG_WIDTH = digests.new(digests.STRONG).digest_size
 
 
 def block_size_for(size: int) -> int:
@@ -31,9 +35,10 @@ class Blocks:
     """The digest of each block of one file, as far as it is known.
 
     Encoded, it is a byte per block (``?`` unknown, ``0`` nothing but zeros,
-    ``#`` anything else), and then the digests of the last kind in order. Only
-    content decides what is zeros: a file copied without its holes is the same
-    file.
+    ``#`` anything else, ``@`` the same with a strong digest beside), then the
+    digests of the last two kinds in order, and then the strong digests in
+    order. Only content decides what is zeros: a file copied without its holes
+    is the same file.
 
     :ivar algorithm: one of :data:`digests.ALGORITHMS`
     :ivar size: bytes in the file
@@ -49,6 +54,7 @@ class Blocks:
         self._width = digests.new(algorithm).digest_size
         self._kinds = bytearray([_UNKNOWN]) * self.count
         self._digests = bytearray(self.count * self._width)
+        self._strong: dict[int, bytes] = {}
 
     @classmethod
     def decode(
@@ -62,16 +68,22 @@ class Blocks:
         if not data:
             return self
         kinds = data[: self.count]
-        hashed = [index for index, kind in enumerate(kinds) if kind == _DATA]
-        if len(data) != self.count + len(hashed) * self._width or set(
-            kinds
-        ) - {_UNKNOWN, _ZEROS, _DATA}:
+        hashed = [index for index, kind in enumerate(kinds) if kind in _HASHED]
+        strong = [index for index in hashed if kinds[index] == _STRONG]
+        if set(kinds) - {_UNKNOWN, _ZEROS, *_HASHED} or len(data) != (
+            self.count
+            + len(hashed) * self._width
+            + len(strong) * _STRONG_WIDTH
+        ):
             raise ValueError('these are not the digests of its blocks')
         self._kinds[:] = kinds
         start = self.count
         for index in hashed:
             self._slot(index)[:] = data[start : start + self._width]
             start += self._width
+        for index in strong:
+            self._strong[index] = bytes(data[start : start + _STRONG_WIDTH])
+            start += _STRONG_WIDTH
         return self
 
     def encode(self) -> bytes:
@@ -79,9 +91,10 @@ class Blocks:
         hashed = (
             self._slot(index)
             for index, kind in enumerate(self._kinds)
-            if kind == _DATA
+            if kind in _HASHED
         )
-        return b''.join([self._kinds, *hashed])
+        strong = (digest for _index, digest in sorted(self._strong.items()))
+        return b''.join([self._kinds, *hashed, *strong])
 
     @property
     def unknown(self) -> int:
@@ -90,7 +103,41 @@ class Blocks:
 
     def holds_data(self, index: int) -> bool:
         """Whether a block is known, and is not nothing but zeros."""
-        return self._kinds[index] == _DATA
+        return self._kinds[index] in _HASHED
+
+    @property
+    def is_cryptographic(self) -> bool:
+        """Whether its digests need no strong ones beside them."""
+        return self.algorithm in digests.CRYPTOGRAPHIC
+
+    @property
+    def weak(self) -> frozenset[int]:
+        """The blocks that are known, but not by a cryptographic digest."""
+        if self.is_cryptographic:
+            return frozenset()
+        return frozenset(
+            index for index, kind in enumerate(self._kinds) if kind == _DATA
+        )
+
+    def matches(
+        self, index: int, data: bytes | memoryview, cryptographic: bool
+    ) -> bool:
+        """Whether some data is what a block should hold.
+
+        :param data: all of the block
+        :param cryptographic: whether only a cryptographic digest counts, as
+            for what comes over a network: where there is none, nothing
+            matches
+        """
+        expected = self.get(index)
+        if expected is None or len(data) != self.length(index):
+            return False
+        if cryptographic and index in self.weak:
+            return False
+        strong = self._strong.get(index)
+        return digests.of(self.algorithm, data) == expected and (
+            strong is None or digests.of(digests.STRONG, data) == strong
+        )
 
     def length(self, index: int) -> int:
         """Give the number of bytes in a block: 0 past the end of the file."""
@@ -106,14 +153,23 @@ class Blocks:
             return digests.of_zeros(self.algorithm)
         return bytes(self._slot(index))
 
-    def put(self, index: int, digest: bytes) -> None:
+    def put(
+        self, index: int, digest: bytes, strong: bytes | None = None
+    ) -> None:
         """Note the digest of a block.
 
         :param digest: of zeros, see :func:`digests.of_zeros`
+        :param strong: the strong one, where that was computed as well
         """
-        zeros = digests.of_zeros(self.algorithm)
-        self._kinds[index] = _ZEROS if digest == zeros else _DATA
         self._slot(index)[:] = digest
+        self._strong.pop(index, None)
+        if digest == digests.of_zeros(self.algorithm):
+            self._kinds[index] = _ZEROS
+        elif strong is None or self.is_cryptographic:
+            self._kinds[index] = _DATA
+        else:
+            self._kinds[index] = _STRONG
+            self._strong[index] = strong
 
     def _slot(self, index: int) -> memoryview:
         start = index * self._width

@@ -41,6 +41,12 @@ _FACTORIES: dict[str, Callable[[], Hash]] = {
 #: Names of the algorithms, the default first.
 ALGORITHMS = tuple(_FACTORIES)
 
+#: Those that nobody can find other data for; the others find decay alone.
+CRYPTOGRAPHIC = frozenset({'blake2b', 'sha256'})
+
+#: What is computed beside one that is not cryptographic (decision 0091).
+STRONG = 'blake2b'
+
 
 def new(algorithm: str) -> Hash:
     """Begin a digest.
@@ -48,6 +54,16 @@ def new(algorithm: str) -> Hash:
     :raises KeyError: there is no such algorithm
     """
     return _FACTORIES[algorithm]()
+
+
+def of(algorithm: str, data: bytes | memoryview) -> bytes:
+    """Give the digest of a block, as :mod:`nova_imagecache.scrub.hashing`."""
+    view = memoryview(data)
+    if are_zeros(view):
+        return of_zeros(algorithm)
+    digest = new(algorithm)
+    digest.update(view)
+    return digest.digest()
 
 
 def add_zeros(digest: Hash, length: int) -> None:

@@ -57,6 +57,18 @@ class Form(enum.StrEnum):
         return cls.QCOW2 if head == b'QFI\xfb' else cls.OTHER
 
 
+class Trust(enum.StrEnum):
+    """How far it is known that a file is what its image is.
+
+    FIRST_SEEN: it is what it was when it was read first, and nothing speaks
+    against that.
+    """
+
+    ORIGIN_VERIFIED = 'origin-verified'
+    FIRST_SEEN = 'first-seen'
+    SUSPECT = 'suspect'
+
+
 _CORRUPT = Damage.CORRUPT
 _UNREADABLE = Damage.UNREADABLE
 
@@ -130,6 +142,8 @@ class Ledger:
         known before, in seconds since the epoch
     :ivar anew: whether that was as the file was made anew with other bytes,
         and not as all that was known had been lost
+    :ivar origin: when the file was compared with its image in the image
+        service, and all of it was the same
     """
 
     key: identity.Key
@@ -157,6 +171,7 @@ class Ledger:
     attempted: clocks.Instant | None = None
     rebaselined: float | None = None
     anew: bool = False
+    origin: clocks.Instant | None = None
 
     @classmethod
     def begin(
@@ -274,6 +289,15 @@ class Ledger:
     def settled(self) -> bool:
         """Whether it is sure that nobody wrote to it while it was learnt."""
         return self.read is not None and not self.unsettled
+
+    @property
+    def trust(self) -> Trust | None:
+        """How far it is trusted; None where it is yet to be compared."""
+        if self.read is None or self.question:
+            return None
+        if self.suspect or self.differs:
+            return Trust.SUSPECT
+        return Trust.ORIGIN_VERIFIED if self.origin else Trust.FIRST_SEEN
 
     def load_blocks(self, file: base_file.BaseFile) -> blockmap.Blocks:
         """Read the digests that belong to the ledger.
@@ -422,5 +446,12 @@ def _from_2(body: records.Values) -> records.Values:
     }
 
 
-# Two MiB of digests, and the runs of blocks that are bad.
-_FORMAT = records.Format('ledger', 3, Ledger, {2: _from_2}, limit=16 * 2**20)
+def _from_3(body: records.Values) -> records.Values:
+    """Know of no image service; nor have blocks had strong digests."""
+    return {**body, 'origin': None}
+
+
+# Four MiB of digests, and the runs of blocks that are bad.
+_FORMAT = records.Format(
+    'ledger', 4, Ledger, {2: _from_2, 3: _from_3}, limit=16 * 2**20
+)

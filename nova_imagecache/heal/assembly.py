@@ -10,17 +10,23 @@ from collections.abc import Sequence
 from nova_imagecache.cache import layouts
 from nova_imagecache.conf import Settings
 from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import files
+from nova_imagecache.heal.sources import image_service
 from nova_imagecache.heal.sources import page_cache
 from nova_imagecache.heal.sources import siblings
 from nova_imagecache.heal.sources import ssh
 
 
 def sources_of(
-    settings: Settings, named: Sequence[str] = ()
+    settings: Settings,
+    named: Sequence[str] = (),
+    get_client: clients.GetClient | None = None,
 ) -> list[sources.Source]:
     """Give the sources of this node.
 
+    :param get_client: gives a client of the image service, if one is needed;
+        without it, that service is not asked
     :param named: by a person: paths of files, and ``ssh://`` URLs
     :raises ValueError: one of them is neither
     """
@@ -29,7 +35,8 @@ def sources_of(
         page_cache.PageCache(),
         siblings.Siblings(layout),
     ]
-    # The image service comes here.
+    if get_client is not None:
+        found.append(image_service.ImageService(get_client, layout.temporary))
     found += [_named(text, layout) for text in named]
     return found
 

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import random
 import threading
+from typing import Any
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
@@ -33,11 +34,19 @@ LOG = logging.getLogger(__name__)
 SourcesOf = Callable[[Settings], list[sources.Source]]
 
 
-def _sources_of(settings: Settings) -> list[sources.Source]:
-    # Here, as most scrubs repair nothing.
-    from nova_imagecache.heal import assembly
+def asking(get_client: Callable[[], Any] | None) -> SourcesOf:
+    """Give what gives the sources of a node.
 
-    return assembly.sources_of(settings)
+    :param get_client: see ``heal.assembly``
+    """
+
+    def sources_of(settings: Settings) -> list[sources.Source]:
+        # Here, as most scrubs repair nothing.
+        from nova_imagecache.heal import assembly
+
+        return assembly.sources_of(settings, get_client=get_client)
+
+    return sources_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Healer:
     clock: clocks.Clock = clocks.now
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     chance: Callable[[], float] = random.random
-    sources_of: SourcesOf = _sources_of
+    sources_of: SourcesOf = asking(None)  # noqa: RUF009 it holds nothing
 
     def heal(self, name: str) -> outcomes.Outcome | None:
         """Repair a file, if it is time for that.

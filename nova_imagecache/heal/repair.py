@@ -53,6 +53,7 @@ class Means:
     :ivar dry_run: whether to get the data and compare it, and write nothing
     :ivar cached: whether to compare what is cached, if no block is bad
     :ivar only: the blocks to be repaired, by their number; None for all
+    :ivar image: UUID of the image, where nobody has noted that
     :ivar stop: when set, no further block is begun
     :ivar progress: called with the bytes of each block that is done with
     """
@@ -62,6 +63,7 @@ class Means:
     dry_run: bool = False
     cached: bool = False
     only: frozenset[int] | None = None
+    image: str | None = None
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     progress: Callable[[int], object] = lambda length: None
 
@@ -294,35 +296,34 @@ class _Repair:
         self._unreadable[index] = frozenset(missing)
         return found
 
-    def _is_good(self, index: int, data: bytes) -> bool:
+    def _is_good(
+        self, index: int, data: bytes, cryptographic: bool = False
+    ) -> bool:
         """Whether data is what a block has to hold."""
-        algorithm = self._blocks.algorithm
-        if len(data) != self._blocks.length(index):
-            return False
-        if digests.are_zeros(memoryview(data)):
-            return self._blocks.get(index) == digests.of_zeros(algorithm)
-        digest = digests.new(algorithm)
-        digest.update(memoryview(data))
-        return self._blocks.get(index) == digest.digest()
+        return self._blocks.matches(index, data, cryptographic)
 
     def _ask(self, source: sources.Source, rest: Sequence[int]) -> None:
         """Have a source give what it has, and use what is right."""
+        ledger = self._keeper.known.ledger
+        noted = ledger.image if ledger else None
         base = sources.Base(
             self._file.name,
             self._file.path,
             self._blocks.size,
-            self._keeper.known.ledger.image
-            if self._keeper.known.ledger
-            else None,
+            self._means.image or noted,
         )
         other = ''
+        if source.cryptographic:
+            rest = self._with_strong_digests(source, rest)
+            if not rest:
+                return
         wanted = [self._wanted(index) for index in rest]
         with contextlib.closing(self._pieces(source, base, wanted)) as given:
             for piece in given:
                 index = piece.wanted.start // self._blocks.block_size
                 if index in self._done:
                     continue
-                if self._is_good(index, piece.data):
+                if self._is_good(index, piece.data, source.cryptographic):
                     self._put(index, piece.data, source.name, piece.origin)
                 else:
                     other = piece.origin
@@ -336,6 +337,20 @@ class _Repair:
                     f'{other} holds other bytes',
                 ),
             )
+
+    def _with_strong_digests(
+        self, source: sources.Source, rest: Sequence[int]
+    ) -> Sequence[int]:
+        """Leave out blocks of which a source may give anything."""
+        weak = self._blocks.weak
+        if any(index in weak for index in rest):
+            self._states[source.name] = (
+                str(sources.State.WEAK_DIGEST),
+                'there is no cryptographic digest of a block, which went bad '
+                'before there was one; download the image, and name it with '
+                '--source',
+            )
+        return [index for index in rest if index not in weak]
 
     def _pieces(
         self,

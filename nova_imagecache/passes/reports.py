@@ -54,6 +54,7 @@ class FileReport:
     :ivar outdated: its guests whose disks are older than it, where it is
         known to hold other bytes than the file that they were made on
     :ivar used: whether anybody uses it, be it somebody who cannot be named
+    :ivar trust: how far it is known to be what its image is
     """
 
     name: str
@@ -76,6 +77,7 @@ class FileReport:
     vetoes: tuple[codes.Problem, ...] = ()
     note: str = ''
     contradicted: bool = False
+    trust: ledgers.Trust | None = None
 
     @property
     def code(self) -> codes.Code | None:
@@ -246,6 +248,7 @@ def row(
             for each in exposures
         ),
         suspect=bool(ledger and ledger.suspect),
+        trust=ledger.trust if ledger else None,
         answer=answer.soundness if answer else None,
         outdated=tuple(
             sorted({aliases.get(guest, guest) for guest in outdated})

@@ -142,15 +142,18 @@ class Scrub:
         self,
         clock: clocks.Clock = clocks.now,
         rewriter: Sequence[str] = (),
+        config_files: Sequence[str] = (),
     ) -> None:
         """Start nothing yet.
 
         :param rewriter: the host's command that writes to base files
+        :param config_files: of the host, which say how to ask the image
+            service
         """
         self._clock = clock
-        self._rewriter = ['--rewriter', json.dumps([*rewriter])]
-        if not rewriter:
-            self._rewriter.clear()
+        self._lent = [f'--host-config={path}' for path in config_files]
+        if rewriter:
+            self._lent += ['--rewriter', json.dumps([*rewriter])]
         # At most one; to take it out is atomic, whoever else stops this.
         self._pipes: list[int] = []
         self._settings: Settings | None = None
@@ -237,7 +240,7 @@ class Scrub:
         except OSError as error:
             return [_not_started(error)]
         try:
-            command = [sys.executable, *_PROGRAM, *self._rewriter]
+            command = [sys.executable, *_PROGRAM, *self._lent]
             self._run(command, end)
         except (OSError, subprocess.SubprocessError) as error:
             os.close(ours)

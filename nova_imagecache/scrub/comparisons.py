@@ -8,6 +8,7 @@ Pure functions, and an object that is told what was read.
 import enum
 
 from nova_imagecache.content import blockmap
+from nova_imagecache.content import digests
 from nova_imagecache.content import ledgers
 from nova_imagecache.scrub import hashing
 
@@ -48,6 +49,7 @@ class Comparison:
     :ivar bad: damage by block, from this and earlier readings
     :ivar mismatches: blocks that did not match, and are to be read again, with
         the digest that they had
+    :ivar algorithms: of the digests that each reading of a block is to have
     :ivar next: the block that is to be read next
     :ivar learnt: whether there was a block whose digest was not known
     :ivar unsettled: blocks that are not known to be what they were when they
@@ -83,14 +85,17 @@ class Comparison:
         self.doubtful = False
         self._first_reading = ledger.read is None
         self._unreadable = 0
+        self.algorithms = self._algorithms(ledger.corrupt)
 
-    @property
-    def algorithms(self) -> list[str]:
-        """The digests that are needed: the old one first, the new one last."""
-        found = [self.blocks.algorithm]
-        if self.fresh is not None and self.fresh.algorithm not in found:
-            found.append(self.fresh.algorithm)
-        return found
+    def _algorithms(self, corrupt: frozenset[int]) -> list[str]:
+        """Say which digests are needed: the old one first."""
+        kept = self.blocks if self.fresh is None else self.fresh
+        found = [self.blocks.algorithm, kept.algorithm]
+        # What is known only by a weak digest gets a strong one once; what is
+        # corrupt has to wait until it is good (decision 0091).
+        if not kept.is_cryptographic and (kept.unknown or kept.weak - corrupt):
+            found.append(digests.STRONG)
+        return list(dict.fromkeys(found))
 
     @property
     def position(self) -> int:
@@ -116,7 +121,7 @@ class Comparison:
             self._fail(index, reading.error)
             return
         if self.fresh is not None:
-            self.fresh.put(index, reading.digests[-1])
+            self._put(self.fresh, reading)
         if self.aim is Aim.PROVE:
             if self.bad.get(index) is ledgers.Damage.UNREADABLE:
                 del self.bad[index]
@@ -126,25 +131,39 @@ class Comparison:
             return
         length = self.blocks.length(index)
         if self._expected(index) is None and reading.length == length:
-            self._learn(index, reading.digests[0])
+            self._learn(reading)
         elif self._matches(reading):
-            self._find_good(index)
+            self._find_good(reading)
         else:
             self.mismatches[index] = reading.digests[0]
 
-    def _learn(self, index: int, digest: bytes) -> None:
+    def _put(
+        self, blocks: blockmap.Blocks, reading: hashing.BlockReading
+    ) -> None:
+        """Note the digests of a block."""
+        strong = None
+        if digests.STRONG in self.algorithms:
+            strong = reading.digests[self.algorithms.index(digests.STRONG)]
+        digest = reading.digests[self.algorithms.index(blocks.algorithm)]
+        blocks.put(reading.index, digest, strong)
+
+    def _learn(self, reading: hashing.BlockReading) -> None:
+        index = reading.index
         self.learnt = True
         damage = self.bad.get(index)
         if damage is ledgers.Damage.CORRUPT:
             # Its digest is lost, and what it holds now is not the one.
             return
-        self.blocks.put(index, digest)
+        self._put(self.blocks, reading)
         if damage is ledgers.Damage.UNREADABLE:
             # What was lost may have been replaced by anything, as by zeros.
             self.doubtful = True
             self.bad[index] = ledgers.Damage.DOUBTFUL
 
-    def _find_good(self, index: int) -> None:
+    def _find_good(self, reading: hashing.BlockReading) -> None:
+        index = reading.index
+        if digests.STRONG in self.algorithms:
+            self._put(self.blocks, reading)
         self.unsettled.discard(index)
         if self.is_bad(index):
             del self.bad[index]
@@ -169,14 +188,14 @@ class Comparison:
             return False
         second = reading.digests[0]
         if self.fresh is not None:
-            self.fresh.put(index, reading.digests[-1])
+            self._put(self.fresh, reading)
         if self.whole is not None and second != first:
             # What was read first is in it.
             self.whole.spoil()
         if self._matches(reading):
-            self._find_good(index)
+            self._find_good(reading)
         elif self._is_unsettled(index):
-            self.blocks.put(index, second)
+            self._put(self.blocks, reading)
             self.unsettled.add(index)
             self.changed = True
             self.bad[index] = ledgers.Damage.DOUBTFUL

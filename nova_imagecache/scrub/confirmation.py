@@ -13,6 +13,7 @@ from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import blockmap
+from nova_imagecache.content import digests
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
@@ -51,14 +52,14 @@ def confirm(
         kept = keeper.Keeper(file, knowledge.recall(file))
         if kept.known.blind:
             raise errors.Blind('; '.join(kept.known.problems))
-        blocks, found = _read(settings, file, progress_bar)
+        blocks, found = read(settings, file, progress_bar)
         ledger = kept.known.ledger
         if found == sha1:
-            _accept(kept, file, blocks, found, now)
+            accept(kept, file, blocks, found, now)
         elif ledger and ledger.settled and ledger.sha1 == sha1:
             # What was known of it is right, so it is what is wrong; or one of
             # its bytes was, on the way here.
-            if _read(settings, file, progress_bar)[1] != found:
+            if read(settings, file, progress_bar)[1] != found:
                 raise errors.NotNow(
                     'it came out differently when it was read again'
                 )
@@ -73,28 +74,47 @@ def confirm(
                 f'not {sha1}; nothing was changed',
                 problem=True,
             )
-        history = kept.known.history
-        if history is not None:
-            state = states.State()
-            failure = queues.note_histories(
-                file.layout, {file: history}, state, now
-            )
-            if failure is not None:
-                raise errors.Error(failure)
-        return kept.known.finding
+        return conclude(kept, file, now)
 
 
-def _read(
+def conclude(
+    kept: keeper.Keeper, file: base_file.BaseFile, now: clocks.Instant
+) -> knowledge.Finding:
+    """Have the state remember what is known now, and give that.
+
+    :raises nova_imagecache.errors.Error: it does not
+    """
+    history = kept.known.history
+    if history is not None:
+        state = states.State()
+        failure = queues.note_histories(
+            file.layout, {file: history}, state, now
+        )
+        if failure is not None:
+            raise errors.Error(failure)
+    return kept.known.finding
+
+
+def read(
     settings: Settings,
     file: base_file.BaseFile,
     progress_bar: readers.ProgressBar,
+    also: digests.Hash | None = None,
 ) -> tuple[blockmap.Blocks, str]:
-    """Read all of a file; give its digests, and its SHA-1."""
+    """Read all of a file; give its digests, and its SHA-1.
+
+    :param also: another digest, which gets all of it as well
+    :raises nova_imagecache.errors.Written: it was written to meanwhile
+    :raises OSError: it cannot be read
+    """
     size = file.stat.size
     block_size = blockmap.block_size_for(size)
     algorithm = settings.checksum_algorithm
     blocks = blockmap.Blocks(algorithm, size, block_size)
-    whole = hashing.WholeFile()
+    algorithms = [algorithm]
+    if not blocks.is_cryptographic:
+        algorithms.append(digests.STRONG)
+    whole = hashing.WholeFile(also)
     with (
         file.opened() as fd,
         progress_bar(file.stat.allocated) as progress,
@@ -108,7 +128,7 @@ def _read(
         )
         pieces = readers.Reader(fd, means).read(0, size, block_size)
         for reading in hashing.read_blocks(
-            pieces, block_size, [algorithm], whole, means
+            pieces, block_size, algorithms, whole, means
         ):
             if reading.error is not None:
                 raise reading.error
@@ -120,20 +140,26 @@ def _read(
     return blocks, digest
 
 
-def _accept(
+def accept(
     kept: keeper.Keeper,
     file: base_file.BaseFile,
     blocks: blockmap.Blocks,
     sha1: str,
     now: clocks.Instant,
+    origin: clocks.Instant | None = None,
+    image: str | None = None,
 ) -> None:
-    """Make what a file holds its baseline, without any doubt."""
+    """Make what a file holds its baseline, without any doubt.
+
+    :param origin: when that was found to be what its image is, if it was
+    :param image: the image that it was made from, if that is the evidence
+    """
     old = kept.known.ledger
     ledger = ledgers.Ledger.begin(
         file.incarnation.key,
         blocks.size,
         blocks.algorithm,
-        old.image if old else None,
+        image or (old.image if old else None),
     )
     kept.publish(
         dataclasses.replace(
@@ -143,6 +169,7 @@ def _accept(
             sha1=sha1,
             proven=True,
             stored=sha1,
+            origin=origin,
         ),
         blocks,
         supersedes=True,

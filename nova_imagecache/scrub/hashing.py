@@ -75,9 +75,13 @@ class WholeFile:
     It takes one reading from start to end (decision 0011).
     """
 
-    def __init__(self) -> None:
-        """Begin at the start of the file."""
+    def __init__(self, also: digests.Hash | None = None) -> None:
+        """Begin at the start of the file.
+
+        :param also: another digest, which gets all of it as well
+        """
         self._digest = hashlib.sha1(usedforsecurity=False)
+        self._all = [self._digest, *([] if also is None else [also])]
         self._broken = False
 
     def add(self, piece: readers.Piece, zeros: Zeros | None = None) -> None:
@@ -91,9 +95,11 @@ class WholeFile:
             self._broken = True
         elif piece.data is None:
             zeros = zeros or Zeros(readers.Means())
-            zeros.add(self._digest, piece.length)
+            for each in self._all:
+                zeros.add(each, piece.length)
         else:
-            self._digest.update(piece.data)
+            for each in self._all:
+                each.update(piece.data)
 
     def spoil(self) -> None:
         """Give up: what was added was not what the file holds."""

@@ -20,7 +20,7 @@ from tests.histories import worlds
 #: Bytes in a block: the fewest that a ledger may have.
 BLOCK = 4096
 
-_LEDGER_VERSION = 3
+_LEDGER_VERSION = 4
 _STATE_VERSION = 6
 
 Key = tuple[int, int | None, int | None]
@@ -160,7 +160,7 @@ class Papers:
             if kind == ord('0'):
                 length = min(BLOCK, self.get('size') - index * BLOCK)
                 found[index] = _digest(self.get('algorithm'), bytes(length))
-            elif kind == ord('#'):
+            elif kind in b'#@':
                 found[index], rest = rest[:width], rest[width:]
         return found
 
@@ -264,11 +264,23 @@ def older(kind: str, path: str, record: Record) -> Record | None:
     if kind != 'ledger' or record.version != _LEDGER_VERSION:
         return None
     unsettled = body.pop('unsettled')
-    new = [body.pop(field) for field in ('question', 'differs', 'anew')]
+    new = [
+        body.pop(field) for field in ('question', 'differs', 'anew', 'origin')
+    ]
     doubtful = any(run['damage'] == 'doubtful' for run in body['bad'])
     if any(new) or doubtful or unsettled not in ([], _all(body)):
         return None
     settled = body['read'] is not None and not unsettled
     return Record(
-        2, {**body, 'settled': settled, 'changed': False}, record.payload
+        2,
+        {**body, 'settled': settled, 'changed': False},
+        record.payload and _without_strong(body, record.payload),
     )
+
+
+def _without_strong(body: dict[str, Any], payload: bytes) -> bytes:
+    """Leave out the digests that only the last release has."""
+    count = -(-body['size'] // body['block_size'])
+    kinds = payload[:count]
+    end = len(payload) - 32 * kinds.count(b'@')
+    return kinds.replace(b'@', b'#') + payload[count:end]

@@ -248,13 +248,13 @@ class VersionTest(LedgerTestCase):
         self.assertFalse(ledgers.is_newer(self.file.ledger))
         self.save(self.begun)
         self.assertFalse(ledgers.is_newer(self.file.ledger))
-        self.rewrite(4)
+        self.rewrite(5)
         self.assertTrue(ledgers.is_newer(self.file.ledger))
         self.assertRaises(errors.Newer, self.load)
         self.assertRaises(errors.Newer, self.save, self.begun)
 
     def test_one_that_cannot_be_read_is_not_known_to_be_newer(self) -> None:
-        self.rewrite(4)
+        self.rewrite(5)
         os.chmod(self.file.ledger, 0)
         with nodes.unprivileged():
             self.assertFalse(ledgers.is_newer(self.file.ledger))

@@ -18,6 +18,7 @@ from nova_imagecache.heal import repair
 from nova_imagecache.heal import sources
 from nova_imagecache.heal import writer
 from tests.support import healing
+from tests.support import image_server
 from tests.support import nodes
 from tests.support import processes
 from tests.support import scrubbing
@@ -482,3 +483,74 @@ class CommandTest(healing.HealTestCase):
         self.repair('--source', self.copy)
         digest = hashlib.sha1(self.content()).hexdigest()
         self.assertEqual(digest, self.read_sidecar())
+
+
+class ImageServiceTest(healing.HealTestCase):
+    """The image service as a source of the command."""
+
+    image = image_server.ID
+
+    def serve(self, **faults: Any) -> image_server.ImageServer:
+        """Have an image service that has the image."""
+        server = self.useFixture(
+            image_server.ImageServer(image_server.Stored(self.copy, **faults))
+        )
+        with open(self.nova_conf, 'a') as file:
+            file.write(
+                '[service_user]\nauth_type = none\n'
+                f'[glance]\nendpoint_override = {server.url}\n'
+            )
+        return server
+
+    def test_the_image_service_gives_the_block_and_no_more(self) -> None:
+        server = self.serve()
+        self.damage(1)
+        code, blocks, summary, stderr = self.repair('--image', image_server.ID)
+        self.assertEqual(0, code, stderr)
+        self.assertIn('image-service', blocks[0]['source'])
+        self.assertEqual(BLOCK, server.sent)
+        # And what the image service says of the image.
+        fetched = summary['fetched']['image-service']
+        self.assertLessEqual(fetched, BLOCK + 64 * base.KIB)
+        self.assert_healed()
+
+    def test_without_a_cryptographic_digest_it_is_not_even_asked(self) -> None:
+        server = self.serve()
+        self.damage(1)
+        self.patch(
+            blockmap.Blocks, 'weak', property(lambda blocks: frozenset({1}))
+        )
+        code, _blocks, summary, _stderr = self.repair(
+            '--image', image_server.ID
+        )
+        self.assertEqual(3, code)
+        state = summary['sources']['image-service']['state']
+        self.assertEqual('weak-digest', state)
+        self.assertEqual([], server.asked)
+
+    def test_an_image_with_other_bytes_is_not_written(self) -> None:
+        with open(self.copy, 'r+b') as file:
+            file.seek(BLOCK + 7)
+            file.write(b'other')
+        self.serve()
+        self.damage(1)
+        before = self.content()
+        code, _blocks, summary, _stderr = self.repair(
+            '--image', image_server.ID
+        )
+        self.assertEqual(3, code)
+        state = summary['sources']['image-service']['state']
+        self.assertEqual('other-bytes', state)
+        self.assertEqual(before, self.content())
+
+    def test_what_is_here_is_asked_before_the_image_service(self) -> None:
+        server = self.serve()
+        self.damage(1)
+        sibling = f'{self.name}_{len(self.data)}'
+        self.node.add_base(sibling, data=self.data)
+        code, blocks, _summary, stderr = self.repair(
+            '--image', image_server.ID
+        )
+        self.assertEqual(0, code, stderr)
+        self.assertIn('siblings', blocks[0]['source'])
+        self.assertEqual([], server.requests)

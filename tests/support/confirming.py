@@ -22,12 +22,15 @@ DOUBTS = ('suspect', 'rebaselined', 'differs', 'corrupt_without_digests')
 
 
 class ConfirmTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
+    image = 'image'
+    size = 4 * BLOCK - 99
+
     def setUp(self) -> None:
         super().setUp()
         self.patch(blockmap, 'BLOCK_SIZE', BLOCK)
         self.node.configure(checksum=True, remove_unused=False)
-        self.data = random.Random(1).randbytes(4 * BLOCK - 99)
-        self.name = self.node.add_image('image', data=self.data)
+        self.data = random.Random(1).randbytes(self.size)
+        self.name = self.node.add_image(self.image, data=self.data)
         self.path = self.node.base_path(self.name)
         self.sidecar = self.path + '.sha1'
         self.evidence = os.path.join(self.temporary, 'evidence')

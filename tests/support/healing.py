@@ -29,6 +29,8 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
 
     #: Whether the node is where the temporary files are.
     begins_at_once = True
+    #: What the base file is made from.
+    image = 'image'
 
     def setUp(self) -> None:
         super().setUp()
@@ -43,7 +45,7 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
             + bytes(BLOCK)
             + random.Random(2).randbytes(BLOCK - 99)
         )
-        self.name = self.node.add_image('image', data=self.data)
+        self.name = self.node.add_image(self.image, data=self.data)
         self.target = self.node.base_path(self.name)
         self.sidecar = self.target + '.sha1'
         self.copy = os.path.join(self.temporary, 'copy')
@@ -115,6 +117,7 @@ class Given:
     """A source that gives what it is told to."""
 
     fetched = 0
+    cryptographic = False
 
     def __init__(self, data: bytes, name: str = 'given') -> None:
         self.name = name

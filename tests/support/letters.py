@@ -57,7 +57,8 @@ def blocks_of(text: str, algorithm: str = ALGORITHM) -> blockmap.Blocks:
     blocks = blockmap.Blocks(algorithm, len(text) * BLOCK, BLOCK)
     for index, letter in enumerate(text):
         if letter != '?':
-            blocks.put(index, digest_of(letter, algorithm))
+            strong = digest_of(letter, digests.STRONG)
+            blocks.put(index, digest_of(letter, algorithm), strong)
     return blocks
 
 

@@ -138,10 +138,16 @@ class UpgradeTestCase(scrubbing.ScrubTestCase):
         rewrite(self.node.layout.state, adopt_all)
 
     def read_digests(self) -> dict[str, bytes]:
+        """Give what each release has of blocks: no strong digests."""
         found = {}
         for name in os.listdir(self.node.layout.ledgers):
             with open(self.node.layout.ledger(name), 'rb') as file:
-                found[name] = file.read().partition(b'\n')[2]
+                line, _newline, payload = file.read().partition(b'\n')
+            body = json.loads(line)['sealed']['body']
+            count = -(-body['size'] // body['block_size'])
+            kinds = payload[:count].replace(b'@', b'#')
+            strong = payload[:count].count(b'@') * 32
+            found[name] = kinds + payload[count : len(payload) - strong]
         return found
 
     def read_checksums(self) -> dict[str, bytes]:

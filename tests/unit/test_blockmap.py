@@ -88,3 +88,75 @@ class BlocksTest(base.TestCase):
     def test_no_bytes_stand_for_nothing_known(self) -> None:
         blocks = Blocks.decode('xxh3_128', 3 * 4096, 4096, b'')
         self.assertEqual(b'???', blocks.encode())
+
+
+class StrongTest(base.TestCase):
+    """What decides about data from a network."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.data = bytes(range(256)) * 16
+        self.blocks = Blocks('xxh3_128', 3 * 4096, 4096)
+        weak, strong = (
+            digests.of(name, self.data) for name in ('xxh3_128', 'blake2b')
+        )
+        self.blocks.put(0, weak, strong)
+        self.blocks.put(1, weak)
+        self.blocks.put(2, digests.of_zeros('xxh3_128'))
+
+    def matches(self, index: int, data: bytes) -> tuple[bool, bool]:
+        """Say whether it does, by any digest and by cryptographic ones."""
+        found = tuple(
+            self.blocks.matches(index, data, cryptographic)
+            for cryptographic in (False, True)
+        )
+        return found[0], found[1]
+
+    def test_a_strong_digest_is_needed_where_one_is_asked_for(self) -> None:
+        self.assertEqual((True, True), self.matches(0, self.data))
+        self.assertEqual((True, False), self.matches(1, self.data))
+
+    def test_zeros_are_what_they_are(self) -> None:
+        self.assertEqual((True, True), self.matches(2, bytes(4096)))
+        self.assertEqual((False, False), self.matches(2, self.data))
+
+    def test_a_strong_digest_that_is_wrong_counts_in_any_case(self) -> None:
+        weak = digests.of('xxh3_128', self.data)
+        self.blocks.put(0, weak, bytes(32))
+        self.assertEqual((False, False), self.matches(0, self.data))
+
+    def test_another_length_never_matches(self) -> None:
+        for data in (b'', self.data[:-1], self.data + b'x', bytes(100)):
+            self.assertEqual((False, False), self.matches(0, data))
+            self.assertEqual((False, False), self.matches(2, data))
+
+    def test_what_is_not_known_matches_nothing(self) -> None:
+        self.blocks = Blocks('xxh3_128', 4096, 4096)
+        self.assertEqual((False, False), self.matches(0, bytes(4096)))
+
+    def test_a_cryptographic_digest_needs_no_other(self) -> None:
+        self.blocks = Blocks('sha256', 4096, 4096)
+        self.blocks.put(0, digests.of('sha256', self.data), bytes(32))
+        self.assertEqual((True, True), self.matches(0, self.data))
+        self.assertEqual(frozenset(), self.blocks.weak)
+        self.assertEqual(1 + 32, len(self.blocks.encode()))
+
+    def test_they_are_kept(self) -> None:
+        again = Blocks.decode('xxh3_128', 3 * 4096, 4096, self.blocks.encode())
+        self.assertEqual(frozenset({1}), again.weak)
+        self.assertTrue(again.matches(0, self.data, True))
+        self.assertEqual(self.blocks.encode(), again.encode())
+
+    def test_what_an_earlier_release_wrote_is_read(self) -> None:
+        weak = digests.of('xxh3_128', self.data)
+        payload = b'##0' + weak + weak
+        again = Blocks.decode('xxh3_128', 3 * 4096, 4096, payload)
+        self.assertEqual(frozenset({0, 1}), again.weak)
+        self.assertEqual(payload, again.encode())
+
+    def test_a_strong_digest_that_is_cut_short_is_refused(self) -> None:
+        payload = self.blocks.encode()
+        for data in (payload[:-1], payload + b'x'):
+            self.assertRaises(
+                ValueError, Blocks.decode, 'xxh3_128', 3 * 4096, 4096, data
+            )

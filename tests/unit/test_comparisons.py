@@ -328,9 +328,55 @@ class PositionTest(ComparisonTestCase):
     def test_a_digest_is_made_once_where_the_algorithm_stays(self) -> None:
         self.assertEqual(['xxh3_128'], self.begin('a').algorithms)
         one = self.begin('a', fresh='xxh3_128')
-        self.assertEqual(['xxh3_128'], one.algorithms)
+        self.assertEqual(['xxh3_128', 'blake2b'], one.algorithms)
         one = self.begin('a', fresh='sha256')
         self.assertEqual(['xxh3_128', 'sha256'], one.algorithms)
+
+
+class StrongTest(ComparisonTestCase):
+    def weak(self, known: str, **fields: Any) -> comparisons.Comparison:
+        """Begin to read a file of an earlier release."""
+        blocks = letters.blocks_of(known)
+        for index, letter in enumerate(known):
+            blocks.put(index, letters.digest_of(letter))
+        fields.setdefault('read', letters.BEFORE)
+        ledger = letters.ledger_of(known, **fields)
+        return comparisons.Comparison(Aim.CHECK, ledger, blocks)
+
+    def test_a_first_reading_learns_strong_digests(self) -> None:
+        one = self.begin('??0', Aim.LEARN)
+        for index, letter in enumerate('ab0'):
+            self.take(one, index, letter)
+        self.assertEqual(frozenset(), one.blocks.weak)
+        data = letters.data_of('a')
+        self.assertTrue(one.blocks.matches(0, data, cryptographic=True))
+
+    def test_a_block_that_is_good_gets_one_later(self) -> None:
+        one = self.weak('ab')
+        self.assertEqual(['xxh3_128', 'blake2b'], one.algorithms)
+        self.take(one, 0, 'a')
+        self.take(one, 1, 'x')
+        self.take_again(one, 1, 'x')
+        self.assertEqual(frozenset({1}), one.blocks.weak)
+        self.assertEqual(letters.digest_of('b'), one.blocks.get(1))
+
+    def test_none_is_made_for_what_is_corrupt_alone(self) -> None:
+        one = self.weak('0b', bad=self.bad((1, 1, CORRUPT)))
+        self.assertEqual(['xxh3_128'], one.algorithms)
+
+    def test_none_is_made_where_all_have_one(self) -> None:
+        self.assertEqual(['xxh3_128'], self.begin('ab0').algorithms)
+
+    def test_a_block_that_is_other_while_it_is_learnt_gets_its_new_one(
+        self,
+    ) -> None:
+        one = self.begin('a', unsettled=(ledgers.Run(0, 1),))
+        self.assertEqual(['xxh3_128'], one.algorithms)
+        self.take(one, 0, 'b')
+        self.take_again(one, 0, 'b')
+        self.assertFalse(
+            one.blocks.matches(0, letters.data_of('a'), cryptographic=False)
+        )
 
 
 class EndTest(ComparisonTestCase):

@@ -74,6 +74,7 @@ class State(enum.StrEnum):
     TRUNCATED = 'truncated'
     HOSTILE = 'hostile'
     OTHER_BYTES = 'other-bytes'
+    WEAK_DIGEST = 'weak-digest'
     NO_SPACE = 'no-space'
     UNKNOWN_IMAGE = 'unknown-image'
     NOT_CONFIGURED = 'not-configured'
@@ -114,6 +115,14 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """What it is called in reports, records and metrics."""
+        ...
+
+    @property
+    def cryptographic(self) -> bool:
+        """Whether only a cryptographic digest says that its data is right.
+
+        As for what comes over a network from nobody knows whom.
+        """
         ...
 
     @property

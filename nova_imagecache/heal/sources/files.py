@@ -61,6 +61,7 @@ class File:
     """One file, a source: as it is, and as what it is an image of."""
 
     name = 'file'
+    cryptographic = False
     fetched = 0
 
     def __init__(self, path: str, temporary: str) -> None:

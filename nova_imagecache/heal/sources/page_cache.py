@@ -19,6 +19,7 @@ class PageCache:
     """
 
     name = 'page-cache'
+    cryptographic = False
     fetched = 0
 
     def read(

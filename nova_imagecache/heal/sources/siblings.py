@@ -25,6 +25,7 @@ class Siblings:
     """Files in the cache and in its trash, a source."""
 
     name = 'siblings'
+    cryptographic = False
     fetched = 0
 
     def __init__(self, layout: layouts.Layout) -> None:

@@ -39,6 +39,7 @@ class Ssh:
     """The same file on another host, a source."""
 
     name = 'ssh'
+    cryptographic = False
 
     def __init__(self, url: str) -> None:
         """Take down where it is.

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is asked of the image service, and what its answers mean.
+
+One try per call, in bounded time and memory: whoever asks decides when to ask
+again. Each failure is a :class:`~nova_imagecache.heal.sources.State`.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import json
+import re
+import time
+from typing import Any
+from typing import Protocol
+
+from nova_imagecache.heal import sources
+from nova_imagecache import names
+
+State = sources.State
+
+# To connect; and between two reads, so a server that says nothing is given up.
+_TIMEOUT_SECONDS = (10, 30)
+# All of an answer takes so long at most, and a second for each such part of
+# it: a server that drips is no better than one that is down.
+_PATIENCE_SECONDS = 60
+_LEAST_RATE = 128 * 1024
+
+_CHUNK = 64 * 1024
+# A record of an image has some KiB.
+_MOST_RECORD = 1024 * 1024
+
+_CONTENT_RANGE = re.compile(r'bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)')
+_UUID = re.compile(r'[0-9a-fA-F-]{32,36}')
+
+# A deactivated image has its data, and administrators may read it.
+_WITH_DATA = ('active', 'deactivated')
+
+# By name, as these are of libraries that are imported by the client alone: of
+# keystoneauth1, requests, urllib3 and Python. The first that fits counts.
+_FAILURES = (
+    (State.NOT_CONFIGURED, {'AuthPluginOptionsException', 'NoMatchingPlugin',
+                            'MissingRequiredOptions', 'CatalogException'}),
+    (State.TIMEOUT, {'Timeout', 'ConnectTimeout', 'TimeoutError',
+                     'ReadTimeoutError', 'ConnectTimeoutError'}),
+    (State.UNAUTHORIZED, {'Unauthorized', 'AuthPluginException',
+                          'AuthorizationFailure', 'MissingAuthPlugin'}),
+    (State.FORBIDDEN, {'Forbidden'}),
+    (State.TRUNCATED, {'ChunkedEncodingError', 'ProtocolError',
+                       'IncompleteRead'}),
+    (State.UNREACHABLE, {'ConnectFailure', 'ConnectionError', 'SSLError',
+                         'DiscoveryFailure', 'ServiceDiscoveryException',
+                         'HttpServerError', 'OSError'}),
+)  # fmt: skip
+
+_ADVICE = {
+    State.UNAUTHORIZED: 'see the user in [service_user] of nova.conf',
+    State.FORBIDDEN: 'the user in [service_user] of nova.conf needs a role '
+    'that may download it, such as admin',
+    State.NOT_FOUND: 'it is deleted, or the user in [service_user] of '
+    'nova.conf may not see it: the role service alone does not show private '
+    'images',
+}
+
+
+class ImageClient(Protocol):
+    """An adapter of keystoneauth1, as the image proxy of openstacksdk is."""
+
+    def get(self, url: str, **kwargs: Any) -> Any:
+        """Give the answer to a request, as requests does."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Image:
+    """What the image service says of an image.
+
+    :ivar size: bytes in its data
+    :ivar algorithm: of its digest, as hashlib calls that; None if it has none
+    :ivar digest: of all of its data, in hex digits
+    :ivar stores: those that have it, where there are several
+    """
+
+    id: str
+    status: str
+    disk_format: str
+    size: int
+    algorithm: str | None = None
+    digest: str | None = None
+    stores: tuple[str, ...] = ()
+
+
+class ImageApi:
+    """Asks the image service, and counts what comes.
+
+    :ivar fetched: bytes in all answers so far
+    """
+
+    def __init__(self, client: ImageClient) -> None:
+        """Ask nothing yet."""
+        self.fetched = 0
+        self._client = client
+        self._images: dict[str, Image] = {}
+
+    def image(self, uuid: str) -> Image:
+        """Give what there is to know of an image; it is asked for once.
+
+        :raises sources.Unavailable: it cannot be asked, or has no data
+        """
+        if uuid not in self._images:
+            self._images[uuid] = self._image(uuid)
+        return self._images[uuid]
+
+    def _image(self, uuid: str) -> Image:
+        if not _UUID.fullmatch(uuid):
+            raise sources.Unavailable(
+                State.UNKNOWN_IMAGE, f'{names.printable(uuid)} is no image ID'
+            )
+        with self._asked(f'/images/{uuid}', {}, _MOST_RECORD) as answer:
+            _check_status(answer, f'image {uuid}')
+            body = b''.join(self._body(answer, _MOST_RECORD, f'image {uuid}'))
+        image = _parse(uuid, body)
+        if image.status not in _WITH_DATA:
+            raise sources.Unavailable(
+                State.NOT_FOUND,
+                f'image {uuid} has no data that can be had: it is '
+                f'{names.printable(image.status)}',
+            )
+        return image
+
+    def part(
+        self, image: Image, start: int, length: int, store: str | None = None
+    ) -> bytes:
+        """Give some bytes of an image, and take no others.
+
+        :param start: offset of the first; all of them are in the image
+        :param store: which of its stores to prefer
+        :raises sources.Unavailable: they are not to be had; with
+            ``NO_RANGES``, not as a part
+        """
+        what = f'image {image.id}'
+        headers = {'Range': f'bytes={start}-{start + length - 1}'}
+        with self._asked(_path(image, store), headers, length) as answer:
+            code = answer.status_code
+            if code in (200, 400, 416, 501):
+                raise sources.Unavailable(
+                    State.NO_RANGES,
+                    f'{what} is in a store that gives no parts of it (its '
+                    f'answer is {code})',
+                )
+            _check_status(answer, what, image.status)
+            _check_range(answer, what, start, length, image.size)
+            return b''.join(self._body(answer, length, what, exact=True))
+
+    def whole(self, image: Image, store: str | None = None) -> Iterator[bytes]:
+        """Give all bytes of an image, in chunks and in order.
+
+        :raises sources.Unavailable: they are not to be had, or end early
+        """
+        what = f'image {image.id}'
+        with self._asked(_path(image, store), {}, image.size) as answer:
+            _check_status(answer, what, image.status)
+            if answer.status_code != 200:
+                raise sources.Unavailable(
+                    State.FAILED,
+                    f'{what} comes with status {answer.status_code}',
+                )
+            yield from self._body(answer, image.size, what, exact=True)
+
+    @contextlib.contextmanager
+    def _asked(
+        self, path: str, headers: Mapping[str, str], length: int
+    ) -> Iterator[Any]:
+        """Ask, and see that the answer ends, and in time."""
+        try:
+            answer = self._client.get(
+                path,
+                # So that bytes are those of the image.
+                headers={'Accept-Encoding': 'identity', **headers},
+                stream=True,
+                # With debug on, that reads bodies.
+                log=False,
+                raise_exc=False,
+                # It would take the token along.
+                redirect=False,
+                connect_retries=0,
+                status_code_retries=0,
+                timeout=_TIMEOUT_SECONDS,
+            )
+        except sources.Unavailable:
+            raise
+        except Exception as error:
+            raise unavailable(error) from error
+        try:
+            yield answer
+        finally:
+            with contextlib.suppress(Exception):
+                answer.close()
+
+    def _body(
+        self, answer: Any, most: int, what: str, exact: bool = False
+    ) -> Iterator[bytes]:
+        """Give the body of an answer.
+
+        :param most: bytes that there may be; one more is refused
+        :param exact: whether there have to be that many
+        """
+        raw, left = answer.raw, most
+        # What waits for a whole chunk waits for ever for one that drips.
+        read = getattr(raw, 'read1', None) or raw.read
+        deadline = time.monotonic() + _PATIENCE_SECONDS + most // _LEAST_RATE
+        announced = answer.headers.get('Content-Length')
+        if exact and announced is not None and announced != str(most):
+            raise sources.Unavailable(
+                State.TRUNCATED,
+                f'{what}: {names.printable(announced)} bytes are to come, and '
+                f'not {most}',
+            )
+        while left:
+            try:
+                chunk = read(min(left, _CHUNK))
+            except Exception as error:
+                raise unavailable(error, what) from error
+            if not chunk:
+                break
+            self.fetched += len(chunk)
+            left -= len(chunk)
+            yield chunk
+            if time.monotonic() > deadline:
+                raise sources.Unavailable(
+                    State.TIMEOUT,
+                    f'{what} comes too slowly: {most - left} bytes in '
+                    f'{_PATIENCE_SECONDS + most // _LEAST_RATE} s',
+                )
+        if exact and left:
+            raise sources.Unavailable(
+                State.TRUNCATED,
+                f'{what} was cut off after {most - left} of {most} bytes',
+            )
+        if not exact and not left:
+            raise sources.Unavailable(
+                State.FAILED, f'{what}: the record of it has no end'
+            )
+
+
+def _path(image: Image, store: str | None) -> str:
+    path = f'/images/{image.id}/file'
+    return path if store is None else f'{path}?prefer={store}'
+
+
+def _parse(uuid: str, body: bytes) -> Image:
+    """Read the record of an image, as far as that is of use here."""
+    try:
+        record = json.loads(body)
+        size = record.get('size')
+        stores = str(record.get('stores') or '').split(',')
+        algorithm, digest = (
+            record.get(key) for key in ('os_hash_algo', 'os_hash_value')
+        )
+        if not (isinstance(size, int) and 0 <= size < 2**62):
+            # As while it is uploaded.
+            size = 0
+        return Image(
+            uuid,
+            str(record['status']),
+            str(record.get('disk_format')),
+            size,
+            str(algorithm) if algorithm and digest else None,
+            str(digest).lower() if algorithm and digest else None,
+            tuple(
+                store
+                for store in stores
+                if re.fullmatch('[A-Za-z0-9._-]+', store)
+            ),
+        )
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        raise sources.Unavailable(
+            State.FAILED,
+            'what answers is no image service: see [glance] of nova.conf',
+        ) from None
+
+
+def _check_status(answer: Any, what: str, status: str = 'active') -> None:
+    code = answer.status_code
+    if code in (200, 206):
+        return
+    state = State.FAILED
+    if code == 401:
+        state = State.UNAUTHORIZED
+    elif code == 403:
+        deactivated = status == 'deactivated'
+        state = State.DEACTIVATED if deactivated else State.FORBIDDEN
+    elif code in (204, 404, 410):
+        state = State.NOT_FOUND
+    elif code in (408, 504):
+        state = State.TIMEOUT
+    elif code == 429 or 500 <= code < 600:
+        state = State.UNREACHABLE
+    after = answer.headers.get('Retry-After')
+    notes = [_ADVICE.get(state, '')]
+    if after:
+        notes.append(f'it is to be asked again in {names.printable(after)} s')
+    if 300 <= code < 400:
+        notes.append('it sends elsewhere, which is not followed: see [glance]')
+    raise sources.Unavailable(
+        state,
+        '; '.join(
+            [f'{what}: the image service answers {code}', *filter(None, notes)]
+        ),
+    )
+
+
+def _check_range(
+    answer: Any, what: str, start: int, length: int, size: int
+) -> None:
+    """Refuse another part than the one that was asked for."""
+    said = answer.headers.get('Content-Range', '')
+    match = _CONTENT_RANGE.fullmatch(said.strip())
+    if answer.status_code != 206 or match is None:
+        raise sources.Unavailable(
+            State.FAILED, f'{what}: the answer does not say which part it is'
+        )
+    first, last, total = match.groups()
+    if (int(first), int(last)) != (start, start + length - 1):
+        raise sources.Unavailable(
+            State.TRUNCATED,
+            f'{what}: bytes {first}-{last} came, and not {start}-'
+            f'{start + length - 1}',
+        )
+    if total not in ('*', str(size)):
+        raise sources.Unavailable(
+            State.OTHER_BYTES,
+            f'{what} has {total} bytes, and not {size} as its record says',
+        )
+
+
+def unavailable(
+    error: Exception, what: str = 'the image service'
+) -> sources.Unavailable:
+    """Say what an error of the client means."""
+    classes: set[str] = set()
+    cause: BaseException | None = error
+    # requests wraps what urllib3 says, as its first argument.
+    for _depth in range(4):
+        if cause is None:
+            break
+        classes |= {each.__name__ for each in type(cause).__mro__}
+        inner = cause.args[0] if cause.args else None
+        cause = inner if isinstance(inner, BaseException) else None
+    state = next(
+        (state for state, known in _FAILURES if known & classes), State.FAILED
+    )
+    said = ' '.join(str(error).split()) or type(error).__name__
+    advice = _ADVICE.get(state)
+    return sources.Unavailable(
+        state,
+        f'{what}: {names.printable(said[:300])}'
+        + (f'; {advice}' if advice else ''),
+    )

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The image service as a source: of the image that a base file is made from.
+
+Parts of the image where it gives them, as few bytes as that takes; or else
+all of it.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import qcow2_ranges
+from nova_imagecache.heal.sources import streams
+from nova_imagecache import names
+
+State = sources.State
+
+# Whose bytes are those of the base file.
+_AS_THEY_ARE = ('raw', 'iso', 'ami', 'aki', 'ari')
+
+#: Gives the bytes of a range of the base file: an offset, and how many.
+Read = Callable[[int, int], bytes]
+
+
+class ImageService:
+    """Gets blocks of base files from the image service."""
+
+    name = 'image-service'
+    cryptographic = True
+
+    def __init__(
+        self,
+        client: Callable[[], image_api.ImageClient],
+        directory: str,
+        whole: bool = True,
+    ) -> None:
+        """Ask nothing yet.
+
+        :param client: gives the client, when one is needed; raises
+            :class:`sources.Unavailable` where there is none
+        :param directory: for files of a block, or of an image
+        :param whole: whether all of an image may be read, where it gives no
+            parts
+        """
+        self._client = client
+        self._directory = directory
+        self._whole = whole
+        self._api: image_api.ImageApi | None = None
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that came over the network so far."""
+        return self._api.fetched if self._api else 0
+
+    @property
+    def api(self) -> image_api.ImageApi:
+        """What the image service is asked by.
+
+        :raises sources.Unavailable: there is no client
+        """
+        if self._api is None:
+            self._api = image_api.ImageApi(self._client())
+        return self._api
+
+    def image(self, base: sources.Base) -> image_api.Image:
+        """Give the image that a base file is made from.
+
+        :raises sources.Unavailable: it is not known, is gone, or cannot be
+            asked for; or no such file can be made from it
+        """
+        if base.image is None:
+            raise sources.Unavailable(
+                State.UNKNOWN_IMAGE,
+                f'it is not known which image {names.printable(base.name)} is '
+                'made from',
+            )
+        if names.get_cache_fname(base.image) != names.fingerprint(base.name):
+            raise sources.Unavailable(
+                State.UNKNOWN_IMAGE,
+                f'{names.printable(base.name)} is not made from image '
+                f'{names.printable(base.image)}',
+            )
+        image = self.api.image(base.image)
+        if is_as_it_is(image, base):
+            check_size(base, image.size)
+        return image
+
+    def read(
+        self, base: sources.Base, wanted: Sequence[sources.Wanted]
+    ) -> Iterator[sources.Piece]:
+        """Give what there is; nobody has compared it yet.
+
+        :raises sources.Unavailable: the image service gives nothing, or no
+            more of it
+        """
+        image = self.image(base)
+        given = 0
+        problem: sources.Unavailable | None = None
+        for store in (None, *image.stores):
+            try:
+                read = self.opened(base, image, store)
+                for each in wanted[given:]:
+                    data = read(each.start, each.length)
+                    yield sources.Piece(each, data, _origin(image, store))
+                    given += 1
+            except sources.Unavailable as error:
+                if error.state is not State.NO_RANGES:
+                    raise
+                problem = problem or error
+            else:
+                return
+            if len(image.stores) < 2:
+                break
+        if problem is not None and not self._whole:
+            raise problem
+        yield from self._streamed(base, image, wanted[given:])
+
+    def opened(
+        self,
+        base: sources.Base,
+        image: image_api.Image,
+        store: str | None = None,
+    ) -> Read:
+        """Give what reads parts of a base file from its image.
+
+        :param store: which of the image's stores to prefer
+        :raises sources.Unavailable: there are no parts to be had
+        """
+        if is_as_it_is(image, base):
+            size = image.size
+
+            def from_image(start: int, length: int) -> bytes:
+                return self.api.part(image, start, length, store)
+
+        elif image.disk_format == 'qcow2':
+            opened = qcow2_ranges.Qcow2Image(
+                self.api, image, self._directory, store
+            )
+            size, from_image = opened.size, opened.read
+            check_size(base, size)
+        else:
+            raise sources.Unavailable(
+                State.NO_RANGES,
+                f'image {image.id} is {names.printable(image.disk_format)}, '
+                'of which no parts are decoded',
+            )
+
+        def read(start: int, length: int) -> bytes:
+            # What was resized goes on with zeros.
+            within = max(0, min(start + length, size) - start)
+            data = from_image(start, within) if within else b''
+            return data.ljust(length, b'\0')
+
+        return read
+
+    def _streamed(
+        self,
+        base: sources.Base,
+        image: image_api.Image,
+        wanted: Sequence[sources.Wanted],
+    ) -> Iterator[sources.Piece]:
+        """Read all of an image."""
+        if is_as_it_is(image, base):
+            # What was resized goes on with zeros.
+            within = [
+                sources.Wanted(
+                    min(each.start, image.size),
+                    max(0, min(each.end, image.size) - each.start),
+                )
+                for each in wanted
+            ]
+            found = streams.as_it_is(self.api, image, within, self._directory)
+        else:
+            found = streams.converted(self.api, image, wanted, self._directory)
+        for each, data in zip(wanted, found, strict=True):
+            yield sources.Piece(
+                each, data.ljust(each.length, b'\0'), _origin(image)
+            )
+
+
+def is_as_it_is(image: image_api.Image, base: sources.Base) -> bool:
+    """Whether the bytes of a base file are those of its image.
+
+    They are if it was not converted: to raw, which is mostly of another size.
+    """
+    return image.disk_format in _AS_THEY_ARE or image.size == base.size
+
+
+def check_size(base: sources.Base, size: int) -> None:
+    """See that a base file can be made from so many bytes.
+
+    :raises sources.Unavailable: it cannot
+    """
+    original = names.kind_of(base.name) is names.Kind.ORIGINAL
+    if base.size < size or (original and base.size != size):
+        raise sources.Unavailable(
+            State.OTHER_BYTES,
+            f'{names.printable(base.name)} has {base.size} bytes, and its '
+            f'image {size}',
+        )
+
+
+def _origin(image: image_api.Image, store: str | None = None) -> str:
+    return f'image {image.id}' + (f' in store {store}' if store else '')

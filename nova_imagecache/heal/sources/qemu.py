@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Decoding a range of an image by qemu-img, with bounds.
+
+Files are handed over as descriptors that have no name, so that nothing is
+left of them, whatever ends this process.
+"""
+
+import errno
+import json
+import os
+import subprocess
+import tempfile
+from typing import cast
+from typing import IO
+
+from oslo_concurrency import processutils
+from oslo_utils.imageutils import format_inspector
+from oslo_utils import units
+
+from nova_imagecache.heal import sources
+from nova_imagecache import names
+
+State = sources.State
+
+# As QEMU_IMG_LIMITS in nova/virt/images.py: hostile images have made qemu-img
+# take all memory (CVE-2015-5162). And no file may be larger than what is
+# wanted of it.
+_CPU_SECONDS = 30
+_ADDRESS_SPACE = units.Gi
+_TIMEOUT_SECONDS = 120
+# As LC_ALL=C has it.
+_FULL = os.strerror(errno.ENOSPC)
+
+# What QEMU calls the formats that the image service knows.
+_DRIVERS = {
+    'qcow2': 'qcow2',
+    'vmdk': 'vmdk',
+    'vhd': 'vpc',
+    'vhdx': 'vhdx',
+    'vdi': 'vdi',
+}
+
+
+class _Unclosed:
+    """A file that whoever inspects it leaves open."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read = file.read
+
+
+def inspect(file: IO[bytes], disk_format: str) -> int:
+    """See that an image needs no other file, and is what it is said to be.
+
+    :param disk_format: what the image service calls its format
+    :returns: bytes in its content
+    :raises sources.Unavailable: it is not to be decoded
+    """
+    if disk_format not in _DRIVERS:
+        raise sources.Unavailable(
+            State.HOSTILE,
+            f'images of format {names.printable(disk_format)} are not decoded',
+        )
+    file.seek(0)
+    wrapper = format_inspector.InspectWrapper(cast(IO[bytes], _Unclosed(file)))
+    try:
+        while wrapper.read(4096) and not wrapper.formats:
+            pass
+        wrapper.close()
+        found = wrapper.format
+        if found is None or str(found) != disk_format:
+            raise sources.Unavailable(
+                State.HOSTILE,
+                f'the image is {found} and not {disk_format}, as it is said '
+                'to be',
+            )
+        found.safety_check()
+        return int(found.virtual_size)
+    except format_inspector.SafetyCheckFailed as error:
+        problem = '; '.join(sorted(map(str, error.failures)))
+    except format_inspector.ImageFormatError as error:
+        problem = str(error)
+    except (ValueError, ArithmeticError, LookupError) as error:
+        problem = f'its header makes no sense ({error})'
+    raise sources.Unavailable(
+        State.HOSTILE,
+        f'the image is not decoded: {names.printable(problem)}',
+    )
+
+
+def decode(
+    image: IO[bytes], disk_format: str, start: int, length: int, directory: str
+) -> bytes:
+    """Give some bytes of the content of an image.
+
+    :param start: offset in the content; all of them are in there
+    :param directory: where there is room for them
+    :raises sources.Unavailable: qemu-img cannot decode them
+    """
+    image.flush()
+    # QEMU counts in sectors.
+    first = start - start % 512
+    size = -(-(start + length) // 512) * 512 - first
+    node = {
+        'driver': 'raw',
+        'offset': first,
+        'size': size,
+        'file': {
+            'driver': _DRIVERS[disk_format],
+            'file': {
+                'driver': 'file',
+                'filename': _path(image),
+                'locking': 'off',
+            },
+        },
+    }
+    with tempfile.TemporaryFile(dir=directory) as target:
+        target.truncate(size)
+        _run(
+            'qemu-img', 'convert', '-n', '-O', 'raw',
+            f'json:{json.dumps(node)}', _path(target),
+            limit=size,
+        )  # fmt: skip
+        data = os.pread(target.fileno(), length, start - first)
+    if len(data) != length:
+        raise sources.Unavailable(
+            State.TRUNCATED, f'qemu-img gave {len(data)} of {length} bytes'
+        )
+    return data
+
+
+def _path(file: IO[bytes]) -> str:
+    """Give the name of a file that has none."""
+    return f'/proc/{os.getpid()}/fd/{file.fileno()}'
+
+
+def _run(*command: str, limit: int) -> None:
+    limits = processutils.ProcessLimits(
+        cpu_time=_CPU_SECONDS, address_space=_ADDRESS_SPACE, file_size=limit
+    )
+    try:
+        processutils.execute(
+            *command,
+            prlimit=limits,
+            timeout=_TIMEOUT_SECONDS,
+            env_variables={**os.environ, 'LC_ALL': 'C'},
+        )
+    except processutils.ProcessExecutionError as error:
+        said = f'{error.stdout or ""}\n{error.stderr or ""}'.split('\n')
+        lines = [line for line in said if line.strip()] or [str(error)]
+        full = _FULL in lines[-1]
+        raise sources.Unavailable(
+            State.NO_SPACE if full else State.HOSTILE,
+            'qemu-img cannot decode the image: '
+            f'{names.printable(lines[-1][:300])}',
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise sources.Unavailable(
+            State.TIMEOUT,
+            f'qemu-img has not decoded the image in {_TIMEOUT_SECONDS} s',
+        ) from error
+    except OSError as error:
+        raise sources.Unavailable(
+            State.NOT_CONFIGURED, f'qemu-img cannot be run: {error.strerror}'
+        ) from error

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Blocks of an image of which the image service gives no parts.
+
+All of it is read once. What is kept is what is needed, in files without a
+name, and nothing is given before the digest of the whole is right.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import hashlib
+import os
+import tempfile
+from typing import Any
+from typing import IO
+
+from oslo_utils import units
+
+from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import qemu
+
+State = sources.State
+
+# What the image service may use (os_hash_algo). MD5 is no evidence.
+_ALGORITHMS = ('sha512', 'sha256', 'sha384', 'sha3_256', 'sha3_512',
+               'blake2b', 'blake2s')  # fmt: skip
+
+# That stays free for others.
+_RESERVE = units.Gi
+
+
+def hasher(image: image_api.Image) -> Any:
+    """Begin the digest that all of an image should have.
+
+    :returns: None where it has none that tells anything
+    """
+    if image.algorithm not in _ALGORITHMS:
+        return None
+    return hashlib.new(image.algorithm, usedforsecurity=False)
+
+
+def as_it_is(
+    api: image_api.ImageApi,
+    image: image_api.Image,
+    wanted: Sequence[sources.Wanted],
+    directory: str,
+) -> Iterator[bytes]:
+    """Give ranges of the data of an image, in order.
+
+    :param wanted: in order, and within the image
+    :raises sources.Unavailable: it is not to be had, or not what it was
+    """
+    _make_sure_of_room(directory, sum(each.length for each in wanted))
+    with _file(directory) as kept:
+        position, rest = 0, list(wanted)
+        for chunk in _checked(api, image):
+            end = position + len(chunk)
+            while rest and rest[0].start < end:
+                first = max(rest[0].start, position) - position
+                last = min(rest[0].end, end) - position
+                kept.write(chunk[first:last])
+                if rest[0].end > end:
+                    break
+                del rest[0]
+            position = end
+        kept.seek(0)
+        for each in wanted:
+            yield kept.read(each.length)
+
+
+def converted(
+    api: image_api.ImageApi,
+    image: image_api.Image,
+    wanted: Sequence[sources.Wanted],
+    directory: str,
+) -> Iterator[bytes]:
+    """Give ranges of the content of an image that has to be decoded, in order.
+
+    Where one goes on past the end of the content, that is zeros.
+
+    :param directory: where there is room for all of the image
+    :raises sources.Unavailable: it is not to be had, not what it was, or not
+        to be decoded
+    """
+    most = max((each.length for each in wanted), default=0)
+    _make_sure_of_room(directory, image.size + most)
+    with _file(directory) as kept:
+        for chunk in _checked(api, image):
+            kept.write(chunk)
+        kept.flush()
+        size = qemu.inspect(kept, image.disk_format)
+        for each in wanted:
+            length = max(0, min(each.end, size) - each.start)
+            data = b''
+            if length:
+                data = qemu.decode(
+                    kept, image.disk_format, each.start, length, directory
+                )
+            yield data.ljust(each.length, b'\0')
+
+
+def _checked(
+    api: image_api.ImageApi, image: image_api.Image
+) -> Iterator[bytes]:
+    """Give all bytes of an image, and fail at the end if they are not its."""
+    digest = hasher(image)
+    for chunk in api.whole(image):
+        if digest is not None:
+            digest.update(chunk)
+        yield chunk
+    if digest is not None and digest.hexdigest() != image.digest:
+        raise sources.Unavailable(
+            State.OTHER_BYTES,
+            f'image {image.id} came with other bytes than its '
+            f'{image.algorithm} says: it is damaged in the image service, or '
+            'on the way from there',
+        )
+
+
+@contextlib.contextmanager
+def _file(directory: str) -> Iterator[IO[bytes]]:
+    """Make a file that goes with this process."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            yield file
+    except OSError as error:
+        raise sources.Unavailable(
+            State.NO_SPACE, f'{directory}: {error.strerror}'
+        ) from error
+
+
+def _make_sure_of_room(directory: str, needed: int) -> None:
+    """Refuse to begin what does not fit.
+
+    :raises sources.Unavailable: there is no such room
+    """
+    try:
+        found = os.statvfs(directory)
+    except OSError as error:
+        raise sources.Unavailable(
+            State.NO_SPACE, f'{directory}: {error.strerror}'
+        ) from error
+    free = found.f_bavail * found.f_frsize
+    if needed + _RESERVE > free:
+        raise sources.Unavailable(
+            State.NO_SPACE,
+            f'{directory} has {free // units.Mi} MiB free, and '
+            f'{-(-(needed + _RESERVE) // units.Mi)} MiB are needed',
+        )

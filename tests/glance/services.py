@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A real Glance with a file store, and nothing else of a cloud."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+import urllib.request
+
+import fixtures
+import openstack
+
+from tests.support import image_server
+
+_BIN = pathlib.Path(sys.prefix) / 'bin'
+_SECONDS = 120
+
+_CONF = """
+[DEFAULT]
+enabled_backends = fs:file
+enabled_import_methods = []
+use_keystone_limits = false
+
+[database]
+connection = sqlite:///{path}/glance.sqlite
+
+[fs]
+filesystem_store_datadir = {path}/images
+
+[glance_store]
+default_backend = fs
+
+[os_glance_staging_store]
+filesystem_store_datadir = {path}/staging
+
+[os_glance_tasks_store]
+filesystem_store_datadir = {path}/tasks
+
+[oslo_policy]
+policy_file = {path}/policy.yaml
+
+[paste_deploy]
+config_file = {path}/glance-api-paste.ini
+flavor = keystone
+"""
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+def identity_filter(
+    _global_conf: Any, **_conf: str
+) -> Callable[[Application], Application]:
+    """Believe what a token says of itself: a project and roles.
+
+    In the place of authtoken, as there is no Keystone.
+    """
+
+    def wrap(application: Application) -> Application:
+        def identified(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+            token = environ.get('HTTP_X_AUTH_TOKEN', 'service:admin')
+            project, _colon, roles = token.partition(':')
+            identity = {
+                'HTTP_X_IDENTITY_STATUS': 'Confirmed',
+                'HTTP_X_USER_ID': project,
+                'HTTP_X_PROJECT_ID': project,
+                'HTTP_X_ROLES': roles,
+            }
+            return application(environ | identity, start)
+
+        return identified
+
+    return wrap
+
+
+class Glance(fixtures.Fixture):
+    """Runs until it is cleaned up."""
+
+    def _setUp(self) -> None:
+        self.path = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        for name in ('images', 'staging', 'tasks'):
+            (self.path / name).mkdir()
+        conf = self.path / 'glance-api.conf'
+        conf.write_text(_CONF.format(path=self.path))
+        (self.path / 'policy.yaml').write_text('{}\n')
+        paste = self.path / 'glance-api-paste.ini'
+        shutil.copy(
+            pathlib.Path(sys.prefix) / 'etc/glance/glance-api-paste.ini', paste
+        )
+        text = paste.read_text()
+        ours = f'{__name__}:identity_filter'
+        theirs = 'keystonemiddleware.auth_token:filter_factory'
+        if theirs not in text:
+            raise AssertionError('the paste file of Glance is another')
+        paste.write_text(text.replace(theirs, ours))
+        top = pathlib.Path(__file__).parents[2]
+        environment = os.environ | {
+            'OS_GLANCE_CONFIG_DIR': str(self.path),
+            'PYTHONPATH': str(top),
+        }
+        subprocess.run(
+            [_BIN / 'glance-manage', '--config-file', conf, 'db_sync'],
+            check=True,
+            capture_output=True,
+            env=environment,
+        )
+        port = image_server.unused_port()
+        self.url = f'http://127.0.0.1:{port}'
+        (self.path / 'gunicorn.conf.py').write_text(
+            "wsgi_app = 'glance.wsgi.api:application'\n"
+            f"bind = '127.0.0.1:{port}'\n"
+            "worker_class = 'gthread'\nthreads = 4\ntimeout = 600\n"
+        )
+        self.log = self.path / 'log'
+        with open(self.log, 'wb') as log:
+            process = subprocess.Popen(
+                [_BIN / 'gunicorn'],
+                # Without arguments, as Glance reads those as its own.
+                env=environment
+                | {'GUNICORN_CMD_ARGS': f'-c {self.path}/gunicorn.conf.py'},
+                stdout=log,
+                stderr=log,
+                cwd=self.path,
+            )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.terminate)
+        self._wait(process)
+
+    def _wait(self, process: 'subprocess.Popen[bytes]') -> None:
+        deadline = time.monotonic() + _SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                with urllib.request.urlopen(f'{self.url}/healthcheck'):
+                    return
+            except OSError as error:
+                if getattr(error, 'code', 0) in (300, 404):
+                    return
+                time.sleep(0.1)
+        raise AssertionError(self.log.read_text(errors='replace')[-4000:])
+
+    def as_user(self, token: str) -> Any:
+        """Connect as a user; see :func:`identity_filter`."""
+        return openstack.connect(
+            load_envvars=False,
+            load_yaml_config=False,
+            auth_type='admin_token',
+            auth={'endpoint': self.url, 'token': token},
+            image_endpoint_override=self.url,
+        )
+
+    def upload(self, path: str, disk_format: str) -> str:
+        """Make a private image; give its ID."""
+        image: str = (
+            self.as_user('tenant:member,reader')
+            .image.create_image(
+                'disk',
+                filename=path,
+                container_format='bare',
+                disk_format=disk_format,
+                visibility='private',
+                wait=True,
+                allow_duplicates=True,
+            )
+            .id
+        )
+        return image
+
+    def nova_conf(self, token: str) -> str:
+        """Give the part of nova.conf that says how to ask it."""
+        return (
+            '[service_user]\nauth_type = admin_token\n'
+            f'endpoint = {self.url}\ntoken = {token}\n'
+            f'[glance]\nendpoint_override = {self.url}\n'
+        )
