@@ -37,6 +37,13 @@ from nova_imagecache.witnesses import panel
 GetInstances = Callable[[Any], Iterable[Any]]
 
 
+def _allocated(path: str) -> int:
+    try:
+        return identity.stat_of(path).allocated
+    except OSError:
+        return 0
+
+
 class ImageCacheManager:
     """Looks after the base files of one compute host.
 
@@ -130,6 +137,12 @@ class ImageCacheManager:
             report = dataclasses.replace(
                 report, problems=(*report.problems, *problems)
             )
+        return self._tell(settings, report)
+
+    def _tell(
+        self, settings: Settings, report: reports.Report
+    ) -> reports.Report:
+        report = outlets.kept(settings, report)
         outlets.tell(report)
         return report
 
@@ -206,12 +219,16 @@ class ImageCacheManager:
         return self._set_aside(name, young=True)
 
     def _set_aside(self, name: str, young: bool = False) -> str | None:
+        settings = read_settings(self._conf)
+        layout = layouts.Layout.of(settings)
+        size = _allocated(layout.file(name))
         # For cache_image alone without the floor (decision 0003).
-        return pipeline.Pass(
-            read_settings(self._conf),
-            clock=self._clock,
-            assembly=self._assembly,
+        stays = pipeline.Pass(
+            settings, clock=self._clock, assembly=self._assembly
         ).set_aside(name, young)
+        if stays is None:
+            outlets.note_damaged(layout, settings.host, size)
+        return stays
 
     def cache_image(
         self,
@@ -300,14 +317,14 @@ class ImageCacheManager:
                 'verify_base_images needs an ImageCacheManager made with '
                 'get_instances; or call update with the instances'
             )
+        settings = read_settings(self._conf)
         report = self._pass(
-            read_settings(self._conf),
+            settings,
             self._fetch(self._get_instances, context),
             None,
             inline=True,
         )
-        outlets.tell(report)
-        return report
+        return self._tell(settings, report)
 
     @staticmethod
     def _fetch(get_instances: GetInstances, context: Any) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import progress
 from nova_imagecache import errors
+from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import vetoing
@@ -73,6 +74,7 @@ class Pass(app.NodeCommand, lister.Lister):
                 report = dataclasses.replace(
                     report, problems=(*report.problems, *self._register())
                 )
+            report = outlets.kept(self.settings, report)
         listing.show_findings(report)
         self.exit_code = exit_codes.of(report, removing=True)
         return listing.table([*report.files, *report.trash], parsed_args)

@@ -33,6 +33,7 @@ class Done:
     :ivar restored: files that are in the cache again
     :ivar problems: what could not be done, a sentence each
     :ivar notes: what somebody may want to look into, a sentence each
+    :ivar shortfall: bytes that should go to make room, and cannot
     """
 
     files: tuple[decide.Decision, ...]
@@ -40,6 +41,7 @@ class Done:
     restored: tuple[base_file.BaseFile, ...] = ()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    shortfall: int = 0
 
 
 def nothing(decisions: decide.Decisions) -> Done:
@@ -49,6 +51,7 @@ def nothing(decisions: decide.Decisions) -> Done:
         decisions.trash,
         problems=decisions.problems,
         notes=decisions.notes,
+        shortfall=decisions.shortfall,
     )
 
 
@@ -119,6 +122,7 @@ class Actor:
             tuple(restored),
             (*decisions.problems, *self._problems),
             decisions.notes,
+            decisions.shortfall,
         )
 
     def _put_back(

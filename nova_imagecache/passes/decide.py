@@ -150,11 +150,13 @@ class Decisions:
     :ivar files: a decision for each file in the cache
     :ivar trash: and for each in the trash
     :ivar problems: what cannot be done, a sentence each
+    :ivar shortfall: bytes that should go to make room, and cannot
     """
 
     files: tuple[Decision, ...]
     trash: tuple[Decision, ...]
     problems: tuple[str, ...] = ()
+    shortfall: int = 0
 
     @property
     def take_away(self) -> bool:
@@ -454,4 +456,5 @@ def decide(facts: Facts, settings: Settings) -> Decisions:
         _hasten(decisions.files, plan.names, Action.REMOVE),
         _hasten(decisions.trash, plan.names, Action.DELETE),
         () if plan.problem is None else (plan.problem,),
+        plan.shortfall,
     )

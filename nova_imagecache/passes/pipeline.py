@@ -257,9 +257,10 @@ class Pass:
         if not facts.usable:
             problems = (*problems, str(facts.vetoes[0]))
         facts = dataclasses.replace(facts, entries={})
-        return self._report(
+        report = self._report(
             facts, act.Done((), (), problems=tuple(problems)), {}
         )
+        return dataclasses.replace(report, began=None, ended=None)
 
     def set_aside(self, name: str, young: bool = True) -> str | None:
         """Move a base file that is bad to the trash, if nobody uses it.
@@ -433,6 +434,9 @@ class Pass:
             dry_run=dry_run,
             checksums=self._settings.checksum,
             coverage=coverage,
+            shortfall=done.shortfall,
+            began=facts.now,
+            ended=self._clock(),
         )
 
     @staticmethod

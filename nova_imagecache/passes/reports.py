@@ -7,6 +7,7 @@ from collections.abc import Collection
 from collections.abc import Sequence
 import dataclasses
 
+from nova_imagecache import clocks
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
@@ -43,6 +44,7 @@ class FileReport:
     :ivar outdated: its guests whose disks are older than it, where it is
         known to hold other bytes than the file that they were made on
     :ivar used: whether anybody uses it, be it somebody who cannot be named
+    :ivar early: whether it went, or would go, before its time to make room
     """
 
     name: str
@@ -63,6 +65,7 @@ class FileReport:
     used: bool = False
     readers: tuple[str, ...] = ()
     vetoes: tuple[str, ...] = ()
+    early: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +89,10 @@ class Report:
     :ivar checksums: whether base files are to be verified
     :ivar coverage: how much of the cache is verified, as far as that was
         looked at
+    :ivar shortfall: bytes that should go to make room, and cannot
+    :ivar began: when the pass began to look; None where there was nothing to
+        do, or no way to do it
+    :ivar ended: when it was through
     """
 
     cache_dir: str
@@ -103,6 +110,9 @@ class Report:
     coverage: schedule.Coverage = dataclasses.field(
         default_factory=schedule.Coverage
     )
+    shortfall: int = 0
+    began: clocks.Instant | None = None
+    ended: clocks.Instant | None = None
 
     def only(self, chosen: Collection[str]) -> 'Report':
         """Give the same report, on some of the files."""
@@ -222,6 +232,8 @@ def row(
             sorted({aliases.get(guest, guest) for guest in outdated})
         ),
         used=decision.used,
+        early=decision.spare
+        and decision.action in (decide.Action.REMOVE, decide.Action.DELETE),
         readers=tuple(sorted(readers & {*decision.users})),
         vetoes=()
         if decision.used

@@ -33,6 +33,8 @@ PURE = frozenset(
         'cache.sightings',
         'cache.uses',
         'outlets.messages',
+        'outlets.metrics',
+        'outlets.pages',
         'passes.decide',
         'passes.pressure',
         'scrub.comparisons',
@@ -50,7 +52,7 @@ PURE = frozenset(
 _PURE_IMPORTS = frozenset(
     {
         'collections.abc', 'dataclasses', 'datetime', 'enum', 'functools',
-        'hashlib', 'itertools', 'json', 'math', 're', 'typing',
+        'hashlib', 'html', 'itertools', 'json', 'math', 're', 'typing',
         'oslo_utils.units',
     }
 )  # fmt: skip
