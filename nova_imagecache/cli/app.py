@@ -115,11 +115,18 @@ class Shell(app.App):
         :raises oslo_config.cfg.Error: a value makes no sense
         :raises nova_imagecache.errors.Error: there is no such directory
         """
-        settings = config.load(
-            self.options.config_file, self.options.instances_path
-        )
+        settings = self.read_settings()
         become_owner(settings)
         return settings
+
+    def read_settings(self) -> Settings:
+        """Read the configuration.
+
+        :raises oslo_config.cfg.Error: a value makes no sense
+        """
+        return config.load(
+            self.options.config_file, self.options.instances_path
+        )
 
 
 def become_owner(settings: Settings) -> None:

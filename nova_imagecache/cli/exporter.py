@@ -30,6 +30,12 @@ class Exporter(app.NodeCommand):
     nova-imagecache[metrics]).
     """
 
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run the command."""
+        # Before it becomes the owner.
+        exposition.client()
+        return super().run(parsed_args)
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options."""
         parser = super().get_parser(prog_name)

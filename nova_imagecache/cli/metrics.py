@@ -20,6 +20,12 @@ class Metrics(app.NodeCommand):
     file. It takes prometheus_client (pip install nova-imagecache[metrics]).
     """
 
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run the command."""
+        # Before it becomes the owner.
+        exposition.client()
+        return super().run(parsed_args)
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the option."""
         parser = super().get_parser(prog_name)

@@ -22,9 +22,7 @@ def kept(settings: Settings, report: Report) -> Report:
     problems = figures.keep(settings, report)
     if not problems:
         return report
-    return dataclasses.replace(
-        report, problems=(*report.problems, *problems)
-    )
+    return dataclasses.replace(report, problems=(*report.problems, *problems))
 
 
 def tell(report: Report) -> None:

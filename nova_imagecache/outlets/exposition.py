@@ -7,6 +7,7 @@ That is an extra: it is imported only when somebody wants metrics.
 
 from collections.abc import Callable
 from collections.abc import Iterable
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -24,11 +25,19 @@ from nova_imagecache.scrub import activities
 Gather = Callable[[], metrics.Facts]
 
 
+@functools.cache
+def _version() -> str:
+    return importlib.metadata.version('nova-imagecache')
+
+
 def client() -> Any:
     """Import ``prometheus_client``.
 
     :raises nova_imagecache.errors.Error: it is not installed
     """
+    # All that is on the disk of it: who calls this may be about to become the
+    # owner, and may not be able to read it then.
+    _version()
     try:
         return importlib.import_module('prometheus_client')
     except ImportError:
@@ -60,7 +69,7 @@ def gather(
     except OSError as error:
         unreadable.append(f'{layout.tallies}: {error}')
     return metrics.Facts(
-        importlib.metadata.version('nova-imagecache'),
+        _version(),
         summary,
         counts,
         activities.load(layout),

@@ -68,9 +68,7 @@ def summary_of(
     return summaries.summarised(report, 'here', EARLIER, NOW, {}, 1)
 
 
-def facts_of(
-    *files: reports.FileReport, **values: object
-) -> metrics.Facts:
+def facts_of(*files: reports.FileReport, **values: object) -> metrics.Facts:
     return metrics.Facts('1.0', summary_of(*files, **values))
 
 
