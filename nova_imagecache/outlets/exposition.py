@@ -17,6 +17,7 @@ from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import tallies
+from nova_imagecache import clocks
 from nova_imagecache import errors
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import summaries
@@ -76,6 +77,7 @@ def gather(
         coordination.coordinator(layout).taken(),
         repairs or metrics.Repairs(),
         tuple(unreadable),
+        clocks.now().wall,
     )
 
 

@@ -87,6 +87,7 @@ class Facts:
     :ivar activity: what the last scrub of the cache has noted
     :ivar running: whether somebody reads base files
     :ivar unreadable: why a record cannot be read, a sentence each
+    :ivar read: when the records were read, in seconds since the epoch
     """
 
     version: str
@@ -98,6 +99,7 @@ class Facts:
     running: bool = False
     repairs: Repairs = dataclasses.field(default_factory=Repairs)
     unreadable: tuple[str, ...] = ()
+    read: float | None = None
 
 
 def label_of(text: str) -> str:
@@ -138,6 +140,11 @@ def collect(facts: Facts) -> Iterator[Family]:
         'records_readable',
         'Whether all records that metrics are made of could be read.',
         not facts.unreadable,
+    )
+    yield _gauge(
+        'records_read_timestamp_seconds',
+        'When these records were read.',
+        facts.read,
     )
     if facts.summary is not None:
         yield from _of_pass(facts.summary)
