@@ -171,6 +171,14 @@ def load(layout: layouts.Layout, host: str) -> Summary | None:
     return _FORMAT.load(path_of(layout, host))
 
 
+def put(layout: layouts.Layout, host: str, summary: Summary) -> None:
+    """Write a summary, whatever is there.
+
+    :raises OSError: it was not saved
+    """
+    _FORMAT.save(layout, path_of(layout, host), summary)
+
+
 def forget(layout: layouts.Layout, host: str) -> None:
     """Forget the figures of a host.
 
@@ -365,7 +373,7 @@ def save(
             _sharing(layout),
             with_names,
         )
-        _FORMAT.save(layout, path_of(layout, host), after)
+        put(layout, host, after)
 
 
 def note_damaged(layout: layouts.Layout, host: str, size: int) -> None:
@@ -385,10 +393,6 @@ def note_damaged(layout: layouts.Layout, host: str, size: int) -> None:
                 **summary.removed,
                 str(Cause.DAMAGED): before + Amount(1, size),
             }
-            _FORMAT.save(
-                layout,
-                path_of(layout, host),
-                dataclasses.replace(summary, removed=removed),
-            )
+            put(layout, host, dataclasses.replace(summary, removed=removed))
     except (errors.Error, OSError) as error:
         LOG.debug('That a bad file went is not counted: %s', error)
