@@ -35,14 +35,18 @@ RULES = [
 ]
 
 
-def known_metrics() -> set[str]:
+def families() -> list[metrics.Family]:
     now = clocks.Instant(1.0, 1.0, 'boot')
     summary = summaries.summarised(reports.Report('/c'), 'h', now, now, {}, 1)
     summary_with_images = summaries.Summary(
         **{**vars(summary), 'images': (summaries.Named('a', 'b'),)}
     )
     facts = metrics.Facts('1', summary_with_images)
-    return {metrics.PREFIX + family.name for family in metrics.collect(facts)}
+    return [*metrics.collect(facts)]
+
+
+def known_metrics() -> set[str]:
+    return {metrics.PREFIX + family.name for family in families()}
 
 
 @ddt.ddt
@@ -107,6 +111,31 @@ class RulesTest(base.TestCase):
             text = file.read()
         for name in ALERTS:
             self.assertIn(f'alertname="{name}"', text)
+
+
+class PageTest(base.TestCase):
+    def test_the_page_has_each_metric_as_it_is(self) -> None:
+        page = os.path.join(ROOT, 'doc/source/admin/metrics.rst')
+        with open(page, encoding='utf-8') as file:
+            text = file.read()
+        rows = re.findall(
+            r'   \* - ``(\w+)``\n     - (\w+)\n     - (.+)\n     - '
+            r'(.+(?:\n       .+)*)',
+            text,
+        )
+        self.assertEqual(
+            [
+                (
+                    family.name,
+                    family.kind,
+                    ', '.join(f'``{each}``' for each in family.labels)
+                    or 'none',
+                    family.text,
+                )
+                for family in families()
+            ],
+            [(*most, ' '.join(what.split())) for *most, what in rows],
+        )
 
 
 class PromtoolTest(base.TestCase):
