@@ -11,6 +11,7 @@ from nova_imagecache.cli import app
 from nova_imagecache import errors
 from nova_imagecache.outlets import exporter
 from nova_imagecache.outlets import exposition
+from nova_imagecache.outlets import summaries
 
 _END = frozenset({signal.SIGTERM, signal.SIGINT})
 
@@ -71,6 +72,7 @@ class Exporter(app.NodeCommand):
             exposition.gather,
             layouts.Layout.of(self.settings),
             self.settings.host,
+            reader=summaries.Reader(),
         )
         application = exporter.Application(gather)
         address = parsed_args.host, parsed_args.port

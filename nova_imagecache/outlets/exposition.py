@@ -53,16 +53,20 @@ def gather(
     layout: layouts.Layout,
     host: str,
     repairs: metrics.Repairs | None = None,
+    reader: summaries.Reader | None = None,
 ) -> metrics.Facts:
     """Read the records that metrics are made of, and no other file.
 
     What cannot be read is told, and ends nothing.
+
+    :param reader: of the summary, for who asks again and again
     """
+    reader = reader or summaries.Reader()
     unreadable = []
     summary = None
     counts: dict[tallies.Event, int] = {}
     try:
-        summary = summaries.load(layout, host)
+        summary = reader.load(layout, host)
     except (errors.Error, OSError) as error:
         unreadable.append(f'{summaries.path_of(layout, host)}: {error}')
     try:
