@@ -29,7 +29,7 @@ from nova_imagecache import errors
 from nova_imagecache.fetch import caching
 from nova_imagecache import host
 from nova_imagecache import outlets
-from nova_imagecache.passes import apart
+from nova_imagecache.apart import parent
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import background
@@ -37,7 +37,7 @@ from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import panel
 
 # In the constructor that is the name of a parameter.
-_apart = apart.Apart
+_apart = parent.Apart
 
 #: Fetches the instances of all hosts that share the cache, given a context.
 GetInstances = Callable[[Any], Iterable[Any]]
@@ -50,6 +50,13 @@ def _config_paths(conf: cfg.ConfigOpts) -> list[str]:
     except cfg.NoSuchOptError:
         # Nobody has called it: it has its defaults, or overrides.
         return []
+
+
+def _allocated(path: str) -> int:
+    try:
+        return identity.stat_of(path).allocated
+    except OSError:
+        return 0
 
 
 class ImageCacheManager:
@@ -163,6 +170,7 @@ class ImageCacheManager:
         )
         if not self._inline:
             report = self._keep_scrub(settings, report)
+        report = outlets.kept(settings, report)
         outlets.tell(report)
         return report
 
@@ -203,7 +211,7 @@ class ImageCacheManager:
 
     def _begin(
         self,
-        passes: apart.Apart,
+        passes: parent.Apart,
         settings: Settings,
         all_instances: Iterable[Any] | None,
         mappings: instances.BlockDeviceMappings | None,
@@ -213,7 +221,7 @@ class ImageCacheManager:
         :returns: why that cannot be, if it cannot, as was told
         """
 
-        def tell(outcome: apart.Outcome) -> apart.Outcome:
+        def tell(outcome: parent.Outcome) -> parent.Outcome:
             return self._tell(settings, outcome)
 
         try:
@@ -234,8 +242,8 @@ class ImageCacheManager:
         return None
 
     def _tell(
-        self, settings: Settings, outcome: apart.Outcome
-    ) -> apart.Outcome:
+        self, settings: Settings, outcome: parent.Outcome
+    ) -> parent.Outcome:
         """See to the scrub when a pass is over, and tell everybody."""
         report = outcome.report
         if outcome.seen is None:
@@ -332,12 +340,16 @@ class ImageCacheManager:
         return self._set_aside(name, young=True)
 
     def _set_aside(self, name: str, young: bool = False) -> str | None:
+        settings = read_settings(self._conf)
+        layout = layouts.Layout.of(settings)
+        size = _allocated(layout.file(name))
         # For cache_image alone without the floor (decision 0003).
-        return pipeline.Pass(
-            read_settings(self._conf),
-            clock=self._clock,
-            assembly=self._assembly,
+        stays = pipeline.Pass(
+            settings, clock=self._clock, assembly=self._assembly
         ).set_aside(name, young)
+        if stays is None:
+            outlets.note_damaged(layout, settings.host, size)
+        return stays
 
     def cache_image(
         self,
@@ -429,12 +441,14 @@ class ImageCacheManager:
                 'verify_base_images needs an ImageCacheManager made with '
                 'get_instances; or call update with the instances'
             )
+        settings = read_settings(self._conf)
         report = self._pass(
-            read_settings(self._conf),
+            settings,
             self._fetch(self._get_instances, context),
             None,
             inline=True,
         )
+        report = outlets.kept(settings, report)
         outlets.tell(report)
         return report
 

@@ -116,6 +116,16 @@ class Layout:
         return os.path.join(self.own, 'repairs')
 
     @property
+    def summaries(self) -> str:
+        """One record per host: the figures of its last pass."""
+        return os.path.join(self.own, 'summaries')
+
+    @property
+    def tallies(self) -> str:
+        """Files whose sizes are counts: what each host has fetched."""
+        return os.path.join(self.own, 'tallies')
+
+    @property
     def temporary(self) -> str:
         """Where files are written before they are published."""
         return os.path.join(self.own, 'tmp')
@@ -133,6 +143,8 @@ class Layout:
             self.inventories,
             self.ignored,
             self.repairs,
+            self.summaries,
+            self.tallies,
             self.temporary,
         )
 

@@ -9,10 +9,12 @@ from cliff import lister
 
 from nova_imagecache.cache import hosts
 from nova_imagecache.cache import inventories
+from nova_imagecache.cache import tallies
 from nova_imagecache.cli import app
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
 from nova_imagecache import names
+from nova_imagecache.outlets import summaries
 
 
 class ForgetHost(app.NodeCommand, lister.Lister):
@@ -54,6 +56,8 @@ class ForgetHost(app.NodeCommand, lister.Lister):
             if not parsed_args.dry_run:
                 hosts.forget(layout, name)
                 inventories.forget(layout, name)
+                tallies.forget(layout, name)
+                summaries.forget(layout, name)
             rows.append((text, len(needs), not parsed_args.dry_run))
         return ('host', 'files', 'forgotten'), rows
 

@@ -3,6 +3,7 @@
 """The command pass."""
 
 import argparse
+import contextlib
 import dataclasses
 import time
 
@@ -15,7 +16,10 @@ from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import progress
 from nova_imagecache import codes
+from nova_imagecache.conf import Settings
 from nova_imagecache import errors
+from nova_imagecache import outlets
+from nova_imagecache.outlets import exposition
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import vetoing
@@ -34,6 +38,17 @@ class Pass(app.NodeCommand, lister.Lister):
     the compute service does. Who uses a file is learnt from the disks below
     instances_path, from libvirt and from the locks of running guests.
     """
+
+    def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
+        """Find out which node, and become who may act on it."""
+        assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
+        settings = self.app.read_settings()
+        if settings.metrics_textfile:
+            # Before it becomes the owner; the pass says what is the matter.
+            with contextlib.suppress(errors.Error):
+                exposition.client()
+        app.become_owner(settings)
+        return settings
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options."""
@@ -74,6 +89,7 @@ class Pass(app.NodeCommand, lister.Lister):
                 report = dataclasses.replace(
                     report, problems=(*report.problems, *self._register())
                 )
+            report = outlets.kept(self.settings, report)
         listing.show_findings(report)
         self.exit_code = exit_codes.of(report, removing=True)
         return listing.table([*report.files, *report.trash], parsed_args)

@@ -440,7 +440,49 @@ Related options:
     ),
 ]
 
+#: Options on what is shown to whom.
+METRICS_OPTS = [
+    cfg.StrOpt(
+        'metrics_textfile',
+        default='',
+        help="""
+Path of a file that each pass writes its metrics to.
+
+The textfile collector of Prometheus' node_exporter reads files that end in
+``.prom`` in the directory that it is told
+(``--collector.textfile.directory``). The user that passes run as has to be
+able to write to that directory. The file is replaced as a whole, and others
+may read it (0644). That it cannot be written is a problem in the report of the
+pass, and no more.
+
+It takes ``prometheus_client``, which is the extra ``[metrics]`` of this
+package. Where node_exporter reads no files, ``nova-imagecache exporter``
+serves the same metrics.
+
+Possible values:
+
+* empty: no file
+* an absolute path that ends in ``.prom``
+""",
+    ),
+    cfg.BoolOpt(
+        'metrics_base_files',
+        default=False,
+        help="""
+Have a metric for each base file that is made from an image.
+
+``nova_imagecache_base_file_info`` then tells on which hosts an image is
+cached. That is one more time series per image and host, so on a large fleet
+Prometheus has to be made for it.
+
+Related options:
+
+* ``metrics_textfile``
+""",
+    ),
+]
+
 #: Options that only this package has.
-OWN_OPTS = [*CHECKSUM_OPTS, *REMOVAL_OPTS, *DRIVER_OPTS]
+OWN_OPTS = [*CHECKSUM_OPTS, *REMOVAL_OPTS, *DRIVER_OPTS, *METRICS_OPTS]
 
 ALL_OPTS = [*NOVA_OPTS, *OWN_OPTS]

@@ -90,6 +90,18 @@ def _subdirectory(option: str, value: str) -> str:
     return os.path.normpath(value)
 
 
+def _textfile(option: str, value: str) -> str:
+    if not value:
+        return ''
+    if not os.path.isabs(value) or '\0' in value:
+        raise _refuse(option, value, 'it must be an absolute path')
+    if not value.endswith('.prom'):
+        raise _refuse(
+            option, value, 'it must end in .prom, or nobody reads it'
+        )
+    return os.path.normpath(value)
+
+
 _HOST_OPTIONS = {opt.name: opt for opt in host_options.OPTS}
 _OPTIONS = {opt.name: opt for opt in image_cache.ALL_OPTS}
 
@@ -129,6 +141,8 @@ class Settings:
     :ivar low_watermark: likewise; below the other
     :ivar max_size: bytes that the cache may take, 0 for any number
     :ivar refuse_damaged: whether no new disk is made from a bad base file
+    :ivar metrics_textfile: path that passes write metrics to, empty for none
+    :ivar metrics_base_files: whether there is a metric for each base file
     """
 
     instances_path: str
@@ -154,6 +168,8 @@ class Settings:
     low_watermark: int = _from('disk_low_watermark_percent', _percent)
     max_size: int = _from('cache_max_size', _number(math.inf))
     refuse_damaged: bool = _from('refuse_damaged_base_images')
+    metrics_textfile: str = _from('metrics_textfile', _textfile)
+    metrics_base_files: bool = _from('metrics_base_files')
 
 
 def _watermarks(settings: Settings) -> Settings:

@@ -21,6 +21,7 @@ from nova_imagecache.cache import locks
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
+from nova_imagecache.cache import tallies
 from nova_imagecache.cache import trash
 from nova_imagecache import clocks
 from nova_imagecache.content import ledgers
@@ -34,6 +35,8 @@ LOG = logging.getLogger(__name__)
 
 #: Writes an image to the path that it is given.
 Fetch = Callable[[str], object]
+
+Event = tallies.Event
 
 # A bad file is set aside, or somebody else is at it, who is waited for.
 _ATTEMPTS = 5
@@ -108,13 +111,28 @@ def is_there(
 ) -> bool:
     """Whether the file is cached, or in the trash; then it is used now.
 
+    See :func:`find`.
+    """
+    return find(layout, name, as_root, refuse) is not Event.MISS
+
+
+def find(
+    layout: layouts.Layout,
+    name: str,
+    as_root: TouchAsRoot | None = None,
+    refuse: bool = True,
+) -> tallies.Event:
+    """Look for the file in the cache and in the trash; then it is used now.
+
     As Nova does, so that nobody takes it for unused meanwhile. The caller
     holds its lock.
 
     :param as_root: what the host lends for files that are not its own
     :param refuse: whether one that is known to be bad is no use
+    :returns: whether it was there, came back, or is to be fetched
     :raises nova_imagecache.errors.KnownDamage: it is cached, and bad
     """
+    found = Event.HIT
     if _exists(layout.file(name)):
         answer = soundness.ask(layout, name)
         if answer.is_bad and refuse:
@@ -125,11 +143,13 @@ def is_there(
                 '%(reason)s',
                 {'name': name, 'reason': answer.reason},
             )
-    elif not _recover(layout, name):
+    elif _recover(layout, name):
+        found = Event.RESTORED
+    else:
         ledgers.outlive(layout, name)
-        return False
+        return Event.MISS
     use(layout, name, as_root)
-    return True
+    return found
 
 
 def bring_back(
@@ -285,6 +305,7 @@ class FetchPath:
                     yield
                     return
                 if not attempts_left:
+                    self._count(Event.REFUSED)
                     raise _refused(name, answer, why)
             why = self.set_aside(name)
             if why is None:
@@ -297,6 +318,10 @@ class FetchPath:
     def _note_use(self, name: str) -> None:
         if self.host is not None:
             hosts.note_use(self.layout, self.host, name, clocks.now().wall)
+
+    def _count(self, event: tallies.Event) -> None:
+        if self.host is not None:
+            tallies.count(self.layout, self.host, event)
 
     def _is_sound(self, name: str) -> bool:
         return (
@@ -311,7 +336,10 @@ class FetchPath:
     def _ensure_fetched(
         self, name: str, fetch: Fetch, disk_format: str | None
     ) -> None:
-        if self._is_there(name):
+        # What may not be handed out is behind us.
+        found = find(self.layout, name, self.as_root, refuse=False)
+        if found is not Event.MISS:
+            self._count(found)
             return
         with _staged(self.layout.file(name)) as staged:
             fetch(staged)
@@ -320,6 +348,7 @@ class FetchPath:
             _inspect(staged, names.kind_of(name), disk_format)
             # It is used from now on, whatever times the fetch has copied.
             os.utime(staged)
+        self._count(found)
 
     def _ensure_resized(self, original: str, name: str, size: int) -> None:
         if self._is_there(name):

@@ -14,6 +14,7 @@ from nova import exception
 from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
+from nova_imagecache.cache import tallies
 from nova_imagecache import coalesce
 from nova_imagecache.nova import manager
 
@@ -92,22 +93,20 @@ class Gate:
             )
             return
         if damage is not None:
+            self.count(tallies.Event.REFUSED)
             what = f'image {image_id}' if image_id else f'base file {name}'
             raise DamagedBaseFile(what=what, damage=damage)
 
     @contextlib.contextmanager
-    def using(self, name: str) -> Iterator[Callable[[], None]]:
+    def using(self, name: str) -> Iterator[manager.Use]:
         """Keep a base file from all who would remove or fetch it meanwhile.
 
         What goes wrong here keeps no guest from being built.
-
-        :returns: to be called when the file is there, so that others may use
-            it
         """
         with contextlib.ExitStack() as stack:
-            share = _do_nothing
+            use = manager.Use(_do_nothing)
             try:
-                share = stack.enter_context(self._images.using(name))
+                use = stack.enter_context(self._images.using(name))
             # A broad net, as in check.
             except Exception as error:
                 LOG.warning(
@@ -115,7 +114,21 @@ class Gate:
                     '%(error)s',
                     {'name': name, 'error': str(error) or repr(error)},
                 )
-            yield share
+            yield use
+
+    def count(self, event: tallies.Event) -> None:
+        """Count what became of a request for the base file of an image.
+
+        Not of guests that were there before: they ask for it at each start.
+        What goes wrong here keeps no guest from being built.
+        """
+        if _OPEN.get() and event is tallies.Event.HIT:
+            return
+        try:
+            self._images.count(event)
+        # A broad net, as in check.
+        except Exception as error:
+            LOG.debug('That there was a %s is not counted: %s', event, error)
 
     def note_use(self, name: str) -> None:
         """Note for other hosts that a disk is made from a base file.
@@ -196,19 +209,25 @@ def _reads_base(kind: Any, arguments: dict[str, Any]) -> bool:
     return True
 
 
-def _followed_by(
-    share: Callable[[], None], fetch: Callable[..., None]
-) -> Callable[..., None]:
-    """Have others use a file as soon as it is fetched.
+class _Fetch:
+    """Has others use a file as soon as it is fetched.
 
     Not before the disk is made, which takes its time where it is a copy.
+
+    :ivar done: whether it was
     """
 
-    def run(*args: Any, **kwargs: Any) -> None:
-        fetch(*args, **kwargs)
-        share()
+    def __init__(
+        self, share: Callable[[], None], fetch: Callable[..., None]
+    ) -> None:
+        self._share = share
+        self._fetch = fetch
+        self.done = False
 
-    return run
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self._fetch(*args, **kwargs)
+        self.done = True
+        self._share()
 
 
 def _behind(gate: Gate, kind: Any) -> Any:
@@ -230,9 +249,16 @@ def _behind(gate: Gate, kind: Any) -> Any:
                 return
             gate.check(filename, kwargs.get('image_id'), self.exists)
             gate.note_use(filename)
-            with gate.using(filename) as share:
-                super().cache(
-                    _followed_by(share, fetch_func), filename, *args, **kwargs
+            with gate.using(filename) as use:
+                fetch = _Fetch(use.share, fetch_func)
+                super().cache(fetch, filename, *args, **kwargs)
+            if kwargs.get('image_id'):
+                gate.count(
+                    tallies.Event.MISS
+                    if fetch.done
+                    else tallies.Event.RESTORED
+                    if use.restored
+                    else tallies.Event.HIT
                 )
             # Again, where the fetch has taken long.
             gate.note_use(filename)

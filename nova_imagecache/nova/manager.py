@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 from typing import Any
+from typing import NamedTuple
 
 import nova.conf
 from nova import objects
@@ -13,6 +14,7 @@ from nova.virt import images
 from oslo_log import log as logging
 
 from nova_imagecache.cache import locks
+from nova_imagecache.cache import tallies
 from nova_imagecache.fetch import caching
 from nova_imagecache import manager
 from nova_imagecache import names
@@ -23,6 +25,17 @@ from nova_imagecache.passes import reports
 LOG = logging.getLogger(__name__)
 
 CONF = nova.conf.CONF
+
+
+class Use(NamedTuple):
+    """A base file that is kept while a disk is made from it.
+
+    :ivar share: to be called when it is there, so that others may use it
+    :ivar restored: whether it came back from the trash
+    """
+
+    share: Callable[[], None]
+    restored: bool = False
 
 
 def _listed(
@@ -94,18 +107,19 @@ class NovaImageCacheManager(manager.ImageCacheManager):
         )
 
     @contextlib.contextmanager
-    def using(self, name: str) -> Iterator[Callable[[], None]]:
+    def using(self, name: str) -> Iterator[Use]:
         """Keep a base file while Nova makes a disk from it.
 
         One that was removed lately comes back from the trash.
 
         :param name: of the base file, which need not be there
-        :returns: to be called when it is there, see ``locks.user_lock``
         """
         layout = self._layout
+        restored = False
         with locks.user_lock(layout, name) as share:
             try:
-                if caching.bring_back(layout, name, privsep.touch):
+                restored = caching.bring_back(layout, name, privsep.touch)
+                if restored:
                     share()
             # A broad net, as Nova fetches it then.
             except Exception as error:
@@ -114,7 +128,11 @@ class NovaImageCacheManager(manager.ImageCacheManager):
                     'whether it is in the trash cannot be told: %(error)s',
                     {'name': name, 'error': str(error) or repr(error)},
                 )
-            yield share
+            yield Use(share, restored)
+
+    def count(self, event: tallies.Event) -> None:
+        """Count what became of a request for the base file of an image."""
+        tallies.count(self._layout, CONF.host, event)
 
     def precache(self, context: Any, image_id: str) -> bool:
         """Fetch an image before it is needed, under its locks.
@@ -131,9 +149,11 @@ class NovaImageCacheManager(manager.ImageCacheManager):
             locks.nova_lock(layout, name, blocking=True),
         ):
             refuse = CONF.image_cache.refuse_damaged_base_images
-            if caching.is_there(layout, name, privsep.touch, refuse):
+            found = caching.find(layout, name, privsep.touch, refuse)
+            if found is tallies.Event.MISS:
+                LOG.info('Caching image %s by request', image_id)
+                images.fetch_to_raw(context, image_id, path)
+            else:
                 LOG.info('Image %s is cached already', image_id)
-                return False
-            LOG.info('Caching image %s by request', image_id)
-            images.fetch_to_raw(context, image_id, path)
-        return True
+        self.count(found)
+        return found is tallies.Event.MISS

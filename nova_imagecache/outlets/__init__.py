@@ -2,11 +2,27 @@
 
 """Who is told of a report: the one place from which that is done."""
 
+import dataclasses
+
+from nova_imagecache.conf import Settings
+from nova_imagecache.outlets import figures
 from nova_imagecache.outlets import log
+from nova_imagecache.outlets import summaries
 from nova_imagecache.passes.reports import Report
 
 # Each has functions of the names below.
 _OUTLETS = (log,)
+
+
+note_damaged = summaries.note_damaged
+
+
+def kept(settings: Settings, report: Report) -> Report:
+    """Leave the figures of a pass; give its report, with what went wrong."""
+    problems = figures.keep(settings, report)
+    if not problems:
+        return report
+    return dataclasses.replace(report, problems=(*report.problems, *problems))
 
 
 def tell(report: Report) -> None:

@@ -34,6 +34,7 @@ class Done:
     :ivar restored: files that are in the cache again
     :ivar problems: what could not be done, a sentence each
     :ivar notes: what somebody may want to look into, a sentence each
+    :ivar shortfall: bytes that should go to make room, and cannot
     """
 
     files: tuple[decide.Decision, ...]
@@ -41,6 +42,7 @@ class Done:
     restored: tuple[base_file.BaseFile, ...] = ()
     problems: tuple[codes.Problem, ...] = ()
     notes: tuple[codes.Problem, ...] = ()
+    shortfall: int = 0
 
 
 def nothing(decisions: decide.Decisions) -> Done:
@@ -50,6 +52,7 @@ def nothing(decisions: decide.Decisions) -> Done:
         decisions.trash,
         problems=decisions.problems,
         notes=decisions.notes,
+        shortfall=decisions.shortfall,
     )
 
 
@@ -121,6 +124,7 @@ class Actor:
             tuple(restored),
             (*decisions.problems, *self._problems),
             decisions.notes,
+            decisions.shortfall,
         )
 
     def _put_back(

@@ -181,11 +181,13 @@ class Decisions:
     :ivar files: a decision for each file in the cache
     :ivar trash: and for each in the trash
     :ivar problems: what cannot be done, a sentence each
+    :ivar shortfall: bytes that should go to make room, and cannot
     """
 
     files: tuple[Decision, ...]
     trash: tuple[Decision, ...]
     problems: tuple[codes.Problem, ...] = ()
+    shortfall: int = 0
 
     @property
     def take_away(self) -> bool:
@@ -495,4 +497,5 @@ def decide(facts: Facts, settings: Settings) -> Decisions:
         ()
         if plan.problem is None
         else (codes.Problem(codes.Code.SPACE, plan.problem),),
+        plan.shortfall,
     )

@@ -280,9 +280,10 @@ class Pass:
             why = str(facts.vetoes[0])
             problems = (*problems, codes.Problem(codes.Code.UNUSABLE, why))
         facts = dataclasses.replace(facts, entries={})
-        return self._report(
+        report = self._report(
             facts, act.Done((), (), problems=tuple(problems)), {}
         )
+        return dataclasses.replace(report, began=None, ended=None)
 
     def set_aside(self, name: str, young: bool = True) -> str | None:
         """Move a base file that is bad to the trash, if nobody uses it.
@@ -478,6 +479,9 @@ class Pass:
             checksums=self._settings.checksum,
             coverage=coverage,
             repairs_due=repairs_due,
+            shortfall=done.shortfall,
+            began=facts.now,
+            ended=self._clock(),
         )
 
     @staticmethod

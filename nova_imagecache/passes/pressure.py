@@ -52,10 +52,12 @@ class Plan:
 
     :ivar names: files that do, in the cache and in the trash
     :ivar problem: why that is not enough, if it is not
+    :ivar shortfall: bytes that should go and cannot
     """
 
     names: frozenset[str] = frozenset()
     problem: str | None = None
+    shortfall: int = 0
 
 
 def _mib(size: float) -> str:
@@ -132,6 +134,7 @@ def plan(
         frozenset(chosen),
         f'{reason}: {_mib(need)} should go, and {_mib(need - covered)} of '
         f'that cannot; what stays in the cache is {holders or "nothing"}',
+        need - covered,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
+from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
@@ -55,6 +56,7 @@ class FileReport:
         known to hold other bytes than the file that they were made on
     :ivar used: whether anybody uses it, be it somebody who cannot be named
     :ivar trust: how far it is known to be what its image is
+    :ivar early: whether it went, or would go, before its time to make room
     """
 
     name: str
@@ -78,6 +80,7 @@ class FileReport:
     note: str = ''
     contradicted: bool = False
     trust: ledgers.Trust | None = None
+    early: bool = False
 
     @property
     def code(self) -> codes.Code | None:
@@ -113,6 +116,10 @@ class Report:
         looked at
     :ivar repairs_due: whether a bad file is to be repaired now, without a
         person
+    :ivar shortfall: bytes that should go to make room, and cannot
+    :ivar began: when the pass began to look; None where there was nothing to
+        do, or no way to do it
+    :ivar ended: when it was through
     """
 
     cache_dir: str
@@ -134,6 +141,9 @@ class Report:
         default_factory=schedule.Coverage
     )
     repairs_due: bool = False
+    shortfall: int = 0
+    began: clocks.Instant | None = None
+    ended: clocks.Instant | None = None
 
     def only(self, chosen: Collection[str]) -> 'Report':
         """Give the same report, on some of the files."""
@@ -254,6 +264,8 @@ def row(
             sorted({aliases.get(guest, guest) for guest in outdated})
         ),
         used=decision.used,
+        early=decision.spare
+        and decision.action in (decide.Action.REMOVE, decide.Action.DELETE),
         readers=tuple(sorted(readers & {*decision.users})),
         note=finding.note,
         contradicted=finding.contradicted,

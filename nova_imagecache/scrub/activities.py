@@ -29,6 +29,7 @@ class Activity:
     :ivar reason: why it ended
     :ivar rate: bytes per second at which it reads at most, 0 for no limit
     :ivar read: bytes that it has read
+    :ivar total: bytes that all scrubs of the cache have read
     :ivar files: that it is through with
     :ivar queue: files that come after the current one
     :ivar current: the file that it is at; once it is no more, the one at which
@@ -47,6 +48,7 @@ class Activity:
     queue: int = 0
     current: str | None = None
     problems: tuple[str, ...] = ()
+    total: int = 0
 
 
 def stalled(
@@ -82,7 +84,14 @@ def told(activity: Activity | None) -> list[codes.Problem]:
     ]
 
 
-_FORMAT = records.Format('scrub', 1, Activity, lasting=False, limit=2**20)
+def _from_1(body: records.Values) -> records.Values:
+    """Count from the last scrub on."""
+    return {**body, 'total': body['read']}
+
+
+_FORMAT = records.Format(
+    'scrub', 2, Activity, {1: _from_1}, lasting=False, limit=2**20
+)
 
 
 def load(layout: layouts.Layout) -> Activity | None:

@@ -81,6 +81,8 @@ class Scrubber:
         self._report = -_REPORT_SECONDS
         self._next_rate = self._pulse
         self._read = self._before = 0
+        # By all scrubs before.
+        self._earlier = 0
         self._histories: dict[str, sightings.History] = {}
         self._hung: str | None = None
         now = clock()
@@ -103,6 +105,8 @@ class Scrubber:
             last = activities.load(self._layout)
             # A file whose read hangs must not starve the others.
             self._queue.last = last.current if last else None
+            self._earlier = last.total if last else 0
+            self._update()
             # Before anything is read (decision 0019).
             activities.save(self._layout, self.activity)
             unwritable = directories.unwritable(self._layout)
@@ -235,7 +239,11 @@ class Scrubber:
 
     def _update(self, **changes: Any) -> None:
         self.activity = dataclasses.replace(
-            self.activity, updated=self._clock(), read=self._read, **changes
+            self.activity,
+            updated=self._clock(),
+            read=self._read,
+            total=self._earlier + self._read,
+            **changes,
         )
 
     def _save(self) -> None:

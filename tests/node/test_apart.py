@@ -19,7 +19,7 @@ import psutil
 
 from nova_imagecache import hook
 from nova_imagecache import host
-from nova_imagecache.passes import apart
+from nova_imagecache.apart import parent
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from tests.support import base
@@ -49,10 +49,10 @@ pipeline.Pass.run = run
 _PARENT = """
 import json, os, signal, sys, time
 from nova_imagecache import hook
-from nova_imagecache.passes import apart
+from nova_imagecache.apart import parent
 from tests.support import base
 program, at, values = map(json.loads, sys.argv[1:4])
-apart._PROGRAM = tuple(program)
+parent._PROGRAM = tuple(program)
 manager = hook.ImageCacheManager(base.make_conf(**values), apart=True)
 manager.begin(None, [])
 while not os.path.exists(at):
@@ -84,6 +84,8 @@ def settled(report: reports.Report) -> reports.Report:
         vetoed_seconds=None,
         removed_seconds=None,
         made=0.0,
+        began=None,
+        ended=None,
     )
 
 
@@ -359,7 +361,7 @@ class LentTest(ApartTestCase):
             return b''
 
         self.in_child(
-            apart._PROGRAM[2].replace('child.main()', '')
+            parent._PROGRAM[2].replace('child.main()', '')
             + 'child._PATIENCE_SECONDS = 0.2\n'
         )
         self.node.add_overlay('other', self.name)
@@ -473,7 +475,7 @@ class ProcessTest(ApartTestCase):
         done = subprocess.run(
             [
                 *(sys.executable, '-c', _PARENT.format(end=end)),
-                *map(json.dumps, (apart._PROGRAM, self.at, self.values)),
+                *map(json.dumps, (parent._PROGRAM, self.at, self.values)),
             ],
             stdout=subprocess.PIPE,
             text=True,
@@ -517,14 +519,16 @@ class ProcessTest(ApartTestCase):
         self.assertIn('ZeroDivisionError: division by zero', problem)
 
     def test_one_that_does_not_come_up_is_a_line_in_the_log(self) -> None:
-        self.patch(apart, '_PROGRAM', ('-c', 'raise SystemExit(3)'))
+        self.patch(parent, '_PROGRAM', ('-c', 'raise SystemExit(3)'))
         problem = self.problem(self.manager().update(None, []))
         self.assertIn('status 3', problem)
 
     def test_what_is_no_pass_at_all_is_a_line_in_the_log(self) -> None:
         for said in (r'\0\0\0\2{}', r'\xff\xff\xff\xff', r'\0\0\1\0cut'):
             self.patch(
-                apart, '_PROGRAM', ('-c', f"import os; os.write(0, b'{said}')")
+                parent,
+                '_PROGRAM',
+                ('-c', f"import os; os.write(0, b'{said}')"),
             )
             problem = self.problem(self.manager().update(None, []))
             self.assertIn('cannot be understood', problem)

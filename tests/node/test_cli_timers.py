@@ -98,7 +98,7 @@ class UnitsTest(nodes.FileTestCase):
         self,
     ) -> None:
         services = glob.glob(os.path.join(UNITS, '*.service'))
-        self.assertEqual(2, len(services))
+        self.assertEqual(3, len(services))
         for path in services:
             self.assertEqual(
                 '/var/lib/nova/instances',

@@ -17,6 +17,7 @@ from nova_imagecache.heal import pages
 from nova_imagecache.heal import repair
 from nova_imagecache.heal import sources
 from nova_imagecache.heal import writer
+from tests.support import base
 from tests.support import healing
 from tests.support import image_server
 from tests.support import nodes

@@ -11,7 +11,7 @@ from unittest import mock
 import psutil
 
 from nova_imagecache.nova import privsep
-from nova_imagecache.passes import apart
+from nova_imagecache.apart import parent
 from tests.nova import base
 from tests.support import base as plain
 from tests.support import nodes
@@ -148,7 +148,7 @@ class ApartTest(base.DatabaseTestCase):
             )
         )
         asked: list[Any] = []
-        services = apart._services(self.manager._assembly)
+        services = parent._services(self.manager._assembly)
 
         def read(*args: Any) -> Any:
             asked.append(args[0])
@@ -158,7 +158,7 @@ class ApartTest(base.DatabaseTestCase):
         with (
             mock.patch.dict(services, {'read': read}),
             mock.patch.object(
-                apart, '_services', autospec=True, return_value=services
+                parent, '_services', autospec=True, return_value=services
             ),
         ):
             self.begin()

@@ -42,7 +42,7 @@ from oslo_config import cfg
 
 from nova_imagecache.conf import register_opts
 from nova_imagecache import names
-from nova_imagecache.passes import apart
+from nova_imagecache.apart import parent
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import panel
 from tests.support import base
@@ -345,7 +345,7 @@ class ServersTestCase(functional.ServersTestBase):
         )
         # In a process of its own it is on no host of ours, and has no clock
         # of ours.
-        ours._apart = apart.Apart(ours._assembly) if self.apart else None
+        ours._apart = parent.Apart(ours._assembly) if self.apart else None
 
     def stop(self, host: str) -> None:
         """Let the compute service of a host be gone."""

@@ -232,7 +232,7 @@ def flip_bit(path: str, offset: int = 1234, bit: int = 3) -> None:
 
 
 _CHILD = """
-from nova_imagecache.passes import child
+from nova_imagecache.apart import child
 {before}
 child.main()
 """
@@ -252,7 +252,7 @@ class Child(fixtures.MonkeyPatch):
         :param before: what they do, in Python
         """
         super().__init__(
-            'nova_imagecache.passes.apart._PROGRAM',
+            'nova_imagecache.apart.parent._PROGRAM',
             ('-P', '-c', _CHILD.format(before=before)),
         )
 

@@ -20,7 +20,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import names
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import frames
+from nova_imagecache.apart import frames
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import background

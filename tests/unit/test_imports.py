@@ -17,6 +17,7 @@ FLOORS = (
     ('cli', 'nova'),
     ('hook',),
     ('manager',),
+    ('apart',),
     ('fetch', 'outlets'),
     ('passes',),
     ('heal',),
@@ -40,6 +41,8 @@ PURE = frozenset(
         'heal.policies',
         'outlets.health',
         'outlets.messages',
+        'outlets.metrics',
+        'outlets.pages',
         'passes.decide',
         'passes.pressure',
         'scrub.comparisons',
@@ -57,8 +60,8 @@ PURE = frozenset(
 _PURE_IMPORTS = frozenset(
     {
         'collections', 'collections.abc', 'dataclasses', 'datetime', 'enum',
-        'functools', 'hashlib', 'itertools', 'json', 'math', 're', 'textwrap',
-        'typing',
+        'functools', 'hashlib', 'html', 'itertools', 'json', 'math', 're',
+        'textwrap', 'typing',
         'oslo_utils.units',
     }
 )  # fmt: skip

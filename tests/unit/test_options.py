@@ -79,6 +79,8 @@ IMAGE_CACHE: dict[str, tuple[str, Any, list[tuple[str, str | None]]]] = {
     'disk_low_watermark_percent': ('integer value', 0, []),
     'cache_max_size': ('integer value', 0, []),
     'refuse_damaged_base_images': ('boolean value', True, []),
+    'metrics_textfile': ('string value', '', []),
+    'metrics_base_files': ('boolean value', False, []),
 }
 
 #: What else an option takes, or refuses by itself.
@@ -121,6 +123,8 @@ OTHER = {
     'disk_low_watermark_percent': 50,
     'cache_max_size': 7000,
     'refuse_damaged_base_images': False,
+    'metrics_textfile': '/metrics/x.prom',
+    'metrics_base_files': True,
 }
 
 #: Options that are read into no field, and why.

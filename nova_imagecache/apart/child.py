@@ -21,7 +21,8 @@ import msgspec
 
 from nova_imagecache.cache import layouts
 from nova_imagecache import host
-from nova_imagecache.passes import frames
+from nova_imagecache.apart import frames
+from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import background
 from nova_imagecache.scrub import pipe
@@ -197,6 +198,7 @@ def make(connection: socket.socket) -> None:
             assembly.instances(settings, order.guests),
             assembly=assembly,
         ).run()
+        report = outlets.kept(settings, report)
         seen = background.see(layouts.Layout.of(settings))
         for message in frames.of_report(frames.Told(report, seen)):
             lender.tell(message)

@@ -26,7 +26,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
-from nova_imagecache.passes import frames
+from nova_imagecache.apart import frames
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import background
 from nova_imagecache.witnesses import instances
@@ -35,7 +35,7 @@ from nova_imagecache.witnesses import panel
 LOG = logging.getLogger(__name__)
 
 # -P: the current directory of the service is no place to find modules in.
-_PROGRAM: tuple[str, ...] = ('-P', '-m', 'nova_imagecache.passes.child')
+_PROGRAM: tuple[str, ...] = ('-P', '-m', 'nova_imagecache.apart.child')
 
 # For which a process that says no more may take to be gone.
 _END_SECONDS = 10

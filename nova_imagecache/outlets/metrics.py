@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is known of a node as metrics: pure functions.
+
+The one collector, whoever shows them. Names, units and labels are those that
+Prometheus recommends; no label has more values than are listed here, but for
+the names of damaged files, which are few.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import enum
+
+from nova_imagecache.cache import tallies
+from nova_imagecache.content import knowledge
+from nova_imagecache import names
+from nova_imagecache.outlets import summaries
+from nova_imagecache.scrub import activities
+from nova_imagecache.witnesses import exposure
+from nova_imagecache.witnesses import vetoing
+
+#: Of the name of every metric.
+PREFIX = 'nova_imagecache_'
+
+#: What guests may be hit by.
+VERDICTS = (
+    knowledge.Verdict.CORRUPT,
+    knowledge.Verdict.UNREADABLE,
+    knowledge.Verdict.DIFFERS,
+)
+
+
+class Kind(enum.StrEnum):
+    """What a metric is to Prometheus."""
+
+    COUNTER = 'counter'
+    GAUGE = 'gauge'
+
+
+Labels = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One metric.
+
+    :ivar name: without the prefix
+    :ivar text: what it is, in a sentence
+    :ivar labels: the names of its labels
+    :ivar samples: values by the values of its labels
+    """
+
+    name: str
+    kind: Kind
+    text: str
+    labels: Labels = ()
+    samples: Sequence[tuple[Labels, float]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Repairs:
+    """What was repaired in all.
+
+    :ivar totals: blocks by source and result
+    :ivar fetched: bytes by source and result
+    :ivar paused: whether nothing more is repaired for now
+    """
+
+    totals: Mapping[tuple[str, str], int] = dataclasses.field(
+        default_factory=dict
+    )
+    fetched: Mapping[tuple[str, str], int] = dataclasses.field(
+        default_factory=dict
+    )
+    paused: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of a node.
+
+    :ivar version: of this package
+    :ivar summary: what the last pass has left; None before the first one
+    :ivar counts: of events, see :mod:`nova_imagecache.cache.tallies`
+    :ivar activity: what the last scrub of the cache has noted
+    :ivar running: whether somebody reads base files
+    :ivar unreadable: why a record cannot be read, a sentence each
+    :ivar read: when the records were read, in seconds since the epoch
+    """
+
+    version: str
+    summary: summaries.Summary | None = None
+    counts: Mapping[tallies.Event, int] = dataclasses.field(
+        default_factory=dict
+    )
+    activity: activities.Activity | None = None
+    running: bool = False
+    repairs: Repairs = dataclasses.field(default_factory=Repairs)
+    unreadable: tuple[str, ...] = ()
+    read: float | None = None
+
+
+def label_of(text: str) -> str:
+    """Give a value as it is in a label: without spaces."""
+    return text.replace(' ', '_')
+
+
+def _gauge(name: str, text: str, value: float | None) -> Family:
+    samples = () if value is None else (((), float(value)),)
+    return Family(name, Kind.GAUGE, text, (), samples)
+
+
+def _counter(name: str, text: str, value: float) -> Family:
+    return Family(name, Kind.COUNTER, text, (), (((), float(value)),))
+
+
+def _by(
+    kind: Kind,
+    name: str,
+    text: str,
+    label: str,
+    values: Mapping[str, float],
+) -> Family:
+    samples = [((label_of(each),), float(n)) for each, n in values.items()]
+    return Family(name, kind, text, (label,), samples)
+
+
+def collect(facts: Facts) -> Iterator[Family]:
+    """Give all metrics, always in the same order."""
+    yield Family(
+        'build_info',
+        Kind.GAUGE,
+        'Version of nova_imagecache; always 1.',
+        ('version',),
+        (((facts.version,), 1.0),),
+    )
+    yield _gauge(
+        'records_readable',
+        'Whether all records that metrics are made of could be read.',
+        not facts.unreadable,
+    )
+    yield _gauge(
+        'records_read_timestamp_seconds',
+        'When these records were read.',
+        facts.read,
+    )
+    if facts.summary is not None:
+        yield from _of_pass(facts.summary)
+        yield from _of_space(facts.summary)
+        yield from _of_removal(facts.summary)
+        yield from _of_verification(facts.summary)
+        yield from _of_damage(facts.summary)
+    yield from _of_scrub(facts)
+    yield from _of_repairs(facts.repairs)
+    yield from _of_builds(facts.counts)
+    if facts.summary is not None and facts.summary.images:
+        yield Family(
+            'base_file_info',
+            Kind.GAUGE,
+            'A base file, and the image it was made from; always 1.',
+            ('name', 'image_id'),
+            [((each.name, each.image), 1.0) for each in facts.summary.images],
+        )
+
+
+def _of_pass(summary: summaries.Summary) -> Iterator[Family]:
+    yield _gauge(
+        'last_pass_timestamp_seconds',
+        'When the last pass of this host was through.',
+        summary.ended,
+    )
+    yield _gauge(
+        'pass_duration_seconds',
+        'How long the last pass of this host took.',
+        summary.seconds,
+    )
+    yield _gauge(
+        'problems',
+        'Problems in the last pass, ten at most.',
+        len(summary.problems),
+    )
+    yield _gauge(
+        'sharing_hosts',
+        'Hosts that share the cache, this one included.',
+        summary.hosts,
+    )
+
+
+def _of_space(summary: summaries.Summary) -> Iterator[Family]:
+    keys = [(kind, use) for kind in names.Kind for use in summaries.Use]
+    amounts = {
+        (str(kind), str(use)): summary.usage.get(
+            f'{kind}/{use}', summaries.Amount()
+        )
+        for kind, use in keys
+    }
+    labels = ('kind', 'state')
+    yield Family(
+        'files',
+        Kind.GAUGE,
+        'Files in the cache and in its trash.',
+        labels,
+        [(key, float(each.files)) for key, each in amounts.items()],
+    )
+    yield Family(
+        'allocated_bytes',
+        Kind.GAUGE,
+        'Bytes that these files take on the disk.',
+        labels,
+        [(key, float(each.bytes)) for key, each in amounts.items()],
+    )
+    yield _gauge(
+        'pressure_shortfall_bytes',
+        'Bytes that should go to make room, and cannot.',
+        summary.shortfall,
+    )
+
+
+def _of_removal(summary: summaries.Summary) -> Iterator[Family]:
+    yield _by(
+        Kind.GAUGE,
+        'removal_vetoed',
+        'Things that keep all unused files.',
+        'reason',
+        {each: summary.vetoed.get(each, 0) for each in vetoing.Reason},
+    )
+    yield _by(
+        Kind.GAUGE,
+        'removal_withheld',
+        'Things that keep some unused files.',
+        'reason',
+        {each: summary.withheld.get(each, 0) for each in vetoing.Reason},
+    )
+    yield _gauge(
+        'removal_vetoed_since_timestamp_seconds',
+        'Since when something keeps unused files in each pass.',
+        summary.vetoed_since,
+    )
+    yield _gauge(
+        'last_removal_timestamp_seconds',
+        'When a file was last removed or deleted by any host.',
+        summary.last_removal,
+    )
+    amounts = {
+        each: summary.removed.get(each, summaries.Amount())
+        for each in summaries.Cause
+    }
+    yield _by(
+        Kind.COUNTER,
+        'removed_files_total',
+        'Base files that were removed by this host.',
+        'reason',
+        {cause: each.files for cause, each in amounts.items()},
+    )
+    yield _by(
+        Kind.COUNTER,
+        'removed_bytes_total',
+        'Bytes that these took on the disk.',
+        'reason',
+        {cause: each.bytes for cause, each in amounts.items()},
+    )
+
+
+def _of_verification(summary: summaries.Summary) -> Iterator[Family]:
+    yield _gauge(
+        'verification_enabled',
+        'Whether base files are to be verified (checksum_base_images).',
+        summary.checksums,
+    )
+    yield _gauge(
+        'verifiable_bytes',
+        'Bytes that base files take on the disk; 0 if none are verified.',
+        summary.size,
+    )
+    yield _gauge(
+        'verified_bytes',
+        'Bytes of base files that were verified in time.',
+        summary.verified,
+    )
+    yield _gauge(
+        'oldest_verification_timestamp_seconds',
+        'When the file was verified whose verification is the oldest.',
+        summary.oldest,
+    )
+    yield _gauge(
+        'verification_overdue_files',
+        'Base files that should have been read long since.',
+        summary.overdue.files,
+    )
+    yield _gauge(
+        'verification_overdue_bytes',
+        'Bytes that these take on the disk.',
+        summary.overdue.bytes,
+    )
+    yield _gauge(
+        'scrub_needed_bytes_per_second',
+        'Rate at which all base files can be verified in time.',
+        summary.needed,
+    )
+    yield _gauge(
+        'scrub_limit_bytes_per_second',
+        'Rate that is allowed at most; 0 is no limit.',
+        summary.limit,
+    )
+
+
+def _of_damage(summary: summaries.Summary) -> Iterator[Family]:
+    amounts = {
+        each: summary.damage.get(each, summaries.Amount()) for each in VERDICTS
+    }
+    yield _by(
+        Kind.GAUGE,
+        'damaged_files',
+        'Base files that guests may be hit by.',
+        'verdict',
+        {verdict: each.files for verdict, each in amounts.items()},
+    )
+    yield _by(
+        Kind.GAUGE,
+        'damaged_bytes',
+        'Bytes in them that are bad.',
+        'verdict',
+        {verdict: each.bytes for verdict, each in amounts.items()},
+    )
+    yield _by(
+        Kind.GAUGE,
+        'exposed_guests',
+        'Guests over these files, by what becomes of bad bytes in them.',
+        'effect',
+        {each: summary.exposed.get(each, 0) for each in exposure.Effect},
+    )
+    yield Family(
+        'damaged_file_info',
+        Kind.GAUGE,
+        'One of these files; always 1.',
+        ('name', 'image_id', 'verdict'),
+        [
+            ((each.name, each.image or '', each.verdict), 1.0)
+            for each in summary.damaged
+        ],
+    )
+    yield Family(
+        'damaged_file_readers',
+        Kind.GAUGE,
+        'Guests that are seen to read it.',
+        ('name',),
+        [((each.name,), float(each.readers)) for each in summary.damaged],
+    )
+    yield _gauge(
+        'damaged_files_truncated',
+        'Damaged files that are not listed by name.',
+        summary.unnamed,
+    )
+
+
+def _of_scrub(facts: Facts) -> Iterator[Family]:
+    activity = facts.activity
+    at_work = activity is not None and activity.ended is None
+    yield _gauge(
+        'scrub_running',
+        'Whether a scrub of the cache is at work, on whatever host.',
+        at_work and facts.running,
+    )
+    yield _gauge(
+        'scrub_last_progress_timestamp_seconds',
+        'When the last scrub of the cache last noted what it does.',
+        activity.updated.wall if activity else None,
+    )
+    yield _counter(
+        'scrub_read_bytes_total',
+        'Bytes that scrubs of the cache have read, on whatever host.',
+        activity.total if activity else 0,
+    )
+
+
+def _of_repairs(repairs: Repairs) -> Iterator[Family]:
+    for name, text, totals in (
+        ('repairs_total', 'Blocks that were to be repaired.', repairs.totals),
+        (
+            'repair_fetched_bytes_total',
+            'Bytes that were fetched for that.',
+            repairs.fetched,
+        ),
+    ):
+        yield Family(
+            name,
+            Kind.COUNTER,
+            text,
+            ('source', 'result'),
+            [
+                ((label_of(source), label_of(result)), float(count))
+                for (source, result), count in sorted(totals.items())
+            ],
+        )
+    yield _gauge(
+        'repair_paused',
+        'Whether nothing more is repaired for now.',
+        repairs.paused,
+    )
+
+
+def _of_builds(counts: Mapping[tallies.Event, int]) -> Iterator[Family]:
+    refused = tallies.Event.REFUSED
+    yield _by(
+        Kind.COUNTER,
+        'fetch_requests_total',
+        'Requests for the base file of an image on this host.',
+        'result',
+        {
+            each: counts.get(each, 0)
+            for each in tallies.Event
+            if each is not refused
+        },
+    )
+    yield _counter(
+        'builds_refused_total',
+        'Disks that were not made, as their base file is known to be bad.',
+        counts.get(refused, 0),
+    )

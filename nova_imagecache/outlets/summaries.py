@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The figures of the last pass of a host, and what it has removed in all.
+
+A pass leaves them in a small record, whatever the size of the cache, so that
+who shows them reads nothing else, and no disk.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import enum
+import logging
+import os
+import urllib.parse
+
+from nova_imagecache.cache import hosts
+from nova_imagecache.cache import identity
+from nova_imagecache.cache import layouts
+from nova_imagecache.cache import locks
+from nova_imagecache.cache import records
+from nova_imagecache import clocks
+from nova_imagecache import errors
+from nova_imagecache import names
+from nova_imagecache.passes import reports
+
+LOG = logging.getLogger(__name__)
+
+# Files that are named one by one, guests of each, and sentences of a kind.
+MOST_NAMED = 20
+_MOST_GUESTS = 10
+_MOST_SENTENCES = 10
+
+# Nobody holds the lock for longer than it takes to write a record.
+_PATIENCE_SECONDS = 5
+
+
+class Cause(enum.StrEnum):
+    """Why a base file was removed: a fixed list."""
+
+    UNUSED = 'unused'
+    SPACE = 'space'
+    LEFTOVER = 'leftover'
+    DAMAGED = 'damaged'
+
+
+class Use(enum.StrEnum):
+    """What becomes of the files that a pass has seen."""
+
+    USED = 'used'
+    UNUSED = 'unused'
+    TRASHED = 'trash'
+
+
+@dataclasses.dataclass(frozen=True)
+class Amount:
+    """Some files, and the bytes of them that are meant."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: 'Amount') -> 'Amount':
+        """Put both together."""
+        return Amount(self.files + other.files, self.bytes + other.bytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Damaged:
+    """A file that guests may be hit by.
+
+    :ivar bytes: of it that are bad
+    :ivar readers: guests of which a disk or a domain shows that they read it
+    :ivar guests: some of these
+    """
+
+    name: str
+    image: str | None
+    verdict: str
+    reason: str
+    bytes: int
+    readers: int
+    guests: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A base file of an image."""
+
+    name: str
+    image: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a pass has seen and done, in figures.
+
+    Times are in seconds since the epoch.
+
+    :ivar ended: when the pass was through
+    :ivar seconds: that it took
+    :ivar usage: by kind and use, as ``original/used``
+    :ivar vetoed: things that keep all unused files, by reason
+    :ivar withheld: things that keep some of them, by reason
+    :ivar vetoed_since: since when there was one in each pass
+    :ivar last_removal: when a file was last removed or deleted by anybody
+    :ivar removed: in all, by cause
+    :ivar shortfall: bytes that should go to make room, and cannot
+    :ivar checksums: whether base files are to be verified
+    :ivar verified: bytes that are, of ``size``
+    :ivar oldest: when the oldest verification was
+    :ivar overdue: what should have been verified long since
+    :ivar needed: bytes per second that it takes to verify all in time
+    :ivar limit: bytes per second that are allowed, 0 for no limit
+    :ivar damage: files that guests may be hit by, and their bad bytes, by
+        verdict
+    :ivar exposed: guests, by what becomes of the bad bytes in them
+    :ivar damaged: the first of these files, those first that guests read
+    :ivar unnamed: how many more there are
+    :ivar hosts: that share the cache
+    :ivar vetoes: why unused files are kept, some sentences
+    :ivar problems: what could not be done, some sentences
+    :ivar images: the base files of images, where that was asked for
+    """
+
+    host: str
+    ended: float
+    seconds: float
+    usage: dict[str, Amount]
+    vetoed: dict[str, int]
+    withheld: dict[str, int]
+    vetoed_since: float | None
+    last_removal: float | None
+    removed: dict[str, Amount]
+    shortfall: int
+    checksums: bool
+    size: int
+    verified: int
+    oldest: float | None
+    overdue: Amount
+    needed: float
+    limit: float
+    damage: dict[str, Amount]
+    exposed: dict[str, int]
+    damaged: tuple[Damaged, ...]
+    unnamed: int
+    hosts: int
+    vetoes: tuple[str, ...]
+    problems: tuple[str, ...]
+    images: tuple[Named, ...]
+
+
+# With the names of 10,000 base files it has 2 MiB.
+_FORMAT = records.Format(
+    'summary', 1, Summary, lasting=False, limit=16 * 2**20
+)
+
+
+def path_of(layout: layouts.Layout, host: str) -> str:
+    """Give the path of the summary of a host."""
+    name = urllib.parse.quote(host, safe='', errors='surrogateescape')
+    return os.path.join(layout.summaries, f'_{name}')
+
+
+def load(layout: layouts.Layout, host: str) -> Summary | None:
+    """Read what the last pass of a host has left; None before the first one.
+
+    :raises nova_imagecache.errors.Damaged: there is something else there
+    :raises nova_imagecache.errors.Newer: a newer release has written it
+    :raises OSError: it cannot be read
+    """
+    return _FORMAT.load(path_of(layout, host))
+
+
+class Reader:
+    """Reads a summary again and again, and decodes it when it is another.
+
+    With the names of 10,000 base files that takes longest.
+    """
+
+    def __init__(self) -> None:
+        """Read nothing yet."""
+        self._version: tuple[str, identity.Stat] | None = None
+        self._summary: Summary | None = None
+
+    def load(self, layout: layouts.Layout, host: str) -> Summary | None:
+        """Read it as :func:`load` does."""
+        path = path_of(layout, host)
+        try:
+            # Before it is read: what is published meanwhile is another one.
+            version = path, identity.stat_of(path, fresh=True)
+        except FileNotFoundError:
+            return None
+        if version != self._version:
+            self._version = None
+            self._summary = load(layout, host)
+            self._version = version
+        return self._summary
+
+
+def put(layout: layouts.Layout, host: str, summary: Summary) -> None:
+    """Write a summary, whatever is there.
+
+    :raises OSError: it was not saved
+    """
+    _FORMAT.save(layout, path_of(layout, host), summary)
+
+
+def forget(layout: layouts.Layout, host: str) -> None:
+    """Forget the figures of a host.
+
+    :raises OSError: the record cannot be removed
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path_of(layout, host))
+
+
+def bad_bytes(file: reports.FileReport) -> int:
+    """Say how much of a file is bad: all, where only that is known."""
+    return sum(each.end - each.start for each in file.bad) or file.size
+
+
+def _damaged(file: reports.FileReport) -> Damaged:
+    readers = [*map(names.printable, file.readers)]
+    return Damaged(
+        names.printable(file.name),
+        file.image,
+        str(file.checksum),
+        names.printable(file.reason),
+        bad_bytes(file),
+        len(readers),
+        tuple(readers[:_MOST_GUESTS]),
+    )
+
+
+def _exposed(files: Iterable[reports.FileReport]) -> dict[str, int]:
+    """Count the guests by what becomes of bad bytes in them."""
+    guests: dict[str, set[str]] = {}
+    for file in files:
+        told = set()
+        for each in file.exposures:
+            for extent in each.extents:
+                told.add(each.guest)
+                guests.setdefault(str(extent.effect), set()).add(each.guest)
+        # Who reads it, and has no map that tells what of it.
+        unknown = {*file.readers} - told
+        if unknown and not file.exposures:
+            guests.setdefault('unknown', set()).update(unknown)
+    return {effect: len(found) for effect, found in guests.items()}
+
+
+def _cause(file: reports.FileReport) -> Cause:
+    if file.kind is names.Kind.LEFTOVER:
+        return Cause.LEFTOVER
+    return Cause.SPACE if file.early else Cause.UNUSED
+
+
+def _usage(report: reports.Report) -> dict[str, Amount]:
+    gone = {file.name for file in report.removed}
+    emptied = {file.name for file in (*report.deleted, *report.restored)}
+    usage: dict[str, Amount] = {}
+    for use, file in (
+        *(
+            (Use.USED if file.used else Use.UNUSED, file)
+            for file in report.files
+            if file.name not in gone
+        ),
+        # What was moved takes its space there, and what came back here.
+        *((Use.TRASHED, file) for file in report.removed),
+        *((Use.UNUSED, file) for file in report.restored),
+        *(
+            (Use.TRASHED, file)
+            for file in report.trash
+            if file.name not in emptied
+        ),
+    ):
+        key = f'{file.kind}/{use}'
+        usage[key] = usage.get(key, Amount()) + Amount(1, file.allocated)
+    return usage
+
+
+def _removed(
+    before: Mapping[str, Amount], report: reports.Report
+) -> dict[str, Amount]:
+    after = {str(cause): Amount() for cause in Cause} | {**before}
+    for file in report.removed:
+        after[_cause(file)] += Amount(1, file.allocated)
+    return after
+
+
+def summarised(
+    report: reports.Report,
+    host: str,
+    began: clocks.Instant,
+    ended: clocks.Instant,
+    removed: Mapping[str, Amount],
+    sharing: int,
+    with_names: bool = False,
+) -> Summary:
+    """Put a report in figures.
+
+    :param removed: in all passes before
+    :param sharing: how many hosts share the cache
+    :param with_names: whether each base file of an image is named
+    """
+
+    def ago(seconds: float | None) -> float | None:
+        return None if seconds is None else round(ended.wall - seconds)
+
+    vetoed: dict[str, int] = {}
+    withheld: dict[str, int] = {}
+    for each in report.obstacles:
+        counts = withheld if each.is_narrow else vetoed
+        reason = str(each.reason)
+        counts[reason] = counts.get(reason, 0) + 1
+    damage: dict[str, Amount] = {}
+    for file in report.harmful:
+        verdict = str(file.checksum)
+        known = damage.get(verdict, Amount())
+        damage[verdict] = known + Amount(1, bad_bytes(file))
+    worst = sorted(report.harmful, key=lambda file: not file.readers)
+    coverage = report.coverage
+    sentences = [*report.vetoes, *report.withheld]
+    return Summary(
+        host=names.printable(host),
+        ended=ended.wall,
+        seconds=max(0.0, clocks.elapsed(began, ended)),
+        usage=_usage(report),
+        vetoed=vetoed,
+        withheld=withheld,
+        vetoed_since=ago(report.vetoed_seconds),
+        last_removal=ago(report.removed_seconds),
+        removed=_removed(removed, report),
+        shortfall=report.shortfall,
+        checksums=report.checksums,
+        size=coverage.size,
+        verified=coverage.verified,
+        oldest=ago(coverage.oldest),
+        overdue=Amount(coverage.overdue, coverage.overdue_size),
+        needed=coverage.needed,
+        limit=coverage.limit,
+        damage=damage,
+        exposed=_exposed(report.harmful),
+        damaged=tuple(map(_damaged, worst[:MOST_NAMED])),
+        unnamed=max(0, len(worst) - MOST_NAMED),
+        hosts=sharing,
+        vetoes=tuple(map(names.printable, sentences[:_MOST_SENTENCES])),
+        problems=tuple(
+            map(names.printable, report.problems[:_MOST_SENTENCES])
+        ),
+        images=tuple(
+            Named(file.name, file.image)
+            for file in report.files
+            if with_names and file.kind.is_image and file.image
+        ),
+    )
+
+
+def _load_or_begin(layout: layouts.Layout, host: str) -> Summary | None:
+    """Read a summary; one that is of no use is as good as none."""
+    try:
+        return load(layout, host)
+    except errors.Damaged as error:
+        records.set_aside(path_of(layout, host), error)
+    except errors.Newer as error:
+        LOG.warning('[P13] %s: %s', path_of(layout, host), error)
+    return None
+
+
+def _sharing(layout: layouts.Layout) -> int:
+    """Count the hosts that share the cache, this one included."""
+    try:
+        return max(1, len(hosts.names_of(layout)))
+    except OSError:
+        return 1
+
+
+def save(
+    layout: layouts.Layout,
+    host: str,
+    report: reports.Report,
+    with_names: bool = False,
+) -> None:
+    """Leave the figures of a pass, and add to what was removed in all.
+
+    :param report: of a pass that was made
+    :raises nova_imagecache.errors.NotNow: the lock cannot be had
+    :raises OSError: they were not saved
+    """
+    if report.began is None or report.ended is None:
+        return
+    with locks.manager_lock(layout, 'summaries', _PATIENCE_SECONDS):
+        before = _load_or_begin(layout, host)
+        after = summarised(
+            report,
+            host,
+            report.began,
+            report.ended,
+            before.removed if before else {},
+            _sharing(layout),
+            with_names,
+        )
+        put(layout, host, after)
+
+
+def note_damaged(layout: layouts.Layout, host: str, size: int) -> None:
+    """Count a bad file that was set aside between two passes.
+
+    Best effort: what goes wrong here keeps no guest from being built.
+
+    :param size: bytes that it takes
+    """
+    try:
+        with locks.manager_lock(layout, 'summaries', _PATIENCE_SECONDS):
+            summary = load(layout, host)
+            if summary is None:
+                return
+            before = summary.removed.get(Cause.DAMAGED, Amount())
+            removed = {
+                **summary.removed,
+                str(Cause.DAMAGED): before + Amount(1, size),
+            }
+            put(layout, host, dataclasses.replace(summary, removed=removed))
+    except (errors.Error, OSError) as error:
+        LOG.debug('That a bad file went is not counted: %s', error)

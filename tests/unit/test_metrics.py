@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import dataclasses
+import re
+
+import ddt
+
+from nova_imagecache.cache import tallies
+from nova_imagecache import clocks
+from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
+from nova_imagecache.content import soundness
+from nova_imagecache import names
+from nova_imagecache.outlets import metrics
+from nova_imagecache.outlets import pages
+from nova_imagecache.outlets import summaries
+from nova_imagecache.passes import decide
+from nova_imagecache.passes import reports
+from nova_imagecache.scrub import activities
+from nova_imagecache.witnesses import exposure
+from nova_imagecache.witnesses import vetoing
+from tests.support import base
+
+NOW = clocks.Instant(1.7e9, 1000.0, 'boot')
+EARLIER = clocks.Instant(1.7e9 - 5, 995.0, 'boot')
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
+
+
+def file_of(name: str = 'a' * 40, **values: object) -> reports.FileReport:
+    defaults: dict[str, object] = {
+        'name': name,
+        'kind': names.Kind.ORIGINAL,
+        'size': 8 * base.MIB,
+        'allocated': base.MIB,
+        'users': (),
+        'image': None,
+        'age_seconds': 0,
+        'checksum': knowledge.Verdict.GOOD,
+        'action': decide.Action.KEEP,
+        'reason': '',
+    }
+    return reports.FileReport(**(defaults | values))  # type: ignore[arg-type]
+
+
+def bad_file(name: str = 'b' * 40, **values: object) -> reports.FileReport:
+    corrupt = ledgers.Damage.CORRUPT
+    defaults: dict[str, object] = {
+        'checksum': knowledge.Verdict.CORRUPT,
+        'answer': soundness.Soundness.BAD,
+        'bad': (ledgers.BadRange(0, 4 * base.MIB, corrupt),),
+        'readers': (GUEST,),
+        'exposures': (
+            exposure.Exposure(
+                GUEST,
+                'disk',
+                (exposure.Extent(0, 9, exposure.Effect.READS_THROUGH),),
+            ),
+        ),
+    }
+    return file_of(name, **(defaults | values))
+
+
+def summary_of(
+    *files: reports.FileReport, **values: object
+) -> summaries.Summary:
+    report = reports.Report('/i/_base', files)
+    report = dataclasses.replace(report, **values)  # type: ignore[arg-type]
+    return summaries.summarised(report, 'here', EARLIER, NOW, {}, 1)
+
+
+def facts_of(*files: reports.FileReport, **values: object) -> metrics.Facts:
+    return metrics.Facts('1.0', summary_of(*files, **values))
+
+
+def samples(facts: metrics.Facts) -> dict[str, float]:
+    found = {}
+    for family in metrics.collect(facts):
+        for labels, value in family.samples:
+            key = ','.join((family.name, *labels))
+            assert key not in found, f'{key} is there twice'
+            found[key] = value
+    return found
+
+
+@ddt.ddt
+class ConventionTest(base.TestCase):
+    """What Prometheus recommends."""
+
+    def families(self) -> list[metrics.Family]:
+        activity = activities.Activity('here', NOW, NOW)
+        facts = dataclasses.replace(
+            facts_of(bad_file(), file_of(image='x')), activity=activity
+        )
+        assert facts.summary is not None
+        summary = dataclasses.replace(
+            facts.summary, images=(summaries.Named('a', 'x'),)
+        )
+        return [*metrics.collect(dataclasses.replace(facts, summary=summary))]
+
+    def test_counters_and_no_others_end_in_total(self) -> None:
+        for family in self.families():
+            self.assertEqual(
+                family.kind is metrics.Kind.COUNTER,
+                family.name.endswith('_total'),
+                family.name,
+            )
+
+    def test_no_metric_is_there_twice_and_each_has_a_sentence(self) -> None:
+        found = [family.name for family in self.families()]
+        self.assertEqual(sorted(set(found)), sorted(found))
+        for family in self.families():
+            self.assertRegex(family.text, r'^[A-Z].*\.$')
+            self.assertRegex(family.name, '^[a-z][a-z_]*$')
+
+    def test_no_label_names_the_host_and_none_has_a_space(self) -> None:
+        for family in self.families():
+            self.assertNotIn('host', family.labels)
+            self.assertNotIn('instance', family.labels)
+            for labels, _value in family.samples:
+                self.assertEqual(len(family.labels), len(labels))
+                self.assertIsNone(re.search(r'\s', ''.join(labels)))
+
+    def test_a_host_has_some_hundred_series_whatever_its_cache_is_like(
+        self,
+    ) -> None:
+        many = [bad_file(f'{number:040x}') for number in range(1000)]
+        none = len(samples(facts_of()))
+        self.assertLess(none, 120)
+        # Two for each file that is named.
+        self.assertEqual(none + 40, len(samples(facts_of(*many))))
+
+    def test_the_same_series_are_there_before_anything_has_happened(
+        self,
+    ) -> None:
+        before = {*samples(facts_of())}
+        veto = vetoing.Veto(vetoing.Reason.OUT_OF_SIGHT, '/x', 'is away')
+        after = {*samples(facts_of(file_of(), obstacles=(veto,)))}
+        self.assertEqual(before, after)
+
+
+class SummaryTest(base.TestCase):
+    def test_files_are_counted_by_kind_and_use(self) -> None:
+        found = samples(
+            facts_of(
+                file_of('a' * 40, used=True),
+                file_of('b' * 40, action=decide.Action.REMOVE),
+                trash=(
+                    file_of('c' * 40),
+                    file_of('d' * 40, action=decide.Action.DELETE),
+                    file_of('e' * 40, action=decide.Action.PUT_BACK),
+                ),
+            )
+        )
+        self.assertEqual(1, found['files,original,used'])
+        self.assertEqual(1, found['files,original,unused'])
+        self.assertEqual(2, found['files,original,trash'])
+        self.assertEqual(2 * base.MIB, found['allocated_bytes,original,trash'])
+
+    def test_removed_files_are_counted_by_cause_and_added_to_those_before(
+        self,
+    ) -> None:
+        gone = decide.Action.REMOVE
+        report = reports.Report(
+            '/i/_base',
+            (
+                file_of('a' * 40, action=gone),
+                file_of('b' * 40, action=gone, early=True),
+                file_of('c', action=gone, kind=names.Kind.LEFTOVER),
+            ),
+        )
+        before = {'unused': summaries.Amount(3, 7)}
+        summary = summaries.summarised(report, 'h', EARLIER, NOW, before, 1)
+        self.assertEqual(
+            {
+                'unused': summaries.Amount(4, 7 + base.MIB),
+                'space': summaries.Amount(1, base.MIB),
+                'leftover': summaries.Amount(1, base.MIB),
+                'damaged': summaries.Amount(),
+            },
+            summary.removed,
+        )
+
+    def test_vetoes_are_counted_by_reason_the_narrow_ones_apart(self) -> None:
+        wide = vetoing.Veto(vetoing.Reason.OUT_OF_SIGHT, '/x', 'is away')
+        narrow = vetoing.Veto(
+            vetoing.Reason.DAMAGED, '/y', 'is torn', frozenset({'a'})
+        )
+        found = samples(
+            facts_of(obstacles=(wide, wide, narrow), vetoed_seconds=60)
+        )
+        self.assertEqual(2, found['removal_vetoed,out_of_sight'])
+        self.assertEqual(0, found['removal_vetoed,damaged'])
+        self.assertEqual(1, found['removal_withheld,damaged'])
+        self.assertEqual(
+            NOW.wall - 60, found['removal_vetoed_since_timestamp_seconds']
+        )
+
+    def test_damage_is_told_with_the_guests_that_it_hits(self) -> None:
+        found = samples(facts_of(bad_file(image='x')))
+        name = 'b' * 40
+        self.assertEqual(1, found['damaged_files,corrupt'])
+        self.assertEqual(4 * base.MIB, found['damaged_bytes,corrupt'])
+        self.assertEqual(1, found['exposed_guests,reads_through'])
+        self.assertEqual(1, found[f'damaged_file_info,{name},x,corrupt'])
+        self.assertEqual(1, found[f'damaged_file_readers,{name}'])
+
+    def test_a_guest_counts_once_however_many_disks_it_has(self) -> None:
+        one = bad_file()
+        two = dataclasses.replace(one, exposures=one.exposures * 2)
+        found = samples(facts_of(two, bad_file('c' * 40)))
+        self.assertEqual(1, found['exposed_guests,reads_through'])
+
+    def test_of_a_reader_without_a_map_it_is_unknown_what_it_reads(
+        self,
+    ) -> None:
+        found = samples(facts_of(bad_file(exposures=(), bad=())))
+        self.assertEqual(1, found['exposed_guests,unknown'])
+        # Which of its bytes are bad is not known either.
+        self.assertEqual(8 * base.MIB, found['damaged_bytes,corrupt'])
+
+    def test_of_many_damaged_files_those_that_are_read_are_named(
+        self,
+    ) -> None:
+        files = [
+            bad_file(f'{number:040x}', readers=(), exposures=())
+            for number in range(30)
+        ]
+        read = bad_file('f' * 40)
+        found = samples(facts_of(*files, read))
+        self.assertEqual(31, found['damaged_files,corrupt'])
+        self.assertEqual(11, found['damaged_files_truncated'])
+        self.assertEqual(1, found[f'damaged_file_readers,{"f" * 40}'])
+
+    def test_images_are_named_only_where_that_was_asked_for(self) -> None:
+        report = reports.Report(
+            '/i/_base', (file_of(image='x'), file_of('swap_1'))
+        )
+        for wanted in (False, True):
+            summary = summaries.summarised(
+                report, 'h', EARLIER, NOW, {}, 1, wanted
+            )
+            found = samples(metrics.Facts('1', summary))
+            key = f'base_file_info,{"a" * 40},x'
+            self.assertEqual(wanted, key in found)
+            self.assertNotIn('base_file_info,swap_1,', found)
+
+    def test_a_pass_is_dated_by_its_end_and_takes_what_it_takes(self) -> None:
+        found = samples(facts_of())
+        self.assertEqual(NOW.wall, found['last_pass_timestamp_seconds'])
+        self.assertEqual(5, found['pass_duration_seconds'])
+
+
+class CollectTest(base.TestCase):
+    def test_before_the_first_pass_there_is_nothing_of_it(self) -> None:
+        found = samples(metrics.Facts('1.0'))
+        self.assertEqual(1, found['build_info,1.0'])
+        self.assertNotIn('last_pass_timestamp_seconds', found)
+        self.assertNotIn('damaged_files,corrupt', found)
+
+    def test_a_scrub_runs_while_it_has_its_turn_and_has_not_ended(
+        self,
+    ) -> None:
+        at_work = activities.Activity('here', NOW, NOW, total=9)
+        ended = dataclasses.replace(at_work, ended=NOW)
+        for activity, taken, running in (
+            (None, True, 0),
+            (at_work, True, 1),
+            # It was killed.
+            (at_work, False, 0),
+            (ended, True, 0),
+        ):
+            found = samples(
+                metrics.Facts('1', activity=activity, running=taken)
+            )
+            self.assertEqual(running, found['scrub_running'])
+            self.assertEqual(
+                9 if activity else 0, found['scrub_read_bytes_total']
+            )
+            self.assertEqual(
+                NOW.wall if activity else None,
+                found.get('scrub_last_progress_timestamp_seconds'),
+            )
+
+    def test_what_cannot_be_read_is_told(self) -> None:
+        self.assertEqual(1, samples(metrics.Facts('1'))['records_readable'])
+        facts = metrics.Facts('1', unreadable=('x: torn',))
+        self.assertEqual(0, samples(facts)['records_readable'])
+
+    def test_events_are_counted_by_what_became_of_the_request(self) -> None:
+        counts = {
+            tallies.Event.HIT: 4,
+            tallies.Event.MISS: 2,
+            tallies.Event.REFUSED: 1,
+        }
+        found = samples(metrics.Facts('1', counts=counts))
+        self.assertEqual(4, found['fetch_requests_total,hit'])
+        self.assertEqual(0, found['fetch_requests_total,restored'])
+        self.assertEqual(2, found['fetch_requests_total,miss'])
+        self.assertNotIn('fetch_requests_total,refused', found)
+        self.assertEqual(1, found['builds_refused_total'])
+
+    def test_repairs_are_told_by_source_and_result(self) -> None:
+        repairs = metrics.Repairs(
+            {('page cache', 'repaired'): 2}, {('image', 'no data'): 7}, True
+        )
+        found = samples(metrics.Facts('1', repairs=repairs))
+        self.assertEqual(2, found['repairs_total,page_cache,repaired'])
+        self.assertEqual(7, found['repair_fetched_bytes_total,image,no_data'])
+        self.assertEqual(1, found['repair_paused'])
+
+
+class PageTest(base.TestCase):
+    def line(self, facts: metrics.Facts, later: float = 0) -> tuple[str, str]:
+        level, line = pages.headline(facts, NOW.wall + later)
+        self.assertIn(line, pages.page(facts, NOW.wall + later))
+        return level, line
+
+    def test_the_first_line_says_whether_all_is_well(self) -> None:
+        self.assertEqual(('well', 'All is well.'), self.line(facts_of()))
+
+    def test_the_worst_comes_first(self) -> None:
+        veto = vetoing.Veto(vetoing.Reason.UNREADABLE, '/x', 'no')
+        many = facts_of(bad_file(), obstacles=(veto,), problems=('p',))
+        self.assertEqual(
+            ('harm', '1 base file is damaged; 1 guest reads what is.'),
+            self.line(many, later=base.DAY),
+        )
+        veto_only = facts_of(obstacles=(veto,), problems=('p',))
+        self.assertEqual(
+            ('warn', 'Nothing can be removed from the cache.'),
+            self.line(veto_only),
+        )
+        self.assertIn('1.0 d ago', self.line(veto_only, base.DAY)[1])
+        self.assertEqual(
+            ('warn', '2.0 MiB too much is in the cache.'),
+            self.line(facts_of(shortfall=2 * base.MIB, problems=('p',))),
+        )
+        self.assertEqual(('warn', 'p'), self.line(facts_of(problems=('p',))))
+
+    def test_a_node_of_which_nothing_is_known_is_not_well(self) -> None:
+        self.assertEqual('warn', self.line(metrics.Facts('1'))[0])
+        facts = metrics.Facts('1', unreadable=('x: torn',))
+        self.assertEqual('warn', self.line(facts)[0])
+        self.assertIn('x: torn', pages.page(facts, NOW.wall))
+
+    def test_a_name_on_the_disk_is_no_markup(self) -> None:
+        page = pages.page(
+            facts_of(
+                bad_file(readers=('<script>alert(1)</script>',)),
+                problems=('<img src=x>',),
+            ),
+            NOW.wall,
+        )
+        self.assertNotIn('<script>', page)
+        self.assertNotIn('<img', page)
+        self.assertIn('&lt;script&gt;', page)
+
+    def test_who_reads_a_damaged_file_is_named(self) -> None:
+        page = pages.page(facts_of(bad_file(image='x')), NOW.wall)
+        self.assertIn(GUEST, page)
+        self.assertIn('image x', page)
