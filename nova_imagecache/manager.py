@@ -12,6 +12,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from nova_imagecache.apart import parent
 from nova_imagecache.cache import hosts
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
@@ -29,7 +30,6 @@ from nova_imagecache import errors
 from nova_imagecache.fetch import caching
 from nova_imagecache import host
 from nova_imagecache import outlets
-from nova_imagecache.apart import parent
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import background

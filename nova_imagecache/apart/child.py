@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
+from nova_imagecache.apart import frames
 from nova_imagecache.cache import layouts
 from nova_imagecache import host
-from nova_imagecache.apart import frames
 from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import background

@@ -22,11 +22,11 @@ import weakref
 
 import msgspec
 
+from nova_imagecache.apart import frames
 from nova_imagecache.cache import layouts
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
-from nova_imagecache.apart import frames
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import background
 from nova_imagecache.witnesses import instances

@@ -17,9 +17,9 @@ from typing import Any
 import fixtures
 import psutil
 
+from nova_imagecache.apart import parent
 from nova_imagecache import hook
 from nova_imagecache import host
-from nova_imagecache.apart import parent
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from tests.support import base
@@ -48,8 +48,8 @@ pipeline.Pass.run = run
 
 _PARENT = """
 import json, os, signal, sys, time
-from nova_imagecache import hook
 from nova_imagecache.apart import parent
+from nova_imagecache import hook
 from tests.support import base
 program, at, values = map(json.loads, sys.argv[1:4])
 parent._PROGRAM = tuple(program)

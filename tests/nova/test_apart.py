@@ -10,8 +10,8 @@ from unittest import mock
 
 import psutil
 
-from nova_imagecache.nova import privsep
 from nova_imagecache.apart import parent
+from nova_imagecache.nova import privsep
 from tests.nova import base
 from tests.support import base as plain
 from tests.support import nodes

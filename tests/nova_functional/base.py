@@ -40,9 +40,9 @@ from nova.virt.libvirt import imagebackend
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_config import cfg
 
+from nova_imagecache.apart import parent
 from nova_imagecache.conf import register_opts
 from nova_imagecache import names
-from nova_imagecache.apart import parent
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import panel
 from tests.support import base

@@ -13,6 +13,7 @@ import hypothesis
 from hypothesis import strategies
 import msgspec
 
+from nova_imagecache.apart import frames
 from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache.content import knowledge
@@ -20,7 +21,6 @@ from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import names
 from nova_imagecache.passes import decide
-from nova_imagecache.apart import frames
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import background
