@@ -83,11 +83,28 @@ def each(
     :param slow: whether it is known that threads are worth it
     :raises Exception: what the work raises
     """
-    todo = list(items)
-    if late is None and len(todo) < 2:
-        yield from map(work, todo)
-    elif todo:
+    todo: Sequence[T] = list(items)
+    if late is None and not slow:
+        todo, slow = yield from _while_quick(work, todo)
+    if todo:
         yield from _in_threads(work, todo, late, patience, slow)
+
+
+def _while_quick(
+    work: Callable[[T], R], todo: Sequence[T]
+) -> Generator[R, None, tuple[Sequence[T], bool]]:
+    """Do it here for as long as no thread is worth it; give what is left."""
+    spent = 0.0
+    for number, item in enumerate(todo, 1):
+        began = time.monotonic()
+        result = work(item)
+        spent += time.monotonic() - began
+        yield result
+        if spent > _SLOW_SECONDS * _FIRST:
+            return todo[number:], True
+        if number % _FIRST == 0:
+            spent = 0.0
+    return (), False
 
 
 def _part(todo: Sequence[T], slow: bool) -> Generator[Sequence[T]]:

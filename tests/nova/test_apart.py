@@ -102,7 +102,7 @@ class ApartTest(base.DatabaseTestCase):
         self.assertIn('still at work', self.output)
         self.let_go_on()
         self.assert_made()
-        self.assertIn('1 removed', self.output)
+        self.assertIn('1 moved to the trash', self.output)
 
     def test_the_end_of_the_service_is_that_of_the_pass(self) -> None:
         self.slow()

@@ -78,4 +78,4 @@ class RewriterTest(base.NodeTestCase):
         error = self.assertRaises(
             writer.Refused, lent, self.path, self.inode + 1, 0, DATA
         )
-        self.assertIs(writer.Refusal.CHANGED, error.refusal)
+        self.assertIs(writer.Refusal.CHANGED, error.refusal, str(error))
