@@ -178,7 +178,7 @@ MUTATIONS = {
     ),
     'what disks needed before': _without(
         (inventories, 'load', lambda *args: inventories.Inventory()),
-        steps='spawn stop lock_up rescue',
+        steps='spawn lock_up delete time run_pass',
     ),
     # Narrow vetoes.
     'vetoes that keep a part': _without(
