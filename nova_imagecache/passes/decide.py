@@ -43,6 +43,11 @@ _INSPECTED_FILES = 3
 _INSPECTED_BYTES = 64 * units.Gi
 
 
+def is_adrift(skew: float) -> bool:
+    """Whether a clock would have others take what is new for old."""
+    return abs(skew) > FLOOR_SECONDS
+
+
 class Action(enum.StrEnum):
     """What happens to a file."""
 

@@ -19,29 +19,22 @@ import os
 import time
 
 from nova_imagecache.cache import directories
-from nova_imagecache.cache import hosts
-from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
-from nova_imagecache.cache import removal
-from nova_imagecache.cache import states
-from nova_imagecache.cache import trash
 from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
-from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
-from nova_imagecache import errors
 from nova_imagecache.heal import accounts
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import look
 from nova_imagecache.passes import noting
+from nova_imagecache.passes import remember
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
-from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
 from nova_imagecache.scrub import schedule
@@ -61,11 +54,6 @@ def _is_unmounted(facts: decide.Facts, layout: layouts.Layout) -> bool:
             if any(os.path.commonpath([point, at]) == point for at in ours):
                 return True
     return False
-
-
-def _is_adrift(skew: float) -> bool:
-    """Whether a clock would have others take what is new for old."""
-    return abs(skew) > decide.FLOOR_SECONDS
 
 
 @contextlib.contextmanager
@@ -149,6 +137,15 @@ class Pass:
             decisions = decide.decide(facts, self._settings)
         return facts, decisions
 
+    @property
+    def _notes(self) -> remember.Notes:
+        return remember.Notes(
+            self._layout,
+            self._settings.host,
+            self._overlays.inventory,
+            self._memory.inventory,
+        )
+
     def _actor(self, facts: decide.Facts) -> act.Actor:
         return act.Actor(
             self._layout, self._witnesses, facts, self._touch_as_root
@@ -193,7 +190,7 @@ class Pass:
         if _is_unmounted(facts, self._layout):
             # The cache may be there, and other hosts go by what is noted.
             noted = os.path.isdir(self._layout.hosts)
-            problems = self._remember_guests(facts) if noted else []
+            problems = self._notes.remember_guests(facts) if noted else []
             return self._refuse(facts, problems)
         facts, decisions = self._decide(self._prepare(facts))
         return self._finish(facts, self._actor(facts).act(decisions))
@@ -264,7 +261,7 @@ class Pass:
         They go by when it has noted that a file was used, or removed.
         """
         others = facts.state.boots.keys() - {self._settings.host}
-        if others and _is_adrift(skew):
+        if others and decide.is_adrift(skew):
             yield vetoing.Veto(
                 vetoing.Reason.CLOCK,
                 'the clock of this host',
@@ -381,9 +378,12 @@ class Pass:
             for decision in done.files
             if decision.action is not decide.Action.REMOVE
         ]
-        problems = [*done.problems, *self._remember(facts, done, kept)]
+        problems = [
+            *done.problems,
+            *self._notes.remember(facts, done, kept),
+        ]
         if self._settings.checksum:
-            self._restore(facts, kept, problems)
+            problems += remember.restore_checksums(facts, kept)
         entries = dict(facts.entries)
         findings = {
             name: entry.known.finding for name, entry in entries.items()
@@ -521,140 +521,3 @@ class Pass:
             )
             for decision in decisions
         )
-
-    def _remember(
-        self,
-        facts: decide.Facts,
-        done: act.Done,
-        kept: Sequence[decide.Decision],
-    ) -> list[codes.Problem]:
-        used = {each.file.name for each in kept if each.used}
-        used |= {
-            each.file.original
-            for each in done.trash
-            if each.used and each.action is decide.Action.PUT_BACK
-        }
-        trashed = trash.scan(self._layout)
-        problems = self._remember_guests(facts)
-        try:
-            states.remember(
-                self._layout,
-                self._settings.host,
-                facts.now,
-                [
-                    *(decision.file for decision in kept),
-                    *done.restored,
-                    *trashed.files,
-                ],
-                used,
-                facts.testimony.images,
-                {
-                    name: history
-                    for name, entry in facts.entries.items()
-                    if (history := entry.known.history) is not None
-                },
-                facts.state,
-                any(
-                    each.spare and each.action is decide.Action.DELETE
-                    for each in done.trash
-                ),
-                [*map(str, vetoing.sentences(facts.obstacles))],
-                any(
-                    each.action in (decide.Action.REMOVE, decide.Action.DELETE)
-                    for each in (*done.files, *done.trash)
-                ),
-                adrift=_is_adrift(facts.skew),
-            )
-        except errors.NotNow as error:
-            return [*problems, self._unkept(error)]
-        except OSError as error:
-            return [*problems, self._unkept(error.strerror)]
-        removal.tidy(
-            self._layout,
-            [
-                *(decision.file.name for decision in kept),
-                *(file.name for file in done.restored),
-            ],
-            trashed.strays,
-            None
-            if facts.vetoes or facts.jump
-            else facts.now.wall - abs(facts.skew),
-            ledgers.may_go,
-            ledgers.outlive,
-        )
-        return problems
-
-    def _unkept(self, why: object) -> codes.Problem:
-        return codes.Problem(
-            codes.Code.NOT_KEPT, f'{self._layout.state} cannot be kept: {why}'
-        )
-
-    def _remember_guests(self, facts: decide.Facts) -> list[codes.Problem]:
-        """Note what the guests of this host need, for when it is away."""
-        testimony = facts.testimony
-        narrow = [each for each in facts.obstacles if each.is_narrow]
-        # What others could not see is theirs to say.
-        wide = [
-            each
-            for each in facts.obstacles
-            if not each.is_narrow
-            and each.reason is not vetoing.Reason.OTHER_HOST
-        ]
-        # Of two machines of one name each sees its own guests only.
-        twins = facts.state.twins(self._settings.host, facts.now)
-        kept = {
-            file.original
-            for file in (*facts.files, *facts.trash)
-            if any(each.keeps_file(file.original) for each in narrow)
-        }
-        try:
-            hosts.remember(
-                self._layout,
-                self._settings.host,
-                facts.now.wall,
-                frozenset(testimony.below),
-                testimony.out_of_sight | kept,
-                complete=not wide and twins is None,
-                blind=any(each in testimony.vetoes for each in wide),
-            )
-            inventories.save(
-                self._layout,
-                self._settings.host,
-                self._overlays.inventory(),
-                self._memory.inventory,
-            )
-        except (errors.Error, OSError) as error:
-            return [
-                codes.Problem(
-                    codes.Code.NOT_KEPT,
-                    'what guests of this host need cannot be noted in '
-                    f'{self._layout.hosts}: {error}',
-                )
-            ]
-        return []
-
-    def _restore(
-        self,
-        facts: decide.Facts,
-        kept: Sequence[decide.Decision],
-        problems: list[codes.Problem],
-    ) -> None:
-        """Bring back stored checksums that were lost."""
-        for decision in kept:
-            file = decision.file
-            entry = facts.entries.get(file.name)
-            if entry is None:
-                continue
-            try:
-                keeper.restore_checksum(file, entry.known)
-            except errors.NotNow:
-                continue
-            except OSError as error:
-                problems.append(
-                    codes.Problem(
-                        codes.Code.NOT_KEPT,
-                        f'the checksum of {file.name} cannot be written: '
-                        f'{error.strerror}',
-                        file.name,
-                    )
-                )
