@@ -223,7 +223,12 @@ def printable(text: str) -> str:
     File names are bytes: those that are not UTF-8, and control characters,
     come out as escapes (``\xe9``, ``\n``).
     """
-    decoded = os.fsencode(text).decode('utf-8', 'backslashreplace')
+    try:
+        data = os.fsencode(text)
+    except UnicodeEncodeError:
+        # What others say may be no text at all.
+        data = text.encode('utf-8', 'backslashreplace')
+    decoded = data.decode('utf-8', 'backslashreplace')
     return ''.join(
         char if char.isprintable() else char.encode('unicode_escape').decode()
         for char in decoded

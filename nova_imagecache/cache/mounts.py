@@ -155,6 +155,21 @@ def why_no_qemu_locks(mount: Mount) -> str | None:
     return f'{mount.mountpoint} {why}; {remedy}'
 
 
+# What dates files by a clock of its own, the same for all who write to it: a
+# local disk, and a server of NFS. Where each client dates what it writes, the
+# clock of one tells nothing of the others.
+_WITH_ONE_CLOCK = frozenset(
+    {'btrfs', 'ext2', 'ext3', 'ext4', 'f2fs', 'nfs', 'nfs4', 'overlay',
+     'tmpfs', 'xfs', 'zfs'}
+)  # fmt: skip
+
+
+def has_one_clock(path: str) -> bool:
+    """Whether all files of a file system are dated by one clock."""
+    mount = of(path)
+    return mount is not None and mount.fstype in _WITH_ONE_CLOCK
+
+
 def is_of_this_host(mount: Mount) -> bool:
     """Whether nobody but the kernel of this host keeps the locks."""
     return mount.fstype in _OF_THIS_HOST

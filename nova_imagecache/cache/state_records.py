@@ -160,9 +160,10 @@ def load(layout: layouts.Layout) -> Read | None:
             return Read(record, record.hosts, version)
         if passes is not None:
             hosts = {host for group in record.used for host in group.hosts}
-            if not hosts <= passes.boots.keys():
-                raise errors.Damaged(f'{layout.passes} is of another cache')
-            return Read(record, passes, version)
+            if hosts <= passes.boots.keys():
+                return Read(record, passes, version)
+            # Or a host has joined just now, and has written both.
+            problem = errors.Damaged(f'{layout.passes} is of another cache')
         # The first ones may just have been written.
     raise problem
 

@@ -13,6 +13,7 @@ from nova_imagecache.cache import tallies
 from nova_imagecache.cli import app
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
+from nova_imagecache.heal import accounts
 from nova_imagecache import names
 from nova_imagecache.outlets import summaries
 
@@ -58,6 +59,7 @@ class ForgetHost(app.NodeCommand, lister.Lister):
                 inventories.forget(layout, name)
                 tallies.forget(layout, name)
                 summaries.forget(layout, name)
+                accounts.forget(layout, name)
             rows.append((text, len(needs), not parsed_args.dry_run))
         return ('host', 'files', 'forgotten'), rows
 

@@ -26,6 +26,7 @@ from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import rewriters
 from nova_imagecache.heal import writer
 from nova_imagecache import names
+from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 
@@ -106,6 +107,9 @@ def note(
     good = [block for block in outcome.blocks if block.result.is_good]
     if not good or outcome.left or outcome.stopped:
         return
+    if any(block.note for block in good):
+        # Pages that are wrong stay in the page cache.
+        return
     try:
         incidents.healed(
             layout,
@@ -162,8 +166,10 @@ class Acting:
         return known is None or known.last.is_due(clocks.now())
 
     def _act_on(self, name: str) -> None:
+        size = base_file.BaseFile.named(self._layout, name).stat.allocated
         stays = pipeline.Pass(self._settings).set_aside(name)
         if stays is None:
+            outlets.note_damaged(self._layout, self._settings.host, size)
             LOG.warning(
                 '[C08] Base file %s was bad, and nobody uses it: it is in the '
                 'trash, and its image is fetched anew when it is needed',

@@ -154,10 +154,16 @@ class Repair(reading.Reading):
     ) -> None:
         for source, (state, message) in outcome.sources.items():
             if outcome.left:
-                LOG.warning('[P19] %s: %s: %s', source, state, message)
+                LOG.warning(
+                    '[P19] %s: %s: %s',
+                    source,
+                    state,
+                    names.printable(message),
+                )
         healing.tell_guests(self._guests)
-        healing.note(file.layout, outcome, self._guests)
         finding = knowledge.recall(file).finding
+        if not finding.harmful:
+            healing.note(file.layout, outcome, self._guests)
         possible = outcomes.Result.POSSIBLE
         if outcome.stopped:
             LOG.error('[P19] %s', outcome.stopped)

@@ -8,7 +8,9 @@ that share a cache asks sources for itself.
 
 from collections.abc import Collection
 from collections.abc import Mapping
+import contextlib
 import dataclasses
+import os
 
 from nova_imagecache.cache import hosts
 from nova_imagecache.cache import layouts
@@ -123,9 +125,12 @@ class Account:
         sources: Mapping[str, tuple[str, str]],
         now: clocks.Instant,
         chance: float,
+        again: bool = True,
     ) -> 'Account':
         """Give the account with a file that is still bad.
 
+        :param again: whether it is as it was; not where some of it is good
+            by now
         :param sources: state and message of those that gave nothing
         :param chance: from 0 to 1, at random
         """
@@ -134,9 +139,9 @@ class Account:
             return self
         asked = dict(old.sources) if old else {}
         for source, (why, text) in sources.items():
-            before = asked.get(source)
-            asked[source] = _again(before, why, text, now, chance)
-        last = _again(old.last if old else None, state, message, now, chance)
+            asked[source] = _again(asked.get(source), why, text, now, chance)
+        before = old.last if old and again else None
+        last = _again(before, state, message, now, chance)
         files = {**self.files, name: File(last, asked)}
         return dataclasses.replace(self, files=files)
 
@@ -178,6 +183,15 @@ def save(layout: layouts.Layout, host: str, account: Account) -> None:
     :raises OSError: it was not noted
     """
     _FORMAT.save(layout, hosts.record_path(layout.repairs, host), account)
+
+
+def forget(layout: layouts.Layout, host: str) -> None:
+    """Remove what a host has noted, if there is anything.
+
+    :raises OSError: it stays
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(hosts.record_path(layout.repairs, host))
 
 
 def is_due(

@@ -22,11 +22,13 @@ def sources_of(
     settings: Settings,
     named: Sequence[str] = (),
     get_client: clients.GetClient | None = None,
+    whole: bool = True,
 ) -> list[sources.Source]:
     """Give the sources of this node.
 
     :param get_client: gives a client of the image service, if one is needed;
         without it, that service is not asked
+    :param whole: whether that service may be asked for all of an image
     :param named: by a person: paths of files, and ``ssh://`` URLs
     :raises ValueError: one of them is neither
     """
@@ -36,7 +38,9 @@ def sources_of(
         siblings.Siblings(layout),
     ]
     if get_client is not None:
-        found.append(image_service.ImageService(get_client, layout.temporary))
+        found.append(
+            image_service.ImageService(get_client, layout.temporary, whole)
+        )
     found += [_named(text, layout) for text in named]
     return found
 

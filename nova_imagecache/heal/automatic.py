@@ -44,7 +44,10 @@ def asking(get_client: Callable[[], Any] | None) -> SourcesOf:
         # Here, as most scrubs repair nothing.
         from nova_imagecache.heal import assembly
 
-        return assembly.sources_of(settings, get_client=get_client)
+        # All of an image takes hours, which nobody has asked for.
+        return assembly.sources_of(
+            settings, get_client=get_client, whole=False
+        )
 
     return sources_of
 
@@ -86,8 +89,10 @@ class Healer:
         except OSError as error:
             LOG.warning('[P19] %s: %s', names.printable(name), error.strerror)
             return None
-        if ledger is None or not repair.bad_blocks(ledger):
+        if ledger is None:
             return None
+        if not repair.bad_blocks(ledger):
+            return self._left(file, account, now)
         outcome = self._repair(file, ledger, account, now)
         account = accounts.load(layout, host).counting(outcome)
         if outcome.left or outcome.stopped:
@@ -98,10 +103,37 @@ class Healer:
                 outcome.sources,
                 now,
                 self.chance(),
+                again=not outcome.repaired,
             )
         else:
             account = account.without(name)
         self._save(account)
+        return outcome
+
+    def _left(
+        self,
+        file: base_file.BaseFile,
+        account: accounts.Account,
+        now: clocks.Instant,
+    ) -> outcomes.Outcome | None:
+        """Note that a file is bad, and that no block of it is known to be."""
+        if not knowledge.recall(file).finding.damaged:
+            return None
+        outcome = outcomes.Outcome(
+            file.name,
+            stopped='it is bad as a whole, and none of its blocks is known to '
+            'be; fetch it anew, or see nova-imagecache confirm',
+        )
+        self._save(
+            account.failing(
+                file.name,
+                _state(outcome),
+                outcome.stopped,
+                {},
+                now,
+                self.chance(),
+            )
+        )
         return outcome
 
     def _repair(
@@ -145,11 +177,18 @@ class Healer:
         except (errors.Error, OSError) as error:
             reason = getattr(error, 'strerror', None) or str(error)
             outcome = outcomes.Outcome(file.name, stopped=reason)
-        unspent = len(chosen) - outcome.repaired
+        unspent = len(chosen) - outcome.charged
         if unspent:
             layout = layouts.Layout.of(self.settings)
             account = accounts.load(layout, self.settings.host)
             self._save(account.charged(-unspent, now))
+        whole = len(chosen) == len(bad) and not outcome.left
+        if whole and not outcome.stopped and _is_harmful(file):
+            outcome = dataclasses.replace(
+                outcome,
+                stopped='its blocks are good, and it is bad as a whole; see '
+                'nova-imagecache confirm',
+            )
         if len(chosen) < len(bad) and not outcome.stopped:
             outcome = dataclasses.replace(
                 outcome, stopped='the budget of this host is spent'
@@ -164,6 +203,10 @@ class Healer:
             LOG.warning('[P13] %s: %s', layout.repairs, error.strerror)
             return False
         return True
+
+
+def _is_harmful(file: base_file.BaseFile) -> bool:
+    return knowledge.recall(file).finding.harmful
 
 
 def _data_blocks(file: base_file.BaseFile, ledger: ledgers.Ledger) -> int:

@@ -56,6 +56,9 @@ _OF_THE_FILE = frozenset(
 )
 
 
+_CHARGED = frozenset({Result.REPAIRED, Result.MEDIUM, Result.FAILED})
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
     """One block that was bad.
@@ -109,6 +112,14 @@ class Outcome:
     def repaired(self) -> int:
         """The number of blocks that were written."""
         return sum(each.result is Result.REPAIRED for each in self.blocks)
+
+    @property
+    def charged(self) -> int:
+        """The number of blocks that were written, or that should have been.
+
+        A medium that does not take data is one to stay away from.
+        """
+        return sum(each.result in _CHARGED for each in self.blocks)
 
     @property
     def written(self) -> int:

@@ -31,6 +31,7 @@ from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
 from nova_imagecache.heal import sources
 from nova_imagecache.heal import writer
+from nova_imagecache import names
 from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import queues
 
@@ -372,6 +373,13 @@ class _Repair:
                     self._states[source.name] = (
                         str(sources.State.FAILED),
                         reason,
+                    )
+                    return
+                # A broad net: what is far away may be anything.
+                except Exception as error:
+                    self._states[source.name] = (
+                        str(sources.State.FAILED),
+                        names.printable(str(error) or repr(error)),
                     )
                     return
                 if piece is None:

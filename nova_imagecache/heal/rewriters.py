@@ -24,6 +24,11 @@ from nova_imagecache import errors
 from nova_imagecache.heal import writer
 
 _LINE = 4096
+# So that the answer, with its escapes, is no longer than a line.
+_MESSAGE = 500
+
+# A write that takes longer is one to a disk that has gone.
+_ANSWER_SECONDS = 300
 
 
 class Remote:
@@ -39,7 +44,9 @@ class Remote:
         """
         self._end = end
         self._child = child
+        self._end.settimeout(_ANSWER_SECONDS)
         self._stream = end.makefile('rwb')
+        self._broken = False
 
     def __call__(
         self, path: str, inode: int, offset: int, data: bytes
@@ -58,19 +65,31 @@ class Remote:
             'length': len(data),
         }
         try:
-            self._stream.write(json.dumps(request).encode() + b'\n' + data)
-            self._stream.flush()
-            answer = json.loads(self._stream.readline(_LINE))
-        except (OSError, ValueError) as error:
+            refusal, message = self._ask(request, data)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            # What it says next would be of this request.
+            self._broken = True
             raise writer.Refused(
                 writer.Refusal.FAILED,
                 'the process that may write is gone; see its standard error '
                 'output',
             ) from error
-        if answer['refusal'] is not None:
-            raise writer.Refused(
-                writer.Refusal(answer['refusal']), answer['message']
-            )
+        if refusal is not None:
+            raise writer.Refused(refusal, message)
+
+    def _ask(
+        self, request: dict[str, object], data: bytes
+    ) -> tuple[writer.Refusal | None, str]:
+        if self._broken:
+            raise ValueError('it has failed before')
+        self._stream.write(json.dumps(request).encode() + b'\n' + data)
+        self._stream.flush()
+        answer = json.loads(self._stream.readline(_LINE))
+        refusal = answer['refusal']
+        return (
+            None if refusal is None else writer.Refusal(refusal),
+            str(answer['message']),
+        )
 
     def close(self) -> None:
         """Let the other process end, and wait for that."""
@@ -164,7 +183,8 @@ def serve(stream: Any, write: Any) -> None:
         try:
             write(name, inode, offset, data)
         except writer.Refused as error:
-            answer = {'refusal': str(error.refusal), 'message': str(error)}
+            message = str(error)[:_MESSAGE]
+            answer = {'refusal': str(error.refusal), 'message': message}
         stream.write(json.dumps(answer).encode() + b'\n')
         stream.flush()
 

@@ -220,11 +220,16 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
         )
 
 
-def of_pass(report: reports.Report) -> Iterator[Message]:
-    """Say all that operators want to know of a pass."""
+def of_pass(
+    report: reports.Report, each_file: bool = True
+) -> Iterator[Message]:
+    """Say all that operators want to know of a pass.
+
+    :param each_file: whether to say of each file what became of it
+    """
     yield from of_findings(report)
     yield from _what_was_done(report)
-    for file in report.files + report.trash:
+    for file in report.files + report.trash if each_file else ():
         yield Message(
             Level.DEBUG,
             '%(name)s (%(kind)s, image %(image)s): %(action)s, %(reason)s; '

@@ -107,6 +107,7 @@ class Pass:
         self._clock = clock
         self._inline = inline
         self._storage_clock: walks.StorageClock | None = None
+        self._touched: frozenset[str] = frozenset()
         self._progress_bar = progress_bar
 
     def _look(self, with_content: bool) -> decide.Facts:
@@ -128,11 +129,14 @@ class Pass:
         return look.look_closely(self._layout, facts, self._overlays)
 
     def _decide(
-        self, facts: decide.Facts
+        self, facts: decide.Facts, touch: bool = False
     ) -> tuple[decide.Facts, decide.Decisions]:
         """Decide; by more than a glance where a file would go."""
         decisions = decide.decide(facts, self._settings)
         if decisions.take_away and self._overlays.has_glanced:
+            if touch:
+                # Later, the last looks would find that they have changed.
+                self._touched = act.touch_used(decisions, self._touch_as_root)
             facts = self._look_closely(facts)
             decisions = decide.decide(facts, self._settings)
         return facts, decisions
@@ -148,7 +152,11 @@ class Pass:
 
     def _actor(self, facts: decide.Facts) -> act.Actor:
         return act.Actor(
-            self._layout, self._witnesses, facts, self._touch_as_root
+            self._layout,
+            self._witnesses,
+            facts,
+            self._touch_as_root,
+            self._touched,
         )
 
     @_without_collector()
@@ -192,7 +200,7 @@ class Pass:
             noted = os.path.isdir(self._layout.hosts)
             problems = self._notes.remember_guests(facts) if noted else []
             return self._refuse(facts, problems)
-        facts, decisions = self._decide(self._prepare(facts))
+        facts, decisions = self._decide(self._prepare(facts), touch=True)
         return self._finish(facts, self._actor(facts).act(decisions))
 
     def _coverage(
@@ -247,6 +255,8 @@ class Pass:
 
     def _read_storage_clock(self, shown: float) -> walks.StorageClock | None:
         read = time.monotonic_ns()
+        if not mounts.has_one_clock(self._layout.temporary):
+            return None
         try:
             device = os.stat(self._layout.temporary).st_dev
         except OSError:

@@ -161,6 +161,9 @@ class Scrubber:
                 self._update(current=None)
                 if result is not None:
                     self._note(result)
+                    if result.finding.damaged:
+                        # Whoever takes it may repair the file, and note that.
+                        self._remember()
                     yield result
                 if queue.is_old():
                     self._remember()

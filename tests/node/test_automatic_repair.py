@@ -3,6 +3,7 @@
 """What a scrub has found is repaired by itself, where that is asked for."""
 
 import dataclasses
+import os
 import socket
 from typing import Any
 
@@ -65,6 +66,26 @@ class HealerTest(healing.HealTestCase):
         given = healing.Given(self.data)
         self.assertIsNone(self.healer(given).heal(self.name))
         self.assertEqual([], given.asked)
+
+    def test_one_that_is_bad_as_a_whole_is_told_and_waits(self) -> None:
+        """None of its blocks is known to be bad."""
+        with open(self.sidecar, 'w') as file:
+            file.write('0' * 40)
+        os.utime(self.sidecar, (0, 0))
+        self.node.make_pass().verify_now([self.name])
+        given = healing.Given(self.data)
+        self.assertIs(
+            scrubbing.Verdict.CORRUPT, self.known(self.name).finding.verdict
+        )
+        self.assertEqual({}, self.bad(self.name))
+        outcome = self.healer(given).heal(self.name)
+        assert outcome is not None
+        self.assertIn('as a whole', outcome.stopped)
+        self.assertIn('as a whole', self.told())
+        self.assertEqual([], given.asked)
+        self.assertFalse(
+            accounts.is_due(self.account(), [self.name], self.node.clock())
+        )
 
     def test_a_budget_that_is_spent_pauses_says_so_and_refills(self) -> None:
         self.damage(1)

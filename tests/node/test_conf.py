@@ -87,14 +87,15 @@ class NovaConfTest(nodes.FileTestCase):
         path = os.path.join(self.temporary, 'nova.conf')
         with open(path, 'w') as file:
             file.write('[image_cache]\nchecksum_interval_seconds = weekly\n')
-        error = self.assertRaises(cfg.Error, config.load, [path], '/')
+        error = self.assertRaises(errors.Error, config.load, [path], '/')
         self.assertIn('checksum_interval_seconds', str(error))
+        self.assertNotIn('LocationInfo', str(error))
 
     def test_an_unknown_witness_is_refused_by_name(self) -> None:
         path = os.path.join(self.temporary, 'nova.conf')
         with open(path, 'w') as file:
             file.write('[image_cache]\nwitnesses = overlays,virsh\n')
-        error = self.assertRaises(cfg.Error, config.load, [path], '/')
+        error = self.assertRaises(errors.Error, config.load, [path], '/')
         self.assertIn('witnesses', str(error))
         self.assertIn('virsh', str(error))
 

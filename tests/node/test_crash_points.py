@@ -30,6 +30,7 @@ from nova_imagecache.cache import batches
 from nova_imagecache.cli import app
 from nova_imagecache.outlets import log
 from nova_imagecache.passes import pipeline
+from nova_imagecache import pools
 from nova_imagecache.witnesses import walks
 from tests.support import base
 from tests.support import crash_node
@@ -114,6 +115,7 @@ class CrashPointsTestCase(nodes.FileTestCase):
         # So that the calls are the same in each run, however slow it is.
         self.patch(walks, '_TICK_NANOSECONDS', 10**18)
         self.patch(batches, '_SLOW_SECONDS', 10**9)
+        self.patch(pools, '_SLOW_SECONDS', 10**9)
         self.node = crash_node.CrashNode(
             os.path.join(self.temporary, 'instances')
         )

@@ -16,6 +16,7 @@ from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scans
+from nova_imagecache.passes import look
 from nova_imagecache import pools
 from nova_imagecache.witnesses import chain_ends
 from nova_imagecache.witnesses import headers
@@ -286,11 +287,18 @@ class RemovalTest(GlanceTestCase):
             called.append('remove')
             return real(*args)
 
+        look_closely = look.look_closely
+
+        def looking(*args: Any) -> Any:
+            called.append('look closely')
+            return look_closely(*args)
+
+        self.patch(look, 'look_closely', looking)
         self.patch(removal, 'remove', remove)
         self.patch(removal, 'touch', lambda *args: called.append('touch'))
         self.may_remove()
         self.node.run()
-        self.assertEqual(['remove', 'touch'], called)
+        self.assertEqual(['touch', 'look closely', 'remove'], called)
 
     def test_who_looks_again_after_a_glance_reads_all(self) -> None:
         layout, host = self.node.layout, self.node.settings.host

@@ -17,6 +17,7 @@ from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_service
+from nova_imagecache.heal.sources import qemu
 from nova_imagecache.heal.sources import streams
 from nova_imagecache import names
 from tests.support import base
@@ -111,6 +112,25 @@ class ImageServiceTestCase(nodes.FileTestCase):
 
 @ddt.ddt
 class PartsTest(ImageServiceTestCase):
+    def test_what_qemu_img_is_given_has_names_that_others_can_open(
+        self,
+    ) -> None:
+        """What a process that was root has open, nobody else can look into."""
+        given: list[str] = []
+        real = qemu._run
+
+        def run(*command: str, limit: int) -> None:
+            given.extend(command)
+            real(*command, limit=limit)
+
+        self.patch(qemu, '_run', run)
+        self.serve(self.convert('qcow2'), disk_format='qcow2')
+        self.assert_right(0)
+        told = ' '.join(given)
+        self.assertEqual(2, told.count(self.temporary))
+        self.assertNotIn('/proc', told)
+        self.assertNotIn('/dev/fd', told)
+
     def test_a_block_of_a_raw_image_is_one_request_for_just_that(self) -> None:
         self.serve(self.raw)
         self.assert_right(1)

@@ -124,7 +124,7 @@ class ImportForCommandTest(shell.ShellTestCase):
         self.assertEqual(
             {
                 'app', 'columns', 'config', 'exit_codes', 'list', 'listing',
-                'owner',
+                'owner', 'screens',
             },
             {
                 name.rpartition('.')[2]

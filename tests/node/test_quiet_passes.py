@@ -12,6 +12,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import records
 from nova_imagecache.cache import scans
 from nova_imagecache.cache import sightings
 from nova_imagecache.cache import state_records
@@ -125,6 +126,9 @@ class QuietPassTest(QuietTestCase):
         self.assertEqual(now.wall, self.last_used(THREE))
 
 
+_LOAD = records.Format.load
+
+
 class LostPassesTest(QuietTestCase):
     """The small record is lost, so when files were used last is not known."""
 
@@ -161,6 +165,24 @@ class LostPassesTest(QuietTestCase):
             self.layout, dataclasses.replace(passes, boots={})
         )
         self.assert_any_may_be_used()
+
+    def test_but_not_where_a_host_joins_between_both_are_read(self) -> None:
+        real = state_records.PASSES.load
+        passes = real(self.layout.passes)
+        assert passes is not None
+        old = dataclasses.replace(passes, boots={})
+        found = iter([old])
+        with mock.patch.object(
+            records.Format,
+            'load',
+            autospec=True,
+            side_effect=lambda which, path: (
+                next(found, passes)
+                if which is state_records.PASSES
+                else _LOAD(which, path)
+            ),
+        ):
+            states.load(self.layout)
 
     def test_a_pass_removes_nothing(self) -> None:
         os.unlink(self.layout.passes)

@@ -57,6 +57,19 @@ class RepairTest(healing.HealTestCase):
         self.assertNotEqual(before.bad, found.bad)
         self.assertEqual(vars(found) | {'bad': ()}, vars(after))
 
+    def test_a_source_that_fails_in_any_way_is_told_and_the_next_asked(
+        self,
+    ) -> None:
+        class Odd(healing.Given):
+            def read(self, base: Any, wanted: Any) -> Any:
+                yield from ()
+                raise UnicodeError('odd')
+
+        self.damage(1)
+        outcome = self.heal(Odd(b'', 'odd'), healing.Given(self.data))
+        self.assertEqual(('failed', 'odd'), outcome.sources['odd'])
+        self.assert_healed()
+
     def test_no_more_is_read_than_the_bad_block(self) -> None:
         self.damage(1)
         read: list[tuple[int, int]] = []

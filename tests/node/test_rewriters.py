@@ -120,6 +120,36 @@ class ServeTest(healing.HealTestCase):
             thread.join()
         return asked
 
+    def test_who_has_answered_nonsense_is_never_believed_again(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        remote = rewriters.Remote(ours)
+        self.addCleanup(remote.close)
+        good = b'{"refusal": null, "message": ""}\n'
+        theirs.sendall(b'x' * 5000 + b'\n' + good + good)
+        for _time in range(3):
+            self.assertRaises(
+                writer.Refused, remote, self.target, 1, 0, b'x' * 4096
+            )
+
+    def test_a_long_reason_is_cut_to_a_line(self) -> None:
+        def write(*args: Any) -> None:
+            raise writer.Refused(writer.Refusal.MEDIUM, '\xe9' * 9000)
+
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        stream = self.enterContext(theirs.makefile('rwb'))
+        thread = threading.Thread(
+            target=rewriters.serve, args=(stream, write), daemon=True
+        )
+        thread.start()
+        remote = rewriters.Remote(ours)
+        self.addCleanup(remote.close)
+        error = self.assertRaises(
+            writer.Refused, remote, self.target, 1, 0, b'x' * 4096
+        )
+        self.assertIs(writer.Refusal.MEDIUM, error.refusal)
+
     @ddt.data(
         b'', b'\n', b'garbage\n', b'[]\n', b'{}\n', b'x' * 9000,
         b'{"name": "x", "inode": 1, "offset": 0, "length": -1}\n',

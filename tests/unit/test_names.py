@@ -139,6 +139,8 @@ class KindTest(base.TestCase):
     def test_a_name_that_is_not_utf8_is_printed_with_escapes(self) -> None:
         self.assertEqual(r'caf\xe9', names.printable('caf\udce9'))
         self.assertEqual(r'a\nb\x1b[31m', names.printable('a\nb\x1b[31m'))
+        # As JSON may have it, and no file name.
+        self.assertEqual(r'a\ud800', names.printable('a\ud800'))
 
 
 class NameTest(base.TestCase):

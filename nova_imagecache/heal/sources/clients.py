@@ -25,6 +25,8 @@ State = sources.State
 USER_GROUPS = ('service_user', 'glance')
 _GROUP = 'glance'
 
+_TIMEOUT_SECONDS = 30
+
 _WAY_OUT = (
     'see [service_user] and [glance] of nova.conf, or name a cloud of '
     'clouds.yaml with OS_CLOUD'
@@ -113,7 +115,9 @@ def _quiet() -> Any:
 def _of_cloud(cloud: str) -> image_api.ImageClient:
     import openstack
 
-    client: image_api.ImageClient = openstack.connect(cloud=cloud).image
+    client: image_api.ImageClient = openstack.connect(
+        cloud=cloud, api_timeout=_TIMEOUT_SECONDS
+    ).image
     return client
 
 
@@ -124,6 +128,9 @@ def _of_options(conf: cfg.ConfigOpts) -> image_api.ImageClient:
     group = _user_group(conf)
     auth = loading.load_auth_from_conf_options(conf, group)
     session = loading.load_session_from_conf_options(conf, group, auth=auth)
+    if session.timeout is None:
+        # Else a Keystone that says nothing is waited for for ever.
+        session.timeout = _TIMEOUT_SECONDS
     _register_service(conf)
     connection = openstack.connection.Connection(
         session=session, oslo_conf=conf, service_types=['image']

@@ -32,7 +32,9 @@ _CHUNK = 64 * 1024
 # A record of an image has some KiB.
 _MOST_RECORD = 1024 * 1024
 
-_CONTENT_RANGE = re.compile(r'bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)')
+_CONTENT_RANGE = re.compile(
+    r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)'
+)
 _UUID = re.compile(r'[0-9a-fA-F-]{32,36}')
 
 # A deactivated image has its data, and administrators may read it.

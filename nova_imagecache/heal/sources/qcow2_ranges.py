@@ -69,7 +69,7 @@ class Qcow2Image:
         if not any(each.data for each in plan.clusters):
             return bytes(length)
         try:
-            with tempfile.TemporaryFile(dir=self._directory) as file:
+            with tempfile.NamedTemporaryFile(dir=self._directory) as file:
                 self._fill(file.fileno(), plan)
                 return qemu.decode(
                     file, 'qcow2', start, length, self._directory

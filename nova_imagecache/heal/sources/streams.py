@@ -123,7 +123,7 @@ def _checked(
 def _file(directory: str) -> Iterator[IO[bytes]]:
     """Make a file that goes with this process."""
     try:
-        with tempfile.TemporaryFile(dir=directory) as file:
+        with tempfile.NamedTemporaryFile(dir=directory) as file:
             yield file
     except OSError as error:
         raise sources.Unavailable(
