@@ -42,7 +42,7 @@ _PREFIX = re.compile(r'^\d{4}-\d\d-\d\d \S+ \d+ [A-Z]+ \S+ (?:\[[^]]*\] )*')
 
 # What the log may say, as there is damage.
 _EXPECTED = (
-    'is corrupt: ',
+    '[C01] Base file ',
     'is corrupt, and stays: ',
     'used all the same',
     'in the trash, and made anew',
