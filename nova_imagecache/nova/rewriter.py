@@ -54,12 +54,11 @@ def main(argv: Sequence[str]) -> None:
         ['nova-compute', *argv], configure_db=False, init_rpc=False
     )
     priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
-    with (
-        contextlib.suppress(BrokenPipeError),
-        socket.socket(fileno=0) as end,
-        end.makefile('rwb') as stream,
-    ):
-        rewriters.serve(stream, _write)
+    with contextlib.suppress(BrokenPipeError), socket.socket(fileno=0) as end:
+        # Which a host under eventlet has switched off.
+        end.setblocking(True)
+        with end.makefile('rwb') as stream:
+            rewriters.serve(stream, _write)
 
 
 if __name__ == '__main__':
