@@ -3,6 +3,7 @@
 """The command metrics."""
 
 import argparse
+import logging
 import os
 import sys
 
@@ -10,6 +11,8 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cli import app
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.outlets import exposition
+
+LOG = logging.getLogger(__name__)
 
 
 class Metrics(app.NodeCommand):
@@ -42,7 +45,7 @@ class Metrics(app.NodeCommand):
         layout = layouts.Layout.of(self.settings)
         facts = exposition.gather(layout, self.settings.host)
         for each in facts.unreadable:
-            self.app.LOG.warning('%s', each)
+            LOG.warning('[P13] %s', each)
             self.exit_code = exit_codes.COULD_NOT
         if parsed_args.output is None:
             sys.stdout.write(exposition.text(facts).decode())

@@ -13,6 +13,8 @@ from typing import Any
 import ddt
 import fixtures
 
+from nova_imagecache.conf import Settings
+from nova_imagecache.heal import automatic
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
@@ -212,6 +214,17 @@ class WholeTest(ImageServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(streams, '_RESERVE', 0)
+
+    def test_without_a_person_all_of_an_image_is_never_asked_for(
+        self,
+    ) -> None:
+        self.rangeless(self.raw)
+        sources_of = automatic.asking(self.server.client)
+        *_here, source = sources_of(Settings(self.temporary))
+        assert isinstance(source, image_service.ImageService)
+        self.source = source
+        self.assert_refused(State.NO_RANGES)
+        self.assertNotIn(None, self.server.asked)
 
     def rangeless(self, path: str, **values: Any) -> None:
         self.serve(path, stores='one', rangeless=('one',), **values)
@@ -507,6 +520,15 @@ class ClientTest(ImageServiceTestCase):
         self.source = image_service.ImageService(
             clients.from_options(image_server.make_conf(text)), self.temporary
         )
+
+    def test_a_keystone_that_says_nothing_is_not_waited_for_for_ever(
+        self,
+    ) -> None:
+        self.serve(self.raw)
+        for more, seconds in (('', 30), ('timeout = 7\n', 7)):
+            text = self.keystone().replace('[glance]', f'{more}[glance]')
+            client: Any = clients.from_options(image_server.make_conf(text))()
+            self.assertEqual(seconds, client.session.timeout)
 
     def test_the_service_user_is_authenticated(self) -> None:
         self.serve(self.raw)

@@ -156,6 +156,13 @@ class MessagesTest(base.TestCase):
         self.assertIn(f'Guests that read it: {guest}', line)
         self.assertIn('bytes 0-4194303', line)
 
+    def test_each_file_is_told_of_only_if_that_is_asked_for(self) -> None:
+        report = self.report(files=(bad(),))
+        every = {each.level for each in messages.of_pass(report)}
+        self.assertIn(messages.Level.DEBUG, every)
+        found = {each.level for each in messages.of_pass(report, False)}
+        self.assertNotIn(messages.Level.DEBUG, found)
+
     def test_no_line_takes_more_than_300_bytes(self) -> None:
         guests = tuple(f'{number:036}' for number in range(1000))
         file = dataclasses.replace(

@@ -26,6 +26,27 @@ def nfs(options: str) -> Mount:
 
 
 @ddt.ddt
+class OneClockTest(base.TestCase):
+    """Only where one clock dates all files, it tells how old each is."""
+
+    @ddt.data(
+        ('ext4', True), ('xfs', True), ('nfs4', True), ('ceph', False),
+        ('lustre', False), ('gfs2', False), ('fuse.glusterfs', False),
+    )  # fmt: skip
+    @ddt.unpack
+    def test_a_type_that_is_not_known_to_have_one_has_none(
+        self, fstype: str, one: bool
+    ) -> None:
+        mount = Mount('/srv/nova', fstype, 'rw')
+        self.patch(mounts, 'of', lambda path: mount)
+        self.assertIs(one, mounts.has_one_clock(CACHE))
+
+    def test_nor_has_what_is_no_mount(self) -> None:
+        self.patch(mounts, 'of', lambda path: None)
+        self.assertFalse(mounts.has_one_clock(CACHE))
+
+
+@ddt.ddt
 class LocalLocksTest(base.TestCase):
     @ddt.data(
         nfs('nolock'),
