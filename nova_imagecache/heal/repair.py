@@ -255,6 +255,7 @@ class _Repair:
             wanted.end,
             result,
             len(self._unreadable.get(index, ())),
+            # The other fields, by their names.
             **values,  # type: ignore[arg-type]
         )
         if result.ends:
