@@ -73,7 +73,12 @@ def build(
     layout = layouts.Layout.of(settings_of(path))
     there = layouts.Layout.of(settings_of(named or path))
     os.makedirs(layout.base)
+    os.makedirs(layout.locks)
     for number in range(base_files + unused):
+        # Nova leaves the lock under which it has fetched a file.
+        lock = names.lock_name(base_name(number))
+        with open(os.path.join(layout.locks, f'nova-{lock}'), 'xb'):
+            pass
         with open(layout.file(base_name(number)), 'xb') as file:
             file.truncate(_BASE_SIZE)
     made = os.path.join(path, 'template')

@@ -54,6 +54,12 @@ _HEAD = re.compile(
     rb'\{"kind": "(?P<kind>\w+)", "version": (?P<version>[0-9]+)\b'
 )
 _HEAD_SIZE = 100
+_SEALED = re.compile(
+    _HEAD.pattern + rb', "sha256": "[0-9a-f]{64}", "sealed": '
+)
+
+# A large record is one line.
+_BUFFER = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +82,21 @@ class _Record:
     sealed: dict[str, Any]
 
 
-def _digest(sealed: dict[str, Any]) -> str:
-    text = json.dumps(sealed, sort_keys=True, separators=(',', ':'))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _serialised(sealed: dict[str, Any]) -> bytes:
+    return json.dumps(sealed, sort_keys=True, separators=(',', ':')).encode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _is_sealed(line: bytes, record: _Record) -> bool:
+    """Whether the digest in a line is that of what it seals."""
+    head = _SEALED.match(line)
+    # As this release writes it, which need not be serialised once more.
+    if head and _digest(line[head.end() : -2]) == record.sha256:
+        return True
+    return _digest(_serialised(record.sealed)) == record.sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,16 +201,18 @@ class Format(Generic[Body]):
             'body': msgspec.to_builtins(body),
             'payload': {
                 'length': len(payload),
-                'sha256': hashlib.sha256(payload).hexdigest(),
+                'sha256': _digest(payload),
             },
         }
-        record = {
-            'kind': self.kind,
-            'version': self.version,
-            'sha256': _digest(sealed),
-            'sealed': sealed,
-        }
-        line = json.dumps(record).encode() + b'\n'
+        serialised = _serialised(sealed)
+        head = json.dumps(
+            {
+                'kind': self.kind,
+                'version': self.version,
+                'sha256': _digest(serialised),
+            }
+        ).removesuffix('}')
+        line = b'%s, "sealed": %s}\n' % (head.encode(), serialised)
         with publish.prepared(line + payload, layout.temporary) as put:
 
             def put_in_place() -> None:
@@ -211,7 +231,7 @@ class Format(Generic[Body]):
                 raise errors.Damaged('it is not a regular file') from None
             raise
         data = b''
-        with os.fdopen(fd, 'rb') as file:
+        with os.fdopen(fd, 'rb', _BUFFER) as file:
             if os.fstat(fd).st_size > self.limit:
                 raise errors.Damaged('it is too large')
             line = file.readline(self.limit)
@@ -223,7 +243,7 @@ class Format(Generic[Body]):
             if with_payload:
                 data = file.read(sealed.payload.length)
         if with_payload:
-            if hashlib.sha256(data).hexdigest() != sealed.payload.sha256:
+            if _digest(data) != sealed.payload.sha256:
                 raise errors.Damaged('its payload does not match its digest')
         return self._decode(sealed.body, self.body), data
 
@@ -239,7 +259,7 @@ class Format(Generic[Body]):
                 f'it is of kind {record.kind!r}, and not of {self.kind!r}'
             )
         self._check_version(record.version)
-        if record.sha256 != _digest(record.sealed):
+        if not _is_sealed(line, record):
             raise errors.Damaged('its content does not match its digest')
         sealed = self._decode(record.sealed, _Sealed)
         return dataclasses.replace(

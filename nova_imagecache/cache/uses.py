@@ -9,8 +9,17 @@ those are, and in each pass only when that was (decision 0087).
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
+import operator
 
 from nova_imagecache.cache import sightings
+
+_beside_mtime = operator.attrgetter(
+    *(
+        field.name
+        for field in dataclasses.fields(sightings.Sighting)
+        if field.name != 'modified'
+    )
+)
 
 #: By host: the files that had a user in its last pass.
 Used = Mapping[str, frozenset[str]]
@@ -83,9 +92,9 @@ def _agree(one: sightings.Sighting, other: sightings.Sighting) -> bool:
         return True
     # Each pass touches what is used, and of an mtime that is not ahead nobody
     # asks what it was.
-    return not (one.ahead or other.ahead) and other == dataclasses.replace(
-        one, modified=other.modified
-    )
+    return not (one.ahead or other.ahead) and _beside_mtime(
+        one
+    ) == _beside_mtime(other)
 
 
 def grouped(used: Used, order: Iterable[str], limit: int) -> tuple[Group, ...]:

@@ -19,6 +19,7 @@ import os
 import time
 
 from nova_imagecache.cache import directories
+from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
@@ -107,6 +108,7 @@ class Pass:
         self._clock = clock
         self._inline = inline
         self._storage_clock: walks.StorageClock | None = None
+        self._settled = False
         self._touched: frozenset[str] = frozenset()
         self._progress_bar = progress_bar
 
@@ -123,7 +125,10 @@ class Pass:
         if not self._overlays.has_glanced:
             return facts
         self._overlays = self._assembly.overlays(
-            self._layout, self._memory, clock=self._storage_clock
+            self._layout,
+            self._memory,
+            clock=self._storage_clock,
+            settled=self._settled,
         )
         self._witnesses = (*self._witnesses[:-1], self._overlays)
         return look.look_closely(self._layout, facts, self._overlays)
@@ -242,6 +247,7 @@ class Pass:
             # Neither may be apart: the answer may have taken its time.
             nearest = min(max(storage, before), time.time())
             self._storage_clock = self._read_storage_clock(storage)
+            self._settled = not facts.jump and self._is_settled(storage)
             skew = clocks.skew(nearest, storage)
             if skew:
                 told = clocks.tell_skew(skew)
@@ -262,6 +268,18 @@ class Pass:
         except OSError:
             return None
         return walks.StorageClock(device, int(shown * 10**9), read)
+
+    def _is_settled(self, shown: float) -> bool:
+        """Whether what is remembered was noted some time ago.
+
+        By whatever clock dates what this host writes, unless it was set since.
+        """
+        path = inventories.path_of(self._layout, self._settings.host)
+        try:
+            noted = os.stat(path).st_mtime
+        except OSError:
+            return False
+        return shown - noted >= walks.GRAIN_SECONDS
 
     def _misleading(
         self, facts: decide.Facts, skew: float

@@ -58,9 +58,10 @@ class Disks:
 
     def add(self, disk: Disk) -> None:
         """Take a disk in."""
-        self._disks[disk.path] = disk
+        path = disk.path
+        self._disks[path] = disk
         for need in disk.needs:
-            self._by_need.setdefault(need, set()).add(disk.path)
+            self._by_need.setdefault(need, set()).add(path)
 
     def __iter__(self) -> Iterator[Disk]:
         """Give all disks."""

@@ -77,6 +77,7 @@ class OverlayWitness:
         memory: memories.Memory | None = None,
         glance: bool = False,
         clock: walks.StorageClock | None = None,
+        settled: bool = False,
     ) -> None:
         """Look at nothing yet.
 
@@ -85,6 +86,8 @@ class OverlayWitness:
         :param glance: whether to believe directories by their times, and to
             look at nothing twice; what it has seen removes nothing
         :param clock: that of the storage, where it could be read
+        :param settled: whether what is remembered was noted long enough ago
+            for the times of directories to tell what was changed since
         """
         self._layout = layout
         self._lent = host.Host() if lent is None else lent
@@ -104,6 +107,7 @@ class OverlayWitness:
             recall=self._recall_directory,
             once=glance,
             clock=clock,
+            seen=before.directories if settled else None,
         )
         self._remembered: dict[str, list[str]] = {}
         for path in before.disks if believes else ():
@@ -171,16 +175,16 @@ class OverlayWitness:
         recent, self._walk.recent = self._walk.recent, set()
         self._plain.clear()
         self._glances = False
-        pending = {
-            *self._walk.doubt(),
-            *self._walk.changed(),
-            *(
-                {*recent, *map(os.path.dirname, fresh)}
-                & self._walk.directories.keys()
-            ),
-        }
-        if pending:
-            self._walk.go(list(pending))
+        suspects = {*recent, *map(os.path.dirname, fresh)}
+        # First what is likely to have changed, as the cache from which files
+        # have gone: all others are then asked once.
+        self._walk.go(
+            [
+                *self._walk.doubt(),
+                *(suspects & self._walk.directories.keys()),
+                *self._walk.changed([self._layout.base]),
+            ]
+        )
         for path, guest in fresh.items():
             # What else is where libvirt has a disk is no concern of ours.
             if os.path.dirname(path) not in self._walk.directories:
@@ -208,11 +212,11 @@ class OverlayWitness:
         for path, seen in self._seen.items():
             # Also by a layer that only libvirt has told of this time.
             bases = self._bases.get(path, set())
-            disks[path] = dataclasses.replace(
-                seen,
-                needs=tuple(sorted({*seen.needs, *bases})),
-                astray=path in self._astray,
-            )
+            astray = path in self._astray
+            if astray != seen.astray or not bases.issubset(seen.needs):
+                needs = tuple(sorted({*seen.needs, *bases}))
+                seen = dataclasses.replace(seen, needs=needs, astray=astray)
+            disks[path] = seen
         missing = Reason.MISSING_MOUNT
         if any(each.veto.reason is missing for each in self._absent):
             return dataclasses.replace(before, disks=disks, directories={})

@@ -77,6 +77,7 @@ class Assembly:
         memory: memories.Memory,
         glance: bool = False,
         clock: walks.StorageClock | None = None,
+        settled: bool = False,
     ) -> overlays.OverlayWitness:
         """Give the witness that is always asked, anew for each pass.
 
@@ -84,9 +85,11 @@ class Assembly:
 
         :param glance: whether what it sees need not do to remove anything
         :param clock: that of the storage, where it could be read
+        :param settled: whether what is remembered was noted long enough ago
+            for the times of directories to tell what was changed since
         """
         return overlays.OverlayWitness(
-            layout, self.host, memory, glance, clock
+            layout, self.host, memory, glance, clock, settled
         )
 
     def others(

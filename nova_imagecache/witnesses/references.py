@@ -11,6 +11,7 @@ what they name.
 from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
+import functools
 import re
 
 from nova_imagecache import names
@@ -414,6 +415,8 @@ def _percents(*texts: str) -> str:
     )
 
 
+# Asked more than once of each disk, and tens of disks have the same.
+@functools.lru_cache(maxsize=1024)
 def read(reference: str) -> Reference:
     """Say what a reference to a backing file or a data file means to QEMU.
 

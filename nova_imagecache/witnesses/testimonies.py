@@ -169,8 +169,10 @@ def _merge(
     merged: dict[str, frozenset[str]] = {}
     for mapping in each:
         for name, words in mapping.items():
-            known = frozenset(aliases.get(word, word) for word in words)
-            merged[name] = merged.get(name, frozenset()) | known
+            if aliases:
+                words = frozenset(aliases.get(word, word) for word in words)
+            before = merged.get(name)
+            merged[name] = before | words if before else words
     return merged
 
 

@@ -3,6 +3,7 @@
 """Listing directories until none has changed since it was listed."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import errno
@@ -28,8 +29,9 @@ _ROUNDS = 10
 # second or two, by a clock that may be a minute behind ours.
 _TICK_NANOSECONDS = 62 * 10**9
 
-# The same where that clock is known, or nothing is removed by what is seen.
-_GRAIN_NANOSECONDS = 2 * 10**9
+#: The same where that clock is known, or nothing is removed by what is seen.
+GRAIN_SECONDS = 2
+_GRAIN_NANOSECONDS = GRAIN_SECONDS * 10**9
 
 #: A directory as it was listed: when it differs, entries may have come.
 Stamp = tuple[int, int, int, int]
@@ -177,6 +179,7 @@ class Walk:
         recall: Callable[[str], None] | None = None,
         once: bool = False,
         clock: StorageClock | None = None,
+        seen: Mapping[str, inventories.Version | None] | None = None,
     ) -> None:
         """Go nowhere yet.
 
@@ -188,8 +191,11 @@ class Walk:
             answer; without it, that is waited for
         :param list_as_root: lists what this process may not list
         :param clock: that of the storage, where it could be read
+        :param seen: directories as they were seen when their times had been
+            theirs for long enough to tell by now
         """
         self._clock = clock
+        self._seen = dict(seen or {})
         self._root = root
         self._is_ignored = is_ignored
         self._look = look
@@ -248,12 +254,17 @@ class Walk:
         # What guests do in their own directories never ends on a large node.
         self.recent.update(pending)
 
-    def changed(self) -> list[str]:
-        """Give the directories that have changed since they were listed."""
+    def changed(self, among: Iterable[str] | None = None) -> list[str]:
+        """Give the directories that have changed since they were listed.
+
+        :param among: what of them is asked, by default all
+        """
+        asked = self.directories if among is None else among
         before = [
-            (directory, stamp)
-            for directory, stamp in self.directories.items()
-            if directory not in self.believed
+            (directory, self.directories[directory])
+            for directory in asked
+            if directory in self.directories
+            and directory not in self.believed
         ]
         now = pools.each(self._now, [directory for directory, _was in before])
         return [
@@ -408,11 +419,21 @@ class Walk:
         if self._clock is not None and self._clock.device == device:
             now, tick = self._clock.now(), _GRAIN_NANOSECONDS
         age = now - max(times)
-        if age < tick:
+        if age < tick and not self._was_seen(directory, listed_as):
             self.recent.add(directory)
         self._in_flux.discard(directory)
         if age < _GRAIN_NANOSECONDS:
             self._in_flux.add(directory)
+
+    def _was_seen(self, directory: str, listed_as: Stamp) -> bool:
+        """Whether it had the same times long before it was listed.
+
+        Then whoever changes it now gives it others. Not where these are whole
+        seconds: another clock may show the same one later.
+        """
+        return self._seen.get(directory) == listed_as[1:] and all(
+            when % 10**9 for when in listed_as[2:]
+        )
 
     def _miss(self, directory: str, error: OSError) -> None:
         """Note that a directory cannot be listed."""

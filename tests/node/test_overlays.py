@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections.abc import Callable
+from collections.abc import Iterable
 import errno
 import json
 import os
@@ -11,8 +12,10 @@ from typing import Any
 
 import ddt
 
+from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache import host
+from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import walks
@@ -605,10 +608,13 @@ class ChangingTest(OverlaysTestCase):
         real = walks.Walk.changed
         rounds: list[None] = []
 
-        def changed(walk: walks.Walk) -> list[str]:
-            rounds.append(None)
-            self.node.add_file(GUEST, f'console.log.{len(rounds)}')
-            return real(walk)
+        def changed(
+            walk: walks.Walk, among: Iterable[str] | None = None
+        ) -> list[str]:
+            if among is None:
+                rounds.append(None)
+                self.node.add_file(GUEST, f'console.log.{len(rounds)}')
+            return real(walk, among)
 
         self.patch(walks.Walk, 'changed', changed)
         witness = overlays.OverlayWitness(self.node.layout)
@@ -653,6 +659,72 @@ class ChangingTest(OverlaysTestCase):
         witness = overlays.OverlayWitness(self.node.layout, clock=clock)
         witness.look([SHA])
         self.assertIs(recent, directory in witness._walk.recent)
+
+    def memory_of(self, directory: str, **times: int) -> memories.Memory:
+        """Remember a directory as it is, but for some of its times."""
+        status = os.stat(directory)
+        modified = times.get('modified', status.st_mtime_ns)
+        version = status.st_ino, modified, status.st_ctime_ns
+        return memories.Memory(
+            inventories.Inventory(directories={directory: version})
+        )
+
+    def test_times_tell_that_were_noted_long_before(self) -> None:
+        directory = self.node.add_directory(GUEST)
+        witness = overlays.OverlayWitness(
+            self.node.layout, memory=self.memory_of(directory), settled=True
+        )
+        witness.look([SHA])
+        self.assertNotIn(directory, witness._walk.recent)
+        self.node.add_overlay(GUEST, SHA)
+        self.assertEqual({GUEST}, witness.look_again([SHA]).users[SHA])
+
+    def test_times_do_not_tell_that_were_noted_just_now(self) -> None:
+        directory = self.node.add_directory(GUEST)
+        witness = overlays.OverlayWitness(
+            self.node.layout, memory=self.memory_of(directory)
+        )
+        witness.look([SHA])
+        self.assertIn(directory, witness._walk.recent)
+
+    def test_times_do_not_tell_that_are_others_than_were_noted(self) -> None:
+        directory = self.node.add_directory(GUEST)
+        memory = self.memory_of(directory, modified=5)
+        witness = overlays.OverlayWitness(
+            self.node.layout, memory=memory, settled=True
+        )
+        witness.look([SHA])
+        self.assertIn(directory, witness._walk.recent)
+
+    def test_whole_seconds_do_not_tell_though_noted_long_before(self) -> None:
+        directory = self.node.add_directory(GUEST)
+        os.utime(directory, (5, 5))
+        witness = overlays.OverlayWitness(
+            self.node.layout, memory=self.memory_of(directory), settled=True
+        )
+        witness.look([SHA])
+        self.assertIn(directory, witness._walk.recent)
+
+    def test_looking_again_asks_each_directory_once_though_files_went(
+        self,
+    ) -> None:
+        self.patch(walks, '_TICK_NANOSECONDS', 0)
+        guest = self.node.add_directory(GUEST)
+        self.node.add_file('_base', SHA)
+        self.node.add_file('_base', f'{SHA}_20')
+        witness = overlays.OverlayWitness(self.node.layout)
+        witness.look([SHA, f'{SHA}_20'])
+        os.unlink(self.node.layout.file(f'{SHA}_20'))
+        asked: list[str] = []
+        real = walks.Walk._now
+
+        def now(walk: walks.Walk, directory: str) -> Any:
+            asked.append(directory)
+            return real(walk, directory)
+
+        self.patch(walks.Walk, '_now', now)
+        witness.look_again([SHA])
+        self.assertEqual(1, asked.count(guest))
 
     def test_looking_again_reads_only_what_has_changed(self) -> None:
         self.patch(walks, '_TICK_NANOSECONDS', 0)

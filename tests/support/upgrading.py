@@ -51,7 +51,7 @@ def rewrite(path: str, change: Any, version: int | None = None) -> None:
         record = json.loads(file.readline())
         payload = file.read()
     change(record['sealed']['body'])
-    record['sha256'] = records._digest(record['sealed'])
+    record['sha256'] = records._digest(records._serialised(record['sealed']))
     if version is not None:
         record['version'] = version
     with open(path, 'wb') as file:

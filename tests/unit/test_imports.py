@@ -60,8 +60,8 @@ PURE = frozenset(
 _PURE_IMPORTS = frozenset(
     {
         'collections', 'collections.abc', 'dataclasses', 'datetime', 'enum',
-        'functools', 'hashlib', 'html', 'itertools', 'json', 'math', 're',
-        'textwrap', 'typing',
+        'functools', 'hashlib', 'html', 'itertools', 'json', 'math',
+        'operator', 're', 'textwrap', 'typing',
         'oslo_utils.units',
     }
 )  # fmt: skip
