@@ -250,6 +250,6 @@ MUTATIONS = {
     ),
     'the clock of the storage': _without(
         (clocks, 'skew', lambda *args: 0.0),
-        steps='touch set_clock reboot',
+        steps='cache touch set_clock',
     ),
 }  # fmt: skip
