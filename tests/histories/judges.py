@@ -99,13 +99,9 @@ class Look:
         return self.verdict in _HARMFUL
 
 
-def look(world: media.World, image: Image) -> Look:
+def look(world: media.World, image: Image, state: states.State) -> Look:
     file = base_file.BaseFile.named(world.layout, image.name)
     found = papers.Papers.of(world.layout, image.name)
-    try:
-        state = states.load(world.layout)
-    except errors.Error:
-        state = states.State()
     entry = queues.entry_of(file, state)
     key = file.incarnation.key
     due = schedule.due_in(
@@ -124,7 +120,7 @@ def look(world: media.World, image: Image) -> Look:
         found,
         raw,
         _sighting(found, key),
-        soundness.of(file),
+        soundness.of(file, state),
         entry.known.finding.verdict,
         due,
         found.ledger is not None and not _may_be(found.get('key'), key),
@@ -162,8 +158,12 @@ class Judge:
         self._world = world
 
     def looks(self) -> dict[str, Look]:
+        try:
+            state = states.load(self._world.layout)
+        except errors.Error:
+            state = states.State()
         return {
-            name: look(self._world, image)
+            name: look(self._world, image, state)
             for name, image in self._world.images.items()
         }
 

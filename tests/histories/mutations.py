@@ -141,22 +141,28 @@ MUTATIONS = {
     'overlays': _without(_BLIND, _BLIND_AGAIN),
     'overlays at the last moment': _without(_BLIND_AGAIN),
     'image locks at the last moment': _without(
-        (qemu_locks, 'fence', lambda *args: contextlib.nullcontext())
+        (qemu_locks, 'fence', lambda *args: contextlib.nullcontext()),
+        steps='cache meanwhile',
     ),
     'touches at the last moment': _without(
-        (removal, '_check', _check_loosely(whose=True))
+        (removal, '_check', _check_loosely(whose=True)),
+        steps='cache meanwhile',
     ),
     'touches and identity at the last moment': _without(
         (removal, '_check', _check_loosely(whose=False))
     ),
     'noted uses at the last moment': _without(
-        (states, 'used_since', lambda *args: frozenset())
+        (states, 'used_since', lambda *args: frozenset()),
+        steps='cache meanwhile',
     ),
-    'pins at the last moment': _without((act, 'pins', _NO_PINS)),
+    'pins at the last moment': _without(
+        (act, 'pins', _NO_PINS), steps='cache meanwhile'
+    ),
     'the floor': _without((decide, 'FLOOR_SECONDS', 0)),
     'obstacles': _without((decide.Facts, 'obstacles', ())),
     'putting back': _without(
-        (act.Actor, '_put_back', lambda one, decision, restored: decision)
+        (act.Actor, '_put_back', lambda one, decision, restored: decision),
+        steps='spawn vanish appear',
     ),
     # Chains, and disks that are elsewhere.
     'the ends of chains': _without(
@@ -227,7 +233,8 @@ MUTATIONS = {
         steps='seed restore',
     ),
     'the time of birth': _without(
-        (sightings, 'birth', lambda file, now: 0.0), steps='seed set_clock'
+        (sightings, 'birth', lambda file, now: 0.0),
+        steps='cache seed set_clock run_pass',
     ),
     'what is remembered of uses': _without(
         (sightings, 'uses', _uses(modified=True)), steps='spawn delete'
@@ -243,6 +250,6 @@ MUTATIONS = {
     ),
     'the clock of the storage': _without(
         (clocks, 'skew', lambda *args: 0.0),
-        steps='touch set_clock reboot',
+        steps='cache touch set_clock',
     ),
 }  # fmt: skip

@@ -51,6 +51,7 @@ class Record:
     payload: bytes | None = dataclasses.field(repr=False)
 
 
+@functools.lru_cache(maxsize=4096)
 def _parse(data: bytes) -> Record | None:
     line, _end, payload = data.partition(b'\n')
     try:

@@ -25,7 +25,8 @@ class GiantTest(scrubbing.ScrubTestCase):
         super().setUp()
         self.name = self.node.add_image('giant', data=b'boot' * 1024)
         self.path = self.node.base_path(self.name)
-        os.truncate(self.path, 2**40)
+        # Twice the holes that are too many; more would only take longer.
+        os.truncate(self.path, 2**37)
 
     def test_it_is_digested_without_a_sha1_and_this_is_said(self) -> None:
         self.patch(hashing.WholeFile, 'add', lambda *args: self.fail('SHA-1'))
