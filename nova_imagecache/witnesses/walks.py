@@ -263,8 +263,7 @@ class Walk:
         before = [
             (directory, self.directories[directory])
             for directory in asked
-            if directory in self.directories
-            and directory not in self.believed
+            if directory in self.directories and directory not in self.believed
         ]
         now = pools.each(self._now, [directory for directory, _was in before])
         return [

@@ -199,9 +199,7 @@ class VersionTest(LedgerTestCase):
         for name in ('question', 'differs', 'anew', 'unsettled'):
             del body[name]
         body |= {'settled': True, 'changed': False} | changes
-        line['sha256'] = records._digest(
-            records._serialised(line['sealed'])
-        )
+        line['sha256'] = records._digest(records._serialised(line['sealed']))
         line['version'] = version
         with open(self.file.ledger, 'w') as file_out:
             file_out.write(json.dumps(line) + '\n')
