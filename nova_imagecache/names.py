@@ -10,6 +10,7 @@ its receiver.c.
 """
 
 import enum
+import functools
 import hashlib
 import os
 import re
@@ -81,6 +82,12 @@ _RSYNC_LEAVES_OUT = stat.S_IRWXG | stat.S_IRWXO
 _TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
 
 
+# Asked again at once of what is in the cache, and of the disks of all guests,
+# which have the same few names.
+_remembering = functools.lru_cache(maxsize=1024)
+
+
+@_remembering
 def _base_kind(name: str) -> Kind | None:
     for kind, pattern in _BASE_PATTERNS:
         if pattern.fullmatch(name):
@@ -93,6 +100,7 @@ def _base_in(pattern: re.Pattern[str], name: str) -> str | None:
     return match['base'] if match and _base_kind(match['base']) else None
 
 
+@_remembering
 def leftover_of(name: str) -> str | None:
     """Give the base file whose fetch may have left this file behind.
 

@@ -56,28 +56,19 @@ def nothing(decisions: decide.Decisions) -> Done:
     )
 
 
-def touch_used(
-    decisions: decide.Decisions,
-    as_root: host.TouchAsRoot | None,
-    without: Collection[str] = (),
-) -> frozenset[str]:
-    """Renew the times of the files in the cache that are used.
-
-    :param without: names of those that are to be left as they are
-    :returns: names of those that were renewed, or could not be
-    """
+def _touch_used(
+    decisions: decide.Decisions, as_root: host.TouchAsRoot | None
+) -> None:
+    """Renew the times of the files in the cache that are used."""
     used = [
         decision.file
         for decision in decisions.files
-        if decision.used
-        and decision.action is Action.KEEP
-        and decision.file.name not in without
+        if decision.used and decision.action is Action.KEEP
     ]
     for _touched in pools.each(
         lambda file: removal.touch(file.path, as_root), used
     ):
         pass
-    return frozenset(file.name for file in used)
 
 
 class Actor:
@@ -89,16 +80,13 @@ class Actor:
         witnesses: Sequence[testimonies.Witness],
         facts: decide.Facts,
         touch_as_root: host.TouchAsRoot | None = None,
-        touched: Collection[str] = (),
     ) -> None:
         """Do nothing yet.
 
         :param witnesses: asked again at the last moment
         :param facts: what was decided on
         :param touch_as_root: what the host lends for its files
-        :param touched: names of files that were touched in this pass
         """
-        self._touched = touched
         self._layout = layout
         self._witnesses = witnesses
         self._facts = facts
@@ -115,7 +103,6 @@ class Actor:
             for decision in sorted(decisions.trash, key=_first_the_best)
             if decision.action is Action.PUT_BACK
         }
-        touch_used(decisions, self._touch_as_root, without=self._touched)
         removed = removal.remove(
             self._layout,
             _chosen(decisions.files, Action.REMOVE),
@@ -127,6 +114,8 @@ class Actor:
             _chosen(decisions.trash, Action.DELETE),
             self._objections,
         )
+        # Last: the last looks would find all these files changed.
+        _touch_used(decisions, self._touch_as_root)
         files = tuple(
             self._came_out(decision, removed, 'removed')
             for decision in decisions.files

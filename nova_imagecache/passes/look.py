@@ -39,9 +39,10 @@ from nova_imagecache.witnesses import vetoing
 _SHOWN = 3
 
 
-def _recall_state(
+def recall_state(
     layout: layouts.Layout,
 ) -> tuple[states.State, list[vetoing.Veto]]:
+    """Recall when files were used; give what speaks against believing that."""
     try:
         return states.load(layout), []
     except (errors.Newer, errors.Damaged) as error:
@@ -265,10 +266,14 @@ def look(
     settings: Settings,
     witnesses: Sequence[testimonies.Witness],
     now: clocks.Instant,
+    recalled: states.State,
+    obstacles: Sequence[vetoing.Veto],
     with_content: bool,
 ) -> decide.Facts:
     """See what is there, without changing anything.
 
+    :param recalled: what earlier passes have left
+    :param obstacles: what is known to speak against removing anything
     :param with_content: whether to read what is known of the content of base
         files
     """
@@ -276,7 +281,6 @@ def look(
     problems: list[codes.Problem] = []
     scan = scans.scan(layout)
     trashed = trash.scan(layout)
-    recalled, obstacles = _recall_state(layout)
     unkept = _unkept(layout, settings.host, recalled) if with_content else []
     state, jump = recalled.entered(settings.host, now, clocks.machine_id())
     twins = state.twins(settings.host, now)

@@ -8,6 +8,7 @@ A pass looks (:mod:`nova_imagecache.passes.look`), decides
 (:mod:`nova_imagecache.passes.reports`).
 """
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -19,10 +20,10 @@ import os
 import time
 
 from nova_imagecache.cache import directories
-from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
+from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
@@ -31,19 +32,25 @@ from nova_imagecache.content import soundness
 from nova_imagecache.heal import accounts
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
+from nova_imagecache.passes import foresight
 from nova_imagecache.passes import look
 from nova_imagecache.passes import noting
 from nova_imagecache.passes import remember
 from nova_imagecache.passes import reports
+from nova_imagecache.passes import storage
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
 from nova_imagecache.scrub import schedule
 from nova_imagecache.scrub import verification
+from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import vetoing
-from nova_imagecache.witnesses import walks
+
+
+def _never(_state: states.State, _now: clocks.Instant) -> bool:
+    return False
 
 
 def _is_unmounted(facts: decide.Facts, layout: layouts.Layout) -> bool:
@@ -97,51 +104,74 @@ class Pass:
         self._memory = memory
         self._assembly = assembly
         self._overlays = assembly.overlays(self._layout, memory, glance=True)
-        # In this order: the last one looks for what the others have named.
-        self._witnesses = (
+        self._others = (
             *witnesses,
             *assembly.others(settings, self._layout, clock),
-            self._overlays,
         )
         self._read_as_root = assembly.host.read_as_root
         self._touch_as_root = assembly.host.touch_as_root
         self._clock = clock
         self._inline = inline
-        self._storage_clock: walks.StorageClock | None = None
-        self._settled = False
-        self._touched: frozenset[str] = frozenset()
+        self._storage = storage.Storage()
         self._progress_bar = progress_bar
 
-    def _look(self, with_content: bool) -> decide.Facts:
+    @property
+    def _witnesses(self) -> tuple[testimonies.Witness, ...]:
+        # In this order: the last one looks for what the others have named.
+        return (*self._others, self._overlays)
+
+    def _look(
+        self,
+        with_content: bool,
+        closely: Callable[[states.State, clocks.Instant], bool] = _never,
+    ) -> decide.Facts:
+        """See what there is; by a glance where that is likely to do.
+
+        :param closely: whether it is not, by what was left and how late it is
+        """
+        now = self._clock()
+        state, obstacles = look.recall_state(self._layout)
+        _entered, jump = state.entered(
+            self._settings.host, now, clocks.machine_id()
+        )
+        if closely(state, now):
+            self._overlays = self._closer(jump)
         facts = look.look(
-            self._settings, self._witnesses, self._clock(), with_content
+            self._settings,
+            self._witnesses,
+            now,
+            state,
+            obstacles,
+            with_content,
         )
         return dataclasses.replace(
             facts, problems=(*facts.problems, *self._unrecalled)
+        )
+
+    def _foresee(self, state: states.State, now: clocks.Instant) -> bool:
+        return foresight.removes(state, now, self._settings)
+
+    def _closer(self, jump: float) -> overlays.OverlayWitness:
+        return self._assembly.overlays(
+            self._layout,
+            self._memory,
+            clock=self._storage.clock,
+            settled=self._storage.settled and not jump,
         )
 
     def _look_closely(self, facts: decide.Facts) -> decide.Facts:
         """See everything as it is, and as it stays while it is seen."""
         if not self._overlays.has_glanced:
             return facts
-        self._overlays = self._assembly.overlays(
-            self._layout,
-            self._memory,
-            clock=self._storage_clock,
-            settled=self._settled,
-        )
-        self._witnesses = (*self._witnesses[:-1], self._overlays)
+        self._overlays = self._closer(facts.jump)
         return look.look_closely(self._layout, facts, self._overlays)
 
     def _decide(
-        self, facts: decide.Facts, touch: bool = False
+        self, facts: decide.Facts
     ) -> tuple[decide.Facts, decide.Decisions]:
         """Decide; by more than a glance where a file would go."""
         decisions = decide.decide(facts, self._settings)
         if decisions.take_away and self._overlays.has_glanced:
-            if touch:
-                # Later, the last looks would find that they have changed.
-                self._touched = act.touch_used(decisions, self._touch_as_root)
             facts = self._look_closely(facts)
             decisions = decide.decide(facts, self._settings)
         return facts, decisions
@@ -161,13 +191,12 @@ class Pass:
             self._witnesses,
             facts,
             self._touch_as_root,
-            self._touched,
         )
 
     @_without_collector()
     def preview(self) -> reports.Report:
         """Say what a pass would do; change nothing, read no base file."""
-        facts = self._look(with_content=True)
+        facts = self._look(with_content=True, closely=self._foresee)
         last = activities.load(self._layout)
         # Nobody else may hear of it, as where a timer has started it.
         told = [
@@ -196,7 +225,8 @@ class Pass:
             return self._run()
 
     def _run(self) -> reports.Report:
-        facts = self._look(with_content=self._settings.checksum)
+        self._storage = storage.ask(self._layout, self._settings.host)
+        facts = self._look(self._settings.checksum, closely=self._foresee)
         # An empty cache is remembered too: the clock is, for the next pass.
         if not (facts.usable and os.path.isdir(self._layout.base)):
             return self._refuse(facts)
@@ -205,7 +235,7 @@ class Pass:
             noted = os.path.isdir(self._layout.hosts)
             problems = self._notes.remember_guests(facts) if noted else []
             return self._refuse(facts, problems)
-        facts, decisions = self._decide(self._prepare(facts), touch=True)
+        facts, decisions = self._decide(self._prepare(facts))
         return self._finish(facts, self._actor(facts).act(decisions))
 
     def _coverage(
@@ -232,7 +262,7 @@ class Pass:
             for path in (self._layout.locks, *self._layout.directories):
                 os.makedirs(path, exist_ok=True)
             before = time.time()
-            storage = publish.current_time(self._layout.temporary)
+            shown = publish.current_time(self._layout.temporary)
         except OSError as error:
             where = error.filename or self._layout.temporary
             problems.append(
@@ -245,10 +275,11 @@ class Pass:
             )
         else:
             # Neither may be apart: the answer may have taken its time.
-            nearest = min(max(storage, before), time.time())
-            self._storage_clock = self._read_storage_clock(storage)
-            self._settled = not facts.jump and self._is_settled(storage)
-            skew = clocks.skew(nearest, storage)
+            nearest = min(max(shown, before), time.time())
+            self._storage = storage.tell(
+                self._layout, self._settings.host, shown
+            )
+            skew = clocks.skew(nearest, shown)
             if skew:
                 told = clocks.tell_skew(skew)
                 problems.append(codes.Problem(codes.Code.SKEW, told))
@@ -258,28 +289,6 @@ class Pass:
             problems=problems,
             vetoes=(*facts.vetoes, *self._misleading(facts, skew)),
         )
-
-    def _read_storage_clock(self, shown: float) -> walks.StorageClock | None:
-        read = time.monotonic_ns()
-        if not mounts.has_one_clock(self._layout.temporary):
-            return None
-        try:
-            device = os.stat(self._layout.temporary).st_dev
-        except OSError:
-            return None
-        return walks.StorageClock(device, int(shown * 10**9), read)
-
-    def _is_settled(self, shown: float) -> bool:
-        """Whether what is remembered was noted some time ago.
-
-        By whatever clock dates what this host writes, unless it was set since.
-        """
-        path = inventories.path_of(self._layout, self._settings.host)
-        try:
-            noted = os.stat(path).st_mtime
-        except OSError:
-            return False
-        return shown - noted >= walks.GRAIN_SECONDS
 
     def _misleading(
         self, facts: decide.Facts, skew: float
@@ -319,7 +328,8 @@ class Pass:
         :param young: whether it stays for 600 s after its last use
         :returns: why it stays; None if it is in the trash
         """
-        facts = self._look_closely(self._look(with_content=False))
+        self._storage = storage.ask(self._layout, self._settings.host)
+        facts = self._look(False, closely=lambda _state, _now: True)
         if not facts.usable:
             return str(facts.vetoes[0])
         if _is_unmounted(facts, self._layout):

@@ -295,22 +295,12 @@ class OverlayWitness:
     def _visit(
         self, listed_as: walks.Stamp, entry: walks.Entry, read: _Read
     ) -> None:
-        if not self._is_plain(entry, read):
+        if not isinstance(read, tuple):
             self._odd.add(os.path.dirname(entry.path))
         if listed_as[:2] == self._cache:
             self._read_cached(entry, read)
         elif not self._is_of_sibling(entry):
             self._read_disk(entry, read)
-
-    def _is_plain(self, entry: walks.Entry, read: _Read) -> bool:
-        """Whether a disk is one of those of which there is no more to know."""
-        if not isinstance(read, tuple):
-            return False
-        named = read[1].backing_file
-        return read[1].data_file is None and (
-            named is None
-            or self._ends.is_usual(entry.path, references.read(named))
-        )
 
     def _is_of_sibling(self, entry: walks.Entry) -> bool:
         """Whether this is a base file of another host's cache."""
@@ -425,11 +415,11 @@ class OverlayWitness:
         read: _Read = None,
     ) -> None:
         directory, name = os.path.split(path)
-        # Before it is read: it is there, whatever that gives.
-        self._scanned.add(path, None)
-        if isinstance(read, Exception):
-            raise read
         if not isinstance(read, tuple):
+            # Before it is read: it is there, whatever that gives.
+            self._scanned.add(path, None)
+            if isinstance(read, Exception):
+                raise read
             read = headers.read(
                 path,
                 self._lent.read_as_root,
@@ -451,6 +441,8 @@ class OverlayWitness:
         parsed = [references.read(each) for each in named]
         wanted = linked.union(*(each.names for each in parsed))
         usual = all(self._ends.is_usual(path, each) for each in parsed)
+        if data_file is not None or not usual:
+            self._odd.add(directory)
         if usual:
             pass
         elif headers.declared_raw(directory, name):

@@ -16,6 +16,7 @@ from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scans
+from nova_imagecache.passes import foresight
 from nova_imagecache.passes import look
 from nova_imagecache import pools
 from nova_imagecache.witnesses import chain_ends
@@ -298,7 +299,26 @@ class RemovalTest(GlanceTestCase):
         self.patch(removal, 'touch', lambda *args: called.append('touch'))
         self.may_remove()
         self.node.run()
-        self.assertEqual(['touch', 'look closely', 'remove'], called)
+        self.assertEqual(['look closely', 'remove', 'touch'], called)
+
+    def test_where_a_file_is_about_to_go_nothing_is_looked_at_twice(
+        self,
+    ) -> None:
+        listed: list[str] = []
+        real = walks.Walk._list
+
+        def list_(walk: walks.Walk, directory: str) -> Any:
+            listed.append(directory)
+            return real(walk, directory)
+
+        self.patch(walks.Walk, '_list', list_)
+        self.may_remove()
+        self.patch(foresight, 'removes', lambda *args: True)
+        self.assertEqual(
+            (self.free,),
+            tuple(file.name for file in self.node.run().removed),
+        )
+        self.assertEqual(1, listed.count(os.path.dirname(self.other)))
 
     def test_who_looks_again_after_a_glance_reads_all(self) -> None:
         layout, host = self.node.layout, self.node.settings.host

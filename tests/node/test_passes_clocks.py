@@ -9,6 +9,7 @@ from typing import Any
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import states
 from nova_imagecache.passes import decide
+from nova_imagecache.passes import look
 from tests.support import base
 from tests.support import nodes
 
@@ -101,16 +102,16 @@ class ClockTest(nodes.NodeTestCase):
 
     def test_a_use_noted_by_a_host_whose_clock_is_late_counts(self) -> None:
         self.node.set_age(self.name, 365 * base.DAY)
-        real = publish.current_time
+        real = look.look
 
-        # Called once the pass has seen what was noted before.
-        def late(directory: str) -> float:
+        def looking(*args: Any) -> Any:
+            facts = real(*args)
             self.node.clock.advance(-5)
             states.note_use(self.node.layout, self.name, self.node.clock())
             self.node.clock.advance(5)
-            return real(directory)
+            return facts
 
-        self.patch(publish, 'current_time', late)
+        self.patch(look, 'look', looking)
         file = self.file_of(self.node.run(), self.name)
         self.assertIn('noted', file.reason)
         self.assertIn(self.name, self.node.files())

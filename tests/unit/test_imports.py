@@ -44,6 +44,7 @@ PURE = frozenset(
         'outlets.metrics',
         'outlets.pages',
         'passes.decide',
+        'passes.foresight',
         'passes.pressure',
         'scrub.comparisons',
         'scrub.conclusions',
