@@ -232,6 +232,10 @@ def _tell(outcome: outcomes.Outcome) -> None:
         )
     if outcome.stopped:
         LOG.warning('[P19] %s: not repaired: %s', name, outcome.stopped)
+    asked = '; '.join(
+        names.printable(f'{source}: {message}')
+        for source, (_state, message) in outcome.sources.items()
+    )
     for block in outcome.left:
         LOG.warning(
             '[P19] Base file %(name)s: bytes %(start)d-%(last)d stay bad: '
@@ -241,6 +245,6 @@ def _tell(outcome: outcomes.Outcome) -> None:
                 'start': block.start,
                 'last': block.end - 1,
                 'result': str(block.result),
-                'note': block.note,
+                'note': block.note or asked,
             },
         )

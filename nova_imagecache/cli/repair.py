@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Iterable
 import dataclasses
 import logging
+import signal
+import threading
 from typing import Any
 
 from nova_imagecache.cache import base_file
@@ -23,6 +25,7 @@ from nova_imagecache import errors
 from nova_imagecache.heal import assembly
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import repair
+from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal import writer
 from nova_imagecache import names
@@ -115,12 +118,16 @@ class Repair(reading.Reading):
                 f'{names.printable(name)} is no base file, so there is '
                 'nothing to repair'
             )
+        # Also what is started for it is to end then.
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_args: stop.set())
         try:
             assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
             given = assembly.sources_of(
                 self.settings,
                 parsed_args.source,
                 clients.from_options(self.app.conf),
+                watch=sources.Watch(stop),
             )
         except ValueError as error:
             raise errors.Error(str(error)) from error
@@ -137,6 +144,7 @@ class Repair(reading.Reading):
                     self._rewrite, dry_run=parsed_args.dry_run,
                     cached=True,
                     image=parsed_args.image,
+                    stop=stop,
                     progress=progress,
                 )  # fmt: skip
                 outcome = repair.repair(file, given, means)

@@ -22,6 +22,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.heal import automatic
+from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal import writer
 from nova_imagecache import names
@@ -133,7 +134,9 @@ class Scrub(reading.Reading):
             self.settings,
             self._rewrite,
             stop=stop,
-            sources_of=automatic.asking(get_client),
+            sources_of=automatic.asking(
+                get_client, sources.Watch(stop, self._scrubber.look_around)
+            ),
         )
         lines = self._lines(self._scrubber, healing.Acting(healer))
         if parsed_args.if_enabled:

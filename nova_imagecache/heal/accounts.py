@@ -126,12 +126,14 @@ class Account:
         now: clocks.Instant,
         chance: float,
         again: bool = True,
+        fetched: Mapping[str, int] | None = None,
     ) -> 'Account':
         """Give the account with a file that is still bad.
 
         :param again: whether it is as it was; not where some of it is good
             by now
         :param sources: state and message of those that gave nothing
+        :param fetched: bytes that came over a network, by source
         :param chance: from 0 to 1, at random
         """
         old = self.files.get(name)
@@ -139,7 +141,10 @@ class Account:
             return self
         asked = dict(old.sources) if old else {}
         for source, (why, text) in sources.items():
-            asked[source] = _again(asked.get(source), why, text, now, chance)
+            wasted = (fetched or {}).get(source, 0)
+            asked[source] = _again(
+                asked.get(source), why, text, now, chance, wasted
+            )
         before = old.last if old and again else None
         last = _again(before, state, message, now, chance)
         files = {**self.files, name: File(last, asked)}
@@ -156,9 +161,10 @@ def _again(
     message: str,
     now: clocks.Instant,
     chance: float,
+    fetched: int = 0,
 ) -> Attempt:
     tries = before.tries + 1 if before else 1
-    wait = policies.wait(tries, chance)
+    wait = policies.wait(tries, chance, fetched)
     return Attempt(state, names.printable(message), tries, now, wait)
 
 

@@ -136,7 +136,7 @@ class Scrubber:
             def count(length: int) -> None:
                 self._read += length
                 progress(length)
-                self._look_around()
+                self.look_around()
 
             means = dataclasses.replace(self._means, progress=count)
             method = one_file.Method(
@@ -145,7 +145,7 @@ class Scrubber:
                 self._clock,
                 _PATIENCE_SECONDS,
                 monotonic=self._monotonic,
-                pulse=self._look_around,
+                pulse=self.look_around,
             )
             while queue.items and not means.stop.is_set():
                 name = queue.items[0].name
@@ -221,8 +221,12 @@ class Scrubber:
         if self._queue.remember(self._histories):
             self._histories.clear()
 
-    def _look_around(self) -> None:
-        """Called all the time: give way, and say how far it has got."""
+    def look_around(self) -> None:
+        """Give way, and say how far it has got.
+
+        To be called all the time, also by whoever does something with a
+        result before asking for the next one.
+        """
         now = self._monotonic()
         if now - self._pulse < _PULSE_SECONDS:
             return
@@ -230,7 +234,7 @@ class Scrubber:
         if self._coordinator.wanted():
             self._update(reason='it gave way to a verification')
             self._means.stop.set()
-        if now >= self._next_rate:
+        if now >= self._next_rate and self._queue.items:
             self._set_rate()
         self._report_at_times()
 

@@ -25,7 +25,16 @@ FLOORS = (
     ('content',),
     ('cache',),
     ('conf',),
-    ('clocks', 'coalesce', 'codes', 'errors', 'host', 'names', 'pools'),
+    (
+        'children',
+        'clocks',
+        'coalesce',
+        'codes',
+        'errors',
+        'host',
+        'names',
+        'pools',
+    ),
 )
 
 # That these stay pure is a promise; others may claim it too.

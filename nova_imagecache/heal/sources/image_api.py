@@ -6,10 +6,12 @@ One try per call, in bounded time and memory: whoever asks decides when to ask
 again. Each failure is a :class:`~nova_imagecache.heal.sources.State`.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
+import functools
 import json
 import re
 import time
@@ -17,6 +19,7 @@ from typing import Any
 from typing import Protocol
 
 from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import exchanges
 from nova_imagecache import names
 
 State = sources.State
@@ -100,10 +103,13 @@ class ImageApi:
     :ivar fetched: bytes in all answers so far
     """
 
-    def __init__(self, client: ImageClient) -> None:
+    def __init__(
+        self, client: ImageClient, watch: sources.Watch | None = None
+    ) -> None:
         """Ask nothing yet."""
         self.fetched = 0
         self._client = client
+        self._watch = watch or sources.Watch()
         self._images: dict[str, Image] = {}
 
     def image(self, uuid: str) -> Image:
@@ -120,9 +126,9 @@ class ImageApi:
             raise sources.Unavailable(
                 State.UNKNOWN_IMAGE, f'{names.printable(uuid)} is no image ID'
             )
-        with self._asked(f'/images/{uuid}', {}, _MOST_RECORD) as answer:
+        with self._asked(f'/images/{uuid}', {}) as (answer, read):
             _check_status(answer, f'image {uuid}')
-            body = b''.join(self._body(answer, _MOST_RECORD, f'image {uuid}'))
+            body = b''.join(read(_MOST_RECORD, f'image {uuid}'))
         image = _parse(uuid, body)
         if image.status not in _WITH_DATA:
             raise sources.Unavailable(
@@ -144,7 +150,7 @@ class ImageApi:
         """
         what = f'image {image.id}'
         headers = {'Range': f'bytes={start}-{start + length - 1}'}
-        with self._asked(_path(image, store), headers, length) as answer:
+        with self._asked(_path(image, store), headers) as (answer, read):
             code = answer.status_code
             if code in (200, 400, 416, 501):
                 raise sources.Unavailable(
@@ -154,30 +160,38 @@ class ImageApi:
                 )
             _check_status(answer, what, image.status)
             _check_range(answer, what, start, length, image.size)
-            return b''.join(self._body(answer, length, what, exact=True))
+            return b''.join(read(length, what, exact=True))
 
-    def whole(self, image: Image, store: str | None = None) -> Iterator[bytes]:
+    def whole(
+        self,
+        image: Image,
+        store: str | None = None,
+        seconds: float | None = None,
+    ) -> Iterator[bytes]:
         """Give all bytes of an image, in chunks and in order.
 
-        :raises sources.Unavailable: they are not to be had, or end early
+        :param seconds: for which this may take
+        :raises sources.Unavailable: they are not to be had, end early, or
+            come too slowly
         """
         what = f'image {image.id}'
-        with self._asked(_path(image, store), {}, image.size) as answer:
+        with self._asked(_path(image, store), {}) as (answer, read):
             _check_status(answer, what, image.status)
             if answer.status_code != 200:
                 raise sources.Unavailable(
                     State.FAILED,
                     f'{what} comes with status {answer.status_code}',
                 )
-            yield from self._body(answer, image.size, what, exact=True)
+            yield from read(image.size, what, exact=True, seconds=seconds)
 
     @contextlib.contextmanager
     def _asked(
-        self, path: str, headers: Mapping[str, str], length: int
-    ) -> Iterator[Any]:
-        """Ask, and see that the answer ends, and in time."""
-        try:
-            answer = self._client.get(
+        self, path: str, headers: Mapping[str, str]
+    ) -> Iterator[tuple[Any, '_Body']]:
+        """Ask; give the answer, and what reads its body."""
+
+        def ask() -> Any:
+            return self._client.get(
                 path,
                 # So that bytes are those of the image.
                 headers={'Accept-Encoding': 'identity', **headers},
@@ -191,29 +205,58 @@ class ImageApi:
                 status_code_retries=0,
                 timeout=_TIMEOUT_SECONDS,
             )
-        except sources.Unavailable:
-            raise
-        except Exception as error:
-            raise unavailable(error) from error
-        try:
-            yield answer
-        finally:
-            with contextlib.suppress(Exception):
-                answer.close()
 
-    def _body(
-        self, answer: Any, most: int, what: str, exact: bool = False
+        exchange = exchanges.Exchange(self._watch)
+        try:
+            until = time.monotonic() + _PATIENCE_SECONDS
+            try:
+                answer = exchange.open(ask, until)
+            except sources.Unavailable:
+                raise
+            except Exception as error:
+                raise unavailable(error) from error
+            yield answer, _Body(answer, exchange, self._count)
+        finally:
+            exchange.close()
+
+    def _count(self, length: int) -> None:
+        self.fetched += length
+
+
+class _Body:
+    """The body of an answer."""
+
+    def __init__(
+        self,
+        answer: Any,
+        exchange: exchanges.Exchange,
+        count: Callable[[int], object],
+    ) -> None:
+        self._exchange = exchange
+        self._count = count
+        self._announced = answer.headers.get('Content-Length')
+        raw = answer.raw
+        # What waits for a whole chunk has the thread wait for one that drips;
+        # urllib3 has the other since 2.1.
+        self._read = getattr(raw, 'read1', None) or raw.read
+
+    def __call__(
+        self,
+        most: int,
+        what: str,
+        exact: bool = False,
+        seconds: float | None = None,
     ) -> Iterator[bytes]:
-        """Give the body of an answer.
+        """Give it in chunks.
 
         :param most: bytes that there may be; one more is refused
         :param exact: whether there have to be that many
+        :param seconds: for which all of it may take
         """
-        raw, left = answer.raw, most
-        # What waits for a whole chunk waits for ever for one that drips.
-        read = getattr(raw, 'read1', None) or raw.read
-        deadline = time.monotonic() + _PATIENCE_SECONDS + most // _LEAST_RATE
-        announced = answer.headers.get('Content-Length')
+        left, announced = most, self._announced
+        longest: float = _PATIENCE_SECONDS + most // _LEAST_RATE
+        longest = min(longest, seconds or longest)
+        deadline = time.monotonic() + longest
         if exact and announced is not None and announced != str(most):
             raise sources.Unavailable(
                 State.TRUNCATED,
@@ -221,21 +264,26 @@ class ImageApi:
                 f'not {most}',
             )
         while left:
+            read = functools.partial(self._read, min(left, _CHUNK))
             try:
-                chunk = read(min(left, _CHUNK))
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                chunk = self._exchange.call(read, deadline)
+            except sources.Unavailable:
+                raise
+            except TimeoutError as error:
+                raise sources.Unavailable(
+                    State.TIMEOUT,
+                    f'{what} comes too slowly: {most - left} bytes in '
+                    f'{longest:.0f} s',
+                ) from error
             except Exception as error:
                 raise unavailable(error, what) from error
             if not chunk:
                 break
-            self.fetched += len(chunk)
+            self._count(len(chunk))
             left -= len(chunk)
             yield chunk
-            if time.monotonic() > deadline:
-                raise sources.Unavailable(
-                    State.TIMEOUT,
-                    f'{what} comes too slowly: {most - left} bytes in '
-                    f'{_PATIENCE_SECONDS + most // _LEAST_RATE} s',
-                )
         if exact and left:
             raise sources.Unavailable(
                 State.TRUNCATED,

@@ -32,11 +32,13 @@ class Qcow2Image:
         api: image_api.ImageApi,
         image: image_api.Image,
         directory: str,
+        watch: sources.Watch,
         store: str | None = None,
     ) -> None:
         """Read the header.
 
         :param directory: for files as large as what is decoded at once
+        :param watch: who waits for it
         :param store: which of its stores to prefer
         :raises sources.Unavailable: it cannot be had, or is not to be decoded
         """
@@ -44,6 +46,7 @@ class Qcow2Image:
         self._image = image
         self._directory = directory
         self._store = store
+        self._watch = watch
         head = self._read(0, min(_HEAD, image.size)) if image.size else b''
         qemu.inspect(io.BytesIO(head), 'qcow2')
         self._header = qcow2_tables.Header.parse(head, image.size)
@@ -72,7 +75,12 @@ class Qcow2Image:
             with tempfile.NamedTemporaryFile(dir=self._directory) as file:
                 self._fill(file.fileno(), plan)
                 return qemu.decode(
-                    file, 'qcow2', start, length, self._directory
+                    file,
+                    'qcow2',
+                    start,
+                    length,
+                    self._directory,
+                    self._watch,
                 )
         except OSError as error:
             raise sources.Unavailable(
