@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import functools
 import json
 import logging
 import os
@@ -42,8 +43,17 @@ def keep_rights(settings: Settings, command: str = '') -> writer.Rewrite:
     """
     base = layouts.Layout.of(settings).base
     if os.geteuid() == 0 and os.path.isdir(base):
-        return rewriters.fork(base)
+        try:
+            return rewriters.fork(base)
+        except writer.Refused as error:
+            # Reading goes on all the same.
+            return functools.partial(_refuse, error)
     return rewriters.Lent(json.loads(command) if command else ())
+
+
+def _refuse(error: writer.Refused, *_request: object) -> None:
+    """Write nothing, as :func:`nova_imagecache.heal.writer.rewrite`."""
+    raise error
 
 
 def let_go(rewrite: writer.Rewrite) -> None:

@@ -439,6 +439,9 @@ class _Repair:
         runs = [*_differing(found, good)]
         start = self._wanted(index).start
         written = 0
+        # Who writes with other rights is started by that, which takes seconds.
+        inode = self._file.incarnation.inode
+        writer.prepare(self._means.rewrite, self._file.path, inode)
         # Everything else is done by now: others may wait for this lock.
         with self._file.guard(_PATIENCE_SECONDS, self._means.stop.wait) as now:
             if now.size != self._blocks.size:

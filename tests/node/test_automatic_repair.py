@@ -230,8 +230,8 @@ class WholeTest(healing.HealTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.node.add_overlay(GUEST, self.name)
-        file = self.file(self.name)
-        kept = keeper.Keeper(file, knowledge.recall(file))
+        target = self.file(self.name)
+        kept = keeper.Keeper(target, knowledge.recall(target))
         assert kept.known.ledger is not None
         kept.publish(
             dataclasses.replace(kept.known.ledger, image=self.image),
