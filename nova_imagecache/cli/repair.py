@@ -4,6 +4,7 @@
 
 import argparse
 from collections.abc import Iterable
+import contextlib
 import dataclasses
 import logging
 import signal
@@ -22,6 +23,7 @@ from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
+from nova_imagecache.heal import accounts
 from nova_imagecache.heal import assembly
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import repair
@@ -148,6 +150,7 @@ class Repair(reading.Reading):
                     progress=progress,
                 )  # fmt: skip
                 outcome = repair.repair(file, given, means)
+                self._note(file, parsed_args.image, outcome, now)
         except OSError as error:
             raise errors.Error(
                 f'{names.printable(name)} cannot be repaired: {error.strerror}'
@@ -187,6 +190,21 @@ class Repair(reading.Reading):
                 '[N19] %s: no block of it is known to be bad',
                 names.printable(file.name),
             )
+
+    def _note(
+        self,
+        file: base_file.BaseFile,
+        image: str | None,
+        outcome: outcomes.Outcome,
+        now: clocks.Instant,
+    ) -> None:
+        """Note what the image service has told of the image."""
+        ledger = knowledge.recall(file).ledger
+        image = image or (ledger.image if ledger else None)
+        host = self.settings.host
+        # Nothing of this repair depends on it.
+        with contextlib.suppress(OSError):
+            accounts.note_told(file.layout, host, image, outcome, now)
 
     def summary(self) -> dict[str, Any]:
         """Say how it went, also for the guests."""

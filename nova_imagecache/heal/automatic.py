@@ -191,6 +191,9 @@ class Healer:
         ]
         try:
             outcome = repair.repair(file, given, means)
+            accounts.note_told(
+                file.layout, self.settings.host, ledger.image, outcome, now
+            )
         except (errors.Error, OSError) as error:
             reason = getattr(error, 'strerror', None) or str(error)
             outcome = outcomes.Outcome(file.name, stopped=reason)

@@ -724,6 +724,26 @@ class ClientTest(ImageServiceTestCase):
         self.assertEqual('nova', user['name'])
         self.assertEqual('secret', self.server.token)
 
+    def test_what_an_administrator_does_not_see_is_gone(self) -> None:
+        self.serve(self.raw, record_code=404)
+        self.use(self.keystone())
+        self.assertIn('the last copy', self.assert_refused(State.GONE))
+
+    def test_what_others_do_not_see_may_be_there(self) -> None:
+        """A user with the role service sees no private images."""
+        self.serve(self.raw, record_code=404)
+        for roles in ([], ['service'], ['service', 'reader', 'member']):
+            self.server.roles = roles
+            self.use(self.keystone())
+            self.assertIn('role', self.assert_refused(State.NOT_FOUND))
+
+    def test_what_lists_no_images_does_not_know_what_is_gone(self) -> None:
+        """As what is in front of the image service, or another one."""
+        self.serve(self.raw, record_code=404)
+        self.server.lists = False
+        self.use(self.keystone())
+        self.assert_refused(State.NOT_FOUND)
+
     def test_the_endpoint_is_the_one_of_api_servers(self) -> None:
         self.serve(self.raw)
         self.use(

@@ -63,6 +63,9 @@ class State(enum.StrEnum):
     """Why a source gives nothing; kept with the file, and shown.
 
     The values are stable: they are kept in records and in metrics.
+
+    NOT_FOUND: it is gone, or may not be seen
+    GONE: whoever asked would have seen it
     """
 
     ABSENT = 'absent'
@@ -71,6 +74,7 @@ class State(enum.StrEnum):
     UNAUTHORIZED = 'unauthorized'
     FORBIDDEN = 'forbidden'
     NOT_FOUND = 'not-found'
+    GONE = 'gone'
     DEACTIVATED = 'deactivated'
     NO_RANGES = 'no-ranges'
     TRUNCATED = 'truncated'

@@ -40,6 +40,11 @@ _CONTENT_RANGE = re.compile(
 )
 _UUID = re.compile(r'[0-9a-fA-F-]{32,36}')
 
+_ABSENT = (404, 410)
+
+# Who has this role sees each image: ``get_image`` in glance/policies/image.py.
+_ADMIN = 'admin'
+
 # A deactivated image has its data, and administrators may read it.
 _WITH_DATA = ('active', 'deactivated')
 
@@ -127,7 +132,10 @@ class ImageApi:
                 State.UNKNOWN_IMAGE, f'{names.printable(uuid)} is no image ID'
             )
         with self._asked(f'/images/{uuid}', {}) as (answer, read):
-            _check_status(answer, f'image {uuid}')
+            if answer.status_code not in _ABSENT or not self._sees_all():
+                _check_status(answer, f'image {uuid}')
+            else:
+                raise _gone(uuid)
             body = b''.join(read(_MOST_RECORD, f'image {uuid}'))
         image = _parse(uuid, body)
         if image.status not in _WITH_DATA:
@@ -137,6 +145,29 @@ class ImageApi:
                 f'{names.printable(image.status)}',
             )
         return image
+
+    def _sees_all(self) -> bool:
+        """Whether who asks would see any image that there is.
+
+        And it is the image service that answers, and not what is in front of
+        it and knows no such path.
+        """
+        try:
+            seen = exchanges.wait_for(
+                lambda: _is_admin(self._client), _PATIENCE_SECONDS, self._watch
+            )
+            if not seen:
+                return False
+            with self._asked('/images?limit=1', {}) as (answer, read):
+                _check_status(answer, 'the list of images')
+                body = b''.join(read(_MOST_RECORD, 'the list of images'))
+            return isinstance(json.loads(body)['images'], list)
+        except sources.Unavailable as error:
+            if error.state is State.STOPPED:
+                raise
+        except (TimeoutError, ValueError, LookupError, TypeError):
+            pass
+        return False
 
     def part(
         self, image: Image, start: int, length: int, store: str | None = None
@@ -293,6 +324,24 @@ class _Body:
             raise sources.Unavailable(
                 State.FAILED, f'{what}: the record of it has no end'
             )
+
+
+def _is_admin(client: Any) -> bool:
+    """Whether a client has the role that shows all images."""
+    # Whatever else it may be has no roles.
+    with contextlib.suppress(Exception):
+        session = client.session
+        roles = session.auth.get_access(session).role_names
+        return any(str(role).lower() == _ADMIN for role in roles)
+    return False
+
+
+def _gone(uuid: str) -> sources.Unavailable:
+    return sources.Unavailable(
+        State.GONE,
+        f'image {uuid} is deleted in the image service, so what is made from '
+        'it here is the last copy',
+    )
 
 
 def _path(image: Image, store: str | None) -> str:
