@@ -76,6 +76,8 @@ class Account:
     :ivar fetched: bytes in all that came over a network, by source
     :ivar gone: when images were first seen to be gone from the image service,
         by their UUIDs
+    :ivar unanswered: what came of the last question for the digest of an
+        image, if that was no answer
     """
 
     spent: float = 0.0
@@ -85,6 +87,7 @@ class Account:
     results: dict[str, int] = dataclasses.field(default_factory=dict)
     fetched: dict[str, int] = dataclasses.field(default_factory=dict)
     gone: dict[str, clocks.Instant] = dataclasses.field(default_factory=dict)
+    unanswered: Attempt | None = None
 
     @property
     def last_copies(self) -> frozenset[str]:
@@ -101,6 +104,16 @@ class Account:
         # The latest ones, if there are that many.
         kept = [*gone.items()][-_MOST_FILES:]
         return dataclasses.replace(self, gone=dict(kept))
+
+    def not_answering(
+        self, state: str, message: str, now: clocks.Instant, chance: float
+    ) -> 'Account':
+        """Give the account after a question that came to nothing.
+
+        :param chance: from 0 to 1, at random
+        """
+        attempt = _again(self.unanswered, state, message, now, chance)
+        return dataclasses.replace(self, unanswered=attempt)
 
     def left(self, now: clocks.Instant) -> int:
         """Give the number of blocks that may be repaired now."""
@@ -193,7 +206,7 @@ def _again(
 
 def _from_1(body: records.Values) -> records.Values:
     """Know of no image that is gone."""
-    return {**body, 'gone': {}}
+    return {**body, 'gone': {}, 'unanswered': None}
 
 
 _FORMAT = records.Format(

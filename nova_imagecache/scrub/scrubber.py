@@ -19,6 +19,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import evidence
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
@@ -64,6 +65,7 @@ class Scrubber:
         clock: clocks.Clock = clocks.now,
         monotonic: Callable[[], float] = time.monotonic,
         progress_bar: readers.ProgressBar = readers.no_progress_bar,
+        ask: evidence.Ask = evidence.ask_nobody,
     ) -> None:
         """Prepare a scrub.
 
@@ -77,6 +79,8 @@ class Scrubber:
         self._clock = clock
         self._monotonic = monotonic
         self._progress_bar = progress_bar
+        #: Who has evidence on a file; may be set until it runs.
+        self.ask = ask
         self._pulse = monotonic()
         self._report = -_REPORT_SECONDS
         self._next_rate = self._pulse
@@ -146,6 +150,7 @@ class Scrubber:
                 _PATIENCE_SECONDS,
                 monotonic=self._monotonic,
                 pulse=self.look_around,
+                ask=self.ask,
             )
             while queue.items and not means.stop.is_set():
                 name = queue.items[0].name
