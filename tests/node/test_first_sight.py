@@ -18,7 +18,6 @@ from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_records
-from nova_imagecache.scrub import evidence
 from nova_imagecache.scrub import one_file
 from tests.support import image_server
 from tests.support import nodes
@@ -131,8 +130,7 @@ class AskedTest(FirstSightTestCase):
         """An earlier file was bad, and nobody knew."""
         path = self.node.base_path(self.name)
         nodes.flip_bit(path, 5)
-        values = {'ask': evidence.ask_nobody}
-        self.scrub(self.name, **values)
+        self.scrub(self.name)
         os.unlink(path)
         os.unlink(path + '.sha1')
         with open(self.server.stored.path, 'rb') as file:

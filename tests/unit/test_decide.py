@@ -247,7 +247,7 @@ class RemovalTest(base.TestCase):
                     facts, last_copies=frozenset({SHA})
                 )
                 (decision,) = decide.decide(facts, settings).files
-                self.assertIs(action, decision.action, (name, age))
+                self.assertIs(action, decision.action, f'{name} {age}')
                 self.assertTrue(decision.last_copy)
                 self.assertIn('gone from the image', decision.reason)
 
