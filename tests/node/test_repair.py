@@ -453,6 +453,34 @@ class CommandTest(healing.HealTestCase):
         self.assertEqual(0, self.repair()[0])
         self.assert_healed()
 
+    def test_pages_of_several_bad_copies_are_put_together(self) -> None:
+        """Each has another page that is bad, and no other source has any."""
+        self.damage(1)
+        for number, page in enumerate((3, 7), 1):
+            data = bytearray(self.data)
+            data[BLOCK + page * 4096] ^= 1
+            name = f'{self.name}_{len(self.data) + number * base.MIB}'
+            self.node.add_base(name, data=bytes(data))
+        code, (block,), _summary, stderr = self.repair()
+        self.assertEqual(0, code, stderr)
+        self.assertIn('combined', block['source'])
+        self.assertIn(self.name, block['source'])
+        # Of all the block one page was bad.
+        self.assertEqual(4096, block['written'])
+        self.assert_healed()
+
+    def test_copies_that_have_the_same_page_bad_are_of_no_use(self) -> None:
+        self.damage(1)
+        data = bytearray(self.data)
+        data[BLOCK] ^= 1
+        self.node.add_base(
+            f'{self.name}_{len(self.data) + base.MIB}', data=bytes(data)
+        )
+        before = self.content()
+        code, _blocks, _summary, _stderr = self.repair()
+        self.assertEqual(3, code)
+        self.assertEqual(before, self.content())
+
     def test_the_base_file_itself_is_no_source(self) -> None:
         self.damage(1)
         code, _blocks, summary, _stderr = self.repair('--source', self.target)

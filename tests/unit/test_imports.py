@@ -45,6 +45,7 @@ PURE = frozenset(
         'cache.uses',
         'cli.screens',
         'codes',
+        'heal.combining',
         'heal.guests',
         'heal.outcomes',
         'heal.policies',

@@ -36,11 +36,14 @@ class Piece:
 
     :ivar data: as long as what is wanted
     :ivar origin: what it came from, for people: a path, an image and a store
+    :ivar missing: pages that could not be read, counted from 0; the data has
+        zeros there
     """
 
     wanted: Wanted
     data: bytes
     origin: str
+    missing: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

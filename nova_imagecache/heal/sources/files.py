@@ -129,10 +129,10 @@ def _as_it_is(
         for each in wanted:
             length = min(each.end, size) - each.start
             if length > 0:
-                data = pages.join(medium.read(each.start, length))
-                if data is not None:
-                    data = data.ljust(each.length, b'\0')
-                    yield sources.Piece(each, data, shown)
+                data, missing = pages.fill(
+                    medium.read(each.start, length), each.length
+                )
+                yield sources.Piece(each, data, shown, frozenset(missing))
 
 
 def _round_up(length: int) -> int:
