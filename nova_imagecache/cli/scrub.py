@@ -132,10 +132,10 @@ class Scrub(reading.Reading):
             else clients.from_options(self.app.conf)
         )
         watch = sources.Watch(stop, self._scrubber.look_around)
-        paths = parsed_args.host_config or [
-            *(self.app.conf.config_file or ()),
-            *(self.app.conf.config_dir or ()),
-        ]
+        paths = parsed_args.host_config
+        if not parsed_args.parent:
+            conf = self.app.conf
+            paths = [*(conf.config_file or ()), *(conf.config_dir or ())]
         self._scrubber.ask = first_sight.Asker(self.settings, paths, watch)
         healer = automatic.Healer(
             self.settings,
