@@ -18,10 +18,8 @@ from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import sources
-from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_records
-from nova_imagecache.heal.sources import image_service
-from nova_imagecache.heal.sources import streams
+from nova_imagecache.heal.sources import images
 from nova_imagecache import names
 from nova_imagecache.scrub import evidence
 
@@ -60,7 +58,7 @@ class Asker:
         before = account.unanswered
         if before is not None and not before.is_due(now):
             return None
-        found: image_api.Image | None = None
+        found: images.Image | None = None
         gone = False
         try:
             found = image_records.ask(image, self.paths, self.watch)
@@ -90,13 +88,13 @@ class Asker:
 
     @staticmethod
     def _evidence(
-        file: base_file.BaseFile, found: image_api.Image | None
+        file: base_file.BaseFile, found: images.Image | None
     ) -> evidence.Evidence | None:
         """Give the digest, where it is one of the bytes of the file."""
         base = sources.Base(file.name, file.path, file.stat.size, None)
-        if found is None or not image_service.is_as_it_is(found, base):
+        if found is None or not images.is_as_it_is(found, base):
             return None
-        hasher = streams.hasher(found)
+        hasher = images.hasher(found)
         if hasher is None or found.digest is None:
             return None
         return evidence.Evidence(found.id, hasher, found.digest)

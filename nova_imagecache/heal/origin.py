@@ -20,9 +20,8 @@ from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import sources
-from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_service
-from nova_imagecache.heal.sources import streams
+from nova_imagecache.heal.sources import images
 from nova_imagecache import names
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import confirmation
@@ -69,8 +68,8 @@ def verify(
         # Before hours of reading.
         found = _image(settings, source, base, now)
         whole = None
-        if image_service.is_as_it_is(found, base):
-            whole = streams.hasher(found)
+        if images.is_as_it_is(found, base):
+            whole = images.hasher(found)
         blocks, sha1 = confirmation.read(settings, file, progress_bar, whole)
         other: list[int] | None
         if whole is None:
@@ -115,7 +114,7 @@ def _image(
     source: image_service.ImageService,
     base: sources.Base,
     now: clocks.Instant,
-) -> image_api.Image:
+) -> images.Image:
     """Give the image of a base file, and note whether there is one."""
     layout, host = layouts.Layout.of(settings), settings.host
 

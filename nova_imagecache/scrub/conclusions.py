@@ -237,6 +237,10 @@ def weigh(
     """
     ledger, compared = concluded.ledger, reading.comparison
     if not holds:
+        if reading.moved:
+            # It may have been written to while it was read; the next reading
+            # asks again.
+            return concluded
         return dataclasses.replace(
             concluded, ledger=dataclasses.replace(ledger, suspect=True)
         )

@@ -4,6 +4,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import ddt
 import fixtures
 from oslo_concurrency import processutils
 
+from nova_imagecache.apart import parent
 from nova_imagecache import children
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import files
@@ -95,6 +97,16 @@ class ChildrenTest(ChildTestCase):
         with base.patched(os, 'killpg', lambda pid, number: None):
             self.assertRaises(children.TimedOut, self.hang, 0.5)
         os.killpg(self.pids()[1], signal.SIGKILL)
+        self.assert_gone()
+
+    def test_a_pass_that_does_not_end_is_ended(self) -> None:
+        self.patch(parent, '_END_SECONDS', 0.1)
+        child = subprocess.Popen(
+            ['sh', '-c', self.script], start_new_session=True
+        )
+        while not os.path.exists(self.path) or len(self.pids()) < 2:
+            time.sleep(0.01)
+        self.assertIsNone(parent._Pass._reap(child))
         self.assert_gone()
 
     def test_it_may_use_no_more_than_is_said(self) -> None:

@@ -18,6 +18,7 @@ from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_records
+from nova_imagecache.heal.sources import images
 from nova_imagecache.scrub import one_file
 from tests.support import image_server
 from tests.support import nodes
@@ -92,7 +93,7 @@ class FirstSightTestCase(scrubbing.ScrubTestCase):
 
 def ask_here(
     uuid: str, paths: Sequence[str], _watch: sources.Watch
-) -> image_api.Image:
+) -> images.Image:
     """Ask as the other process does, without the second that it takes."""
     return image_api.ImageApi(clients.from_paths(paths)()).image(uuid)
 

@@ -24,6 +24,7 @@ from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_service
+from nova_imagecache.heal.sources import images
 from nova_imagecache.heal.sources import qemu
 from nova_imagecache.heal.sources import streams
 from nova_imagecache import names
@@ -791,11 +792,11 @@ class ClientTest(ImageServiceTestCase):
 
 class DigestTest(base.TestCase):
     def test_md5_is_no_evidence(self) -> None:
-        image = image_api.Image('x', 'active', 'raw', 1, 'md5', 'ab')
-        self.assertIsNone(streams.hasher(image))
+        image = images.Image('x', 'active', 'raw', 1, 'md5', 'ab')
+        self.assertIsNone(images.hasher(image))
 
     def test_what_glance_uses_is(self) -> None:
-        image = image_api.Image('x', 'active', 'raw', 1, 'sha512', 'ab')
+        image = images.Image('x', 'active', 'raw', 1, 'sha512', 'ab')
         self.assertEqual(
-            hashlib.sha512(b'').digest(), streams.hasher(image).digest()
+            hashlib.sha512(b'').digest(), images.hasher(image).digest()
         )

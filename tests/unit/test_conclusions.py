@@ -423,7 +423,11 @@ class EvidenceTest(concluding.ConclusionTestCase):
     """What somebody else says of all of a file."""
 
     def weigh(
-        self, holds: bool, stored: str | None = None, whole: bool = True
+        self,
+        holds: bool,
+        stored: str | None = None,
+        whole: bool = True,
+        moved: bool = False,
     ) -> tuple[conclusions.Conclusion, conclusions.Conclusion]:
         """Learn a file, and give what follows without it and with it."""
         ledger = letters.ledger_of('??', started=letters.NOW, suspect=True)
@@ -431,7 +435,7 @@ class EvidenceTest(concluding.ConclusionTestCase):
             ledger, '??', 'ab', Aim.LEARN, whole, letters.ALGORITHM
         )
         reading = conclusions.Reading(
-            compared, letters.NOW, False, 2 * letters.BLOCK, stored
+            compared, letters.NOW, moved, 2 * letters.BLOCK, stored
         )
         before = conclusions.conclude(ledger, reading)
         return before, conclusions.weigh(before, reading, 'image', holds)
@@ -471,3 +475,11 @@ class EvidenceTest(concluding.ConclusionTestCase):
     def test_without_all_of_the_file_nothing_follows(self) -> None:
         before, after = self.weigh(True, whole=False)
         self.assertEqual(before, after)
+
+    def test_what_was_touched_meanwhile_is_asked_of_the_next_reading(
+        self,
+    ) -> None:
+        before, after = self.weigh(False, moved=True)
+        self.assertEqual(before, after)
+        _before, after = self.weigh(True, moved=True)
+        self.assertIs(ledgers.Trust.ORIGIN_VERIFIED, after.ledger.trust)

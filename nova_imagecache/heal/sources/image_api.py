@@ -10,7 +10,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import dataclasses
 import functools
 import json
 import re
@@ -20,6 +19,7 @@ from typing import Protocol
 
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import exchanges
+from nova_imagecache.heal.sources import images
 from nova_imagecache import names
 
 State = sources.State
@@ -83,25 +83,6 @@ class ImageClient(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Image:
-    """What the image service says of an image.
-
-    :ivar size: bytes in its data
-    :ivar algorithm: of its digest, as hashlib calls that; None if it has none
-    :ivar digest: of all of its data, in hex digits
-    :ivar stores: those that have it, where there are several
-    """
-
-    id: str
-    status: str
-    disk_format: str
-    size: int
-    algorithm: str | None = None
-    digest: str | None = None
-    stores: tuple[str, ...] = ()
-
-
 class ImageApi:
     """Asks the image service, and counts what comes.
 
@@ -115,9 +96,9 @@ class ImageApi:
         self.fetched = 0
         self._client = client
         self._watch = watch or sources.Watch()
-        self._images: dict[str, Image] = {}
+        self._images: dict[str, images.Image] = {}
 
-    def image(self, uuid: str) -> Image:
+    def image(self, uuid: str) -> images.Image:
         """Give what there is to know of an image; it is asked for once.
 
         :raises sources.Unavailable: it cannot be asked, or has no data
@@ -126,7 +107,7 @@ class ImageApi:
             self._images[uuid] = self._image(uuid)
         return self._images[uuid]
 
-    def _image(self, uuid: str) -> Image:
+    def _image(self, uuid: str) -> images.Image:
         if not _UUID.fullmatch(uuid):
             raise sources.Unavailable(
                 State.UNKNOWN_IMAGE, f'{names.printable(uuid)} is no image ID'
@@ -137,7 +118,7 @@ class ImageApi:
             else:
                 raise _gone(uuid)
             body = b''.join(read(_MOST_RECORD, f'image {uuid}'))
-        image = _parse(uuid, body)
+        image = images.parse(uuid, body)
         if image.status not in _WITH_DATA:
             raise sources.Unavailable(
                 State.NOT_FOUND,
@@ -170,7 +151,11 @@ class ImageApi:
         return False
 
     def part(
-        self, image: Image, start: int, length: int, store: str | None = None
+        self,
+        image: images.Image,
+        start: int,
+        length: int,
+        store: str | None = None,
     ) -> bytes:
         """Give some bytes of an image, and take no others.
 
@@ -195,7 +180,7 @@ class ImageApi:
 
     def whole(
         self,
-        image: Image,
+        image: images.Image,
         store: str | None = None,
         seconds: float | None = None,
     ) -> Iterator[bytes]:
@@ -344,41 +329,9 @@ def _gone(uuid: str) -> sources.Unavailable:
     )
 
 
-def _path(image: Image, store: str | None) -> str:
+def _path(image: images.Image, store: str | None) -> str:
     path = f'/images/{image.id}/file'
     return path if store is None else f'{path}?prefer={store}'
-
-
-def _parse(uuid: str, body: bytes) -> Image:
-    """Read the record of an image, as far as that is of use here."""
-    try:
-        record = json.loads(body)
-        size = record.get('size')
-        stores = str(record.get('stores') or '').split(',')
-        algorithm, digest = (
-            record.get(key) for key in ('os_hash_algo', 'os_hash_value')
-        )
-        if not (isinstance(size, int) and 0 <= size < 2**62):
-            # As while it is uploaded.
-            size = 0
-        return Image(
-            uuid,
-            str(record['status']),
-            str(record.get('disk_format')),
-            size,
-            str(algorithm) if algorithm and digest else None,
-            str(digest).lower() if algorithm and digest else None,
-            tuple(
-                store
-                for store in stores
-                if re.fullmatch('[A-Za-z0-9._-]+', store)
-            ),
-        )
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        raise sources.Unavailable(
-            State.FAILED,
-            'what answers is no image service: see [glance] of nova.conf',
-        ) from None
 
 
 def _check_status(answer: Any, what: str, status: str = 'active') -> None:

@@ -20,6 +20,7 @@ from nova_imagecache import children
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import images
 
 State = sources.State
 
@@ -57,9 +58,7 @@ def is_configured(paths: Sequence[str]) -> bool:
         return False
 
 
-def ask(
-    uuid: str, paths: Sequence[str], watch: sources.Watch
-) -> image_api.Image:
+def ask(uuid: str, paths: Sequence[str], watch: sources.Watch) -> images.Image:
     """Have a process ask for an image, and wait for it.
 
     :param paths: as for :func:`is_configured`
@@ -77,7 +76,7 @@ def ask(
         found = json.loads(done.stdout)
         if 'state' in found:
             raise sources.Unavailable(State(found['state']), found['message'])
-        return msgspec.convert(found, image_api.Image)
+        return msgspec.convert(found, images.Image)
     except children.TimedOut as error:
         raise sources.Unavailable(
             State.TIMEOUT, f'no answer in {_DEADLINE_SECONDS} s'

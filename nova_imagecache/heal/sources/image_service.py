@@ -13,14 +13,12 @@ from collections.abc import Sequence
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import exchanges
 from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import images
 from nova_imagecache.heal.sources import qcow2_ranges
 from nova_imagecache.heal.sources import streams
 from nova_imagecache import names
 
 State = sources.State
-
-# Whose bytes are those of the base file.
-_AS_THEY_ARE = ('raw', 'iso', 'ami', 'aki', 'ari')
 
 # For which a client may take to find the image service: several requests.
 _CLIENT_SECONDS = 120
@@ -83,7 +81,7 @@ class ImageService:
             self._api = image_api.ImageApi(client, self._watch)
         return self._api
 
-    def image(self, base: sources.Base) -> image_api.Image:
+    def image(self, base: sources.Base) -> images.Image:
         """Give the image that a base file is made from.
 
         :raises sources.Unavailable: it is not known, is gone, or cannot be
@@ -102,7 +100,7 @@ class ImageService:
                 f'{names.printable(base.image)}',
             )
         image = self.api.image(base.image)
-        if is_as_it_is(image, base):
+        if images.is_as_it_is(image, base):
             check_size(base, image.size)
         return image
 
@@ -142,7 +140,7 @@ class ImageService:
     def opened(
         self,
         base: sources.Base,
-        image: image_api.Image,
+        image: images.Image,
         store: str | None = None,
     ) -> Read:
         """Give what reads parts of a base file from its image.
@@ -150,7 +148,7 @@ class ImageService:
         :param store: which of the image's stores to prefer
         :raises sources.Unavailable: there are no parts to be had
         """
-        if is_as_it_is(image, base):
+        if images.is_as_it_is(image, base):
             size = image.size
 
             def from_image(start: int, length: int) -> bytes:
@@ -180,7 +178,7 @@ class ImageService:
     def _streamed(
         self,
         base: sources.Base,
-        image: image_api.Image,
+        image: images.Image,
         wanted: Sequence[sources.Wanted],
         bounds: streams.Bounds,
     ) -> Iterator[sources.Piece]:
@@ -188,7 +186,7 @@ class ImageService:
         stream = streams.Stream(
             self.api, image, self._directory, bounds, self._watch
         )
-        if is_as_it_is(image, base):
+        if images.is_as_it_is(image, base):
             # What was resized goes on with zeros.
             within = [
                 sources.Wanted(
@@ -206,14 +204,6 @@ class ImageService:
             )
 
 
-def is_as_it_is(image: image_api.Image, base: sources.Base) -> bool:
-    """Whether the bytes of a base file are those of its image.
-
-    They are if it was not converted: to raw, which is mostly of another size.
-    """
-    return image.disk_format in _AS_THEY_ARE or image.size == base.size
-
-
 def check_size(base: sources.Base, size: int) -> None:
     """See that a base file can be made from so many bytes.
 
@@ -228,5 +218,5 @@ def check_size(base: sources.Base, size: int) -> None:
         )
 
 
-def _origin(image: image_api.Image, store: str | None = None) -> str:
+def _origin(image: images.Image, store: str | None = None) -> str:
     return f'image {image.id}' + (f' in store {store}' if store else '')

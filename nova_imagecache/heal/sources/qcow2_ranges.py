@@ -14,6 +14,7 @@ import tempfile
 
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import images
 from nova_imagecache.heal.sources import qcow2_tables
 from nova_imagecache.heal.sources import qemu
 
@@ -30,7 +31,7 @@ class Qcow2Image:
     def __init__(
         self,
         api: image_api.ImageApi,
-        image: image_api.Image,
+        image: images.Image,
         directory: str,
         watch: sources.Watch,
         store: str | None = None,

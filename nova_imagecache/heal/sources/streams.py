@@ -10,23 +10,18 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import hashlib
 import os
 import tempfile
-from typing import Any
 from typing import IO
 
 from oslo_utils import units
 
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import images
 from nova_imagecache.heal.sources import qemu
 
 State = sources.State
-
-# What the image service may use (os_hash_algo). MD5 is no evidence.
-_ALGORITHMS = ('sha512', 'sha256', 'sha384', 'sha3_256', 'sha3_512',
-               'blake2b', 'blake2s')  # fmt: skip
 
 # That stays free for others.
 _RESERVE = units.Gi
@@ -43,7 +38,7 @@ class Bounds:
     size: int | None = None
     seconds: float | None = None
 
-    def check(self, image: image_api.Image) -> None:
+    def check(self, image: images.Image) -> None:
         """See that an image is not too large.
 
         :raises sources.Unavailable: it is
@@ -66,20 +61,10 @@ class Stream:
     """
 
     api: image_api.ImageApi
-    image: image_api.Image
+    image: images.Image
     directory: str
     bounds: Bounds
     watch: sources.Watch
-
-
-def hasher(image: image_api.Image) -> Any:
-    """Begin the digest that all of an image should have.
-
-    :returns: None where it has none that tells anything
-    """
-    if image.algorithm not in _ALGORITHMS:
-        return None
-    return hashlib.new(image.algorithm, usedforsecurity=False)
 
 
 def as_it_is(
@@ -147,7 +132,7 @@ def converted(
 def _checked(stream: Stream) -> Iterator[bytes]:
     """Give all bytes of an image, and fail at the end if they are not its."""
     image = stream.image
-    digest = hasher(image)
+    digest = images.hasher(image)
     for chunk in stream.api.whole(image, seconds=stream.bounds.seconds):
         if digest is not None:
             digest.update(chunk)
