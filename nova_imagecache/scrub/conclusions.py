@@ -245,7 +245,7 @@ def weigh(
             concluded, ledger=dataclasses.replace(ledger, suspect=True)
         )
     sha1, fresh = compared.sha1, compared.fresh
-    if sha1 is None or fresh is None or fresh.unknown:
+    if sha1 is None or fresh is None:
         return concluded
     begun = ledgers.Ledger.begin(
         ledger.key, reading.size, fresh.algorithm, image
@@ -253,7 +253,7 @@ def weigh(
     begun = dataclasses.replace(
         begun,
         block_size=fresh.block_size,
-        form=ledger.form or reading.form,
+        form=reading.form,
         read=reading.started,
         verified=reading.started,
         sha1=sha1,

@@ -428,22 +428,26 @@ class EvidenceTest(concluding.ConclusionTestCase):
         stored: str | None = None,
         whole: bool = True,
         moved: bool = False,
+        suspect: bool = False,
+        algorithm: str | None = letters.ALGORITHM,
     ) -> tuple[conclusions.Conclusion, conclusions.Conclusion]:
         """Learn a file, and give what follows without it and with it."""
-        ledger = letters.ledger_of('??', started=letters.NOW, suspect=True)
+        ledger = letters.ledger_of('??', started=letters.NOW, suspect=suspect)
         compared = letters.compared(
-            ledger, '??', 'ab', Aim.LEARN, whole, letters.ALGORITHM
+            ledger, '??', 'ab', Aim.LEARN, whole, algorithm
         )
         reading = conclusions.Reading(
-            compared, letters.NOW, moved, 2 * letters.BLOCK, stored
-        )
+            compared, letters.NOW, moved, 2 * letters.BLOCK, stored,
+            form=ledgers.Form.OTHER,
+        )  # fmt: skip
         before = conclusions.conclude(ledger, reading)
         return before, conclusions.weigh(before, reading, 'image', holds)
 
     def test_what_holds_ends_all_doubts(self) -> None:
-        before, after = self.weigh(True)
+        before, after = self.weigh(True, suspect=True)
         self.assertTrue(before.ledger.suspect)
         ledger = after.ledger
+        self.assertIs(ledgers.Form.OTHER, ledger.form)
         self.assertIs(ledgers.Trust.ORIGIN_VERIFIED, ledger.trust)
         self.assertEqual(
             ('image', letters.NOW, letters.NOW, letters.NOW, True),
@@ -467,14 +471,17 @@ class EvidenceTest(concluding.ConclusionTestCase):
 
     def test_what_does_not_hold_is_a_doubt_and_nothing_else(self) -> None:
         before, after = self.weigh(False)
+        self.assertFalse(before.ledger.suspect)
         self.assertEqual(
             dataclasses.replace(before.ledger, suspect=True), after.ledger
         )
         self.assertIs(before.blocks, after.blocks)
 
     def test_without_all_of_the_file_nothing_follows(self) -> None:
-        before, after = self.weigh(True, whole=False)
-        self.assertEqual(before, after)
+        for values in ({'whole': False}, {'algorithm': None}):
+            given: dict[str, Any] = values
+            before, after = self.weigh(True, **given)
+            self.assertEqual(before, after)
 
     def test_what_was_touched_meanwhile_is_asked_of_the_next_reading(
         self,
