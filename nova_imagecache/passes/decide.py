@@ -424,7 +424,7 @@ def _decide(
         )
     )
     last_copy = facts.is_last_copy(file)
-    if last_copy and action is not Action.LEAVE:
+    if last_copy:
         reason = f'{reason}; its image is gone from the image service'
     entry = None if file.trashed else facts.entries.get(file.name)
     return Decision(

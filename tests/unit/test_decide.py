@@ -251,6 +251,16 @@ class RemovalTest(base.TestCase):
                 self.assertTrue(decision.last_copy)
                 self.assertIn('gone from the image', decision.reason)
 
+    def test_what_a_fetch_left_behind_is_no_last_copy(self) -> None:
+        facts = decide.Facts(
+            INSTANT,
+            [make_file(f'{SHA}.part', age=700)],
+            last_copies=frozenset({SHA}),
+        )
+        (decision,) = decide.decide(facts, SETTINGS).files
+        self.assertFalse(decision.last_copy)
+        self.assertNotIn('gone', decision.reason)
+
     def test_seconds_in_the_place_of_the_options_count(self) -> None:
         for least, action in ((5000, REMOVE), (5001, KEEP)):
             facts = decide.Facts(INSTANT, [make_file(age=5000)], least=least)
