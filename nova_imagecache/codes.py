@@ -100,6 +100,7 @@ class Code(enum.Enum):
     NOT_CACHED = 'N21', _N, 'what is pinned is not in the cache'
     OPTION = 'N20', _N, 'an option is misspelt'
     REPAIRED = 'N22', _N, 'a base file was repaired'
+    LAST_COPY = 'N23', _N, 'a base file is the last copy of its image'
 
     def __new__(cls, value: str, severity: Severity, title: str) -> 'Code':
         """Take the code for the value."""

@@ -24,6 +24,7 @@ import msgspec
 
 from nova_imagecache.apart import frames
 from nova_imagecache.cache import layouts
+from nova_imagecache import children
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
@@ -170,6 +171,7 @@ class _Pass:
         try:
             return child.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
+            children.end(child)
             return None
 
     def _why(self, code: int | None) -> str:

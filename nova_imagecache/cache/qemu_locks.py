@@ -15,11 +15,11 @@ import errno
 import fcntl
 import os
 import struct
-import subprocess
 import sys
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import mounts
+from nova_imagecache import children
 from nova_imagecache import errors
 from nova_imagecache import names
 
@@ -182,15 +182,10 @@ def _seen_by_another(path: str) -> bool:
     if not sys.executable:
         raise _NoAnswer('Python does not know its path, to start another one')
     try:
-        done = subprocess.run(
-            [sys.executable, *_PROGRAM, path],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd='/',
-            start_new_session=True,
-            timeout=_DEADLINE_SECONDS,
+        done = children.run(
+            sys.executable, *_PROGRAM, path, timeout=_DEADLINE_SECONDS
         )
-    except subprocess.TimeoutExpired:
+    except children.TimedOut:
         raise _NoAnswer(
             f'a process that asks does not end within {_DEADLINE_SECONDS} s'
         ) from None

@@ -25,7 +25,7 @@ COLUMNS = (
 )
 
 #: What JSON and YAML have beside them: a table has not the room.
-MORE_COLUMNS = ('readers', 'vetoes', 'trust')
+MORE_COLUMNS = ('readers', 'vetoes', 'trust', 'last_copy')
 
 _UNITS = (
     (units.Ti, 'TiB'),
@@ -93,6 +93,7 @@ def more(file: reports.FileReport) -> tuple[Any, ...]:
         [names.printable(user) for user in file.readers],
         [names.printable(veto) for veto in file.vetoes],
         None if file.trust is None else str(file.trust),
+        file.last_copy,
     )
 
 

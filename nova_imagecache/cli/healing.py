@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import functools
 import json
 import logging
 import os
@@ -42,8 +43,17 @@ def keep_rights(settings: Settings, command: str = '') -> writer.Rewrite:
     """
     base = layouts.Layout.of(settings).base
     if os.geteuid() == 0 and os.path.isdir(base):
-        return rewriters.fork(base)
+        try:
+            return rewriters.fork(base)
+        except writer.Refused as error:
+            # Reading goes on all the same.
+            return functools.partial(_refuse, error)
     return rewriters.Lent(json.loads(command) if command else ())
+
+
+def _refuse(error: writer.Refused, *_request: object) -> None:
+    """Write nothing, as :func:`nova_imagecache.heal.writer.rewrite`."""
+    raise error
 
 
 def let_go(rewrite: writer.Rewrite) -> None:
@@ -232,6 +242,10 @@ def _tell(outcome: outcomes.Outcome) -> None:
         )
     if outcome.stopped:
         LOG.warning('[P19] %s: not repaired: %s', name, outcome.stopped)
+    asked = '; '.join(
+        names.printable(f'{source}: {message}')
+        for source, (_state, message) in outcome.sources.items()
+    )
     for block in outcome.left:
         LOG.warning(
             '[P19] Base file %(name)s: bytes %(start)d-%(last)d stay bad: '
@@ -241,6 +255,6 @@ def _tell(outcome: outcomes.Outcome) -> None:
                 'start': block.start,
                 'last': block.end - 1,
                 'result': str(block.result),
-                'note': block.note,
+                'note': block.note or asked,
             },
         )

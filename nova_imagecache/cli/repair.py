@@ -4,8 +4,11 @@
 
 import argparse
 from collections.abc import Iterable
+import contextlib
 import dataclasses
 import logging
+import signal
+import threading
 from typing import Any
 
 from nova_imagecache.cache import base_file
@@ -20,9 +23,11 @@ from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
+from nova_imagecache.heal import accounts
 from nova_imagecache.heal import assembly
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import repair
+from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal import writer
 from nova_imagecache import names
@@ -115,12 +120,16 @@ class Repair(reading.Reading):
                 f'{names.printable(name)} is no base file, so there is '
                 'nothing to repair'
             )
+        # Also what is started for it is to end then.
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_args: stop.set())
         try:
             assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
             given = assembly.sources_of(
                 self.settings,
                 parsed_args.source,
                 clients.from_options(self.app.conf),
+                watch=sources.Watch(stop),
             )
         except ValueError as error:
             raise errors.Error(str(error)) from error
@@ -137,9 +146,11 @@ class Repair(reading.Reading):
                     self._rewrite, dry_run=parsed_args.dry_run,
                     cached=True,
                     image=parsed_args.image,
+                    stop=stop,
                     progress=progress,
                 )  # fmt: skip
                 outcome = repair.repair(file, given, means)
+                self._note(file, parsed_args.image, outcome, now)
         except OSError as error:
             raise errors.Error(
                 f'{names.printable(name)} cannot be repaired: {error.strerror}'
@@ -179,6 +190,21 @@ class Repair(reading.Reading):
                 '[N19] %s: no block of it is known to be bad',
                 names.printable(file.name),
             )
+
+    def _note(
+        self,
+        file: base_file.BaseFile,
+        image: str | None,
+        outcome: outcomes.Outcome,
+        now: clocks.Instant,
+    ) -> None:
+        """Note what the image service has told of the image."""
+        ledger = knowledge.recall(file).ledger
+        image = image or (ledger.image if ledger else None)
+        host = self.settings.host
+        # Nothing of this repair depends on it.
+        with contextlib.suppress(OSError):
+            accounts.note_told(file.layout, host, image, outcome, now)
 
     def summary(self) -> dict[str, Any]:
         """Say how it went, also for the guests."""

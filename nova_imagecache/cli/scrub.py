@@ -22,6 +22,8 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.heal import automatic
+from nova_imagecache.heal import first_sight
+from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal import writer
 from nova_imagecache import names
@@ -129,11 +131,17 @@ class Scrub(reading.Reading):
             if parsed_args.parent
             else clients.from_options(self.app.conf)
         )
+        watch = sources.Watch(stop, self._scrubber.look_around)
+        paths = parsed_args.host_config
+        if not parsed_args.parent:
+            conf = self.app.conf
+            paths = [*(conf.config_file or ()), *(conf.config_dir or ())]
+        self._scrubber.ask = first_sight.Asker(self.settings, paths, watch)
         healer = automatic.Healer(
             self.settings,
             self._rewrite,
             stop=stop,
-            sources_of=automatic.asking(get_client),
+            sources_of=automatic.asking(get_client, watch),
         )
         lines = self._lines(self._scrubber, healing.Acting(healer))
         if parsed_args.if_enabled:

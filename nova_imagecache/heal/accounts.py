@@ -20,7 +20,11 @@ from nova_imagecache import codes
 from nova_imagecache import errors
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import policies
+from nova_imagecache.heal import sources
 from nova_imagecache import names
+
+# The name of the source.
+_IMAGE_SERVICE = 'image-service'
 
 # Of so many files it is remembered why they are still bad.
 _MOST_FILES = 1000
@@ -70,6 +74,10 @@ class Account:
     :ivar repaired: blocks in all, by the name of the source
     :ivar results: blocks in all, by what became of them
     :ivar fetched: bytes in all that came over a network, by source
+    :ivar gone: when images were first seen to be gone from the image service,
+        by their UUIDs
+    :ivar unanswered: what came of the last question for the digest of an
+        image, if that was no answer
     """
 
     spent: float = 0.0
@@ -78,6 +86,34 @@ class Account:
     repaired: dict[str, int] = dataclasses.field(default_factory=dict)
     results: dict[str, int] = dataclasses.field(default_factory=dict)
     fetched: dict[str, int] = dataclasses.field(default_factory=dict)
+    gone: dict[str, clocks.Instant] = dataclasses.field(default_factory=dict)
+    unanswered: Attempt | None = None
+
+    @property
+    def last_copies(self) -> frozenset[str]:
+        """Give the names of original base files whose images are gone."""
+        return frozenset(map(names.get_cache_fname, self.gone))
+
+    def seeing(
+        self, image: str, is_gone: bool, now: clocks.Instant
+    ) -> 'Account':
+        """Give the account after the image service told of an image."""
+        gone = {key: when for key, when in self.gone.items() if key != image}
+        if is_gone:
+            gone[image] = self.gone.get(image, now)
+        # The latest ones, if there are that many.
+        kept = [*gone.items()][-_MOST_FILES:]
+        return dataclasses.replace(self, gone=dict(kept))
+
+    def not_answering(
+        self, state: str, message: str, now: clocks.Instant, chance: float
+    ) -> 'Account':
+        """Give the account after a question that came to nothing.
+
+        :param chance: from 0 to 1, at random
+        """
+        attempt = _again(self.unanswered, state, message, now, chance)
+        return dataclasses.replace(self, unanswered=attempt)
 
     def left(self, now: clocks.Instant) -> int:
         """Give the number of blocks that may be repaired now."""
@@ -126,12 +162,14 @@ class Account:
         now: clocks.Instant,
         chance: float,
         again: bool = True,
+        fetched: Mapping[str, int] | None = None,
     ) -> 'Account':
         """Give the account with a file that is still bad.
 
         :param again: whether it is as it was; not where some of it is good
             by now
         :param sources: state and message of those that gave nothing
+        :param fetched: bytes that came over a network, by source
         :param chance: from 0 to 1, at random
         """
         old = self.files.get(name)
@@ -139,7 +177,10 @@ class Account:
             return self
         asked = dict(old.sources) if old else {}
         for source, (why, text) in sources.items():
-            asked[source] = _again(asked.get(source), why, text, now, chance)
+            wasted = (fetched or {}).get(source, 0)
+            asked[source] = _again(
+                asked.get(source), why, text, now, chance, wasted
+            )
         before = old.last if old and again else None
         last = _again(before, state, message, now, chance)
         files = {**self.files, name: File(last, asked)}
@@ -156,13 +197,21 @@ def _again(
     message: str,
     now: clocks.Instant,
     chance: float,
+    fetched: int = 0,
 ) -> Attempt:
     tries = before.tries + 1 if before else 1
-    wait = policies.wait(tries, chance)
+    wait = policies.wait(tries, chance, fetched)
     return Attempt(state, names.printable(message), tries, now, wait)
 
 
-_FORMAT = records.Format('repairs', 1, Account, lasting=False, limit=4 * 2**20)
+def _from_1(body: records.Values) -> records.Values:
+    """Know of no image that is gone."""
+    return {**body, 'gone': {}, 'unanswered': None}
+
+
+_FORMAT = records.Format(
+    'repairs', 2, Account, {1: _from_1}, lasting=False, limit=4 * 2**20
+)
 
 
 def load(layout: layouts.Layout, host: str) -> Account:
@@ -183,6 +232,41 @@ def save(layout: layouts.Layout, host: str, account: Account) -> None:
     :raises OSError: it was not noted
     """
     _FORMAT.save(layout, hosts.record_path(layout.repairs, host), account)
+
+
+def note_image(
+    layout: layouts.Layout,
+    host: str,
+    image: str,
+    is_gone: bool,
+    now: clocks.Instant,
+) -> None:
+    """Note whether there is an image in the image service.
+
+    :raises OSError: it was not noted
+    """
+    before = load(layout, host)
+    after = before.seeing(image, is_gone, now)
+    if after != before:
+        save(layout, host, after)
+
+
+def note_told(
+    layout: layouts.Layout,
+    host: str,
+    image: str | None,
+    outcome: outcomes.Outcome,
+    now: clocks.Instant,
+) -> None:
+    """Note what a repair was told of an image by the image service, if it was.
+
+    :raises OSError: it was not noted
+    """
+    state, _message = outcome.sources.get(_IMAGE_SERVICE, ('', ''))
+    told = state == sources.State.GONE or outcome.fetched.get(_IMAGE_SERVICE)
+    if image is not None and told:
+        is_gone = state == sources.State.GONE
+        note_image(layout, host, image, is_gone, now)
 
 
 def forget(layout: layouts.Layout, host: str) -> None:

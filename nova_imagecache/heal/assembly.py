@@ -16,19 +16,23 @@ from nova_imagecache.heal.sources import image_service
 from nova_imagecache.heal.sources import page_cache
 from nova_imagecache.heal.sources import siblings
 from nova_imagecache.heal.sources import ssh
+from nova_imagecache.heal.sources import streams
 
 
 def sources_of(
     settings: Settings,
     named: Sequence[str] = (),
     get_client: clients.GetClient | None = None,
-    whole: bool = True,
+    whole: streams.Bounds | None = streams.Bounds(),  # noqa: B008 frozen
+    watch: sources.Watch | None = None,
 ) -> list[sources.Source]:
     """Give the sources of this node.
 
     :param get_client: gives a client of the image service, if one is needed;
         without it, that service is not asked
-    :param whole: whether that service may be asked for all of an image
+    :param whole: how much of an image that service may be asked for that
+        gives no parts of it; None for nothing
+    :param watch: who waits for them
     :param named: by a person: paths of files, and ``ssh://`` URLs
     :raises ValueError: one of them is neither
     """
@@ -39,15 +43,19 @@ def sources_of(
     ]
     if get_client is not None:
         found.append(
-            image_service.ImageService(get_client, layout.temporary, whole)
+            image_service.ImageService(
+                get_client, layout.temporary, whole, watch
+            )
         )
-    found += [_named(text, layout) for text in named]
+    found += [_named(text, layout, watch) for text in named]
     return found
 
 
-def _named(text: str, layout: layouts.Layout) -> sources.Source:
+def _named(
+    text: str, layout: layouts.Layout, watch: sources.Watch | None
+) -> sources.Source:
     if text.startswith(ssh.SCHEME):
-        return ssh.Ssh(text)
+        return ssh.Ssh(text, watch)
     if '://' in text or not text:
         raise ValueError(f'{text!r} is neither a file nor ssh://HOST')
-    return files.File(text, layout.temporary)
+    return files.File(text, layout.temporary, watch)

@@ -13,6 +13,8 @@ import random
 import threading
 from typing import Any
 
+from oslo_utils import units
+
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
 from nova_imagecache import clocks
@@ -30,23 +32,36 @@ from nova_imagecache import names
 
 LOG = logging.getLogger(__name__)
 
+# Of an image that is read as a whole without a person, and for how long: what
+# a fetch of nearly any image takes, so a repair is no more of a load than a
+# guest of a new image; and nothing is verified in this cache meanwhile
+# (decision 0094).
+_MOST_BYTES = 32 * units.Gi
+_MOST_SECONDS = 2 * 3600
+
 #: Gives the sources of a node.
 SourcesOf = Callable[[Settings], list[sources.Source]]
 
 
-def asking(get_client: Callable[[], Any] | None) -> SourcesOf:
+def asking(
+    get_client: Callable[[], Any] | None,
+    watch: sources.Watch | None = None,
+) -> SourcesOf:
     """Give what gives the sources of a node.
 
     :param get_client: see ``heal.assembly``
+    :param watch: who waits for them
     """
 
     def sources_of(settings: Settings) -> list[sources.Source]:
         # Here, as most scrubs repair nothing.
         from nova_imagecache.heal import assembly
 
-        # All of an image takes hours, which nobody has asked for.
+        from nova_imagecache.heal.sources import streams
+
+        whole = streams.Bounds(_MOST_BYTES, _MOST_SECONDS)
         return assembly.sources_of(
-            settings, get_client=get_client, whole=False
+            settings, get_client=get_client, whole=whole, watch=watch
         )
 
     return sources_of
@@ -57,7 +72,8 @@ class Healer:
     """Repairs files of one cache, one by one.
 
     :ivar rewrite: writes, with the rights that it takes
-    :ivar stop: when set, no further block is begun
+    :ivar stop: when set, no further block is begun; sources have their own
+        :class:`~nova_imagecache.heal.sources.Watch`
     :ivar chance: gives a number from 0 to 1 at random
     """
 
@@ -104,6 +120,7 @@ class Healer:
                 now,
                 self.chance(),
                 again=not outcome.repaired,
+                fetched=outcome.fetched,
             )
         else:
             account = account.without(name)
@@ -174,6 +191,9 @@ class Healer:
         ]
         try:
             outcome = repair.repair(file, given, means)
+            accounts.note_told(
+                file.layout, self.settings.host, ledger.image, outcome, now
+            )
         except (errors.Error, OSError) as error:
             reason = getattr(error, 'strerror', None) or str(error)
             outcome = outcomes.Outcome(file.name, stopped=reason)

@@ -7,18 +7,21 @@ evidence (:mod:`nova_imagecache.scrub.confirmation`).
 """
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import layouts
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import blockmap
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
+from nova_imagecache.heal import accounts
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import image_service
-from nova_imagecache.heal.sources import streams
+from nova_imagecache.heal.sources import images
 from nova_imagecache import names
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import confirmation
@@ -63,10 +66,10 @@ def verify(
         known = image or (ledger.image if ledger else None)
         base = sources.Base(file.name, file.path, file.stat.size, known)
         # Before hours of reading.
-        found = source.image(base)
+        found = _image(settings, source, base, now)
         whole = None
-        if image_service.is_as_it_is(found, base):
-            whole = streams.hasher(found)
+        if images.is_as_it_is(found, base):
+            whole = images.hasher(found)
         blocks, sha1 = confirmation.read(settings, file, progress_bar, whole)
         other: list[int] | None
         if whole is None:
@@ -104,6 +107,31 @@ def verify(
             'and what is known of it does not tell why; nothing was changed',
             problem=True,
         )
+
+
+def _image(
+    settings: Settings,
+    source: image_service.ImageService,
+    base: sources.Base,
+    now: clocks.Instant,
+) -> images.Image:
+    """Give the image of a base file, and note whether there is one."""
+    layout, host = layouts.Layout.of(settings), settings.host
+
+    def note(is_gone: bool) -> None:
+        # What is found out depends on nothing that is noted here.
+        with contextlib.suppress(OSError):
+            if base.image is not None:
+                accounts.note_image(layout, host, base.image, is_gone, now)
+
+    try:
+        found = source.image(base)
+    except sources.Unavailable as error:
+        if error.state is sources.State.GONE:
+            note(True)
+        raise
+    note(False)
+    return found
 
 
 def _wanted(

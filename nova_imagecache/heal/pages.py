@@ -57,6 +57,17 @@ def join(pages: Sequence[bytes | None]) -> bytes | None:
     return b''.join(known) if len(known) == len(pages) else None
 
 
+def fill(pages: Sequence[bytes | None], length: int) -> tuple[bytes, set[int]]:
+    """Put pages together, with zeros for those that are missing.
+
+    :param length: bytes in all of them, and more for zeros after them
+    :returns: the data, and the numbers of the pages that are missing
+    """
+    missing = {number for number, page in enumerate(pages) if page is None}
+    data = b''.join(bytes(PAGE) if page is None else page for page in pages)
+    return data[:length].ljust(length, b'\0'), missing
+
+
 class Medium:
     """Reads one open file past the page cache, where that can be done.
 

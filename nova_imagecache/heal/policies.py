@@ -5,6 +5,8 @@
 from collections.abc import Collection
 import math
 
+from oslo_utils import units
+
 from nova_imagecache import clocks
 from nova_imagecache.content import ledgers
 
@@ -22,6 +24,10 @@ _HALVED_AFTER_SECONDS = 3600
 
 _FIRST_WAIT_SECONDS = 600
 _LONGEST_WAIT_SECONDS = 24 * 3600
+
+# A file that cannot be healed costs its host and the image service no more
+# than this, whole images included.
+_MOST_WASTED_PER_SECOND = 256 * units.Ki
 
 
 def refusal(bad: Collection[int], count: int) -> str | None:
@@ -74,14 +80,17 @@ def refills_in(spent_by_now: float) -> float:
     return halvings * _HALVED_AFTER_SECONDS
 
 
-def wait(tries: int, chance: float) -> float:
+def wait(tries: int, chance: float, fetched: int = 0) -> float:
     """Say how many seconds to wait after so many tries that came to nothing.
 
     :param tries: 1 or more
     :param chance: from 0 to 1, so that a fleet does not ask in step
+    :param fetched: bytes that came over a network for nothing in the last one
     """
     # No more of them than can matter, however many tries there were.
     most = _LONGEST_WAIT_SECONDS.bit_length()
     doublings = min(max(tries, 1) - 1, most)
-    doubled = _FIRST_WAIT_SECONDS << doublings
+    doubled = max(
+        _FIRST_WAIT_SECONDS << doublings, fetched / _MOST_WASTED_PER_SECOND
+    )
     return min(doubled, _LONGEST_WAIT_SECONDS) * (0.5 + chance)

@@ -27,11 +27,12 @@ from nova_imagecache.content import digests
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
+from nova_imagecache.heal import asking
+from nova_imagecache.heal import combining
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
 from nova_imagecache.heal import sources
 from nova_imagecache.heal import writer
-from nova_imagecache import names
 from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import queues
 
@@ -44,6 +45,10 @@ _PATIENCE_SECONDS = 5
 _TRIES = 3
 
 _ZEROS = 'zeros'
+_COMBINED = 'combined'
+
+# Of one block, and the file itself is one of them.
+_MOST_COPIES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +122,9 @@ class _Repair:
         self._done: dict[int, Block] = {}
         # What the medium cannot read, so that it is tried once.
         self._unreadable: dict[int, frozenset[int]] = {}
-        self._states: dict[str, tuple[str, str]] = {}
+        self._asked = asking.Asked()
+        # Blocks of which there are copies on this host.
+        self._copied: set[int] = set()
         self._stopped = ''
 
     def run(self) -> outcomes.Outcome:
@@ -141,7 +148,7 @@ class _Repair:
         return outcomes.Outcome(
             self._file.name,
             tuple(block for _index, block in sorted(self._done.items())),
-            self._states,
+            self._asked.states,
             {each.name: each.fetched for each in self._sources},
             self._stopped,
         )
@@ -201,11 +208,17 @@ class _Repair:
 
     def _heal(self, wanted: Sequence[int]) -> None:
         rest = [index for index in wanted if not self._needs_no_source(index)]
+        asked: list[sources.Source] = []
         for source in self._sources:
+            if source.cryptographic:
+                # That costs others nothing.
+                self._combine(asked)
             rest = [index for index in rest if index not in self._done]
             if not rest or self._is_over():
                 break
             self._ask(source, rest)
+            asked.append(source)
+        self._combine(asked)
         for index in wanted:
             if index not in self._done and not self._stopped:
                 self._finish(index, Result.NO_DATA)
@@ -306,6 +319,32 @@ class _Repair:
 
     def _ask(self, source: sources.Source, rest: Sequence[int]) -> None:
         """Have a source give what it has, and use what is right."""
+        if source.cryptographic:
+            rest = self._asked.without_weak(source, rest, self._blocks.weak)
+            if not rest:
+                return
+        other = ''
+        with contextlib.closing(self._pieces(source, rest)) as given:
+            for piece in given:
+                index = piece.wanted.start // self._blocks.block_size
+                if index in self._done:
+                    continue
+                if not source.cryptographic:
+                    self._copied.add(index)
+                if not piece.missing and self._is_good(
+                    index, piece.data, source.cryptographic
+                ):
+                    self._put(index, piece.data, source.name, piece.origin)
+                else:
+                    other = piece.origin
+                if self._is_over() or self._done.keys() >= {*rest}:
+                    return
+        if other:
+            self._asked.note_other(source, other)
+
+    def _pieces(
+        self, source: sources.Source, rest: Sequence[int]
+    ) -> Generator[sources.Piece, None, None]:
         ledger = self._keeper.known.ledger
         noted = ledger.image if ledger else None
         base = sources.Base(
@@ -314,83 +353,46 @@ class _Repair:
             self._blocks.size,
             self._means.image or noted,
         )
-        other = ''
-        if source.cryptographic:
-            rest = self._with_strong_digests(source, rest)
-            if not rest:
-                return
         wanted = [self._wanted(index) for index in rest]
-        with contextlib.closing(self._pieces(source, base, wanted)) as given:
-            for piece in given:
-                index = piece.wanted.start // self._blocks.block_size
-                if index in self._done:
-                    continue
-                if self._is_good(index, piece.data, source.cryptographic):
-                    self._put(index, piece.data, source.name, piece.origin)
-                else:
-                    other = piece.origin
-                if self._is_over() or self._done.keys() >= {*rest}:
-                    return
-        if other:
-            self._states.setdefault(
-                source.name,
-                (
-                    str(sources.State.OTHER_BYTES),
-                    f'{other} holds other bytes',
-                ),
-            )
+        return self._asked.pieces(source, base, wanted)
 
-    def _with_strong_digests(
-        self, source: sources.Source, rest: Sequence[int]
-    ) -> Sequence[int]:
-        """Leave out blocks of which a source may give anything."""
-        weak = self._blocks.weak
-        if any(index in weak for index in rest):
-            self._states[source.name] = (
-                str(sources.State.WEAK_DIGEST),
-                'there is no cryptographic digest of a block, which went bad '
-                'before there was one; download the image, and name it with '
-                '--source',
-            )
-        return [index for index in rest if index not in weak]
+    def _combine(self, asked: Sequence[sources.Source]) -> None:
+        """Put blocks together of copies on this host, none of which is good.
 
-    def _pieces(
-        self,
-        source: sources.Source,
-        base: sources.Base,
-        wanted: Sequence[sources.Wanted],
-    ) -> Generator[sources.Piece, None, None]:
-        """Take what a source gives, and note why it gives no more."""
-        given = source.read(base, wanted)
-        try:
-            while True:
-                try:
-                    piece = next(given, None)
-                except sources.Unavailable as error:
-                    self._states[source.name] = (str(error.state), str(error))
-                    return
-                except OSError as error:
-                    reason = error.strerror or str(error)
-                    self._states[source.name] = (
-                        str(sources.State.FAILED),
-                        reason,
-                    )
-                    return
-                # A broad net: what is far away may be anything.
-                except Exception as error:
-                    self._states[source.name] = (
-                        str(sources.State.FAILED),
-                        names.printable(str(error) or repr(error)),
-                    )
-                    return
-                if piece is None:
-                    return
-                yield piece
-        finally:
-            close = getattr(given, 'close', None)
-            if close is not None:
-                # It may have files and connections open.
-                close()
+        One block at a time is read anew for that, so that no more of them
+        have to be kept.
+
+        :param asked: the sources that had their turn; what comes over a
+            network comes once
+        """
+        here = [
+            source
+            for source in asked
+            if not (source.cryptographic or source.fetched)
+        ]
+        for index in sorted(self._copied - self._done.keys()):
+            if self._is_over():
+                return
+            self._copied.discard(index)
+            copies, origins = [self._read(index)], ['the file itself']
+            for source in here:
+                given = self._pieces(source, [index])
+                with contextlib.closing(given):
+                    room = _MOST_COPIES - len(copies)
+                    for piece in itertools.islice(given, max(0, room)):
+                        copies.append(
+                            [
+                                None if number in piece.missing else page
+                                for number, page in enumerate(
+                                    pages.split(piece.data)
+                                )
+                            ]
+                        )
+                        origins.append(piece.origin)
+            for data in combining.combinations(copies):
+                if self._is_good(index, data):
+                    self._put(index, data, _COMBINED, ', '.join(origins))
+                    break
 
     def _put(self, index: int, data: bytes, source: str, origin: str) -> None:
         """Write good data, and note that the block is good."""
@@ -439,6 +441,9 @@ class _Repair:
         runs = [*_differing(found, good)]
         start = self._wanted(index).start
         written = 0
+        # Who writes with other rights is started by that, which takes seconds.
+        inode = self._file.incarnation.inode
+        writer.prepare(self._means.rewrite, self._file.path, inode)
         # Everything else is done by now: others may wait for this lock.
         with self._file.guard(_PATIENCE_SECONDS, self._means.stop.wait) as now:
             if now.size != self._blocks.size:

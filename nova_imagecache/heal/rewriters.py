@@ -10,16 +10,20 @@ to :func:`nova_imagecache.heal.writer.rewrite_base_file`.
 A request is a line of JSON and the data, the answer a line of JSON.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
+import time
 from typing import Any
 from typing import BinaryIO
 
+from nova_imagecache import children
 from nova_imagecache import errors
 from nova_imagecache.heal import writer
 
@@ -30,6 +34,10 @@ _MESSAGE = 500
 # A write that takes longer is one to a disk that has gone.
 _ANSWER_SECONDS = 300
 
+# For which one that was told to end may take to do so.
+_END_SECONDS = 10
+_POLL_SECONDS = 0.01
+
 
 class Remote:
     """Asks the process at the other end of a socket to write.
@@ -37,13 +45,16 @@ class Remote:
     Called as :func:`nova_imagecache.heal.writer.rewrite`.
     """
 
-    def __init__(self, end: socket.socket, child: int | None = None) -> None:
+    def __init__(
+        self, end: socket.socket, reap: Callable[[], object] = lambda: None
+    ) -> None:
         """Take the socket over.
 
-        :param child: the process at its other end, if that is to be reaped
+        :param reap: has the process at its other end be gone, once the socket
+            is closed
         """
         self._end = end
-        self._child = child
+        self._reap = reap
         self._end.settimeout(_ANSWER_SECONDS)
         self._stream = end.makefile('rwb')
         self._broken = False
@@ -58,6 +69,24 @@ class Remote:
 
         :raises nova_imagecache.heal.writer.Refused: it did not
         """
+        refusal, message = self._request(path, inode, offset, data)
+        if refusal is not None:
+            raise writer.Refused(refusal, message)
+
+    def prepare(self, path: str, inode: int) -> None:
+        """See that the other process is there, and can do what it is for.
+
+        Asked to write nothing, it refuses that, but as the one who would.
+
+        :raises nova_imagecache.heal.writer.Refused: it is not, or cannot
+        """
+        refusal, message = self._request(path, inode, 0, b'')
+        if refusal is writer.Refusal.NOT_PERMITTED:
+            raise writer.Refused(refusal, message)
+
+    def _request(
+        self, path: str, inode: int, offset: int, data: bytes
+    ) -> tuple[writer.Refusal | None, str]:
         request = {
             'name': os.path.basename(path),
             'inode': inode,
@@ -65,7 +94,7 @@ class Remote:
             'length': len(data),
         }
         try:
-            refusal, message = self._ask(request, data)
+            return self._ask(request, data)
         except (OSError, ValueError, LookupError, TypeError) as error:
             # What it says next would be of this request.
             self._broken = True
@@ -74,8 +103,6 @@ class Remote:
                 'the process that may write is gone; see its standard error '
                 'output',
             ) from error
-        if refusal is not None:
-            raise writer.Refused(refusal, message)
 
     def _ask(
         self, request: dict[str, object], data: bytes
@@ -92,15 +119,12 @@ class Remote:
         )
 
     def close(self) -> None:
-        """Let the other process end, and wait for that."""
+        """Let the other process end, and see that it does."""
         # What it was not sent, as it is gone, it need not be sent now.
         with contextlib.suppress(OSError):
             self._stream.close()
         self._end.close()
-        if self._child is not None:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._child, 0)
-            self._child = None
+        self._reap()
 
 
 class Lent:
@@ -125,14 +149,27 @@ class Lent:
         try:
             writer.rewrite(path, inode, offset, data)
         except writer.Refused as error:
-            refused = error.refusal is writer.Refusal.NOT_PERMITTED
-            if not refused or not self._command:
-                raise
-        else:
-            return
+            self._lent(error)(path, inode, offset, data)
+
+    def prepare(self, path: str, inode: int) -> None:
+        """Start the command, if it is going to be needed."""
+        try:
+            writer.rewrite(path, inode, 0, b'')
+        except writer.Refused as error:
+            if error.refusal is writer.Refusal.NOT_PERMITTED:
+                self._lent(error).prepare(path, inode)
+
+    def _lent(self, error: writer.Refused) -> Remote:
+        """Give who may write, where we may not.
+
+        :param error: why we do not; raised where that is no question of rights
+        """
+        refused = error.refusal is writer.Refusal.NOT_PERMITTED
+        if not refused or not self._command:
+            raise error
         if self._remote is None:
             self._remote = _spawn(self._command)
-        self._remote(path, inode, offset, data)
+        return self._remote
 
     def close(self) -> None:
         """Let the other process end, if there is one."""
@@ -150,6 +187,7 @@ def _spawn(command: Sequence[str]) -> Remote:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 cwd='/',
+                start_new_session=True,
             )
     except OSError as error:
         ours.close()
@@ -157,7 +195,13 @@ def _spawn(command: Sequence[str]) -> Remote:
             writer.Refusal.NOT_PERMITTED,
             f'{command[0]} cannot be run: {error.strerror}',
         ) from error
-    return Remote(ours, started.pid)
+
+    def reap() -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.wait(_END_SECONDS)
+        children.end(started)
+
+    return Remote(ours, reap)
 
 
 def serve(stream: Any, write: Any) -> None:
@@ -174,7 +218,7 @@ def serve(stream: Any, write: Any) -> None:
             offset, length = int(request['offset']), int(request['length'])
         except (ValueError, TypeError, KeyError):
             return
-        if not 0 < length <= writer.MOST_BYTES:
+        if not 0 <= length <= writer.MOST_BYTES:
             return
         data = _read(stream, length)
         if len(data) != length:
@@ -204,9 +248,11 @@ def fork(base: str) -> Remote:
 
     :param base: the cache
     :raises nova_imagecache.errors.Error: there is none, or no child
+    :raises nova_imagecache.heal.writer.Refused: as
+        :func:`nova_imagecache.heal.writer.open_cache`
     """
     try:
-        directory = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = writer.open_cache(base)
         ours, theirs = socket.socketpair()
         child = os.fork()
     except OSError as error:
@@ -228,4 +274,20 @@ def fork(base: str) -> Remote:
         os._exit(status)
     theirs.close()
     os.close(directory)
-    return Remote(ours, child)
+    return Remote(ours, functools.partial(_reap, child))
+
+
+def _reap(child: int) -> None:
+    """Wait for a process that has been told to end, but not for ever.
+
+    One that writes to a disk that has gone cannot be ended by anybody; and it
+    is root's still, and we may not be.
+    """
+    deadline = time.monotonic() + _END_SECONDS
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                with contextlib.suppress(PermissionError):
+                    os.kill(child, signal.SIGKILL)
+                return
+            time.sleep(_POLL_SECONDS)

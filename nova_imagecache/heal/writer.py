@@ -22,6 +22,9 @@ from nova_imagecache.scrub import readers
 #: No block of a ledger of ours is larger.
 MOST_BYTES = 64 * 1024 * 1024
 
+# As MAXSYMLINKS in include/linux/namei.h.
+_MOST_LINKS = 40
+
 
 class Refusal(enum.StrEnum):
     """Why data was not written, or is not there although it was.
@@ -54,7 +57,8 @@ class Refused(Exception):
 
 
 #: Writes bytes of a base file: its path, its inode, an offset and the data.
-#: As :func:`rewrite`.
+#: As :func:`rewrite`. What takes time before the first write may be done by a
+#: method ``prepare``, which takes path and inode and raises the same.
 Rewrite = Callable[[str, int, int, bytes], None]
 
 _REFUSALS = {
@@ -96,6 +100,18 @@ def refused(error: OSError) -> Refused:
         error.errno or 0, (Refusal.FAILED, error.strerror or str(error))
     )
     return Refused(refusal, message)
+
+
+def prepare(rewrite: Rewrite, path: str, inode: int) -> None:
+    """Have a write take no longer than it takes.
+
+    To be called before a lock is taken.
+
+    :raises Refused: it would not be made
+    """
+    ready = getattr(rewrite, 'prepare', None)
+    if ready is not None:
+        ready(path, inode)
 
 
 @contextlib.contextmanager
@@ -245,6 +261,54 @@ def _read_back(fd: int, offset: int, data: bytes) -> None:
             'the medium gives back something else than it has just taken; '
             'replace the disk',
         )
+
+
+def open_cache(path: str) -> int:
+    """Open the directory of a cache for :func:`rewrite_base_file`.
+
+    Whoever owns ``instances_path`` may put a symbolic link in the place of a
+    part of it at any time. So links count only where root has made them:
+    others would have who may write anywhere write somewhere else.
+
+    :returns: its handle, to be closed
+    :raises Refused: there is such a link on the way
+    :raises OSError: as open(2)
+    """
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    here = os.open('/', os.O_PATH | os.O_DIRECTORY | flags)
+    todo = [*reversed(os.path.abspath(path).split(os.sep))]
+    links = 0
+    try:
+        while todo:
+            name = todo.pop()
+            if name in ('', os.curdir):
+                continue
+            there = os.open(name, os.O_PATH | flags, dir_fd=here)
+            found = os.fstat(there)
+            if not stat.S_ISLNK(found.st_mode):
+                os.close(here)
+                here = there
+                continue
+            try:
+                links += 1
+                if found.st_uid != 0 or links > _MOST_LINKS:
+                    raise Refused(
+                        Refusal.NOT_PERMITTED,
+                        f'{names.printable(name)} on the way to '
+                        f'{names.printable(path)} is a symbolic link that is '
+                        'not made by root, so nothing is written behind it '
+                        'with the rights of root; see chown -h',
+                    )
+                target = os.readlink('', dir_fd=there)
+            finally:
+                os.close(there)
+            if os.path.isabs(target):
+                os.close(here)
+                here = os.open('/', os.O_PATH | os.O_DIRECTORY | flags)
+            todo += reversed(target.split(os.sep))
+        return os.open('.', os.O_RDONLY | os.O_DIRECTORY | flags, dir_fd=here)
+    finally:
+        os.close(here)
 
 
 def rewrite_base_file(

@@ -144,7 +144,8 @@ def rewrite(
     """Put data into a base file in place.
 
     Into nothing else: a regular file with the name of a base file, directly
-    in the cache, that has no other name, and within its size.
+    in the cache, that has no other name, and within its size. The cache is
+    found without a symbolic link that is not root's.
 
     :param name: of the base file
     :param inode: of the file that is meant
@@ -156,14 +157,14 @@ def rewrite(
     cache = os.path.join(
         CONF.instances_path, CONF.image_cache.subdirectory_name
     )
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    directory = os.open(cache, flags)
     try:
-        writer.rewrite_base_file(directory, name, inode, offset, data)
+        directory = writer.open_cache(cache)
+        try:
+            writer.rewrite_base_file(directory, name, inode, offset, data)
+        finally:
+            os.close(directory)
     except writer.Refused as error:
         return str(error.refusal), str(error)
-    finally:
-        os.close(directory)
     return None, ''
 
 

@@ -70,6 +70,8 @@ class Facts:
     :ivar entries: what is known of the content of files, by name; a file that
         is not in it is not verified
     :ivar pins: names of files that are to stay
+    :ivar last_copies: names of original base files whose images are gone from
+        the image service
     :ivar space: how full the disk is, where that matters
     :ivar vetoes: reasons to remove nothing, beside what witnesses could not
         look at
@@ -96,6 +98,7 @@ class Facts:
         default_factory=dict
     )
     pins: frozenset[str] = frozenset()
+    last_copies: frozenset[str] = frozenset()
     space: pressure.Space | None = None
     vetoes: Sequence[vetoing.Veto] = ()
     newer: frozenset[str] = frozenset()
@@ -149,6 +152,13 @@ class Facts:
         """Give all that keeps files which nobody is seen to use."""
         return (*self.vetoes, *self.testimony.vetoes)
 
+    def is_last_copy(self, file: base_file.BaseFile) -> bool:
+        """Whether a file cannot be had from the image service any more."""
+        return (
+            file.kind.is_image
+            and names.fingerprint(file.original) in self.last_copies
+        )
+
     def obstacles_to(self, base_file: str) -> list[vetoing.Veto]:
         """Give those that keep a file, by the name that it had."""
         return [each for each in self.obstacles if each.keeps_file(base_file)]
@@ -164,6 +174,8 @@ class Decision:
     :ivar age: seconds for which it is without a user for certain; of a file
         in the trash, for which it is there
     :ivar spare: whether it may go early, where space is needed
+    :ivar last_copy: whether its image is gone from the image service, as far
+        as that is known
     :ivar verify: whether it may be read and compared with what is known of
         it. Where a process of its own does that, it comes to it in its time.
     """
@@ -176,6 +188,7 @@ class Decision:
     image: str | None = None
     age: float = 0.0
     spare: bool = False
+    last_copy: bool = False
     verify: bool = False
 
 
@@ -410,6 +423,9 @@ def _decide(
             Action.DELETE if file.trashed else Action.REMOVE,
         )
     )
+    last_copy = facts.is_last_copy(file)
+    if last_copy:
+        reason = f'{reason}; its image is gone from the image service'
     entry = None if file.trashed else facts.entries.get(file.name)
     return Decision(
         file=file,
@@ -420,10 +436,13 @@ def _decide(
         image=facts.testimony.images.get(file.original)
         or (sighting.image if sighting else None),
         age=case.age,
-        # Nothing but its youth keeps it.
-        spare=len(reasons) == 1
-        and reason == case.youth
+        # Nothing but its youth keeps it. What cannot be fetched anew does not
+        # go before its time.
+        spare=not last_copy
+        and len(reasons) == 1
+        and reasons[0][0] == case.youth
         and case.age >= FLOOR_SECONDS,
+        last_copy=last_copy,
         verify=action is not Action.REMOVE
         and entry is not None
         and schedule.due_in(entry, settings.checksum_interval, facts.now).due

@@ -24,6 +24,7 @@ from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
+from nova_imagecache.heal import accounts
 from nova_imagecache import names
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import pressure
@@ -309,6 +310,7 @@ def look(
         state=state,
         entries=entries,
         pins=pinned,
+        last_copies=accounts.load(layout, settings.host).last_copies,
         space=space,
         vetoes=(*obstacles, *unread),
         newer=_newer(layout, (*scan.files, *trashed.files), entries),

@@ -30,6 +30,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import soundness
 from nova_imagecache.heal import accounts
+from nova_imagecache import names
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import foresight
@@ -74,6 +75,10 @@ def _without_collector() -> Iterator[None]:
     finally:
         if collected:
             gc.enable()
+
+
+# Of files that are named in a line.
+_LAST_COPIES_SHOWN = 3
 
 
 class Pass:
@@ -507,6 +512,7 @@ class Pass:
             notes=(
                 *self._jump(facts),
                 *facts.testimony.notes,
+                *_last_copies(done),
                 *self._mount(),
                 *done.notes,
             ),
@@ -559,3 +565,25 @@ class Pass:
             )
             for decision in decisions
         )
+
+
+def _last_copies(done: act.Done) -> list[codes.Problem]:
+    """Say which files in use cannot be had from the image service."""
+    found = [
+        names.printable(each.file.name)
+        for each in done.files
+        if each.last_copy and each.used
+    ]
+    if not found:
+        return []
+    shown = ', '.join(found[:_LAST_COPIES_SHOWN])
+    more = len(found) - _LAST_COPIES_SHOWN
+    return [
+        codes.Problem(
+            codes.Code.LAST_COPY,
+            'base files in use are the last copies of images that are gone '
+            f'from the image service: {shown}'
+            + (f' and {more} more' if more > 0 else ''),
+            found[0],
+        )
+    ]

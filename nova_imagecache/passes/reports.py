@@ -56,6 +56,7 @@ class FileReport:
         known to hold other bytes than the file that they were made on
     :ivar used: whether anybody uses it, be it somebody who cannot be named
     :ivar trust: how far it is known to be what its image is
+    :ivar last_copy: whether its image is gone from the image service
     :ivar early: whether it went, or would go, before its time to make room
     """
 
@@ -80,6 +81,7 @@ class FileReport:
     note: str = ''
     contradicted: bool = False
     trust: ledgers.Trust | None = None
+    last_copy: bool = False
     early: bool = False
 
     @property
@@ -264,6 +266,7 @@ def row(
             sorted({aliases.get(guest, guest) for guest in outdated})
         ),
         used=decision.used,
+        last_copy=decision.last_copy,
         early=decision.spare
         and decision.action in (decide.Action.REMOVE, decide.Action.DELETE),
         readers=tuple(sorted(readers & {*decision.users})),

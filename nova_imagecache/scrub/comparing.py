@@ -16,6 +16,7 @@ from nova_imagecache import errors
 from nova_imagecache.host import ReadAsRoot
 from nova_imagecache import names
 from nova_imagecache.scrub import comparisons
+from nova_imagecache.scrub import evidence
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import readers
 from nova_imagecache.scrub import sources
@@ -33,6 +34,7 @@ class Method:
     :ivar pulse: called after each block; within one, however large, there is
         the progress of the means
     :ivar read_as_root: what the host lends for files that we may not read
+    :ivar ask: who has evidence on a file that is not proven yet
     :ivar checkpoint_seconds: after which what is known so far is published,
         and blocks that did not match are read again
     """
@@ -44,6 +46,7 @@ class Method:
     pulse: Callable[[], None] = lambda: None
     read_as_root: ReadAsRoot | None = None
     checkpoint_seconds: float = 30
+    ask: evidence.Ask = evidence.ask_nobody
     monotonic: Callable[[], float] = time.monotonic
 
 

@@ -224,6 +224,48 @@ def _answer(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     return _begin_anew(ledger, reading)
 
 
+def weigh(
+    concluded: Conclusion, reading: Reading, image: str, holds: bool
+) -> Conclusion:
+    """Add the evidence on all of a file to what its reading means.
+
+    Where the file is its image, all doubts are over, and it is the baseline.
+    Where it is not, it may have been damaged before anything was known of it.
+
+    :param image: UUID of the image
+    :param holds: whether the file is what that is
+    """
+    ledger, compared = concluded.ledger, reading.comparison
+    if not holds:
+        if reading.moved:
+            # It may have been written to while it was read; the next reading
+            # asks again.
+            return concluded
+        return dataclasses.replace(
+            concluded, ledger=dataclasses.replace(ledger, suspect=True)
+        )
+    sha1, fresh = compared.sha1, compared.fresh
+    if sha1 is None or fresh is None:
+        return concluded
+    begun = ledgers.Ledger.begin(
+        ledger.key, reading.size, fresh.algorithm, image
+    )
+    begun = dataclasses.replace(
+        begun,
+        block_size=fresh.block_size,
+        form=reading.form,
+        read=reading.started,
+        verified=reading.started,
+        sha1=sha1,
+        proven=True,
+        stored=sha1,
+        origin=reading.started,
+    )
+    # A checksum of other bytes is of an earlier file, or wrong.
+    supersedes = reading.stored not in (None, sha1)
+    return Conclusion(begun, fresh, supersedes)
+
+
 def _begin_anew(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
     """Begin the ledger of a file that was made anew with other bytes."""
     sha1, fresh = reading.comparison.sha1, reading.comparison.fresh

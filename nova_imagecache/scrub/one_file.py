@@ -6,6 +6,7 @@ The file is read without its lock, which is taken before, for a moment, and to
 publish (decision 0002).
 """
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import errno
@@ -20,6 +21,7 @@ from nova_imagecache import names
 from nova_imagecache.scrub import comparing
 from nova_imagecache.scrub import comparisons
 from nova_imagecache.scrub import conclusions
+from nova_imagecache.scrub import evidence
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import jobs
 from nova_imagecache.scrub import keeper
@@ -67,6 +69,7 @@ class _Scrub:
         self._method = method
         self._ledger: ledgers.Ledger | None = job.known.ledger
         self._blocks: blockmap.Blocks | None = None
+        self._evidence: evidence.Evidence | None = None
 
     def run(self) -> knowledge.Finding:
         known = self._keeper.known
@@ -193,12 +196,41 @@ class _Scrub:
             ledger.algorithm != self._method.algorithm
         )
         if not first and unproven and not self._is_without(ledger):
-            whole = hashing.WholeFile()
+            self._evidence = self._ask(ledger)
+            whole = hashing.WholeFile(
+                self._evidence.hash if self._evidence else None
+            )
         if not first and (unproven or convert):
             fresh = blockmap.Blocks(
                 self._method.algorithm, opened.size, ledger.block_size
             )
         return comparisons.Comparison(aim, ledger, blocks, fresh, whole, first)
+
+    def _ask(self, ledger: ledgers.Ledger) -> evidence.Evidence | None:
+        """Get evidence, where a file should be what its image is."""
+        image = ledger.image or self._job.image
+        original = self._file.kind is names.Kind.ORIGINAL
+        if image is None or not original or ledger.origin is not None:
+            return None
+        return self._method.ask(self._file, image)
+
+    def _weigh(
+        self, concluded: conclusions.Conclusion, reading: conclusions.Reading
+    ) -> tuple[
+        conclusions.Conclusion,
+        Callable[[knowledge.Finding], knowledge.Finding],
+    ]:
+        """Add evidence, if there is any; give what adds to the finding."""
+        given = self._evidence
+        if given is None or reading.comparison.sha1 is None:
+            return concluded, lambda finding: finding
+        concluded = conclusions.weigh(
+            concluded, reading, given.image, given.holds
+        )
+        return (
+            concluded,
+            lambda finding: finding if given.holds else _noting_other(finding),
+        )
 
     def _is_without(self, ledger: ledgers.Ledger) -> bool:
         """Whether a file has no SHA-1, and gets none (decision 0081)."""
@@ -312,12 +344,14 @@ class _Scrub:
             self._is_without(ledger),
         )
         concluded = conclusions.conclude(ledger, reading)
+        concluded, weighed = self._weigh(concluded, reading)
         after = concluded.ledger
         image = after.image or self._job.image
         after = dataclasses.replace(after, image=image)
         self._log_change(ledger, comparison)
         stored = None if concluded.supersedes else known.stored
         finding = knowledge.judge(after, stored, known.sparse)
+        finding = weighed(finding)
         finding = dataclasses.replace(
             finding, history=knowledge.history_of(after, finding)
         )
@@ -424,3 +458,14 @@ class _Scrub:
     ) -> None:
         with contextlib.suppress(errors.NotNow, OSError):
             self._keeper.publish(ledger, blocks)
+
+
+def _noting_other(finding: knowledge.Finding) -> knowledge.Finding:
+    """Say that a file is not what its image is."""
+    return dataclasses.replace(
+        finding.noting(
+            'it is not what its image is in the image service; see '
+            'nova-imagecache verify --origin'
+        ),
+        problem=True,
+    )

@@ -19,6 +19,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import evidence
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
@@ -64,6 +65,7 @@ class Scrubber:
         clock: clocks.Clock = clocks.now,
         monotonic: Callable[[], float] = time.monotonic,
         progress_bar: readers.ProgressBar = readers.no_progress_bar,
+        ask: evidence.Ask = evidence.ask_nobody,
     ) -> None:
         """Prepare a scrub.
 
@@ -77,6 +79,8 @@ class Scrubber:
         self._clock = clock
         self._monotonic = monotonic
         self._progress_bar = progress_bar
+        #: Who has evidence on a file; may be set until it runs.
+        self.ask = ask
         self._pulse = monotonic()
         self._report = -_REPORT_SECONDS
         self._next_rate = self._pulse
@@ -136,7 +140,7 @@ class Scrubber:
             def count(length: int) -> None:
                 self._read += length
                 progress(length)
-                self._look_around()
+                self.look_around()
 
             means = dataclasses.replace(self._means, progress=count)
             method = one_file.Method(
@@ -145,7 +149,8 @@ class Scrubber:
                 self._clock,
                 _PATIENCE_SECONDS,
                 monotonic=self._monotonic,
-                pulse=self._look_around,
+                pulse=self.look_around,
+                ask=self.ask,
             )
             while queue.items and not means.stop.is_set():
                 name = queue.items[0].name
@@ -221,8 +226,12 @@ class Scrubber:
         if self._queue.remember(self._histories):
             self._histories.clear()
 
-    def _look_around(self) -> None:
-        """Called all the time: give way, and say how far it has got."""
+    def look_around(self) -> None:
+        """Give way, and say how far it has got.
+
+        To be called all the time, also by whoever does something with a
+        result before asking for the next one.
+        """
         now = self._monotonic()
         if now - self._pulse < _PULSE_SECONDS:
             return
@@ -230,7 +239,7 @@ class Scrubber:
         if self._coordinator.wanted():
             self._update(reason='it gave way to a verification')
             self._means.stop.set()
-        if now >= self._next_rate:
+        if now >= self._next_rate and self._queue.items:
             self._set_rate()
         self._report_at_times()
 

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from typing import Any
@@ -22,6 +21,7 @@ import urllib.parse
 
 import msgspec
 
+from nova_imagecache import children
 from nova_imagecache import coalesce
 from nova_imagecache.witnesses import domain_xml
 
@@ -256,16 +256,11 @@ def ask(uri: str) -> Answer:
     if not sys.executable:
         raise NoAnswer('it cannot be asked: Python does not know its path')
     try:
-        done = subprocess.run(
-            [sys.executable, *_PROGRAM, uri],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd='/',
-            # Away from any terminal: ssh would ask for a password there.
-            start_new_session=True,
-            timeout=DEADLINE_SECONDS,
+        # Away from any terminal: ssh would ask for a password there.
+        done = children.run(
+            sys.executable, *_PROGRAM, uri, timeout=DEADLINE_SECONDS
         )
-    except subprocess.TimeoutExpired:
+    except children.TimedOut:
         raise NoAnswer(
             f'it has not answered within {DEADLINE_SECONDS} s'
         ) from None

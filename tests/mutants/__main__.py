@@ -31,6 +31,7 @@ TESTS = {
         'unit.test_soundness',
         'node.test_soundness.AnswerTest',
     ),
+    'heal.combining': ('unit.test_combining',),
     'heal.guests': ('unit.test_repair_guests',),
     'heal.policies': ('unit.test_repair_policies',),
     'names': ('unit.test_names',),

@@ -5,19 +5,27 @@
 import dataclasses
 import os
 import socket
+import subprocess
+import sys
+import threading
 from typing import Any
 
 from oslo_config import cfg
 
+from nova_imagecache import clocks
 from nova_imagecache.conf import register_opts
+from nova_imagecache.content import knowledge
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import automatic
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import sources
 from nova_imagecache import manager
+from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import background
+from nova_imagecache.scrub import keeper
 from tests.support import base
 from tests.support import healing
+from tests.support import image_server
 from tests.support import scrubbing
 
 BLOCK = healing.BLOCK
@@ -172,6 +180,16 @@ class HealerTest(healing.HealTestCase):
         found = self.account().files[self.name]
         self.assertEqual(1200.0, found.sources['image-service'].wait)
 
+    def test_what_fetched_much_for_nothing_is_asked_much_later(self) -> None:
+        """As where all of an image came, and with other bytes."""
+        self.damage(1)
+        down = Down(b'', 'image-service')
+        down.fetched = 10 * 2**30
+        self.healer(down).heal(self.name)
+        found = self.account().files[self.name]
+        self.assertEqual(40960.0, found.sources['image-service'].wait)
+        self.assertEqual(600.0, found.last.wait)
+
     def test_a_damaged_record_is_as_good_as_none(self) -> None:
         self.damage(1)
         accounts.save(
@@ -202,6 +220,75 @@ class HealerTest(healing.HealTestCase):
         self.node.configure(corruption_action='repair')
         report = self.node.make_pass().preview()
         self.assertIn('no route', ' '.join(report.problems))
+
+
+class WholeTest(healing.HealTestCase):
+    """An image of which there are no parts to be had, for the scrub."""
+
+    image = image_server.ID
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.node.add_overlay(GUEST, self.name)
+        target = self.file(self.name)
+        kept = keeper.Keeper(target, knowledge.recall(target))
+        assert kept.known.ledger is not None
+        kept.publish(
+            dataclasses.replace(kept.known.ledger, image=self.image),
+            kept.recall_blocks(),
+        )
+        self.flip(1)
+        self.drop()
+        stored = image_server.Stored(
+            self.copy, stores='one', rangeless=('one',)
+        )
+        self.server = self.useFixture(image_server.ImageServer(stored))
+        self.write_conf(
+            checksum_base_images='true', corruption_action='repair'
+        )
+        with open(self.nova_conf, 'a') as file:
+            file.write(
+                '[service_user]\nauth_type = none\n'
+                f'[glance]\nendpoint_override = {self.server.url}\n'
+            )
+
+    def test_all_of_it_is_read_and_the_block_is_good(self) -> None:
+        _code, _stdout, said = self.run_command('scrub')
+        self.assert_healed()
+        self.assertIn('image-service', said)
+        self.assertEqual(1, self.server.asked.count(None))
+
+    def test_one_that_wants_to_verify_does_not_wait_for_it(self) -> None:
+        """It gives way within the patience of who waits."""
+        hung, over = threading.Event(), threading.Event()
+        self.addCleanup(over.set)
+
+        def fault(it: image_server.Handler) -> None:
+            if 'Range' in it.headers:
+                it.reply(400)
+                return
+            hung.set()
+            over.wait(60)
+
+        self.server.stored.fault = fault
+        scrub = subprocess.Popen(
+            [sys.executable, '-m', 'nova_imagecache', '--config-file',
+             self.nova_conf, 'scrub'],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.addCleanup(scrub.wait)
+        self.addCleanup(scrub.kill)
+        self.assertTrue(hung.wait(10))
+        with activities.urgent_turn(
+            self.node.layout, clocks.now(), patience=20
+        ):
+            scrub.wait(60)
+        account = accounts.load(self.node.layout, socket.gethostname())
+        (file,) = account.files.values()
+        self.assertEqual('stopped', file.sources['image-service'].state)
+        self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
+        self.assertEqual([], os.listdir(self.node.layout.temporary))
 
 
 class ManagerTest(healing.HealTestCase):

@@ -3,22 +3,28 @@
 """Getting blocks from an image service, by the real clients."""
 
 from collections.abc import Callable
+import contextlib
 import hashlib
 import os
 import random
 import socket
 import struct
+import threading
+import time
 from typing import Any
 
 import ddt
 import fixtures
+import urllib3
 
+from nova_imagecache.cache import layouts
 from nova_imagecache.conf import Settings
 from nova_imagecache.heal import automatic
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_service
+from nova_imagecache.heal.sources import images
 from nova_imagecache.heal.sources import qemu
 from nova_imagecache.heal.sources import streams
 from nova_imagecache import names
@@ -121,9 +127,9 @@ class PartsTest(ImageServiceTestCase):
         given: list[str] = []
         real = qemu._run
 
-        def run(*command: str, limit: int) -> None:
+        def run(*command: str, **values: Any) -> None:
             given.extend(command)
-            real(*command, limit=limit)
+            real(*command, **values)
 
         self.patch(qemu, '_run', run)
         self.serve(self.convert('qcow2'), disk_format='qcow2')
@@ -215,16 +221,36 @@ class WholeTest(ImageServiceTestCase):
         super().setUp()
         self.patch(streams, '_RESERVE', 0)
 
-    def test_without_a_person_all_of_an_image_is_never_asked_for(
-        self,
-    ) -> None:
+    def test_without_a_person_an_image_is_read_within_bounds(self) -> None:
         self.rangeless(self.raw)
         sources_of = automatic.asking(self.server.client)
-        *_here, source = sources_of(Settings(self.temporary))
+        settings = Settings(self.temporary)
+        os.makedirs(layouts.Layout.of(settings).temporary)
+        *_here, source = sources_of(settings)
         assert isinstance(source, image_service.ImageService)
         self.source = source
-        self.assert_refused(State.NO_RANGES)
+        self.assert_right(1)
+        self.assertEqual(1, self.server.asked.count(None))
+
+    @ddt.data('raw', 'qcow2')
+    def test_one_that_is_larger_than_the_bounds_is_not_begun(
+        self, disk_format: str
+    ) -> None:
+        self.rangeless(self.convert(disk_format), disk_format=disk_format)
+        self.source = image_service.ImageService(
+            self.server.client, self.temporary, streams.Bounds(BLOCK)
+        )
+        said = self.assert_refused(State.TOO_LARGE)
+        self.assertIn('nova-imagecache repair', said)
         self.assertNotIn(None, self.server.asked)
+
+    def test_one_that_takes_longer_than_the_bounds_is_given_up(self) -> None:
+        self.rangeless(self.raw)
+        self.source = image_service.ImageService(
+            self.server.client, self.temporary, streams.Bounds(seconds=-1)
+        )
+        self.assertIn('too slowly', self.assert_refused(State.TIMEOUT))
+        self.assert_nothing_left()
 
     def rangeless(self, path: str, **values: Any) -> None:
         self.serve(path, stores='one', rangeless=('one',), **values)
@@ -251,7 +277,7 @@ class WholeTest(ImageServiceTestCase):
     def test_a_server_that_sends_all_of_it_is_not_listened_to(self) -> None:
         self.serve(self.raw, fault=lambda it: it.send_body(200, CONTENT))
         self.source = image_service.ImageService(
-            self.server.client, self.temporary, whole=False
+            self.server.client, self.temporary, whole=None
         )
         self.assert_refused(State.NO_RANGES)
         self.assertLess(self.source.fetched, RECORD)
@@ -281,6 +307,167 @@ class WholeTest(ImageServiceTestCase):
 
         self.server.stored.fault = fault
         self.assert_refused(State.TRUNCATED)
+
+
+class StopTest(ImageServiceTestCase):
+    """Whoever waits says so all the time, and can end it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(streams, '_RESERVE', 0)
+        self.asked = threading.Event()
+        self.over = threading.Event()
+        self.addCleanup(self.over.set)
+
+    def watched(self, path: str, **values: Any) -> None:
+        """Have what waits be stopped once the service is at it."""
+        self.serve(path, stores='one', rangeless=('one',), **values)
+        self.pulses = 0
+        stop = threading.Event()
+
+        def pulse() -> None:
+            self.pulses += 1
+            if self.asked.is_set():
+                stop.set()
+
+        watch = sources.Watch(stop, pulse)
+        self.source = image_service.ImageService(
+            self.server.client, self.temporary, watch=watch
+        )
+
+    def hang(self, it: Handler) -> None:
+        """Give no parts, and stop in the middle of all of it."""
+        if 'Range' in it.headers:
+            it.reply(400)
+            return
+        it.send_response(200)
+        size = os.path.getsize(self.server.stored.path)
+        it.send_header('Content-Length', str(size))
+        it.end_headers()
+        it.wfile.write(CONTENT[: 64 * base.KIB])
+        it.wfile.flush()
+        self.asked.set()
+        self.over.wait(60)
+
+    def assert_stopped(self) -> None:
+        began = time.monotonic()
+        self.assert_refused(State.STOPPED)
+        self.assertLess(time.monotonic() - began, 10)
+        self.assertTrue(self.pulses)
+        self.assert_nothing_left()
+
+    def test_a_stream_that_hangs_ends_when_it_is_told_to(self) -> None:
+        self.watched(self.raw, fault=self.hang)
+        self.assert_stopped()
+
+    def test_so_does_one_that_is_to_be_converted(self) -> None:
+        path = self.convert('qcow2')
+        self.watched(path, disk_format='qcow2', fault=self.hang)
+        self.assert_stopped()
+
+    def test_so_does_one_that_was_never_answered(self) -> None:
+        def fault(it: Handler) -> None:
+            self.asked.set()
+            self.over.wait(60)
+
+        self.watched(self.raw, fault=fault)
+        self.assert_stopped()
+
+    def test_so_does_the_search_for_the_service(self) -> None:
+        self.watched(self.raw)
+
+        def get_client() -> Any:
+            self.asked.set()
+            self.over.wait(60)
+
+        self.source._client = get_client
+        self.assert_stopped()
+
+    def test_so_does_qemu_img(self) -> None:
+        path = self.convert('qcow2')
+        self.watched(path, disk_format='qcow2')
+        program = self.put(
+            'other',
+            f'#!/bin/sh\necho >{self.temporary}/raw; sleep 99\n'.encode(),
+        )
+        os.chmod(program, 0o755)
+        directory = self.useFixture(fixtures.TempDir()).path
+        os.symlink(program, os.path.join(directory, 'qemu-img'))
+        self.useFixture(
+            fixtures.EnvironmentVariable(
+                'PATH', directory + os.pathsep + os.environ['PATH']
+            )
+        )
+        real = qemu._run
+
+        def run(*command: str, **values: Any) -> None:
+            self.asked.set()
+            real(*command, **values)
+
+        self.patch(qemu, '_run', run)
+        self.assert_stopped()
+
+    def test_the_connection_goes_with_who_has_used_it(self) -> None:
+        """The server sees that nobody listens any more."""
+        gone = threading.Event()
+
+        def fault(it: Handler) -> None:
+            if 'Range' in it.headers:
+                it.reply(400)
+                return
+            it.send_response(200)
+            it.send_header('Content-Length', str(len(CONTENT)))
+            it.end_headers()
+            self.asked.set()
+            it.connection.settimeout(20)
+            if it.connection.recv(1) == b'':
+                gone.set()
+
+        self.watched(self.raw, fault=fault)
+        self.assert_stopped()
+        self.assertTrue(gone.wait(20))
+
+
+def drip(it: Handler) -> None:
+    """Send a byte at a time, slowly and without an end."""
+    length = len(CONTENT)
+    match = it.headers.get('Range', 'bytes=0-0').removeprefix('bytes=')
+    first, last = map(int, match.split('-'))
+    it.send_response(206)
+    it.send_header('Content-Length', str(last - first + 1))
+    it.send_header('Content-Range', f'bytes {first}-{last}/{length}')
+    it.end_headers()
+    with contextlib.suppress(OSError):
+        for _byte in range(200):
+            it.wfile.write(b'x')
+            time.sleep(0.05)
+
+
+class OldClientTest(ImageServiceTestCase):
+    """urllib3 before 2.1, which reads whole chunks alone."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(streams, '_RESERVE', 0)
+        hide = property(lambda it: (_ for _ in ()).throw(AttributeError))
+        self.patch(urllib3.HTTPResponse, 'read1', hide)
+
+    def test_parts_and_streams_come_all_the_same(self) -> None:
+        self.serve(self.raw)
+        self.assertFalse(hasattr(urllib3.HTTPResponse(b''), 'read1'))
+        self.assert_right(1)
+        self.serve(self.raw, stores='one', rangeless=('one',))
+        self.assert_right(0, 2)
+
+    def test_one_that_is_cut_off_is_truncated(self) -> None:
+        self.serve(self.raw, fault=Handler.cut_off)
+        self.assert_refused(State.TRUNCATED)
+
+    def test_a_server_that_drips_is_given_up(self) -> None:
+        self.patch(image_api, '_PATIENCE_SECONDS', 1)
+        self.patch(image_api, '_LEAST_RATE', 2**40)
+        self.serve(self.raw, fault=drip)
+        self.assert_refused(State.TIMEOUT)
 
 
 @ddt.ddt
@@ -538,6 +725,26 @@ class ClientTest(ImageServiceTestCase):
         self.assertEqual('nova', user['name'])
         self.assertEqual('secret', self.server.token)
 
+    def test_what_an_administrator_does_not_see_is_gone(self) -> None:
+        self.serve(self.raw, record_code=404)
+        self.use(self.keystone())
+        self.assertIn('the last copy', self.assert_refused(State.GONE))
+
+    def test_what_others_do_not_see_may_be_there(self) -> None:
+        """A user with the role service sees no private images."""
+        self.serve(self.raw, record_code=404)
+        for roles in ([], ['service'], ['service', 'reader', 'member']):
+            self.server.roles = roles
+            self.use(self.keystone())
+            self.assertIn('role', self.assert_refused(State.NOT_FOUND))
+
+    def test_what_lists_no_images_does_not_know_what_is_gone(self) -> None:
+        """As what is in front of the image service, or another one."""
+        self.serve(self.raw, record_code=404)
+        self.server.lists = False
+        self.use(self.keystone())
+        self.assert_refused(State.NOT_FOUND)
+
     def test_the_endpoint_is_the_one_of_api_servers(self) -> None:
         self.serve(self.raw)
         self.use(
@@ -585,11 +792,11 @@ class ClientTest(ImageServiceTestCase):
 
 class DigestTest(base.TestCase):
     def test_md5_is_no_evidence(self) -> None:
-        image = image_api.Image('x', 'active', 'raw', 1, 'md5', 'ab')
-        self.assertIsNone(streams.hasher(image))
+        image = images.Image('x', 'active', 'raw', 1, 'md5', 'ab')
+        self.assertIsNone(images.hasher(image))
 
     def test_what_glance_uses_is(self) -> None:
-        image = image_api.Image('x', 'active', 'raw', 1, 'sha512', 'ab')
+        image = images.Image('x', 'active', 'raw', 1, 'sha512', 'ab')
         self.assertEqual(
-            hashlib.sha512(b'').digest(), streams.hasher(image).digest()
+            hashlib.sha512(b'').digest(), images.hasher(image).digest()
         )

@@ -16,6 +16,7 @@ from tests.support import image_server
 from tests.support import nodes
 
 BLOCK = confirming.BLOCK
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
 
 class OriginTestCase(confirming.ConfirmTestCase):
@@ -169,6 +170,64 @@ class ConvertedTest(Suite, OriginTestCase):
         self.server.stored.rangeless = ('rbd',)
         self.assertEqual(0, self.verify()[0])
         self.assertEqual(1, self.server.asked.count(None))
+
+
+class LastCopyTest(OriginTestCase):
+    """An image that is deleted, and what is made from it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        with open(self.nova_conf) as file:
+            text = file.read()
+        keystone = (
+            'auth_type = password\nusername = nova\npassword = secret\n'
+            f'auth_url = {self.server.url}/v3\nproject_name = service\n'
+            'user_domain_id = default\nproject_domain_id = default\n'
+        )
+        with open(self.nova_conf, 'w') as file:
+            file.write(text.replace('auth_type = none\n', keystone))
+        self.read_twice()
+
+    def shown(self) -> tuple[bool, list[str]]:
+        """Give what show and status say."""
+        (row,) = self.rows('list')
+        _code, stdout, _stderr = self.run_command('status', '-f', 'json')
+        text = json.dumps(json.loads(stdout))
+        return row['last_copy'], [code for code in ('N23',) if code in text]
+
+    def test_it_is_shown_until_there_is_the_image_again(self) -> None:
+        self.node.add_overlay(GUEST, self.name)
+        self.assertEqual((False, []), self.shown())
+        self.server.stored.record_code = 404
+        _code, _stdout, stderr = self.verify()
+        self.assertIn('the last copy', stderr)
+        self.assertEqual((True, ['N23']), self.shown())
+        # Who cannot ask does not know better.
+        self.server.stored.record_code = 503
+        self.verify()
+        self.assertEqual((True, ['N23']), self.shown())
+        self.server.stored.record_code = 200
+        self.assertEqual(0, self.verify()[0])
+        self.assertEqual((False, []), self.shown())
+
+    def test_a_404_for_who_may_not_see_it_says_nothing(self) -> None:
+        self.node.add_overlay(GUEST, self.name)
+        self.server.stored.record_code = 404
+        self.server.roles = ['service']
+        self.verify()
+        self.assertEqual((False, []), self.shown())
+
+    def test_a_repair_notes_it_as_well(self) -> None:
+        self.node.add_overlay(GUEST, self.name)
+        nodes.flip_bit(self.node.base_path(self.name), BLOCK + 5)
+        self.run_command('verify', self.name)
+        self.server.stored.record_code = 404
+        code, _stdout, _stderr = self.run_command(
+            'repair', '--image', image_server.ID, self.name
+        )
+        self.assertEqual(3, code)
+        (row,) = self.rows('list', code=3)
+        self.assertTrue(row['last_copy'])
 
 
 @ddt.ddt

@@ -3,6 +3,7 @@
 """Bad blocks become good ones in place, or nothing changes."""
 
 import hashlib
+import json
 import os
 import shutil
 from typing import Any
@@ -452,6 +453,34 @@ class CommandTest(healing.HealTestCase):
         self.assertEqual(0, self.repair()[0])
         self.assert_healed()
 
+    def test_pages_of_several_bad_copies_are_put_together(self) -> None:
+        """Each has another page that is bad, and no other source has any."""
+        self.damage(1)
+        for number, page in enumerate((3, 7), 1):
+            data = bytearray(self.data)
+            data[BLOCK + page * 4096] ^= 1
+            name = f'{self.name}_{len(self.data) + number * base.MIB}'
+            self.node.add_base(name, data=bytes(data))
+        code, (block,), _summary, stderr = self.repair()
+        self.assertEqual(0, code, stderr)
+        self.assertIn('combined', block['source'])
+        self.assertIn(self.name, block['source'])
+        # Of all the block one page was bad.
+        self.assertEqual(4096, block['written'])
+        self.assert_healed()
+
+    def test_copies_that_have_the_same_page_bad_are_of_no_use(self) -> None:
+        self.damage(1)
+        data = bytearray(self.data)
+        data[BLOCK] ^= 1
+        self.node.add_base(
+            f'{self.name}_{len(self.data) + base.MIB}', data=bytes(data)
+        )
+        before = self.content()
+        code, _blocks, _summary, _stderr = self.repair()
+        self.assertEqual(3, code)
+        self.assertEqual(before, self.content())
+
     def test_the_base_file_itself_is_no_source(self) -> None:
         self.damage(1)
         code, _blocks, summary, _stderr = self.repair('--source', self.target)
@@ -541,6 +570,68 @@ class ImageServiceTest(healing.HealTestCase):
         state = summary['sources']['image-service']['state']
         self.assertEqual('weak-digest', state)
         self.assertEqual([], server.asked)
+
+    def write_as_version_3(self) -> None:
+        """Have the ledger be one of a release that knew no strong digests."""
+        path = self.node.layout.ledger(self.name)
+        blocks = self.ledger(self.name).load_blocks(self.file(self.name))
+        weak = blockmap.Blocks(
+            blocks.algorithm, blocks.size, blocks.block_size
+        )
+        for index in range(blocks.count):
+            digest = blocks.get(index)
+            assert digest is not None
+            weak.put(index, digest)
+        payload = weak.encode()
+        with open(path, 'rb') as file:
+            record = json.loads(file.readline())
+        sealed = record['sealed']
+        del sealed['body']['origin']
+        sealed['payload'] = {
+            'length': len(payload),
+            'sha256': hashlib.sha256(payload).hexdigest(),
+        }
+        text = json.dumps(sealed, sort_keys=True, separators=(',', ':'))
+        record['version'] = 3
+        record['sha256'] = hashlib.sha256(text.encode()).hexdigest()
+        with open(path, 'wb') as file:
+            file.write(json.dumps(record).encode() + b'\n' + payload)
+
+    def weak(self) -> frozenset[int]:
+        ledger = self.ledger(self.name)
+        return ledger.load_blocks(self.file(self.name)).weak
+
+    def test_what_an_earlier_release_knew_to_be_bad_is_repaired_from_here(
+        self,
+    ) -> None:
+        """By XXH3 alone, which finds decay; over a network it proves nothing.
+
+        What is good gets a strong digest in the next reading, and the block
+        in the one after its repair.
+        """
+        server = self.serve()
+        self.damage(1)
+        self.write_as_version_3()
+        self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
+        self.run_command('verify', self.name)
+        self.assertEqual({1}, self.weak())
+        before = self.content()
+        code, _blocks, summary, _stderr = self.repair(
+            '--image', image_server.ID
+        )
+        self.assertEqual(3, code)
+        told = summary['sources']['image-service']
+        self.assertEqual('weak-digest', told['state'])
+        self.assertIn('--source', told['message'])
+        self.assertEqual([], server.asked)
+        self.assertEqual(before, self.content())
+        # A file that a person vouches for is asked by the weak one.
+        code, _blocks, _summary, stderr = self.repair('--source', self.copy)
+        self.assertEqual(0, code, stderr)
+        self.assert_healed()
+        self.assertEqual({1}, self.weak())
+        self.run_command('verify', self.name)
+        self.assertEqual(frozenset(), self.weak())
 
     def test_an_image_with_other_bytes_is_not_written(self) -> None:
         with open(self.copy, 'r+b') as file:

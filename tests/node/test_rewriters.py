@@ -3,17 +3,21 @@
 """Rights to write are those of a process that does nothing else."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from typing import Any
 
 import ddt
 
+from nova_imagecache.cli import healing as healing_commands
 from nova_imagecache.heal import rewriters
 from nova_imagecache.heal import writer
+from tests.node import test_children
 from tests.support import healing
 from tests.support import nodes
 
@@ -77,6 +81,64 @@ class ForkTest(RightsTestCase):
             self.assertIs(writer.Refusal.NOT_PERMITTED, error.refusal)
         with open(other, 'rb') as file:
             self.assertEqual(bytes(8192), file.read())
+
+    def test_a_link_that_is_not_made_by_root_leads_nowhere(self) -> None:
+        """Whoever owns the cache may change it for a link at any time."""
+        base = self.node.layout.base
+        os.rename(base, base + '-there')
+        os.symlink(base + '-there', base)
+        inode = os.stat(self.target).st_ino
+        os.close(writer.open_cache(base))
+        self.fork()(self.target, inode, 0, self.data[:4096])
+        os.lchown(base, nodes.NOBODY, nodes.NOBODY)
+        error = self.assertRaises(writer.Refused, rewriters.fork, base)
+        self.assertIs(writer.Refusal.NOT_PERMITTED, error.refusal)
+        self.assertIn('chown -h', str(error))
+
+    def test_what_is_forked_keeps_to_the_directory_it_has_begun_with(
+        self,
+    ) -> None:
+        remote = self.fork()
+        base = self.node.layout.base
+        os.rename(base, base + '-there')
+        os.mkdir(base)
+        other = os.path.join(base, self.name)
+        with open(other, 'wb') as file:
+            file.write(bytes(len(self.data)))
+        error = self.assertRaises(
+            writer.Refused, remote, other, os.stat(other).st_ino, 0,
+            self.data[:4096],
+        )  # fmt: skip
+        self.assertIs(writer.Refusal.CHANGED, error.refusal)
+
+    def test_it_says_before_that_it_could(self) -> None:
+        inode = os.stat(self.target).st_ino
+        remote = self.fork()
+        remote.prepare(self.target, inode)
+        remote._end.shutdown(socket.SHUT_RDWR)
+        self.assertRaises(writer.Refused, remote.prepare, self.target, inode)
+        self.assertEqual(self.data, self.content())
+
+    def test_a_scrub_goes_on_where_nothing_may_be_written(self) -> None:
+        base = self.node.layout.base
+        os.rename(base, base + '-there')
+        os.symlink(base + '-there', base)
+        os.lchown(base, nodes.NOBODY, nodes.NOBODY)
+        rewrite = healing_commands.keep_rights(self.node.settings)
+        error = self.assertRaises(
+            writer.Refused, rewrite, self.target, 1, 0, b''
+        )
+        self.assertIs(writer.Refusal.NOT_PERMITTED, error.refusal)
+
+    def test_one_that_hangs_is_not_waited_for_for_ever(self) -> None:
+        self.patch(rewriters, '_END_SECONDS', 0.1)
+        child = os.fork()
+        if not child:
+            signal.pause()
+            os._exit(0)
+        rewriters._reap(child)
+        _pid, status = os.waitpid(child, 0)
+        self.assertEqual(signal.SIGKILL, os.WTERMSIG(status))
 
     def test_once_it_is_gone_that_is_a_clear_error(self) -> None:
         remote = self.fork()
@@ -198,6 +260,46 @@ class LentTest(healing.HealTestCase):
         self.heal(healing.Given(self.data), rewrite=self.lent)
         self.assert_healed()
         self.assertTrue(os.path.exists(self.mark))
+
+    def test_it_is_started_before_the_lock_is_taken(self) -> None:
+        """So that starts of guests wait for the write alone."""
+        self.damage(1)
+        held: list[bool] = []
+        file = self.file(self.name)
+
+        def refuse(*args: Any) -> None:
+            raise writer.Refused(writer.Refusal.NOT_PERMITTED, 'no')
+
+        real = rewriters._spawn
+
+        def spawn(command: Any) -> rewriters.Remote:
+            with file.guard(0):
+                # Raises if somebody holds it.
+                held.append(False)
+            return real(command)
+
+        self.patch(writer, 'rewrite', refuse)
+        self.patch(rewriters, '_spawn', spawn)
+        self.heal(healing.Given(self.data), rewrite=self.lent)
+        self.assert_healed()
+        self.assertEqual([False], held)
+
+    def test_one_that_does_not_end_is_ended_with_what_it_has_started(
+        self,
+    ) -> None:
+        self.patch(rewriters, '_END_SECONDS', 0.1)
+        pids = os.path.join(self.temporary, 'pids')
+        remote = rewriters._spawn(
+            ['sh', '-c', f'sleep 99 & echo $! $$ > {pids}.new; '
+             f'mv {pids}.new {pids}; wait']
+        )  # fmt: skip
+        while not os.path.exists(pids):
+            pass
+        remote.close()
+        with open(pids) as file:
+            found = [int(pid) for pid in file.read().split()]
+        while any(map(test_children.is_there, found)):
+            time.sleep(0.01)
 
     def test_a_command_that_cannot_be_run_is_a_clear_error(self) -> None:
         self.damage(1)

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 from nova_imagecache.cache import mounts
 from nova_imagecache.cache import qemu_locks
+from nova_imagecache import children
 from nova_imagecache.witnesses import image_locks
 from nova_imagecache.witnesses import testimonies
 from tests.support import base
@@ -97,13 +99,13 @@ class ServerTest(nodes.NodeTestCase):
         # Mocked: a server that shares its locks takes a server.
         self.patch(mounts, 'is_of_this_host', lambda mount: False)
         self.started: list[list[str]] = []
-        real = subprocess.run
+        real = children.run
 
-        def run(command: list[str], **kwargs: object) -> object:
-            self.started.append(command)
-            return real(command, **kwargs)  # type: ignore[call-overload]
+        def run(*command: str, **kwargs: Any) -> object:
+            self.started.append([*command])
+            return real(*command, **kwargs)
 
-        self.patch(subprocess, 'run', run)
+        self.patch(children, 'run', run)
 
     def pretend(self, script: str) -> None:
         """Have another program in the place of Python."""

@@ -45,6 +45,22 @@ class RewriterTest(base.NodeTestCase):
         with open(disk, 'rb') as file:
             self.assertEqual(bytes(4096), file.read())
 
+    def test_nothing_behind_a_link_that_is_not_made_by_root(self) -> None:
+        base = os.path.dirname(self.path)
+        os.rename(base, base + '-there')
+        os.symlink(base + '-there', base)
+        data = bytes(len(DATA))
+        self.assertEqual(
+            (None, ''), privsep.rewrite(self.name, self.inode, 0, data)
+        )
+        if os.geteuid() != 0:
+            self.skipTest('only root can give a link away')
+        os.lchown(base, 12345, 12345)
+        refusal, message = privsep.rewrite(self.name, self.inode, 0, DATA)
+        self.assertEqual('not-permitted', refusal)
+        self.assertIn('chown -h', message)
+        self.assertEqual(bytes(len(DATA)), self.content())
+
     def test_the_manager_knows_the_command(self) -> None:
         found = rewriter.command()
         self.assertEqual(
@@ -72,6 +88,8 @@ class RewriterTest(base.NodeTestCase):
             raise writer.Refused(writer.Refusal.NOT_PERMITTED, 'no')
 
         self.stub_out('nova_imagecache.heal.writer.rewrite', refuse)
+        lent.prepare(self.path, self.inode)
+        calls.clear()
         lent(self.path, self.inode, 0, DATA)
         self.assertEqual(1, len(calls))
         self.assertEqual(DATA, self.content())

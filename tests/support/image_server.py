@@ -102,6 +102,9 @@ class Handler(server.BaseHTTPRequestHandler):
             'user': {'id': 'u', 'name': 'nova', 'domain': {'id': 'default'}},
             'project': {'id': 'p', 'name': 's', 'domain': {'id': 'default'}},
             'catalog': catalog,
+            'roles': [
+                {'id': role, 'name': role} for role in self.images.roles
+            ],
         }
         self.reply_json(201, {'token': token}, X_Subject_Token='secret')
 
@@ -120,6 +123,8 @@ class Handler(server.BaseHTTPRequestHandler):
             self.reply_json(200, {'version': {'id': 'v3.14', 'status':
                 'stable', 'links': [{'rel': 'self', 'href':
                 f'{self.images.url}/v3'}]}})  # fmt: skip
+        elif parts == ['v2', 'images'] and self.images.lists:
+            self.reply_json(200, {'images': []})
         elif parts[:2] != ['v2', 'images'] or parts[2:3] != [ID]:
             self.reply_json(404, {})
         elif len(parts) == 3:
@@ -202,6 +207,8 @@ class ImageServer(fixtures.Fixture):
     """The server, with one image.
 
     :ivar requests: paths and ranges that were asked for
+    :ivar roles: of who logs in
+    :ivar lists: whether it gives a list of images
     :ivar sent: bytes of data that were sent
     """
 
@@ -214,6 +221,8 @@ class ImageServer(fixtures.Fixture):
         self.requests: list[tuple[str, str | None]] = []
         self.logins: list[Any] = []
         self.login_code = 201
+        self.roles = ['admin']
+        self.lists = True
         self.token: str | None = None
         self.sent = 0
 

@@ -17,7 +17,7 @@ READ_KEYS = [
     'name', 'kind', 'size', 'allocated', 'users', 'age_seconds', 'checksum',
     'action', 'reason',
 ]  # fmt: skip
-KEYS = [*READ_KEYS, 'readers', 'vetoes', 'trust']
+KEYS = [*READ_KEYS, 'readers', 'vetoes', 'trust', 'last_copy']
 
 
 class ShellTestCase(nodes.NodeTestCase):

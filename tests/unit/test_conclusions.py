@@ -6,6 +6,7 @@ What is known of a file and what it holds are texts, see
 :mod:`tests.support.letters`.
 """
 
+import dataclasses
 from typing import Any
 
 import ddt
@@ -416,3 +417,76 @@ class UnprovenTest(concluding.ConclusionTestCase):
         ledger = self.unproven(suspect=True, bad=doubtful)
         after = self.conclude(ledger, 'abc', 'abc').ledger
         self.assertEqual((doubtful, True), (after.bad, after.proven))
+
+
+class EvidenceTest(concluding.ConclusionTestCase):
+    """What somebody else says of all of a file."""
+
+    def weigh(
+        self,
+        holds: bool,
+        stored: str | None = None,
+        whole: bool = True,
+        moved: bool = False,
+        suspect: bool = False,
+        algorithm: str | None = letters.ALGORITHM,
+    ) -> tuple[conclusions.Conclusion, conclusions.Conclusion]:
+        """Learn a file, and give what follows without it and with it."""
+        ledger = letters.ledger_of('??', started=letters.NOW, suspect=suspect)
+        compared = letters.compared(
+            ledger, '??', 'ab', Aim.LEARN, whole, algorithm
+        )
+        reading = conclusions.Reading(
+            compared, letters.NOW, moved, 2 * letters.BLOCK, stored,
+            form=ledgers.Form.OTHER,
+        )  # fmt: skip
+        before = conclusions.conclude(ledger, reading)
+        return before, conclusions.weigh(before, reading, 'image', holds)
+
+    def test_what_holds_ends_all_doubts(self) -> None:
+        before, after = self.weigh(True, suspect=True)
+        self.assertTrue(before.ledger.suspect)
+        ledger = after.ledger
+        self.assertIs(ledgers.Form.OTHER, ledger.form)
+        self.assertIs(ledgers.Trust.ORIGIN_VERIFIED, ledger.trust)
+        self.assertEqual(
+            ('image', letters.NOW, letters.NOW, letters.NOW, True),
+            (ledger.image, ledger.read, ledger.verified, ledger.origin,
+             ledger.proven),
+        )  # fmt: skip
+        self.assertEqual(before.ledger.sha1, ledger.sha1)
+        self.assertEqual(ledger.sha1, ledger.stored)
+        self.assertEqual(
+            (before.ledger.key, before.ledger.size, before.ledger.block_size),
+            (ledger.key, ledger.size, ledger.block_size),
+        )
+        self.assertFalse(after.supersedes)
+        self.assert_blocks('ab', after)
+
+    def test_a_checksum_of_other_bytes_goes(self) -> None:
+        before, _after = self.weigh(True)
+        for stored, goes in ((before.ledger.sha1, False), ('0' * 40, True)):
+            _before, after = self.weigh(True, stored)
+            self.assertIs(goes, after.supersedes)
+
+    def test_what_does_not_hold_is_a_doubt_and_nothing_else(self) -> None:
+        before, after = self.weigh(False)
+        self.assertFalse(before.ledger.suspect)
+        self.assertEqual(
+            dataclasses.replace(before.ledger, suspect=True), after.ledger
+        )
+        self.assertIs(before.blocks, after.blocks)
+
+    def test_without_all_of_the_file_nothing_follows(self) -> None:
+        for values in ({'whole': False}, {'algorithm': None}):
+            given: dict[str, Any] = values
+            before, after = self.weigh(True, **given)
+            self.assertEqual(before, after)
+
+    def test_what_was_touched_meanwhile_is_asked_of_the_next_reading(
+        self,
+    ) -> None:
+        before, after = self.weigh(False, moved=True)
+        self.assertEqual(before, after)
+        _before, after = self.weigh(True, moved=True)
+        self.assertIs(ledgers.Trust.ORIGIN_VERIFIED, after.ledger.trust)

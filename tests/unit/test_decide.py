@@ -223,6 +223,44 @@ class RemovalTest(base.TestCase):
         (decision,) = decide.decide(facts, SETTINGS).files
         self.assert_kept(decision, 'a newer release')
 
+    def test_what_cannot_be_fetched_anew_does_not_go_to_make_room(
+        self,
+    ) -> None:
+        """It goes in its time, and so does what was resized from it."""
+        settings = dataclasses.replace(SETTINGS, max_size=1)
+        for name in (SHA, f'{SHA}_20'):
+            for age, action in (
+                (700, decide.Action.KEEP),
+                (1e9, decide.Action.REMOVE),
+            ):
+                file = make_file(name, age=age)
+                facts = decide.Facts(
+                    INSTANT,
+                    [file],
+                    state=remembering(file),
+                    space=pressure.Space(99, 1),
+                )
+                (other,) = decide.decide(facts, settings).files
+                self.assertIs(decide.Action.REMOVE, other.action)
+                self.assertFalse(other.last_copy)
+                facts = dataclasses.replace(
+                    facts, last_copies=frozenset({SHA})
+                )
+                (decision,) = decide.decide(facts, settings).files
+                self.assertIs(action, decision.action, f'{name} {age}')
+                self.assertTrue(decision.last_copy)
+                self.assertIn('gone from the image', decision.reason)
+
+    def test_what_a_fetch_left_behind_is_no_last_copy(self) -> None:
+        facts = decide.Facts(
+            INSTANT,
+            [make_file(f'{SHA}.part', age=700)],
+            last_copies=frozenset({SHA}),
+        )
+        (decision,) = decide.decide(facts, SETTINGS).files
+        self.assertFalse(decision.last_copy)
+        self.assertNotIn('gone', decision.reason)
+
     def test_seconds_in_the_place_of_the_options_count(self) -> None:
         for least, action in ((5000, REMOVE), (5001, KEEP)):
             facts = decide.Facts(INSTANT, [make_file(age=5000)], least=least)

@@ -25,7 +25,16 @@ FLOORS = (
     ('content',),
     ('cache',),
     ('conf',),
-    ('clocks', 'coalesce', 'codes', 'errors', 'host', 'names', 'pools'),
+    (
+        'children',
+        'clocks',
+        'coalesce',
+        'codes',
+        'errors',
+        'host',
+        'names',
+        'pools',
+    ),
 )
 
 # That these stay pure is a promise; others may claim it too.
@@ -36,6 +45,7 @@ PURE = frozenset(
         'cache.uses',
         'cli.screens',
         'codes',
+        'heal.combining',
         'heal.guests',
         'heal.outcomes',
         'heal.policies',

@@ -86,3 +86,10 @@ class WaitTest(base.TestCase):
     def test_a_fleet_does_not_ask_in_step(self) -> None:
         self.assertEqual(300, policies.wait(1, 0))
         self.assertEqual(900, policies.wait(1, 1))
+
+    def test_what_fetched_much_for_nothing_waits_the_longer(self) -> None:
+        """256 KiB/s at most, be it for whole images."""
+        self.assertEqual(600, policies.wait(1, 0.5, 4 * 2**20))
+        self.assertEqual(40960, policies.wait(1, 0.5, 10 * 2**30))
+        self.assertEqual(76800, policies.wait(8, 0.5, 10 * 2**30))
+        self.assertEqual(86400, policies.wait(1, 0.5, 100 * 2**30))

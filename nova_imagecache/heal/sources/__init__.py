@@ -2,10 +2,12 @@
 
 """Where good data is got: one module for each kind of source."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import enum
+import threading
 from typing import Protocol
 
 
@@ -34,11 +36,14 @@ class Piece:
 
     :ivar data: as long as what is wanted
     :ivar origin: what it came from, for people: a path, an image and a store
+    :ivar missing: pages that could not be read, counted from 0; the data has
+        zeros there
     """
 
     wanted: Wanted
     data: bytes
     origin: str
+    missing: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,6 +66,9 @@ class State(enum.StrEnum):
     """Why a source gives nothing; kept with the file, and shown.
 
     The values are stable: they are kept in records and in metrics.
+
+    NOT_FOUND: it is gone, or may not be seen
+    GONE: whoever asked would have seen it
     """
 
     ABSENT = 'absent'
@@ -69,6 +77,7 @@ class State(enum.StrEnum):
     UNAUTHORIZED = 'unauthorized'
     FORBIDDEN = 'forbidden'
     NOT_FOUND = 'not-found'
+    GONE = 'gone'
     DEACTIVATED = 'deactivated'
     NO_RANGES = 'no-ranges'
     TRUNCATED = 'truncated'
@@ -76,25 +85,11 @@ class State(enum.StrEnum):
     OTHER_BYTES = 'other-bytes'
     WEAK_DIGEST = 'weak-digest'
     NO_SPACE = 'no-space'
+    TOO_LARGE = 'too-large'
+    STOPPED = 'stopped'
     UNKNOWN_IMAGE = 'unknown-image'
     NOT_CONFIGURED = 'not-configured'
     FAILED = 'failed'
-
-    @property
-    def is_passing(self) -> bool:
-        """Whether the same question may have another answer soon."""
-        return self in _PASSING
-
-
-_PASSING = frozenset(
-    {
-        State.UNREACHABLE,
-        State.TIMEOUT,
-        State.TRUNCATED,
-        State.NO_SPACE,
-        State.FAILED,
-    }
-)
 
 
 class Unavailable(Exception):
@@ -107,6 +102,28 @@ class Unavailable(Exception):
         """Say why, in one line that an operator can act on."""
         super().__init__(message)
         self.state = state
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """Who waits for a source, and may have it end.
+
+    :ivar stop: when set, nothing more is got
+    :ivar pulse: called several times a second while something is got, so that
+        whoever waits can say so
+    """
+
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    pulse: Callable[[], object] = lambda: None
+
+    def look(self) -> None:
+        """Say that it goes on, and see whether it should.
+
+        :raises Unavailable: it should not
+        """
+        self.pulse()
+        if self.stop.is_set():
+            raise Unavailable(State.STOPPED, 'it was told to stop')
 
 
 class Source(Protocol):

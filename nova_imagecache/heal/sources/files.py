@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import dataclasses
 import json
 import os
-import subprocess
 import tempfile
 
 from oslo_concurrency import processutils
@@ -20,6 +19,7 @@ from oslo_utils.imageutils import format_inspector
 from oslo_utils import units
 
 from nova_imagecache.cache import identity
+from nova_imagecache import children
 from nova_imagecache.heal import pages
 from nova_imagecache.heal import sources
 from nova_imagecache import names
@@ -64,7 +64,12 @@ class File:
     cryptographic = False
     fetched = 0
 
-    def __init__(self, path: str, temporary: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        temporary: str,
+        watch: sources.Watch | None = None,
+    ) -> None:
         """Look at nothing yet.
 
         :param path: of the file, which may be a symbolic link
@@ -72,6 +77,7 @@ class File:
         """
         self._path = os.path.realpath(path)
         self._temporary = temporary
+        self._watch = watch or sources.Watch()
 
     def read(
         self, base: sources.Base, wanted: Sequence[sources.Wanted]
@@ -109,7 +115,7 @@ class File:
         with tempfile.TemporaryDirectory(dir=self._temporary) as directory:
             target = os.path.join(directory, 'block')
             for each in wanted:
-                data = _decode(image, self._path, target, each)
+                data = _decode(image, self._path, target, each, self._watch)
                 if data is not None:
                     origin = f'{shown} ({image.format})'
                     yield sources.Piece(each, data, origin)
@@ -123,10 +129,10 @@ def _as_it_is(
         for each in wanted:
             length = min(each.end, size) - each.start
             if length > 0:
-                data = pages.join(medium.read(each.start, length))
-                if data is not None:
-                    data = data.ljust(each.length, b'\0')
-                    yield sources.Piece(each, data, shown)
+                data, missing = pages.fill(
+                    medium.read(each.start, length), each.length
+                )
+                yield sources.Piece(each, data, shown, frozenset(missing))
 
 
 def _round_up(length: int) -> int:
@@ -168,7 +174,11 @@ def _inspect(fd: int, shown: str) -> _Image | None:
 
 
 def _decode(
-    image: _Image, path: str, target: str, wanted: sources.Wanted
+    image: _Image,
+    path: str,
+    target: str,
+    wanted: sources.Wanted,
+    watch: sources.Watch,
 ) -> bytes | None:
     """Decode one block of an image; None where the image ends before."""
     end = min(wanted.start + _round_up(wanted.length), image.size)
@@ -186,22 +196,25 @@ def _decode(
         },
     }
     try:
-        processutils.execute(
+        done = children.run(
             'qemu-img', 'convert', '-O', 'raw', f'json:{json.dumps(part)}',
             target,
-            prlimit=_LIMITS,
             timeout=_SECONDS,
-            env_variables={**os.environ, 'LC_ALL': 'C'},
+            look=watch.look,
+            limits=_LIMITS.prlimit_args(),
+            env={**os.environ, 'LC_ALL': 'C'},
         )  # fmt: skip
+        if done.returncode:
+            status = f'it ended with status {done.returncode}'
+            lines = os.fsdecode(done.stderr).strip().splitlines()
+            last = [status, *lines][-1]
+            raise sources.Unavailable(
+                State.FAILED, f'qemu-img convert: {names.printable(last)}'
+            )
         with open(target, 'rb') as file:
             data = file.read(wanted.length)
         os.unlink(target)
-    except processutils.ProcessExecutionError as error:
-        said = (error.stderr or '').strip().splitlines() or [str(error)]
-        raise sources.Unavailable(
-            State.FAILED, f'qemu-img convert: {names.printable(said[-1])}'
-        ) from error
-    except subprocess.TimeoutExpired as error:
+    except children.TimedOut as error:
         raise sources.Unavailable(
             State.TIMEOUT, f'qemu-img took longer than {_SECONDS} s'
         ) from error

@@ -6,10 +6,11 @@ One try per call, in bounded time and memory: whoever asks decides when to ask
 again. Each failure is a :class:`~nova_imagecache.heal.sources.State`.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import dataclasses
+import functools
 import json
 import re
 import time
@@ -17,6 +18,8 @@ from typing import Any
 from typing import Protocol
 
 from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import exchanges
+from nova_imagecache.heal.sources import images
 from nova_imagecache import names
 
 State = sources.State
@@ -36,6 +39,11 @@ _CONTENT_RANGE = re.compile(
     r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)'
 )
 _UUID = re.compile(r'[0-9a-fA-F-]{32,36}')
+
+_ABSENT = (404, 410)
+
+# Who has this role sees each image: ``get_image`` in glance/policies/image.py.
+_ADMIN = 'admin'
 
 # A deactivated image has its data, and administrators may read it.
 _WITH_DATA = ('active', 'deactivated')
@@ -75,38 +83,22 @@ class ImageClient(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Image:
-    """What the image service says of an image.
-
-    :ivar size: bytes in its data
-    :ivar algorithm: of its digest, as hashlib calls that; None if it has none
-    :ivar digest: of all of its data, in hex digits
-    :ivar stores: those that have it, where there are several
-    """
-
-    id: str
-    status: str
-    disk_format: str
-    size: int
-    algorithm: str | None = None
-    digest: str | None = None
-    stores: tuple[str, ...] = ()
-
-
 class ImageApi:
     """Asks the image service, and counts what comes.
 
     :ivar fetched: bytes in all answers so far
     """
 
-    def __init__(self, client: ImageClient) -> None:
+    def __init__(
+        self, client: ImageClient, watch: sources.Watch | None = None
+    ) -> None:
         """Ask nothing yet."""
         self.fetched = 0
         self._client = client
-        self._images: dict[str, Image] = {}
+        self._watch = watch or sources.Watch()
+        self._images: dict[str, images.Image] = {}
 
-    def image(self, uuid: str) -> Image:
+    def image(self, uuid: str) -> images.Image:
         """Give what there is to know of an image; it is asked for once.
 
         :raises sources.Unavailable: it cannot be asked, or has no data
@@ -115,15 +107,18 @@ class ImageApi:
             self._images[uuid] = self._image(uuid)
         return self._images[uuid]
 
-    def _image(self, uuid: str) -> Image:
+    def _image(self, uuid: str) -> images.Image:
         if not _UUID.fullmatch(uuid):
             raise sources.Unavailable(
                 State.UNKNOWN_IMAGE, f'{names.printable(uuid)} is no image ID'
             )
-        with self._asked(f'/images/{uuid}', {}, _MOST_RECORD) as answer:
-            _check_status(answer, f'image {uuid}')
-            body = b''.join(self._body(answer, _MOST_RECORD, f'image {uuid}'))
-        image = _parse(uuid, body)
+        with self._asked(f'/images/{uuid}', {}) as (answer, read):
+            if answer.status_code not in _ABSENT or not self._sees_all():
+                _check_status(answer, f'image {uuid}')
+            else:
+                raise _gone(uuid)
+            body = b''.join(read(_MOST_RECORD, f'image {uuid}'))
+        image = images.parse(uuid, body)
         if image.status not in _WITH_DATA:
             raise sources.Unavailable(
                 State.NOT_FOUND,
@@ -132,8 +127,35 @@ class ImageApi:
             )
         return image
 
+    def _sees_all(self) -> bool:
+        """Whether who asks would see any image that there is.
+
+        And it is the image service that answers, and not what is in front of
+        it and knows no such path.
+        """
+        try:
+            seen = exchanges.wait_for(
+                lambda: _is_admin(self._client), _PATIENCE_SECONDS, self._watch
+            )
+            if not seen:
+                return False
+            with self._asked('/images?limit=1', {}) as (answer, read):
+                _check_status(answer, 'the list of images')
+                body = b''.join(read(_MOST_RECORD, 'the list of images'))
+            return isinstance(json.loads(body)['images'], list)
+        except sources.Unavailable as error:
+            if error.state is State.STOPPED:
+                raise
+        except (TimeoutError, ValueError, LookupError, TypeError):
+            pass
+        return False
+
     def part(
-        self, image: Image, start: int, length: int, store: str | None = None
+        self,
+        image: images.Image,
+        start: int,
+        length: int,
+        store: str | None = None,
     ) -> bytes:
         """Give some bytes of an image, and take no others.
 
@@ -144,7 +166,7 @@ class ImageApi:
         """
         what = f'image {image.id}'
         headers = {'Range': f'bytes={start}-{start + length - 1}'}
-        with self._asked(_path(image, store), headers, length) as answer:
+        with self._asked(_path(image, store), headers) as (answer, read):
             code = answer.status_code
             if code in (200, 400, 416, 501):
                 raise sources.Unavailable(
@@ -154,30 +176,38 @@ class ImageApi:
                 )
             _check_status(answer, what, image.status)
             _check_range(answer, what, start, length, image.size)
-            return b''.join(self._body(answer, length, what, exact=True))
+            return b''.join(read(length, what, exact=True))
 
-    def whole(self, image: Image, store: str | None = None) -> Iterator[bytes]:
+    def whole(
+        self,
+        image: images.Image,
+        store: str | None = None,
+        seconds: float | None = None,
+    ) -> Iterator[bytes]:
         """Give all bytes of an image, in chunks and in order.
 
-        :raises sources.Unavailable: they are not to be had, or end early
+        :param seconds: for which this may take
+        :raises sources.Unavailable: they are not to be had, end early, or
+            come too slowly
         """
         what = f'image {image.id}'
-        with self._asked(_path(image, store), {}, image.size) as answer:
+        with self._asked(_path(image, store), {}) as (answer, read):
             _check_status(answer, what, image.status)
             if answer.status_code != 200:
                 raise sources.Unavailable(
                     State.FAILED,
                     f'{what} comes with status {answer.status_code}',
                 )
-            yield from self._body(answer, image.size, what, exact=True)
+            yield from read(image.size, what, exact=True, seconds=seconds)
 
     @contextlib.contextmanager
     def _asked(
-        self, path: str, headers: Mapping[str, str], length: int
-    ) -> Iterator[Any]:
-        """Ask, and see that the answer ends, and in time."""
-        try:
-            answer = self._client.get(
+        self, path: str, headers: Mapping[str, str]
+    ) -> Iterator[tuple[Any, '_Body']]:
+        """Ask; give the answer, and what reads its body."""
+
+        def ask() -> Any:
+            return self._client.get(
                 path,
                 # So that bytes are those of the image.
                 headers={'Accept-Encoding': 'identity', **headers},
@@ -191,29 +221,58 @@ class ImageApi:
                 status_code_retries=0,
                 timeout=_TIMEOUT_SECONDS,
             )
-        except sources.Unavailable:
-            raise
-        except Exception as error:
-            raise unavailable(error) from error
-        try:
-            yield answer
-        finally:
-            with contextlib.suppress(Exception):
-                answer.close()
 
-    def _body(
-        self, answer: Any, most: int, what: str, exact: bool = False
+        exchange = exchanges.Exchange(self._watch)
+        try:
+            until = time.monotonic() + _PATIENCE_SECONDS
+            try:
+                answer = exchange.open(ask, until)
+            except sources.Unavailable:
+                raise
+            except Exception as error:
+                raise unavailable(error) from error
+            yield answer, _Body(answer, exchange, self._count)
+        finally:
+            exchange.close()
+
+    def _count(self, length: int) -> None:
+        self.fetched += length
+
+
+class _Body:
+    """The body of an answer."""
+
+    def __init__(
+        self,
+        answer: Any,
+        exchange: exchanges.Exchange,
+        count: Callable[[int], object],
+    ) -> None:
+        self._exchange = exchange
+        self._count = count
+        self._announced = answer.headers.get('Content-Length')
+        raw = answer.raw
+        # What waits for a whole chunk has the thread wait for one that drips;
+        # urllib3 has the other since 2.1.
+        self._read = getattr(raw, 'read1', None) or raw.read
+
+    def __call__(
+        self,
+        most: int,
+        what: str,
+        exact: bool = False,
+        seconds: float | None = None,
     ) -> Iterator[bytes]:
-        """Give the body of an answer.
+        """Give it in chunks.
 
         :param most: bytes that there may be; one more is refused
         :param exact: whether there have to be that many
+        :param seconds: for which all of it may take
         """
-        raw, left = answer.raw, most
-        # What waits for a whole chunk waits for ever for one that drips.
-        read = getattr(raw, 'read1', None) or raw.read
-        deadline = time.monotonic() + _PATIENCE_SECONDS + most // _LEAST_RATE
-        announced = answer.headers.get('Content-Length')
+        left, announced = most, self._announced
+        longest: float = _PATIENCE_SECONDS + most // _LEAST_RATE
+        longest = min(longest, seconds or longest)
+        deadline = time.monotonic() + longest
         if exact and announced is not None and announced != str(most):
             raise sources.Unavailable(
                 State.TRUNCATED,
@@ -221,21 +280,26 @@ class ImageApi:
                 f'not {most}',
             )
         while left:
+            read = functools.partial(self._read, min(left, _CHUNK))
             try:
-                chunk = read(min(left, _CHUNK))
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                chunk = self._exchange.call(read, deadline)
+            except sources.Unavailable:
+                raise
+            except TimeoutError as error:
+                raise sources.Unavailable(
+                    State.TIMEOUT,
+                    f'{what} comes too slowly: {most - left} bytes in '
+                    f'{longest:.0f} s',
+                ) from error
             except Exception as error:
                 raise unavailable(error, what) from error
             if not chunk:
                 break
-            self.fetched += len(chunk)
+            self._count(len(chunk))
             left -= len(chunk)
             yield chunk
-            if time.monotonic() > deadline:
-                raise sources.Unavailable(
-                    State.TIMEOUT,
-                    f'{what} comes too slowly: {most - left} bytes in '
-                    f'{_PATIENCE_SECONDS + most // _LEAST_RATE} s',
-                )
         if exact and left:
             raise sources.Unavailable(
                 State.TRUNCATED,
@@ -247,41 +311,27 @@ class ImageApi:
             )
 
 
-def _path(image: Image, store: str | None) -> str:
+def _is_admin(client: Any) -> bool:
+    """Whether a client has the role that shows all images."""
+    # Whatever else it may be has no roles.
+    with contextlib.suppress(Exception):
+        session = client.session
+        roles = session.auth.get_access(session).role_names
+        return any(str(role).lower() == _ADMIN for role in roles)
+    return False
+
+
+def _gone(uuid: str) -> sources.Unavailable:
+    return sources.Unavailable(
+        State.GONE,
+        f'image {uuid} is deleted in the image service, so what is made from '
+        'it here is the last copy',
+    )
+
+
+def _path(image: images.Image, store: str | None) -> str:
     path = f'/images/{image.id}/file'
     return path if store is None else f'{path}?prefer={store}'
-
-
-def _parse(uuid: str, body: bytes) -> Image:
-    """Read the record of an image, as far as that is of use here."""
-    try:
-        record = json.loads(body)
-        size = record.get('size')
-        stores = str(record.get('stores') or '').split(',')
-        algorithm, digest = (
-            record.get(key) for key in ('os_hash_algo', 'os_hash_value')
-        )
-        if not (isinstance(size, int) and 0 <= size < 2**62):
-            # As while it is uploaded.
-            size = 0
-        return Image(
-            uuid,
-            str(record['status']),
-            str(record.get('disk_format')),
-            size,
-            str(algorithm) if algorithm and digest else None,
-            str(digest).lower() if algorithm and digest else None,
-            tuple(
-                store
-                for store in stores
-                if re.fullmatch('[A-Za-z0-9._-]+', store)
-            ),
-        )
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        raise sources.Unavailable(
-            State.FAILED,
-            'what answers is no image service: see [glance] of nova.conf',
-        ) from None
 
 
 def _check_status(answer: Any, what: str, status: str = 'active') -> None:

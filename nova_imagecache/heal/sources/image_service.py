@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import exchanges
 from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import images
 from nova_imagecache.heal.sources import qcow2_ranges
 from nova_imagecache.heal.sources import streams
 from nova_imagecache import names
 
 State = sources.State
 
-# Whose bytes are those of the base file.
-_AS_THEY_ARE = ('raw', 'iso', 'ami', 'aki', 'ari')
+# For which a client may take to find the image service: several requests.
+_CLIENT_SECONDS = 120
 
 #: Gives the bytes of a range of the base file: an offset, and how many.
 Read = Callable[[int, int], bytes]
@@ -35,19 +37,22 @@ class ImageService:
         self,
         client: Callable[[], image_api.ImageClient],
         directory: str,
-        whole: bool = True,
+        whole: streams.Bounds | None = streams.Bounds(),  # noqa: B008 frozen
+        watch: sources.Watch | None = None,
     ) -> None:
         """Ask nothing yet.
 
         :param client: gives the client, when one is needed; raises
             :class:`sources.Unavailable` where there is none
         :param directory: for files of a block, or of an image
-        :param whole: whether all of an image may be read, where it gives no
-            parts
+        :param whole: how much may be read of an image that gives no parts;
+            None for nothing
+        :param watch: who waits for it
         """
         self._client = client
         self._directory = directory
         self._whole = whole
+        self._watch = watch or sources.Watch()
         self._api: image_api.ImageApi | None = None
 
     @property
@@ -62,10 +67,21 @@ class ImageService:
         :raises sources.Unavailable: there is no client
         """
         if self._api is None:
-            self._api = image_api.ImageApi(self._client())
+            try:
+                client = exchanges.wait_for(
+                    self._client, _CLIENT_SECONDS, self._watch
+                )
+            except TimeoutError as error:
+                raise sources.Unavailable(
+                    State.TIMEOUT,
+                    'the image service is not found within '
+                    f'{_CLIENT_SECONDS} s; see [service_user] and [glance] of '
+                    'nova.conf',
+                ) from error
+            self._api = image_api.ImageApi(client, self._watch)
         return self._api
 
-    def image(self, base: sources.Base) -> image_api.Image:
+    def image(self, base: sources.Base) -> images.Image:
         """Give the image that a base file is made from.
 
         :raises sources.Unavailable: it is not known, is gone, or cannot be
@@ -84,7 +100,7 @@ class ImageService:
                 f'{names.printable(base.image)}',
             )
         image = self.api.image(base.image)
-        if is_as_it_is(image, base):
+        if images.is_as_it_is(image, base):
             check_size(base, image.size)
         return image
 
@@ -114,14 +130,17 @@ class ImageService:
                 return
             if len(image.stores) < 2:
                 break
-        if problem is not None and not self._whole:
-            raise problem
-        yield from self._streamed(base, image, wanted[given:])
+        whole = self._whole
+        if whole is None:
+            raise problem or sources.Unavailable(
+                State.NO_RANGES, f'image {image.id} gives no parts'
+            )
+        yield from self._streamed(base, image, wanted[given:], whole)
 
     def opened(
         self,
         base: sources.Base,
-        image: image_api.Image,
+        image: images.Image,
         store: str | None = None,
     ) -> Read:
         """Give what reads parts of a base file from its image.
@@ -129,7 +148,7 @@ class ImageService:
         :param store: which of the image's stores to prefer
         :raises sources.Unavailable: there are no parts to be had
         """
-        if is_as_it_is(image, base):
+        if images.is_as_it_is(image, base):
             size = image.size
 
             def from_image(start: int, length: int) -> bytes:
@@ -137,7 +156,7 @@ class ImageService:
 
         elif image.disk_format == 'qcow2':
             opened = qcow2_ranges.Qcow2Image(
-                self.api, image, self._directory, store
+                self.api, image, self._directory, self._watch, store
             )
             size, from_image = opened.size, opened.read
             check_size(base, size)
@@ -159,11 +178,15 @@ class ImageService:
     def _streamed(
         self,
         base: sources.Base,
-        image: image_api.Image,
+        image: images.Image,
         wanted: Sequence[sources.Wanted],
+        bounds: streams.Bounds,
     ) -> Iterator[sources.Piece]:
         """Read all of an image."""
-        if is_as_it_is(image, base):
+        stream = streams.Stream(
+            self.api, image, self._directory, bounds, self._watch
+        )
+        if images.is_as_it_is(image, base):
             # What was resized goes on with zeros.
             within = [
                 sources.Wanted(
@@ -172,21 +195,13 @@ class ImageService:
                 )
                 for each in wanted
             ]
-            found = streams.as_it_is(self.api, image, within, self._directory)
+            found = streams.as_it_is(stream, within)
         else:
-            found = streams.converted(self.api, image, wanted, self._directory)
+            found = streams.converted(stream, wanted)
         for each, data in zip(wanted, found, strict=True):
             yield sources.Piece(
                 each, data.ljust(each.length, b'\0'), _origin(image)
             )
-
-
-def is_as_it_is(image: image_api.Image, base: sources.Base) -> bool:
-    """Whether the bytes of a base file are those of its image.
-
-    They are if it was not converted: to raw, which is mostly of another size.
-    """
-    return image.disk_format in _AS_THEY_ARE or image.size == base.size
 
 
 def check_size(base: sources.Base, size: int) -> None:
@@ -203,5 +218,5 @@ def check_size(base: sources.Base, size: int) -> None:
         )
 
 
-def _origin(image: image_api.Image, store: str | None = None) -> str:
+def _origin(image: images.Image, store: str | None = None) -> str:
     return f'image {image.id}' + (f' in store {store}' if store else '')

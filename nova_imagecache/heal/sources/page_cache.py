@@ -35,20 +35,23 @@ class PageCache:
         try:
             with pages.Medium(fd) as medium:
                 for each in wanted:
-                    data = _joined(fd, medium, each)
-                    if data is not None:
-                        yield sources.Piece(each, data, self.name)
+                    found = _joined(fd, medium, each)
+                    if found is not None:
+                        data, missing = pages.fill(found, each.length)
+                        yield sources.Piece(
+                            each, data, self.name, frozenset(missing)
+                        )
         finally:
             os.close(fd)
 
 
 def _joined(
     fd: int, medium: pages.Medium, wanted: sources.Wanted
-) -> bytes | None:
+) -> list[bytes | None] | None:
     cached = pages.cached(fd, wanted.start, wanted.length)
     if not cached:
         return None
     found = medium.read(wanted.start, wanted.length, skip=cached)
     for number, page in cached.items():
         found[number] = page
-    return pages.join(found)
+    return found

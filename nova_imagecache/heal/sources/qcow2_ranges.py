@@ -14,6 +14,7 @@ import tempfile
 
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import images
 from nova_imagecache.heal.sources import qcow2_tables
 from nova_imagecache.heal.sources import qemu
 
@@ -30,13 +31,15 @@ class Qcow2Image:
     def __init__(
         self,
         api: image_api.ImageApi,
-        image: image_api.Image,
+        image: images.Image,
         directory: str,
+        watch: sources.Watch,
         store: str | None = None,
     ) -> None:
         """Read the header.
 
         :param directory: for files as large as what is decoded at once
+        :param watch: who waits for it
         :param store: which of its stores to prefer
         :raises sources.Unavailable: it cannot be had, or is not to be decoded
         """
@@ -44,6 +47,7 @@ class Qcow2Image:
         self._image = image
         self._directory = directory
         self._store = store
+        self._watch = watch
         head = self._read(0, min(_HEAD, image.size)) if image.size else b''
         qemu.inspect(io.BytesIO(head), 'qcow2')
         self._header = qcow2_tables.Header.parse(head, image.size)
@@ -72,7 +76,12 @@ class Qcow2Image:
             with tempfile.NamedTemporaryFile(dir=self._directory) as file:
                 self._fill(file.fileno(), plan)
                 return qemu.decode(
-                    file, 'qcow2', start, length, self._directory
+                    file,
+                    'qcow2',
+                    start,
+                    length,
+                    self._directory,
+                    self._watch,
                 )
         except OSError as error:
             raise sources.Unavailable(

@@ -10,7 +10,6 @@ left of them by whoever is killed, the next passes sweep away.
 import errno
 import json
 import os
-import subprocess
 import tempfile
 from typing import cast
 from typing import IO
@@ -19,6 +18,7 @@ from oslo_concurrency import processutils
 from oslo_utils.imageutils import format_inspector
 from oslo_utils import units
 
+from nova_imagecache import children
 from nova_imagecache.heal import sources
 from nova_imagecache import names
 
@@ -91,7 +91,12 @@ def inspect(file: IO[bytes], disk_format: str) -> int:
 
 
 def decode(
-    image: IO[bytes], disk_format: str, start: int, length: int, directory: str
+    image: IO[bytes],
+    disk_format: str,
+    start: int,
+    length: int,
+    directory: str,
+    watch: sources.Watch,
 ) -> bytes:
     """Give some bytes of the content of an image.
 
@@ -122,6 +127,7 @@ def decode(
             'qemu-img', 'convert', '-n', '-O', 'raw',
             f'json:{json.dumps(node)}', _path(target),
             limit=size,
+            watch=watch,
         )  # fmt: skip
         data = os.pread(target.fileno(), length, start - first)
     if len(data) != length:
@@ -135,31 +141,19 @@ def _path(file: IO[bytes]) -> str:
     return str(file.name)
 
 
-def _run(*command: str, limit: int) -> None:
+def _run(*command: str, limit: int, watch: sources.Watch) -> None:
     limits = processutils.ProcessLimits(
         cpu_time=_CPU_SECONDS, address_space=_ADDRESS_SPACE, file_size=limit
     )
     try:
-        processutils.execute(
+        done = children.run(
             *command,
-            prlimit=limits,
             timeout=_TIMEOUT_SECONDS,
-            env_variables={
-                **os.environ,
-                'LC_ALL': 'C',
-                'MALLOC_ARENA_MAX': '2',
-            },
+            look=watch.look,
+            limits=limits.prlimit_args(),
+            env={**os.environ, 'LC_ALL': 'C', 'MALLOC_ARENA_MAX': '2'},
         )
-    except processutils.ProcessExecutionError as error:
-        said = f'{error.stdout or ""}\n{error.stderr or ""}'.split('\n')
-        lines = [line for line in said if line.strip()] or [str(error)]
-        full = _FULL in lines[-1]
-        raise sources.Unavailable(
-            State.NO_SPACE if full else State.HOSTILE,
-            'qemu-img cannot decode the image: '
-            f'{names.printable(lines[-1][:300])}',
-        ) from error
-    except subprocess.TimeoutExpired as error:
+    except children.TimedOut as error:
         raise sources.Unavailable(
             State.TIMEOUT,
             f'qemu-img has not decoded the image in {_TIMEOUT_SECONDS} s',
@@ -168,3 +162,11 @@ def _run(*command: str, limit: int) -> None:
         raise sources.Unavailable(
             State.NOT_CONFIGURED, f'qemu-img cannot be run: {error.strerror}'
         ) from error
+    if done.returncode:
+        said = os.fsdecode(done.stdout + b'\n' + done.stderr).splitlines()
+        status = f'it ended with status {done.returncode}'
+        last = [status, *filter(str.strip, said)][-1]
+        raise sources.Unavailable(
+            State.NO_SPACE if _FULL in last else State.HOSTILE,
+            f'qemu-img cannot decode the image: {names.printable(last[:300])}',
+        )

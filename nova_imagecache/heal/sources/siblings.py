@@ -79,7 +79,8 @@ def _read(
             length = min(each.end, size) - each.start
             if length <= 0:
                 continue
-            data = pages.join(medium.read(each.start, length))
-            if data is not None:
-                # Where the original ends, a resized file has zeros.
-                yield sources.Piece(each, data.ljust(each.length, b'\0'), path)
+            # Where the original ends, a resized file has zeros.
+            data, missing = pages.fill(
+                medium.read(each.start, length), each.length
+            )
+            yield sources.Piece(each, data, path, frozenset(missing))

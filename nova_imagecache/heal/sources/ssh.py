@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import re
 import shlex
-import subprocess
 
-from oslo_concurrency import processutils
-
+from nova_imagecache import children
 from nova_imagecache.heal import pages
 from nova_imagecache.heal import sources
+from nova_imagecache import names
 
 SCHEME = 'ssh://'
 
@@ -41,7 +40,7 @@ class Ssh:
     name = 'ssh'
     cryptographic = False
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, watch: sources.Watch | None = None) -> None:
         """Take down where it is.
 
         :param url: ``ssh://HOST`` or ``ssh://USER@HOST``, and the path there
@@ -52,6 +51,7 @@ class Ssh:
         if found is None:
             raise ValueError(f'{url!r} is not ssh://[USER@]HOST[/PATH]')
         self.fetched = 0
+        self._watch = watch or sources.Watch()
         self._host = found['host'].replace('[', '').replace(']', '')
         self._path = found['path']
 
@@ -79,15 +79,13 @@ class Ssh:
             f'count={count} status=none'
         )
         try:
-            found, _said = processutils.execute(
+            done = children.run(
                 'ssh', '-o', 'BatchMode=yes', '-o',
                 f'ConnectTimeout={_CONNECT_SECONDS}', '--', self._host, there,
-                binary=True,
                 timeout=_SECONDS,
+                look=self._watch.look,
             )  # fmt: skip
-        except processutils.ProcessExecutionError as error:
-            raise self._unavailable(error) from error
-        except subprocess.TimeoutExpired as error:
+        except children.TimedOut as error:
             raise sources.Unavailable(
                 State.TIMEOUT, f'{self._host}: no answer in {_SECONDS} s'
             ) from error
@@ -95,16 +93,17 @@ class Ssh:
             raise sources.Unavailable(
                 State.FAILED, f'ssh cannot be run: {error.strerror}'
             ) from error
-        return bytes(found)[: wanted.length]
+        if done.returncode:
+            raise self._unavailable(done.returncode, done.stderr)
+        return done.stdout[: wanted.length]
 
-    def _unavailable(
-        self, error: processutils.ProcessExecutionError
-    ) -> sources.Unavailable:
-        said: str | bytes = error.stderr or str(error)
-        text = said if isinstance(said, str) else said.decode(errors='replace')
+    def _unavailable(self, code: int, said: bytes) -> sources.Unavailable:
+        text = said.decode(errors='replace')
         last = (text.strip().splitlines() or ['it failed'])[-1]
         state = State.NOT_FOUND
-        if error.exit_code == _NO_CONNECTION:
+        if code == _NO_CONNECTION:
             denied = 'denied' in text.lower()
             state = State.UNAUTHORIZED if denied else State.UNREACHABLE
-        return sources.Unavailable(state, f'{self._host}: {last}')
+        return sources.Unavailable(
+            state, f'{self._host}: {names.printable(last)}'
+        )

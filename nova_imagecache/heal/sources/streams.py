@@ -9,53 +9,77 @@ name, and nothing is given before the digest of the whole is right.
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import hashlib
+import dataclasses
 import os
 import tempfile
-from typing import Any
 from typing import IO
 
 from oslo_utils import units
 
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import image_api
+from nova_imagecache.heal.sources import images
 from nova_imagecache.heal.sources import qemu
 
 State = sources.State
-
-# What the image service may use (os_hash_algo). MD5 is no evidence.
-_ALGORITHMS = ('sha512', 'sha256', 'sha384', 'sha3_256', 'sha3_512',
-               'blake2b', 'blake2s')  # fmt: skip
 
 # That stays free for others.
 _RESERVE = units.Gi
 
 
-def hasher(image: image_api.Image) -> Any:
-    """Begin the digest that all of an image should have.
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """How much of an image is read as a whole.
 
-    :returns: None where it has none that tells anything
+    :ivar size: bytes in an image that is read at most; None for any
+    :ivar seconds: for which that may take; None for what its size allows
     """
-    if image.algorithm not in _ALGORITHMS:
-        return None
-    return hashlib.new(image.algorithm, usedforsecurity=False)
+
+    size: int | None = None
+    seconds: float | None = None
+
+    def check(self, image: images.Image) -> None:
+        """See that an image is not too large.
+
+        :raises sources.Unavailable: it is
+        """
+        if self.size is not None and image.size > self.size:
+            raise sources.Unavailable(
+                State.TOO_LARGE,
+                f'image {image.id} comes as a whole or not at all, and its '
+                f'{-(-image.size // units.Mi)} MiB are more than the '
+                f'{self.size // units.Mi} MiB that are read without a person; '
+                'use nova-imagecache repair',
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """What reads an image as a whole.
+
+    :ivar directory: where there is room for what is kept
+    """
+
+    api: image_api.ImageApi
+    image: images.Image
+    directory: str
+    bounds: Bounds
+    watch: sources.Watch
 
 
 def as_it_is(
-    api: image_api.ImageApi,
-    image: image_api.Image,
-    wanted: Sequence[sources.Wanted],
-    directory: str,
+    stream: Stream, wanted: Sequence[sources.Wanted]
 ) -> Iterator[bytes]:
     """Give ranges of the data of an image, in order.
 
     :param wanted: in order, and within the image
     :raises sources.Unavailable: it is not to be had, or not what it was
     """
-    _make_sure_of_room(directory, sum(each.length for each in wanted))
-    with _file(directory) as kept:
+    stream.bounds.check(stream.image)
+    _make_sure_of_room(stream.directory, sum(each.length for each in wanted))
+    with _file(stream.directory) as kept:
         position, rest = 0, list(wanted)
-        for chunk in _checked(api, image):
+        for chunk in _checked(stream):
             end = position + len(chunk)
             while rest and rest[0].start < end:
                 first = max(rest[0].start, position) - position
@@ -71,23 +95,22 @@ def as_it_is(
 
 
 def converted(
-    api: image_api.ImageApi,
-    image: image_api.Image,
-    wanted: Sequence[sources.Wanted],
-    directory: str,
+    stream: Stream, wanted: Sequence[sources.Wanted]
 ) -> Iterator[bytes]:
     """Give ranges of the content of an image that has to be decoded, in order.
 
-    Where one goes on past the end of the content, that is zeros.
+    Where one goes on past the end of the content, that is zeros. There has to
+    be room for all of the image.
 
-    :param directory: where there is room for all of the image
     :raises sources.Unavailable: it is not to be had, not what it was, or not
         to be decoded
     """
+    image, directory = stream.image, stream.directory
+    stream.bounds.check(image)
     most = max((each.length for each in wanted), default=0)
     _make_sure_of_room(directory, image.size + most)
     with _file(directory) as kept:
-        for chunk in _checked(api, image):
+        for chunk in _checked(stream):
             kept.write(chunk)
         kept.flush()
         size = qemu.inspect(kept, image.disk_format)
@@ -96,17 +119,21 @@ def converted(
             data = b''
             if length:
                 data = qemu.decode(
-                    kept, image.disk_format, each.start, length, directory
+                    kept,
+                    image.disk_format,
+                    each.start,
+                    length,
+                    directory,
+                    stream.watch,
                 )
             yield data.ljust(each.length, b'\0')
 
 
-def _checked(
-    api: image_api.ImageApi, image: image_api.Image
-) -> Iterator[bytes]:
+def _checked(stream: Stream) -> Iterator[bytes]:
     """Give all bytes of an image, and fail at the end if they are not its."""
-    digest = hasher(image)
-    for chunk in api.whole(image):
+    image = stream.image
+    digest = images.hasher(image)
+    for chunk in stream.api.whole(image, seconds=stream.bounds.seconds):
         if digest is not None:
             digest.update(chunk)
         yield chunk
