@@ -25,6 +25,7 @@ from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.witnesses import absences
 from nova_imagecache.witnesses import chain_ends
+from nova_imagecache.witnesses import findings
 from nova_imagecache.witnesses import ignored
 from nova_imagecache.witnesses import other_hosts
 from nova_imagecache.witnesses import overlays
@@ -169,7 +170,7 @@ MUTATIONS = {
         (chain_ends.Ends, 'of', _loose_ends), steps='spawn layer'
     ),
     'the disks that libvirt names': _without(
-        (overlays.OverlayWitness, '_look_at', _nothing), steps='spawn export'
+        (findings.Findings, 'look_at', _nothing), steps='spawn export'
     ),
     'what cannot be looked at': _without(
         (walks.Walk, 'fail', _nothing), steps='spawn drop lock_up'

@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What there is below ``instances_path``, by the headers of all disks."""
+
+from collections.abc import Mapping
+import contextlib
+import errno
+import os
+import time
+
+from nova_imagecache.cache import inventories
+from nova_imagecache.cache import layouts
+from nova_imagecache import codes
+from nova_imagecache import host
+from nova_imagecache import names
+from nova_imagecache import pools
+from nova_imagecache.witnesses import chain_ends
+from nova_imagecache.witnesses import chains
+from nova_imagecache.witnesses import disk_header
+from nova_imagecache.witnesses import headers
+from nova_imagecache.witnesses import owners
+from nova_imagecache.witnesses import references
+from nova_imagecache.witnesses import testimonies
+from nova_imagecache.witnesses import vetoing
+from nova_imagecache.witnesses import walks
+
+Reason = vetoing.Reason
+
+# A disk without a backing file that was written so lately may get one yet.
+_FRESH_SECONDS = 60
+_HEADER_SIZE = 4096
+
+_NEEDS_NOTHING = disk_header.DiskHeader()
+
+# What reading a header has given; True where it is known already, and None
+# where it is yet to be read.
+_Read = tuple[os.stat_result, disk_header.DiskHeader] | Exception | bool | None
+
+
+class Findings:
+    """What the disks that were read need, and what could not be read.
+
+    What was once found stays found.
+
+    :ivar walk: through the directories that the disks are in
+    :ivar cache: device and inode of the cache directory
+    :ivar disks: those that need others
+    :ivar scanned: all files that were found
+    :ivar ends: tells where references lead
+    :ivar seen: disks as they were read, by path
+    :ivar claims: the guests that have a file as their disk, or a part of it,
+        whoever has the directory that it is in; by its path
+    :ivar plain: base files that are known to need no other, by name
+    :ivar raw: the same, as they were found
+    :ivar fresh: the guests of disks that may just be in the making, by path
+    :ivar named: what libvirt has named and could not be read, by what it is
+    :ivar odd: directories with more in them than plain disks
+    :ivar notes: what somebody may want to look into, by path
+    """
+
+    walk: walks.Walk
+
+    def __init__(
+        self,
+        layout: layouts.Layout,
+        lent: host.Host,
+        before: Mapping[str, inventories.Seen],
+        plain: Mapping[str, tuple[int, int]],
+    ) -> None:
+        """Find nothing yet.
+
+        :param lent: reads what this process may not
+        :param before: disks that are believed where their directory is
+        :param plain: base files that are believed to need no other, by name:
+            inode and size
+        """
+        self._layout = layout
+        self._lent = lent
+        self._before = before
+        self._remembered: dict[str, list[str]] = {}
+        for path in before:
+            directory = os.path.dirname(path)
+            self._remembered.setdefault(directory, []).append(path)
+        self.cache: tuple[int, int] | None = None
+        self.disks = chains.Disks()
+        self.scanned = chain_ends.Scanned()
+        self.ends = chain_ends.Ends(layout, self.scanned)
+        self.seen: dict[str, inventories.Seen] = {}
+        self.claims: dict[str, set[str]] = {}
+        self.plain = {**plain}
+        self.raw: dict[str, tuple[int, int]] = {}
+        self.fresh: dict[str, str] = {}
+        self.named: dict[str, vetoing.Veto] = {}
+        self.odd: set[str] = set()
+        self.notes: dict[str, codes.Problem] = {}
+        self._cached: dict[str, tuple[int, int, int]] = {}
+
+    def examine(self, listed_as: walks.Stamp, entry: walks.Entry) -> _Read:
+        """Read the header of an entry, as far as that is simple.
+
+        Any thread may do so, so nothing is noted here.
+
+        :returns: None where that is left to who visits the entry
+        """
+        try:
+            if entry.is_symlink() or not entry.is_file():
+                return None
+            if listed_as[:2] == self.cache:
+                if self._is_known_in_cache(entry):
+                    return True
+            elif self._is_of_sibling(entry):
+                return None
+            return headers.read(entry.path, None, entry.listed)
+        except PermissionError:
+            return None
+        except (OSError, disk_header.MalformedHeader) as error:
+            return error
+
+    @staticmethod
+    def did_not_answer(_listed_as: walks.Stamp, _entry: walks.Entry) -> _Read:
+        """Give what is to be taken for the header of what never answers."""
+        return OSError(
+            errno.ETIMEDOUT,
+            f'it has not answered within {pools.PATIENCE_SECONDS} s',
+        )
+
+    def visit(
+        self, listed_as: walks.Stamp, entry: walks.Entry, read: _Read
+    ) -> None:
+        """Note what an entry of a directory needs."""
+        if not isinstance(read, tuple):
+            self.odd.add(os.path.dirname(entry.path))
+        if listed_as[:2] == self.cache:
+            self._read_cached(entry, read)
+        elif not self._is_of_sibling(entry):
+            self._read_disk(entry, read)
+
+    def _is_of_sibling(self, entry: walks.Entry) -> bool:
+        """Whether this is a base file of another host's cache."""
+        is_base = names.kind_of(entry.name).is_base
+        if not is_base and not names.leftover_of(entry.name):
+            return False
+        directory = os.path.dirname(entry.path)
+        return chain_ends.is_sibling(self._layout, directory)
+
+    def _read_disk(self, entry: walks.Entry, read: _Read) -> None:
+        path = entry.path
+        try:
+            if entry.is_file() or entry.is_symlink():
+                self._note_disk(entry, read)
+        except FileNotFoundError:
+            # Gone, so the directory is read again; but a link that points to
+            # nothing may be to what is not mounted (decision 0005).
+            if os.path.islink(path):
+                target = names.printable(os.readlink(path))
+                self.walk.fail(
+                    path,
+                    Reason.MISSING_DISK,
+                    f'it is a link to {target}, which points to nothing',
+                )
+            else:
+                self.walk.vanished.add(path)
+        except OSError as error:
+            self.walk.fail(path, Reason.UNREADABLE, error.strerror)
+        except disk_header.MalformedHeader as error:
+            # Decision 0004.
+            directory = os.path.dirname(path)
+            if not headers.declared_raw(directory, entry.name):
+                self.walk.fail(
+                    path, Reason.DAMAGED, f'its header is damaged: {error}'
+                )
+
+    @staticmethod
+    def _version_of(status: os.stat_result) -> tuple[int, int, int]:
+        return status.st_ino, status.st_ctime_ns, status.st_mtime_ns
+
+    def _is_known_in_cache(self, entry: walks.Entry) -> bool:
+        """Whether a file in the cache need not be read.
+
+        What a base file holds never changes, so its times do not count.
+
+        What is a leftover, or not, by its mode is read too, and half a file
+        of rsync's is noted only. Each removal changes the directory, and not
+        what is still in it.
+        """
+        if names.kind_of(entry.name) is names.Kind.LEFTOVER:
+            return True
+        plain, cached = self.plain.get(entry.name), self._cached
+        if plain is None and entry.name not in cached:
+            return False
+        status = os.lstat(entry.path)
+        if plain == (status.st_ino, status.st_size):
+            return True
+        return cached.get(entry.name) == self._version_of(status)
+
+    def _read_cached(self, entry: walks.Entry, read: _Read) -> None:
+        """Read a file in the cache, which may be part of a chain itself.
+
+        A base file that cannot be read is noted only (decision 0005).
+        """
+        kind = names.kind_of(entry.name)
+        if kind is names.Kind.OTHER and not names.leftover_of(entry.name):
+            self._read_disk(entry, read)
+            return
+        try:
+            if read is True:
+                if entry.name in self.plain:
+                    self.raw[entry.name] = self.plain[entry.name]
+                return
+            seen = read[0] if isinstance(read, tuple) else os.lstat(entry.path)
+            self._note_disk(entry, read)
+            self._cached[entry.name] = self._version_of(seen)
+            if isinstance(read, tuple) and read[1] == _NEEDS_NOTHING:
+                self.raw[entry.name] = seen.st_ino, seen.st_size
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._note(entry.path, f'cannot be read: {error.strerror}')
+        except disk_header.MalformedHeader as error:
+            self._note(entry.path, f'has a damaged header: {error}')
+
+    def _note_disk(self, entry: walks.Entry, read: _Read) -> None:
+        """Note what a disk needs: what its header names, or it links to."""
+        path = entry.path
+        directory = os.path.dirname(path)
+        in_cache = directory == self._layout.base
+        root = directory if in_cache else self._layout.instances
+        guest = owners.guest_of(root, directory, entry.name)
+        linked: set[str] = set()
+        if entry.is_symlink():
+            for target in (os.readlink(path), os.path.realpath(path)):
+                linked |= references.read(target).names
+            self.disks.add(
+                chains.Disk(directory, entry.name, guest, frozenset(linked))
+            )
+            # What a link leads to may be a device: not even opened. Where it
+            # is nothing, that may be in the trash.
+            os.stat(path)
+        if entry.is_file():
+            self._read_header(path, guest, entry, frozenset(linked), read)
+
+    def _read_header(
+        self,
+        path: str,
+        guest: str,
+        entry: walks.Entry | None = None,
+        linked: frozenset[str] = frozenset(),
+        read: _Read = None,
+    ) -> None:
+        directory, name = os.path.split(path)
+        if not isinstance(read, tuple):
+            # Before it is read: it is there, whatever that gives.
+            self.scanned.add(path, None)
+            if isinstance(read, Exception):
+                raise read
+            read = headers.read(
+                path,
+                self._lent.read_as_root,
+                # Where its directory may not be looked into.
+                None if entry is None else entry.listed,
+                devices=entry is None,
+            )
+        status, header = read
+        self.scanned.add(path, (status.st_dev, status.st_ino))
+        data_file = header.data_file
+        if data_file is not None and not data_file.startswith(os.sep):
+            # Nobody but QEMU knows from which directory.
+            data_file = f'file:{data_file}'
+        named = tuple(
+            reference
+            for reference in (header.backing_file, data_file)
+            if reference is not None
+        )
+        parsed = [references.read(each) for each in named]
+        wanted = linked.union(*(each.names for each in parsed))
+        usual = all(self.ends.is_usual(path, each) for each in parsed)
+        if data_file is not None or not usual:
+            self.odd.add(directory)
+        if usual:
+            pass
+        elif headers.declared_raw(directory, name):
+            # A guest has written that: names are all that it is taken for.
+            named = ()
+        else:
+            wanted = linked.union(
+                *(self._resolved(path, guest, each) for each in parsed)
+            )
+        if wanted or named:
+            self.disks.add(
+                chains.Disk(directory, name, guest, wanted, named, usual)
+            )
+        if directory != self._layout.base:
+            self.seen[path] = inventories.Seen(
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+                tuple(sorted(wanted)),
+            )
+        # A guest's raw disk has a header no more than it had a moment ago.
+        unfinished = header.format != 'raw' or status.st_size < _HEADER_SIZE
+        age = time.time() - status.st_mtime
+        if not named and unfinished and age < _FRESH_SECONDS:
+            self.fresh[path] = guest
+
+    def _claim(self, path: str, guest: str) -> None:
+        """Note that a file is a disk of a guest, or below one."""
+        self.claims.setdefault(os.path.normpath(path), set()).add(guest)
+        with contextlib.suppress(OSError, ValueError):
+            self.claims.setdefault(os.path.realpath(path), set()).add(guest)
+
+    def _resolved(
+        self, path: str, guest: str, read: references.Reference
+    ) -> frozenset[str]:
+        """Name the files that a reference leads to, but no sibling's."""
+        wanted = read.names
+        for target in read.targets:
+            if target.local:
+                below = os.path.join(os.path.dirname(path), target.path)
+                self._claim(below, guest)
+            end = self.ends.find(path, target)
+            if end.base_file is None:
+                continue
+            if end.sibling is None:
+                wanted |= {end.base_file}
+            elif len(read.targets) == 1:
+                wanted -= {end.base_file}
+        return wanted
+
+    def look_at(self, disk: testimonies.NamedDisk) -> None:
+        """See to a disk that was named, and that the scan may have missed.
+
+        Its path is libvirt's, and so are those of what is below it where they
+        are known: they may be opened.
+        """
+        for layer in disk.layers or ():
+            self._claim(layer, disk.guest)
+            self.look_into(layer, disk.guest)
+        path = disk.path
+        if path is None:
+            subject = f'{disk.source} of guest {disk.guest}'
+            refused = Reason.OUT_OF_SIGHT, 'it is no file of this host'
+        else:
+            subject = path
+            self._claim(path, disk.guest)
+            found = self.look_into(path, disk.guest)
+            if found is None:
+                return
+            reason, problem = found
+            refused = reason, f'it is a disk of guest {disk.guest}: {problem}'
+        if disk.layers is None:
+            reason, problem = refused
+            self.named[subject] = vetoing.Veto(reason, subject, problem)
+        else:
+            self._take_layers(disk, subject)
+
+    def look_into(
+        self, path: str, guest: str, again: bool = False
+    ) -> tuple[Reason, str] | None:
+        """Read the header of a disk, if the scan has not.
+
+        :param again: whether to read it in any case
+        :returns: why that cannot be done
+        """
+        if not again and self.scanned.has(path):
+            return None
+        try:
+            self._read_header(path, guest)
+        except FileNotFoundError:
+            # Nova may have renamed its directory, and was seen there.
+            directory, name = os.path.split(path)
+            if any(
+                self.scanned.has(os.path.join(directory + suffix, name))
+                for suffix in owners.SUFFIXES
+            ):
+                return None
+            return Reason.MISSING_DISK, 'it is not there'
+        except OSError as error:
+            return Reason.UNREADABLE, error.strerror or repr(error)
+        except disk_header.MalformedHeader as error:
+            return Reason.DAMAGED, f'its header is damaged: {error}'
+        return None
+
+    def _take_layers(self, disk: testimonies.NamedDisk, path: str) -> None:
+        """Believe libvirt, which has them all open, of what cannot be read."""
+        directory, name = os.path.split(path)
+        wanted: frozenset[str] = frozenset()
+        for layer in disk.layers or ():
+            wanted |= self._resolved(path, disk.guest, references.read(layer))
+        self.disks.add(chains.Disk(directory, name, disk.guest, wanted))
+
+    def recall_directory(self, directory: str) -> None:
+        """Take the disks in a directory for what they were.
+
+        They name base files alone, or nothing, or it would have been listed.
+        """
+        device = self.walk.directories[directory][0]
+        for path in self._remembered.get(directory, ()):
+            seen = self._before[path]
+            self.scanned.add(path, (device, seen.inode))
+            self.seen[path] = seen
+            if seen.needs:
+                self._add_recalled(
+                    path, seen, tuple(map(self._layout.file, seen.needs))
+                )
+
+    def _add_recalled(
+        self,
+        path: str,
+        seen: inventories.Seen,
+        named: tuple[str, ...] = (),
+    ) -> None:
+        directory, name = os.path.split(path)
+        guest = owners.guest_of(self._layout.instances, directory, name)
+        needs = frozenset(seen.needs)
+        self.disks.add(
+            chains.Disk(directory, name, guest, needs, named, bool(named))
+        )
+
+    def recall(self, disks: Mapping[str, inventories.Seen]) -> None:
+        """Take disks for what they were when they were read last."""
+        for path, seen in disks.items():
+            if seen.needs and path not in self.seen:
+                self._add_recalled(path, seen)
+
+    def _note(self, path: str, problem: str) -> None:
+        self.notes[path] = codes.Problem(
+            codes.Code.DISK_NOTE, f'{names.printable(path)} {problem}', path
+        )
