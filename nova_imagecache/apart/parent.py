@@ -259,6 +259,14 @@ class _Pass:
             connection.sendall(memoryview(reply))
 
 
+class _Attempt:
+    """What whoever began a pass waits for, and what came of it."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.outcome: Outcome | None = None
+
+
 class Apart:
     """At most one pass at a time, which ends when this process does."""
 
@@ -271,9 +279,7 @@ class Apart:
         self._turn = threading.Lock()
         self._began = 0.0
         self._pass: _Pass | None = None
-        self._over = threading.Event()
-        self._over.set()
-        self._outcome: Outcome | None = None
+        self._attempt: _Attempt | None = None
 
     def begin(
         self,
@@ -297,8 +303,7 @@ class Apart:
                 'end, look at the storage of instances_path'
             )
         self._began = time.monotonic()
-        self._outcome = None
-        self._over.clear()
+        attempt = self._attempt = _Attempt()
         services = _services(self._assembly)
         try:
             order = frames.Order(
@@ -310,12 +315,17 @@ class Apart:
             self._pass = _Pass(order, services)
             threading.Thread(
                 target=self._run,
-                args=(self._pass, layouts.Layout.of(settings).base, tell),
+                args=(
+                    attempt,
+                    self._pass,
+                    layouts.Layout.of(settings).base,
+                    tell,
+                ),
                 name='imagecache-pass',
                 daemon=True,
             ).start()
         except BaseException as error:
-            self._end()
+            self._end(attempt)
             if isinstance(error, RuntimeError):
                 # No thread can be started.
                 raise errors.Error(f'no pass can be made: {error}') from error
@@ -323,6 +333,7 @@ class Apart:
 
     def _run(
         self,
+        attempt: _Attempt,
         one: _Pass,
         cache_dir: str,
         tell: Callable[[Outcome], Outcome],
@@ -336,15 +347,16 @@ class Apart:
                 outcome = Outcome(
                     reports.Report(cache_dir, problems=(problem,))
                 )
-            self._outcome = outcome
-            self._outcome = tell(outcome)
+            attempt.outcome = outcome
+            attempt.outcome = tell(outcome)
         finally:
-            self._end()
+            self._end(attempt)
 
-    def _end(self) -> None:
+    def _end(self, attempt: _Attempt) -> None:
         self._pass = None
+        # In this order: whoever has waited may begin another one.
         self._turn.release()
-        self._over.set()
+        attempt.over.set()
 
     def wait_for_report(self) -> reports.Report:
         """Wait for a pass that was begun, however long that takes.
@@ -362,8 +374,11 @@ class Apart:
         :param seconds: at most; None is for ever
         :returns: the report of the last one; None if there is none
         """
-        self._over.wait(seconds)
-        return None if self._outcome is None else self._outcome.report
+        attempt = self._attempt
+        if attempt is None:
+            return None
+        attempt.over.wait(seconds)
+        return None if attempt.outcome is None else attempt.outcome.report
 
     def stop(self) -> None:
         """End a pass that is at work, and do not wait for it."""
