@@ -344,9 +344,12 @@ class ImageCacheManager:
         layout = layouts.Layout.of(settings)
         size = _allocated(layout.file(name))
         # For cache_image alone without the floor (decision 0003).
-        stays = pipeline.Pass(
-            settings, clock=self._clock, assembly=self._assembly
-        ).set_aside(name, young)
+        if self._apart is None:
+            stays = pipeline.Pass(
+                settings, clock=self._clock, assembly=self._assembly
+            ).set_aside(name, young)
+        else:
+            stays = self._apart.set_aside(settings, name, young)
         if stays is None:
             outlets.note_damaged(layout, settings.host, size)
         return stays

@@ -175,7 +175,7 @@ def _hear(connection: socket.socket) -> frames.Order:
 
 
 def make(connection: socket.socket) -> None:
-    """Make the pass that a host wants, and tell it what came of that."""
+    """Do what a host wants, and tell it what came of that."""
     lender = Lender(connection)
     try:
         try:
@@ -193,6 +193,10 @@ def make(connection: socket.socket) -> None:
         logging.getLogger('nova_imagecache').setLevel(order.level)
         threading.Thread(target=lender.listen, daemon=True).start()
         assembly = borrow(lender, order.lent)
+        if (bad := order.bad) is not None:
+            one = pipeline.Pass(settings, assembly=assembly)
+            lender.tell(frames.Judged(one.set_aside(bad.name, bad.young)))
+            return
         report = pipeline.Pass(
             settings,
             assembly.instances(settings, order.guests),

@@ -52,6 +52,17 @@ class Guests(_Message, frozen=True):
     guests: tuple[instances.Guest, ...]
 
 
+class Bad(_Message, frozen=True):
+    """A base file that is known to be bad.
+
+    :ivar name: in the cache
+    :ivar young: whether it stays for 600 s after its last use
+    """
+
+    name: str
+    young: bool
+
+
 class Order(_Message, frozen=True):
     """What kind of pass the host wants, once its guests are told.
 
@@ -59,12 +70,14 @@ class Order(_Message, frozen=True):
     :ivar guests: without the guests themselves
     :ivar lent: what the host does for the pass
     :ivar level: of what is to be logged
+    :ivar bad: the one file that is to be set aside, in the place of a pass
     """
 
     settings: dict[str, Any]
     guests: instances.GuestList
     lent: tuple[What, ...]
     level: int
+    bad: Bad | None = None
 
 
 class Ask(_Message, frozen=True):
@@ -109,6 +122,15 @@ class Told(_Message, frozen=True):
     seen: background.Seen
 
 
+class Judged(_Message, frozen=True):
+    """What became of the file that was to be set aside.
+
+    :ivar stays: why it does; None if it is in the trash
+    """
+
+    stays: str | None
+
+
 class Failed(_Message, frozen=True):
     """There is no report, and why.
 
@@ -120,7 +142,7 @@ class Failed(_Message, frozen=True):
 
 
 #: What a host may hear, and what the other process may.
-FromPass = Ask | Said | Rows | Told | Failed
+FromPass = Ask | Said | Rows | Told | Judged | Failed
 FromHost = Guests | Order | Reply
 
 

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from typing import Any
+from typing import TypeVar
 import weakref
 
 import msgspec
@@ -55,6 +56,9 @@ class Outcome:
 
     report: reports.Report
     seen: background.Seen | None = None
+
+
+_Answer = TypeVar('_Answer', frames.Told, frames.Judged)
 
 
 class _Ended(Exception):
@@ -121,9 +125,10 @@ class _Pass:
             with contextlib.suppress(OSError):
                 os.close(self._ends.pop().detach())
 
-    def make(self) -> frames.Told:
-        """Have it made, and give the report.
+    def make(self, kind: type[_Answer]) -> _Answer:
+        """Have it made, and give what came of it.
 
+        :param kind: what that is to be
         :raises _Ended: there is none
         """
         if not sys.executable:
@@ -148,6 +153,8 @@ class _Pass:
                 self._ends.clear()
         if told is None:
             raise _Ended(self._why(code))
+        if not isinstance(told, kind):
+            raise _Ended(f'the pass has told something else: {told!r:.100}')
         return told
 
     @staticmethod
@@ -192,7 +199,9 @@ class _Pass:
             return f'the pass was ended by {name}{memory}; {_NEXT}'
         return f'the pass ended with status {code}; {_SEE}; {_NEXT}'
 
-    def _converse(self, connection: socket.socket) -> frames.Told | None:
+    def _converse(
+        self, connection: socket.socket
+    ) -> frames.Told | frames.Judged | None:
         """Say what is wanted, and serve until there is a report.
 
         :returns: None if the other end went without one
@@ -214,7 +223,9 @@ class _Pass:
             LOG.debug('The pass cannot be served: %s', error)
             return None
 
-    def _hear(self, connection: socket.socket) -> frames.Told | None:
+    def _hear(
+        self, connection: socket.socket
+    ) -> frames.Told | frames.Judged | None:
         files: list[reports.FileReport] = []
         trash: list[reports.FileReport] = []
         while message := frames.receive(connection, frames.FromPass):
@@ -226,6 +237,8 @@ class _Pass:
                     message.report, files=tuple(files), trash=tuple(trash)
                 )
                 return frames.Told(report, message.seen)
+            elif isinstance(message, frames.Judged):
+                return message
             elif isinstance(message, frames.Ask):
                 # What it asks for may take long, and may hang.
                 threading.Thread(
@@ -304,15 +317,8 @@ class Apart:
             )
         self._began = time.monotonic()
         attempt = self._attempt = _Attempt()
-        services = _services(self._assembly)
         try:
-            order = frames.Order(
-                dataclasses.asdict(settings),
-                read_guests(),
-                tuple(services),
-                logging.getLogger('nova_imagecache').getEffectiveLevel(),
-            )
-            self._pass = _Pass(order, services)
+            self._pass = self._prepared(settings, read_guests())
             threading.Thread(
                 target=self._run,
                 args=(
@@ -331,6 +337,39 @@ class Apart:
                 raise errors.Error(f'no pass can be made: {error}') from error
             raise
 
+    def _prepared(
+        self,
+        settings: Settings,
+        guests: instances.GuestList,
+        bad: frames.Bad | None = None,
+    ) -> _Pass:
+        services = _services(self._assembly)
+        order = frames.Order(
+            dataclasses.asdict(settings),
+            guests,
+            tuple(services),
+            logging.getLogger('nova_imagecache').getEffectiveLevel(),
+            bad,
+        )
+        return _Pass(order, services)
+
+    def set_aside(
+        self, settings: Settings, name: str, young: bool
+    ) -> str | None:
+        """Have a bad base file moved to the trash, if nobody uses it.
+
+        Also while a pass is at work. The thread that asks waits.
+
+        :param young: whether it stays for 600 s after its last use
+        :returns: why it stays; None if it is in the trash
+        """
+        bad = frames.Bad(name, young)
+        try:
+            made = self._prepared(settings, instances.GuestList(), bad)
+            return made.make(frames.Judged).stays
+        except _Ended as error:
+            return str(error)
+
     def _run(
         self,
         attempt: _Attempt,
@@ -340,7 +379,7 @@ class Apart:
     ) -> None:
         try:
             try:
-                told = one.make()
+                told = one.make(frames.Told)
                 outcome = Outcome(told.report, told.seen)
             except _Ended as error:
                 problem = codes.Problem(codes.Code.NO_PASS, str(error))

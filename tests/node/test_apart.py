@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import fixtures
@@ -20,6 +21,7 @@ import psutil
 from nova_imagecache.apart import parent
 from nova_imagecache import hook
 from nova_imagecache import host
+from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from tests.support import base
@@ -383,6 +385,46 @@ class LibvirtTest(ApartTestCase):
         report = self.manager(host.Host(connect=connect)).update(None, None)
         self.assertIn('no libvirt today', report.vetoes[0])
         self.assertIn(self.name, self.node.files())
+
+
+class BadTest(ApartTestCase):
+    """What is bad is set aside by a process of its own, too."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.name = self.node.add_image('image', age=OLD)
+        self.node.configure(checksum=True, remove_unused=False)
+        self.node.run()
+        nodes.flip_bit(self.node.base_path(self.name))
+        self.node.run()
+        then = time.time() - OLD
+        os.utime(self.node.base_path(self.name), (then, then))
+
+    def test_it_goes_to_the_trash(self) -> None:
+        self.assertIsNone(self.manager().set_aside(self.name))
+        self.assertEqual({self.name}, self.node.trash())
+
+    def test_what_somebody_uses_stays_and_it_is_said_why(self) -> None:
+        self.node.add_overlay(GUEST, self.name)
+        reason = self.manager().set_aside(self.name)
+        self.assertIn('used by 1 guest', str(reason))
+        self.assertIn(self.name, self.node.files())
+
+    def test_no_disk_is_looked_at_in_the_host(self) -> None:
+        self.patch(pipeline.Pass, 'set_aside', lambda *args: self.fail('here'))
+        self.assertIsNone(self.manager().set_aside(self.name))
+
+    def test_it_stays_where_the_process_fails(self) -> None:
+        self.in_child('import os\nos._exit(3)')
+        reason = self.manager().set_aside(self.name)
+        self.assertIn('status 3', str(reason))
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_pass_that_is_at_work_does_not_keep_it(self) -> None:
+        manager = self.manager()
+        assert manager._apart is not None
+        with manager._apart._turn:
+            self.assertIsNone(manager.set_aside(self.name))
 
 
 class ProcessTest(ApartTestCase):
