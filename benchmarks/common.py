@@ -325,7 +325,7 @@ class Program:
                 '--instances-path',
                 cache.instances,
             ),
-            *('scrub', '--format', 'json', *options),
+            *('scrub', '--progress', 'json', *options),
         ]
 
     def scrub(self, cache: Cache) -> Cost:
