@@ -9,6 +9,8 @@ SECTOR = 512
 #: Bytes at the beginning of a sector that the guest shows.
 SHOWN = 16
 
+_PARTITIONS = 446
+
 # The BIOS loads it at 0x7c00; what it reads goes behind.
 _CODE = bytes.fromhex(
     'fa 31 c0 8e d8 8e c0 8e d0'  # cli; ds = es = ss = 0
@@ -46,5 +48,7 @@ def reading(offset: int) -> bytes:
         raise ValueError(f'{offset} is not where a sector begins')
     # Of 16 bytes: one sector, to 0:0x7e00.
     request = struct.pack('<BBHHHQ', 16, 0, 1, 0x7E00, 0, number)
-    code = _CODE + request
-    return code.ljust(SECTOR - 2, b'\0') + b'\x55\xaa'
+    # One of Linux, as Glance and Nova refuse a disk that has none.
+    partition = struct.pack('<B3sB3sII', 0, b'', 0x83, b'', 1, number)
+    code = (_CODE + request).ljust(_PARTITIONS, b'\0')
+    return (code + partition).ljust(SECTOR - 2, b'\0') + b'\x55\xaa'
