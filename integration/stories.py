@@ -40,10 +40,11 @@ RANGES = [{'start': 4 * MIB, 'end': 8 * MIB, 'damage': 'corrupt'}]
 
 _PASS_SECONDS = 3
 
-# What the log may warn of on a machine that is busy: the intervals are of
-# seconds here.
+# What the log may warn of on a machine that is busy, as the intervals are of
+# seconds here, and nova-compute is stopped again and again.
 _BUSY = (
     'verification is overdue: ',
+    'the pass was ended with this service',
     f'still at work, as it has been for {_PASS_SECONDS} s, ',
 )
 
