@@ -30,6 +30,8 @@ _PROGRAMS = ('ip', 'libvirtd', 'mariadb', 'mariadb-install-db', 'mariadbd',
              'qemu-system-x86_64', 'qemu-img', 'rabbitmq-server', 'setpriv',
              'sudo', 'unshare', 'useradd')  # fmt: skip
 
+_STORIES = ('integration.test_scenario', 'integration.test_repair')
+
 _LINES = 60
 
 
@@ -84,7 +86,7 @@ def main() -> int:
             # openstacksdk warns of itself.
             [*_ENTER, sys.executable, '-W', 'ignore',
              '-m', 'unittest', '-v', '-f',
-             *(rest or ['integration.test_scenario'])],
+             *(rest or _STORIES)],
             env=os.environ
             | {
                 'PATH': _PATH,

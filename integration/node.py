@@ -24,6 +24,9 @@ BASE = INSTANCES / '_base'
 HERE = pathlib.Path(__file__).parent
 BIN = pathlib.Path(sys.prefix) / 'bin'
 
+#: Of Glance, as the documentation has it.
+POLICY = HERE.parent / 'doc' / 'source' / 'admin' / 'glance-policy.yaml'
+
 # Sparse, and more than the flavors of all guests need.
 _DISK_SIZE = 64 * 2**30
 
@@ -35,6 +38,7 @@ OPTIONS: Mapping[str, object] = {
     'checksums': True,
     'checksum_interval': 604800,
     'bandwidth': 8,
+    'action': 'report',
 }
 
 
@@ -156,18 +160,12 @@ class Node:
 
     def _configure(self) -> None:
         for project in ('nova', 'glance'):
-            # Those that come with it, but for who asks who one is.
+            # Those that come with it.
             shutil.copytree(BIN.parent / 'etc' / project, f'/etc/{project}')
-        for paste in ('/etc/nova/api-paste.ini',
-                      '/etc/glance/glance-api-paste.ini'):  # fmt: skip
-            _replace(
-                paste,
-                'keystonemiddleware.auth_token:filter_factory',
-                'stack_services:identity_filter',
-            )
         _replace('/etc/nova/rootwrap.conf', 'exec_dirs=', f'exec_dirs={BIN},')
         for name, path in {
             'glance-api.conf': '/etc/glance/glance-api.conf',
+            'keystone.conf': '/etc/keystone/keystone.conf',
             'nova-controller.conf': '/etc/nova/nova-controller.conf',
             'placement.conf': '/etc/placement/placement.conf',
             'libvirtd.conf': '/etc/libvirt/libvirtd.conf',
@@ -176,6 +174,7 @@ class Node:
         }.items():
             os.makedirs(os.path.dirname(path), exist_ok=True)
             shutil.copy(HERE / 'conf' / name, path)
+        shutil.copy(POLICY, '/etc/glance/policy.yaml')
         configure_compute()
         # As the packages of distributions have it.
         sudoers = pathlib.Path('/etc/sudoers.d/nova')

@@ -18,7 +18,8 @@ from integration import cloud as clouds
 from integration import node as nodes
 from integration import system
 
-_DATABASES = ('nova_api', 'nova', 'nova_cell0', 'glance', 'placement')
+_DATABASES = ('nova_api', 'nova', 'nova_cell0', 'glance', 'keystone',
+              'placement')  # fmt: skip
 _MARIADB = ('mariadb', '--no-defaults', '--socket=/run/mysqld/socket')
 
 
@@ -84,9 +85,9 @@ class Stack:
         system.wait_for(ready_or_over, seconds, f'{name} is up')
 
     def log(self, name: str) -> str:
-        """Give all that a service has said."""
+        """Give all that a service has said so far."""
         path = self.logs / f'{name}.log'
-        return path.read_text(errors='replace')
+        return path.read_text(errors='replace') if path.exists() else ''
 
     def _manage(self, program: str, *arguments: str) -> None:
         config = []
@@ -113,6 +114,10 @@ class Stack:
             self._start_foundations()
         with self._timed('database tables'):
             self._make_tables()
+        with self._timed('Keystone'):
+            self._start_wsgi('keystone', 'keystone.wsgi.api:application', 5000)
+            self._wait_for_answer('keystone', clouds.IDENTITY)
+            self.cloud.populate()
         with self._timed('Nova, Glance, Placement'):
             self._start_controller()
 
@@ -145,9 +150,22 @@ class Stack:
             self._manage('nova-manage', 'db', 'sync')
             self._manage('nova-manage', 'cell_v2', 'create_cell')
 
+        def keystone() -> None:
+            program = 'keystone-manage'
+            self._manage(program, 'db_sync')
+            self._manage(program, 'fernet_setup', '--keystone-user=root',
+                         '--keystone-group=root')  # fmt: skip
+            self._manage(
+                program, 'bootstrap', '--bootstrap-region-id=RegionOne',
+                f'--bootstrap-password={clouds.PASSWORD}',
+                f'--bootstrap-internal-url={clouds.IDENTITY}',
+                f'--bootstrap-public-url={clouds.IDENTITY}',
+            )  # fmt: skip
+
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for each in [
                 pool.submit(nova),
+                pool.submit(keystone),
                 pool.submit(self._manage, 'placement-manage', 'db', 'sync'),
                 pool.submit(self._manage, 'glance-manage', 'db_sync'),
             ]:
@@ -171,10 +189,12 @@ class Stack:
             'neutron': 9696, 'placement': 8778, 'glance': 9292,
             'nova-api': 8774,
         }.items():  # fmt: skip
-            url = f'http://127.0.0.1:{port}/'
-            self.ready(name, functools.partial(system.answers, url))
+            self._wait_for_answer(name, f'http://127.0.0.1:{port}/')
         for name in ('nova-conductor', 'nova-scheduler'):
             self.ready(name, functools.partial(self.cloud.is_up, name))
+
+    def _wait_for_answer(self, name: str, url: str) -> None:
+        self.ready(name, functools.partial(system.answers, url))
 
     def start_compute(self, **options: object) -> None:
         """Start nova-compute, and wait until it can be given guests."""
@@ -200,6 +220,11 @@ class Stack:
     def compute(self) -> subprocess.Popen[bytes]:
         """Give the process of nova-compute."""
         return self._services['nova-compute']
+
+    def has_compute(self) -> bool:
+        """Whether nova-compute is running."""
+        process = self._services.get('nova-compute')
+        return process is not None and process.poll() is None
 
     def stop_compute(self, number: int = signal.SIGTERM) -> int:
         """Stop nova-compute; give its exit code."""

@@ -249,7 +249,12 @@ def _message(outcome: outcomes.Outcome) -> str:
     """Say why a file is still bad."""
     if outcome.stopped:
         return outcome.stopped
-    asked = [f'{name}: {text}' for name, (_, text) in outcome.sources.items()]
+    # The last one comes first, as a line of the log may be cut: those before
+    # it have their data by chance.
+    asked = [
+        f'{name}: {text}'
+        for name, (_, text) in reversed([*outcome.sources.items()])
+    ]
     notes = [block.note for block in outcome.left if block.note]
     reasons = notes[:1] or asked or ['no source has its data']
     return f'{len(outcome.left)} blocks are still bad; {"; ".join(reasons)}'

@@ -18,6 +18,11 @@ import openstack
 
 from tests.support import image_server
 
+_TOP = pathlib.Path(__file__).parents[2]
+
+#: That of the documentation.
+POLICY = _TOP / 'doc' / 'source' / 'admin' / 'glance-policy.yaml'
+
 _BIN = pathlib.Path(sys.prefix) / 'bin'
 _SECONDS = 120
 
@@ -87,7 +92,7 @@ class Glance(fixtures.Fixture):
             (self.path / name).mkdir()
         conf = self.path / 'glance-api.conf'
         conf.write_text(_CONF.format(path=self.path))
-        (self.path / 'policy.yaml').write_text('{}\n')
+        shutil.copy(POLICY, self.path / 'policy.yaml')
         paste = self.path / 'glance-api-paste.ini'
         shutil.copy(
             pathlib.Path(sys.prefix) / 'etc/glance/glance-api-paste.ini', paste
@@ -98,10 +103,9 @@ class Glance(fixtures.Fixture):
         if theirs not in text:
             raise AssertionError('the paste file of Glance is another')
         paste.write_text(text.replace(theirs, ours))
-        top = pathlib.Path(__file__).parents[2]
         environment = os.environ | {
             'OS_GLANCE_CONFIG_DIR': str(self.path),
-            'PYTHONPATH': str(top),
+            'PYTHONPATH': str(_TOP),
         }
         subprocess.run(
             [_BIN / 'glance-manage', '--config-file', conf, 'db_sync'],

@@ -2,10 +2,13 @@
 
 """Getting blocks from a real Glance, whose store is of files."""
 
+import json
 import os
 from typing import ClassVar
 
 import ddt
+from glance import policies
+import yaml
 
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
@@ -24,6 +27,11 @@ CONTENT = test_image_service.make_content(8)
 # What the service user of kolla and of a hardened cloud are.
 ADMIN = 'service:admin,service'
 SERVICE = 'service:service'
+# What the documentation has for one without the role admin.
+READER = 'service:service,image_reader'
+
+# Rules that let somebody see something, by how they begin.
+_READING = ('get_', 'list_', 'download_', 'cache_list', 'stores_info')
 
 
 @ddt.ddt
@@ -100,6 +108,56 @@ class GlanceTest(nodes.FileTestCase):
         image = self.upload('raw')
         self.assert_refused(State.NOT_FOUND, image, SERVICE)
 
+    def assert_read(self, image: str, token: str) -> None:
+        (piece,) = self.source(token).read(
+            self.base_of(image), [sources.Wanted(0, BLOCK)]
+        )
+        self.assert_is(0, piece)
+
+    def test_a_member_of_the_project_reads_its_private_images(self) -> None:
+        image = self.upload('raw')
+        self.assert_read(image, 'tenant:service,member,reader')
+        self.assert_refused(
+            State.NOT_FOUND, image, 'service:service,member,reader'
+        )
+
+    def test_a_role_for_reading_images_reads_them_and_changes_none(
+        self,
+    ) -> None:
+        image = self.upload('raw')
+        self.assert_read(image, READER)
+        api = self.glance.as_user(READER).image
+        name = {'op': 'replace', 'path': '/name', 'value': 'other'}
+        media_type = 'application/openstack-images-v2.1-json-patch'
+        for answer in (
+            api.delete(f'/images/{image}'),
+            api.patch(
+                f'/images/{image}',
+                data=json.dumps([name]),
+                headers={'Content-Type': media_type},
+            ),
+            api.post(f'/images/{image}/actions/deactivate'),
+            api.post('/images', json={'name': 'another'}),
+        ):
+            self.assertEqual(403, answer.status_code)
+        self.assert_read(image, READER)
+
+    def test_the_policy_of_the_documentation_is_that_of_glance(self) -> None:
+        """But for what is read."""
+        documented = yaml.safe_load(services.POLICY.read_text())
+        see = documented.pop('context_is_admin')
+        self.assertEqual('role:admin or role:image_reader', see)
+        whole = 'rule:context_is_admin'
+        self.assertEqual(
+            {
+                rule.name: rule.check_str.replace(whole, 'role:admin')
+                for rule in policies.list_rules()
+                if whole in rule.check_str
+                and not rule.name.startswith(_READING)
+            },
+            documented,
+        )
+
     def test_a_deleted_image_is_not_found(self) -> None:
         image = self.upload('raw')
         self.glance.as_user('tenant:member,reader').image.delete_image(image)
@@ -110,10 +168,7 @@ class GlanceTest(nodes.FileTestCase):
     ) -> None:
         image = self.upload('raw')
         self.glance.as_user(ADMIN).image.deactivate_image(image)
-        (piece,) = self.source().read(
-            self.base_of(image), [sources.Wanted(0, BLOCK)]
-        )
-        self.assert_is(0, piece)
+        self.assert_read(image, ADMIN)
         self.assert_refused(State.DEACTIVATED, image, 'tenant:member,reader')
 
     def test_an_image_without_data_is_not_found(self) -> None:

@@ -127,6 +127,17 @@ class HealerTest(healing.HealTestCase):
         self.assertEqual({2: scrubbing.CORRUPT}, self.bad(self.name))
         self.assertIn('budget', self.told())
 
+    def test_what_the_source_said_that_was_asked_last_is_told_first(
+        self,
+    ) -> None:
+        """A line of the log has no room for all."""
+        self.damage(1)
+        self.healer(Down(b'', 'siblings'), Down(b'', 'image-service')).heal(
+            self.name
+        )
+        told = self.told()
+        self.assertLess(told.index('image-service'), told.index('siblings'))
+
     def test_one_that_is_killed_each_time_comes_to_its_end(self) -> None:
         """It is charged before anything is written."""
         self.damage(1)

@@ -31,6 +31,8 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
     begins_at_once = True
     #: What the base file is made from.
     image = 'image'
+    #: What the base file begins with.
+    boot_sector = b''
 
     def setUp(self) -> None:
         super().setUp()
@@ -45,6 +47,7 @@ class HealTestCase(shell.ShellTestCase, scrubbing.ScrubTestCase):
             + bytes(BLOCK)
             + random.Random(2).randbytes(BLOCK - 99)
         )
+        self.data = self.boot_sector + self.data[len(self.boot_sector) :]
         self.name = self.node.add_image(self.image, data=self.data)
         self.target = self.node.base_path(self.name)
         self.sidecar = self.target + '.sha1'

@@ -69,9 +69,10 @@ _ADVICE = {
     State.UNAUTHORIZED: 'see the user in [service_user] of nova.conf',
     State.FORBIDDEN: 'the user in [service_user] of nova.conf needs a role '
     'that may download it, such as admin',
-    State.NOT_FOUND: 'it is deleted, or the user in [service_user] of '
-    'nova.conf may not see it: the role service alone does not show private '
-    'images',
+    # Decision 0095.
+    State.NOT_FOUND: 'it is deleted, or [service_user] of nova.conf may not '
+    'see it: private images take the role admin, or one in context_is_admin '
+    'of Glance; service alone does not do',
 }
 
 
