@@ -101,6 +101,7 @@ class Code(enum.Enum):
     OPTION = 'N20', _N, 'an option is misspelt'
     REPAIRED = 'N22', _N, 'a base file was repaired'
     LAST_COPY = 'N23', _N, 'a base file is the last copy of its image'
+    WAITING = 'N24', _N, 'another one reads base files'
 
     def __new__(cls, value: str, severity: Severity, title: str) -> 'Code':
         """Take the code for the value."""

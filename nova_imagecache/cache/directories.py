@@ -53,8 +53,15 @@ class Unwritable:
         else:
             why = 'cannot be written to by the user that this runs as'
         return (
-            f'{self.path} {why}, so nothing that is found in files can be kept'
+            f'{self.path} {why}, so nothing that is found in files can be '
+            f'kept{self._way_out}'
         )
+
+    @property
+    def _way_out(self) -> str:
+        if self.read_only:
+            return ''
+        return '; run it as root or as the owner of instances_path'
 
 
 def way_out(error: OSError) -> str:

@@ -81,6 +81,11 @@ class Layout:
         return os.path.join(self.own, 'scrub')
 
     @property
+    def reading(self) -> str:
+        """The record of what is read now for whom a person waits."""
+        return os.path.join(self.own, 'reading')
+
+    @property
     def incidents(self) -> str:
         """The record of the damage that was found, and of its end."""
         return os.path.join(self.own, 'incidents')
@@ -126,6 +131,11 @@ class Layout:
         return os.path.join(self.own, 'tallies')
 
     @property
+    def images(self) -> str:
+        """One record per image: what people call it."""
+        return os.path.join(self.own, 'images')
+
+    @property
     def temporary(self) -> str:
         """Where files are written before they are published."""
         return os.path.join(self.own, 'tmp')
@@ -145,6 +155,7 @@ class Layout:
             self.repairs,
             self.summaries,
             self.tallies,
+            self.images,
             self.temporary,
         )
 

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import sys
 from typing import Any
+from typing import ClassVar
 
 from cliff import app
 from cliff import command
@@ -109,10 +110,13 @@ class Shell(app.App):
     def run(self, argv: list[str]) -> int:
         """Run a command; without one, say which there are."""
         if not argv:
-            self.parser.print_usage(sys.stderr)
-            sys.stderr.write(_listed(self.command_manager))
+            self._list_commands()
             return _USAGE
         return super().run(argv)
+
+    def _list_commands(self) -> None:
+        self.parser.print_usage(sys.stderr)
+        sys.stderr.write(_listed(self.command_manager))
 
     def run_subcommand(self, argv: list[str]) -> int:
         """Run a command; argparse ends the process on wrong usage."""
@@ -122,8 +126,9 @@ class Shell(app.App):
             return error.code if isinstance(error.code, int) else 1
 
     def interact(self) -> None:
-        """Refuse: there is nothing to do interactively."""
-        self.parser.error('name a command, as in: nova-imagecache list')
+        """Refuse: options alone are no command."""
+        self._list_commands()
+        self.parser.exit(_USAGE)
 
     def load_settings(self) -> Settings:
         """Read the configuration, and become who may act on it.
@@ -166,10 +171,12 @@ class NodeCommand(command.Command):
     :ivar settings: what the operator has asked for
     :ivar exit_code: what the program ends with if nothing fails; cliff's own
         lists are always fine
+    :cvar changes: whether it writes to the cache, unless in a dry run
     """
 
     settings: Settings
     exit_code = 0
+    changes: ClassVar[bool] = False
 
     def get_epilog(self) -> str:
         """Give what hooks of cliff add to the help.
@@ -190,6 +197,9 @@ class NodeCommand(command.Command):
             # The program has started; all of that stays.
             gc.freeze()
             gc.enable()
+        if self.changes and not getattr(parsed_args, 'dry_run', False):
+            layout = layouts.Layout.of(self.settings)
+            owner.insist(layout.instances, layout.base)
         try:
             super().run(parsed_args)
         except WrongUsage as error:

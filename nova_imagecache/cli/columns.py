@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cliff.columns import FormattableColumn
-from oslo_utils import units
 
+from nova_imagecache import measures
 from nova_imagecache import names
 from nova_imagecache.passes import reports
 
@@ -25,13 +25,13 @@ COLUMNS = (
 )
 
 #: What JSON and YAML have beside them: a table has not the room.
-MORE_COLUMNS = ('readers', 'vetoes', 'trust', 'last_copy')
-
-_UNITS = (
-    (units.Ti, 'TiB'),
-    (units.Gi, 'GiB'),
-    (units.Mi, 'MiB'),
-    (units.Ki, 'KiB'),
+MORE_COLUMNS = (
+    'readers',
+    'vetoes',
+    'trust',
+    'last_copy',
+    'image',
+    'image_name',
 )
 
 # A table with a hundred UUIDs in a cell is none.
@@ -43,10 +43,7 @@ class Bytes(FormattableColumn[int]):
 
     def human_readable(self) -> str:
         """Give it in the unit that fits."""
-        for factor, unit in _UNITS:
-            if self._value >= factor:
-                return f'{self._value / factor:.1f} {unit}'
-        return f'{self._value} B'
+        return measures.size(self._value)
 
 
 class Seconds(FormattableColumn[float | None]):
@@ -54,12 +51,7 @@ class Seconds(FormattableColumn[float | None]):
 
     def human_readable(self) -> str:
         """Give it in the unit that fits."""
-        if self._value is None:
-            return 'never'
-        for factor, unit in ((86400, 'days'), (3600, 'hours'), (60, 'min')):
-            if self._value >= factor:
-                return f'{self._value / factor:.1f} {unit}'
-        return f'{self._value:.0f} s'
+        return 'never' if self._value is None else measures.span(self._value)
 
 
 class Users(FormattableColumn[list[str]]):
@@ -80,8 +72,8 @@ def row(file: reports.FileReport) -> tuple[Any, ...]:
         Bytes(file.size),
         Bytes(file.allocated),
         Users([names.printable(user) for user in file.users]),
-        file.age_seconds,
-        str(file.checksum),
+        Seconds(file.age_seconds),
+        file.word,
         str(file.action),
         names.printable(file.reason),
     )
@@ -94,6 +86,8 @@ def more(file: reports.FileReport) -> tuple[Any, ...]:
         [names.printable(veto) for veto in file.vetoes],
         None if file.trust is None else str(file.trust),
         file.last_copy,
+        file.image and names.printable(file.image),
+        file.image_name or None,
     )
 
 
@@ -105,6 +99,26 @@ def flat(values: Sequence[Any]) -> tuple[Any, ...]:
         else value
         for value in values
     )
+
+
+def filled(formatter: str, line: Sequence[Any]) -> tuple[Any, ...]:
+    """Give a line with what there is not in the form of a formatter.
+
+    ``null`` in JSON and YAML, nothing in csv and its like, and in a table a
+    dash, where a span of time that never ended says so.
+    """
+    if formatter in ('json', 'yaml'):
+        return tuple(line)
+    nothing = '-' if formatter == 'table' else ''
+
+    def fill(value: Any) -> Any:
+        if value is None:
+            return nothing
+        if formatter == 'table' or not isinstance(value, FormattableColumn):
+            return value
+        return nothing if value.machine_readable() is None else value
+
+    return tuple(map(fill, line))
 
 
 def machine_readable(
@@ -130,19 +144,3 @@ def plain(formatter: str, data: Sequence[Any]) -> tuple[Any, ...]:
         '\n'.join(map(str, value)) if isinstance(value, list) else value
         for value in data
     )
-
-
-class Rate(FormattableColumn[float]):
-    """Bytes per second."""
-
-    def human_readable(self) -> str:
-        """Give it in MiB/s."""
-        return f'{self._value / units.Mi:.1f} MiB/s'
-
-
-class Limit(Rate):
-    """A rate that may not be exceeded; 0 for none."""
-
-    def human_readable(self) -> str:
-        """Say so where there is none."""
-        return super().human_readable() if self._value else 'no limit'

@@ -11,7 +11,6 @@ from typing import Any
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
-from nova_imagecache.cache import layouts
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
@@ -20,6 +19,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache import outlets
+from nova_imagecache.passes import noting
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import checksums
@@ -79,13 +79,10 @@ class Confirm(reading.Reading):
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         """Compare, and show the file."""
         self.adjust(parsed_args)
-        (name,) = listing.find(self.settings, [parsed_args.name])
-        file = base_file.BaseFile.named(layouts.Layout.of(self.settings), name)
-        if not file.is_base:
-            raise errors.Error(
-                f'{names.printable(name)} is no base file, so there is '
-                'nothing to confirm'
-            )
+        file = listing.find_base_file(
+            self.settings, parsed_args.name, 'confirm'
+        )
+        name = file.name
         bar = self.progress_bar(parsed_args)
         sha1 = parsed_args.sha1
         if sha1 is None:
@@ -93,6 +90,7 @@ class Confirm(reading.Reading):
         before = self._preview(name)
         finding = self._confirm(file, sha1, bar)
         report = self._preview(name)
+        noting.note_guests(file.layout, report)
         outlets.tell_damage(report)
         self.exit_code = exit_codes.of_files(report)
         if finding.problem:
@@ -139,7 +137,7 @@ class Confirm(reading.Reading):
                 f'instances_path, as whom this runs: {error.strerror}'
             ) from None
         try:
-            with bar(os.fstat(fd).st_blocks * 512) as progress:
+            with bar(os.fstat(fd).st_size) as progress:
                 return checksums.digest_of_fd(fd, progress)
         finally:
             os.close(fd)

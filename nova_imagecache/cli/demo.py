@@ -157,7 +157,7 @@ class Demo(command.Command):
             '2. The first pass, with checksum_base_images on. Fetching an '
             'image computes no checksum, so that guests start fast; this '
             'pass makes them, and cannot say yet whether a file is good '
-            '("unknown"). A resized image gets its checksum a pass later: it '
+            '("digested"). A resized image gets its checksum a pass later: it '
             'is written without a lock, and could still be growing. For now '
             'removal is switched off.'
         )
@@ -252,6 +252,6 @@ class Demo(command.Command):
             # Enough to tell the files apart.
             short = name if len(name) < 20 else name[:8] + '...' + name[40:]
             self._print(
-                f'  {short:21} {file.kind:9} {file.checksum:8} {file.action} '
+                f'  {short:21} {file.kind:9} {file.word:8} {file.action} '
                 f'({file.reason.partition(";")[0]})'
             )

@@ -6,21 +6,19 @@ import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
 import re
-import shutil
 from typing import Any
 
-from cliff import show
 import msgspec
 
-from nova_imagecache.cli import app
-from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import runbook
 from nova_imagecache.cli import screens
+from nova_imagecache.cli import showing
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import incidents
 from nova_imagecache import errors
+from nova_imagecache import measures
 from nova_imagecache import names
 from nova_imagecache.outlets import health
 from nova_imagecache.passes import reports
@@ -39,12 +37,13 @@ def _anchor(text: str) -> str | None:
     return anchor if anchor in runbook.entries() else None
 
 
-class Explain(app.NodeCommand, show.ShowOne):
+class Explain(showing.Showing):
     """Say what a file, a code or an incident is about, and what to do.
 
     A code is what begins a line of the log, such as C01; the name of an alert
-    will do. A file may be named by the first digits of its name or by the ID
-    of its image. An incident is named by its number. Nothing is changed.
+    will do. A file may be named by the first digits of its name, or by the ID
+    or the name of its image. An incident is named by its number. Nothing is
+    changed.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -96,7 +95,7 @@ class Explain(app.NodeCommand, show.ShowOne):
             raise errors.Error(problem)
         for each in remembered.incidents:
             if each.number == number:
-                return {'incident': msgspec.to_builtins(each)}
+                return {'incident': listing.incident(each)}
         raise errors.Error(
             f'there is no incident {number}; nova-imagecache status -f json '
             'has those that there are'
@@ -110,43 +109,33 @@ class Explain(app.NodeCommand, show.ShowOne):
         except errors.Error:
             # One that has gone is remembered for what it was.
             for each in reversed(remembered.incidents):
-                if each.name.startswith(what) and len(what) > 3:
-                    return {'incident': msgspec.to_builtins(each)}
+                prefix = each.name.startswith(what) and len(what) > 3
+                if prefix or what in (each.image, each.image_name):
+                    return {'incident': listing.incident(each)}
             raise
         for file in report.only([name]).files:
             self.exit_code = exit_codes.of_files(report.only([name]))
             return {
                 'file': _file(file, report),
                 'incidents': [
-                    msgspec.to_builtins(each)
+                    listing.incident(each)
                     for each in remembered.incidents
                     if each.name == name
                 ],
             }
         raise errors.Error(f'{names.printable(what)} has gone meanwhile')
 
-    def produce_output(
-        self,
-        parsed_args: argparse.Namespace,
-        column_names: Sequence[str],
-        data: Sequence[Any],
-    ) -> int:
-        """Print text, or what a program has asked for."""
-        if parsed_args.formatter != 'table' or parsed_args.columns:
-            data = columns.plain(parsed_args.formatter, data)
-            code: int = super().produce_output(parsed_args, column_names, data)
-            return code
-        values = dict(zip(column_names, data, strict=True))
-        width = parsed_args.max_width or shutil.get_terminal_size().columns
-        most = None if parsed_args.guests else 3
+    def lines(
+        self, values: dict[str, Any], width: int, args: argparse.Namespace
+    ) -> Iterator[str]:
+        """Give the text, or the lines of a file or an incident."""
+        most = None if args.guests else 3
         if 'text' in values:
-            lines = [values['text'], '', f'Doc: {values["doc"]}']
+            yield from (values['text'], '', f'Doc: {values["doc"]}')
         elif 'file' in values:
-            lines = [*_file_lines(values, width, most)]
+            yield from _file_lines(values, width, most)
         else:
-            lines = [*_incident_lines(values['incident'], most)]
-        self.app.stdout.write('\n'.join(lines).rstrip() + '\n')
-        return 0
+            yield from _incident_lines(values['incident'], most)
 
 
 def _file(file: reports.FileReport, report: reports.Report) -> dict[str, Any]:
@@ -162,9 +151,10 @@ def _file(file: reports.FileReport, report: reports.Report) -> dict[str, Any]:
         'name': names.printable(file.name),
         'kind': str(file.kind),
         'image': file.image,
+        'image_name': file.image_name or None,
         'size': file.size,
         'allocated': file.allocated,
-        'verdict': str(file.checksum),
+        'verdict': file.word,
         'codes': [str(each.code) for each in mine],
         'note': names.printable(file.note),
         'action': str(file.action),
@@ -194,12 +184,12 @@ def _file_lines(
     values: dict[str, Any], width: int, most: int | None
 ) -> Iterator[str]:
     file = values['file']
-    image = f'image {file["image"]}' if file['image'] else 'image not known'
+    image = screens.image_of(file) or 'image not known'
     yield f'File     {file["name"]}'
     yield f'         {file["kind"]}, {image}'
     yield (
-        f'         {screens.size(file["size"])}, '
-        f'{screens.size(file["allocated"])} on the disk'
+        f'         {measures.size(file["size"])}, '
+        f'{measures.size(file["allocated"])} on the disk'
     )
     shown = ' '.join(f'[{code}]' for code in file['codes'])
     yield f'Content  {file["verdict"]}' + (f'  {shown}' if shown else '')
@@ -235,7 +225,7 @@ def _fares(
     for each in readers if most is None else readers[:most]:
         yield f'         {each["uuid"]}  {each["name"] or ""}'.rstrip()
         fare = ', '.join(
-            f'{effect} {screens.size(length)}'
+            f'{effect} {measures.size(length)}'
             for effect, length in each['fare'].items()
         )
         if fare:
@@ -251,14 +241,14 @@ def _incident_lines(
     last = incident['last_good']
     yield (
         f'INCIDENT {incident["number"]}  {incident["verdict"]} since '
-        f'{screens.day(incident["found"])}'
-        + (f' (last good {screens.day(last)})' if last else '')
+        f'{measures.day(incident["found"])}'
+        + (f' (last good {measures.day(last)})' if last else '')
     )
     yield f'File     {incident["name"]}'
     if incident['image']:
-        yield f'         image {incident["image"]}'
+        yield f'         {screens.image_of(incident)}'
     if ended:
-        yield f'End      {incident["outcome"]} {screens.day(ended)}'
+        yield f'End      {incident["outcome"]} {measures.day(ended)}'
     else:
         yield 'End      it lasts'
     for title, key in (('Readers', 'guests'), ('Copied', 'copied_up')):

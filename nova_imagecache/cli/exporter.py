@@ -7,7 +7,7 @@ import functools
 import signal
 
 from nova_imagecache.cache import layouts
-from nova_imagecache.cli import app
+from nova_imagecache.cli import measuring
 from nova_imagecache import errors
 from nova_imagecache.outlets import exporter
 from nova_imagecache.outlets import exposition
@@ -23,19 +23,13 @@ def _port(text: str) -> int:
     return port
 
 
-class Exporter(app.NodeCommand):
+class Exporter(measuring.Measuring):
     """Serve metrics to Prometheus, and the status of the node to a browser.
 
     At /metrics and at /, until it gets SIGTERM. Only records are read: no
     disk, and no base file. It takes prometheus_client (pip install
     nova-imagecache[metrics]).
     """
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command."""
-        # Before it becomes the owner.
-        exposition.client()
-        return super().run(parsed_args)
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options."""

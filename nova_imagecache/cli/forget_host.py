@@ -5,12 +5,10 @@
 import argparse
 from collections.abc import Mapping
 
-from cliff import lister
-
 from nova_imagecache.cache import hosts
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import tallies
-from nova_imagecache.cli import app
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
 from nova_imagecache.heal import accounts
@@ -18,12 +16,14 @@ from nova_imagecache import names
 from nova_imagecache.outlets import summaries
 
 
-class ForgetHost(app.NodeCommand, lister.Lister):
+class ForgetHost(lines.Lines):
     """Forget what a host needs, as it is gone for good.
 
     What its guests need stays otherwise, however long it is away. The next
     pass of a host that is not gone notes it again.
     """
+
+    changes = True
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the arguments."""

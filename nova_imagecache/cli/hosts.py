@@ -4,14 +4,12 @@
 
 import argparse
 
-from cliff import lister
-
-from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
 
 
-class Hosts(app.NodeCommand, lister.Lister):
+class Hosts(lines.Lines):
     """List the hosts that share the cache, and how much each needs of it."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:

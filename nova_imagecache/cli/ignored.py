@@ -4,14 +4,12 @@
 
 import argparse
 
-from cliff import lister
-
-from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
 
 
-class Ignored(app.NodeCommand, lister.Lister):
+class Ignored(lines.Lines):
     """List the files that are ignored on this host, on somebody's word."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:

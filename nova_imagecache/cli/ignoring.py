@@ -6,18 +6,18 @@ import abc
 import argparse
 import os
 
-from cliff import lister
-
 from nova_imagecache.cache import ignored_files
-from nova_imagecache.cli import app
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
 from nova_imagecache import names
 
 Marks = ignored_files.Marks
 
 
-class Ignoring(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
+class Ignoring(lines.Lines, metaclass=abc.ABCMeta):
     """A command on files that are no disks of guests."""
+
+    changes = True
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the arguments."""

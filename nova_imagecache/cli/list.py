@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import shutil
 from typing import Any
 
-from cliff import lister
-
-from nova_imagecache.cli import app
+from nova_imagecache.cli import colours
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
-from nova_imagecache.cli import screens
+from nova_imagecache.cli import tables
 from nova_imagecache.content import knowledge
 from nova_imagecache.passes import reports
 
@@ -23,7 +22,7 @@ _HARMFUL = (
 )
 
 
-class List(app.NodeCommand, lister.Lister):
+class List(lines.Lines):
     """List what is cached, who uses it, and the state of its checksum.
 
     The actions are those that a pass would take now. Nothing is changed.
@@ -75,8 +74,12 @@ class List(app.NodeCommand, lister.Lister):
             code: int = super().produce_output(parsed_args, column_names, data)
             return code
         width = parsed_args.max_width or shutil.get_terminal_size().columns
-        lines = screens.table([*map(_cells, self._files)], width)
-        self.app.stdout.write(''.join(f'{line}\n' for line in lines))
+        shown = tables.table([*map(_cells, self._files)], width)
+        bad = [file.checksum in _HARMFUL for file in self._files]
+        for line, is_bad in zip(shown, [False, *bad], strict=True):
+            if is_bad:
+                line = colours.on_terminal(self.app.stdout, line, colours.RED)
+            self.app.stdout.write(f'{line}\n')
         return 0
 
 
@@ -84,12 +87,13 @@ def _cells(file: reports.FileReport) -> dict[str, Any]:
     return {
         'name': file.name,
         'image': file.image,
+        'image_name': file.image_name,
         'kind': str(file.kind),
         'size': file.size,
         'allocated': file.allocated,
         'guests': len(file.users),
         'used': file.used,
         'age': file.age_seconds,
-        'verdict': str(file.checksum),
+        'verdict': file.word,
         'action': str(file.action),
     }

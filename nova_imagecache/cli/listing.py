@@ -11,9 +11,13 @@ import os
 import time
 from typing import Any
 
+import msgspec
+
+from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import hosts
 from nova_imagecache.cache import ignored_files
+from nova_imagecache.cache import image_names
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import scans
 from nova_imagecache.cli import app
@@ -98,6 +102,14 @@ def remembered(
         ]
 
 
+def incident(each: incidents.Incident) -> dict[str, Any]:
+    """Give an incident as people have it."""
+    values: dict[str, Any] = msgspec.to_builtins(each)
+    # Numbers of the file system, for us alone.
+    del values['key']
+    return values
+
+
 def show_findings(report: reports.Report) -> None:
     """Tell the operator what is to be looked into."""
     if not os.path.isdir(report.cache_dir):
@@ -119,7 +131,11 @@ def find(settings: Settings, wanted: Iterable[str]) -> list[str]:
     }
     found = []
     for text in wanted:
+        # The name of an image may have slashes, and that of a file is told by
+        # what is behind the last one.
         name = _meant(names.printable(name_of(text)), known)
+        if name is None:
+            name = _called(layout, names.printable(text), known)
         if name is None:
             raise errors.Error(
                 f'there is no file {names.printable(text)} in {layout.base}; '
@@ -127,6 +143,24 @@ def find(settings: Settings, wanted: Iterable[str]) -> list[str]:
             )
         found.append(name)
     return found
+
+
+def find_base_file(
+    settings: Settings, text: str, what: str
+) -> base_file.BaseFile:
+    """Give the base file that is meant.
+
+    :param what: is to be done with it
+    :raises nova_imagecache.errors.Error: there is none
+    """
+    (name,) = find(settings, [text])
+    file = base_file.BaseFile.named(layouts.Layout.of(settings), name)
+    if not file.is_base:
+        raise errors.Error(
+            f'{names.printable(name)} is no base file, so there is nothing to '
+            f'{what}'
+        )
+    return file
 
 
 def _meant(text: str, known: Mapping[str, str]) -> str | None:
@@ -152,6 +186,31 @@ def _meant(text: str, known: Mapping[str, str]) -> str | None:
             f'{", ".join(sorted(found)[:3])}'
         )
     return known[found[0]] if found else None
+
+
+def _called(
+    layout: layouts.Layout, text: str, known: Mapping[str, str]
+) -> str | None:
+    """Give the file that is meant by what people call its image.
+
+    :raises nova_imagecache.errors.Error: several images are called so
+    """
+    image = image_called(layout, text)
+    return None if image is None else known.get(names.get_cache_fname(image))
+
+
+def image_called(layout: layouts.Layout, text: str) -> str | None:
+    """Give the ID of the image that people call so, if one is cached.
+
+    :raises nova_imagecache.errors.Error: several are called so
+    """
+    found = image_names.called(image_names.load_all(layout), text)
+    if len(found) > 1:
+        raise errors.Error(
+            f'{len(found)} images are called {text}; name one by its ID: '
+            f'{", ".join(map(names.printable, sorted(found)[:3]))}'
+        )
+    return next(iter(found), None)
 
 
 def writable_layout(settings: Settings) -> layouts.Layout:

@@ -8,26 +8,20 @@ import os
 import sys
 
 from nova_imagecache.cache import layouts
-from nova_imagecache.cli import app
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import measuring
 from nova_imagecache.outlets import exposition
 
 LOG = logging.getLogger(__name__)
 
 
-class Metrics(app.NodeCommand):
+class Metrics(measuring.Measuring):
     """Print what is known of the cache as metrics for Prometheus.
 
     They are what the last pass of this host has left, what the scrub does, and
     what is counted between passes. Only records are read: no disk, and no base
     file. It takes prometheus_client (pip install nova-imagecache[metrics]).
     """
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command."""
-        # Before it becomes the owner.
-        exposition.client()
-        return super().run(parsed_args)
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the option."""

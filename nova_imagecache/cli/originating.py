@@ -17,6 +17,7 @@ from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_service
 from nova_imagecache import names
 from nova_imagecache import outlets
+from nova_imagecache.passes import noting
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import readers
@@ -62,6 +63,7 @@ def verify(
             untold = True
             LOG.error('[P08] %s cannot be compared: %s', shown, error.strerror)
     report = pipeline.Pass(settings).preview().only(list(chosen))
+    noting.note_guests(layout, report)
     outlets.tell_damage(report)
     code = exit_codes.of_files(report)
     if other:

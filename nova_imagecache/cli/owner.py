@@ -8,6 +8,8 @@ import os
 import pwd
 import sys
 
+from nova_imagecache import errors
+
 # What is imported only when it is needed, by the module that needs it: codecs,
 # tqdm's lock, and what we import late ourselves. Python may be installed where
 # root alone can read, and then none of them could be had any more.
@@ -75,3 +77,28 @@ def become_owner(instances: str, base: str) -> None:
         os.initgroups(user.pw_name, gid)
     os.setresgid(gid, gid, gid)
     os.setresuid(status.st_uid, status.st_uid, status.st_uid)
+
+
+def insist(instances: str, base: str) -> None:
+    """See that this may change a cache, before each part of it says so.
+
+    :raises nova_imagecache.errors.Error: it runs as somebody else
+    """
+    for path in filter(os.path.isdir, (instances, base)):
+        status = os.stat(path)
+        if os.geteuid() in (0, status.st_uid):
+            continue
+        may = os.access(path, os.W_OK, effective_ids=True)
+        # What is so to everybody can still be verified.
+        if not may and not os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise errors.Error(
+                f'run this as root or as the owner of {path}, '
+                f'{_name(status.st_uid)}'
+            )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f'user {uid}'

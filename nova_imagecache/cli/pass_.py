@@ -3,23 +3,23 @@
 """The command pass."""
 
 import argparse
-import contextlib
+from collections.abc import Iterator
 import dataclasses
 import time
-
-from cliff import lister
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import registry
 from nova_imagecache.cli import app
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import progress
+from nova_imagecache.cli import summing
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
 from nova_imagecache import outlets
-from nova_imagecache.outlets import exposition
+from nova_imagecache.outlets import messages
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import vetoing
@@ -31,7 +31,7 @@ def _is_unmounted(report: reports.Report) -> bool:
     return any(each.reason is missing for each in report.obstacles)
 
 
-class Pass(app.NodeCommand, lister.Lister):
+class Pass(summing.Summing):
     """Make one pass, without the list of instances of the compute service.
 
     Checksums, verifies and removes as nova.conf says, and as the manager in
@@ -39,14 +39,13 @@ class Pass(app.NodeCommand, lister.Lister):
     instances_path, from libvirt and from the locks of running guests.
     """
 
+    changes = True
+
     def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
         """Find out which node, and become who may act on it."""
         assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
         settings = self.app.read_settings()
-        if settings.metrics_textfile:
-            # Before it becomes the owner; the pass says what is the matter.
-            with contextlib.suppress(errors.Error):
-                exposition.client()
+        measuring.prepare(settings)
         app.become_owner(settings)
         return settings
 
@@ -91,8 +90,14 @@ class Pass(app.NodeCommand, lister.Lister):
                 )
             report = outlets.kept(self.settings, report)
         listing.show_findings(report)
+        self._report = report
         self.exit_code = exit_codes.of(report, removing=True)
         return listing.table([*report.files, *report.trash], parsed_args)
+
+    def summary_lines(self) -> Iterator[str]:
+        """Say what was done, and how the cache is."""
+        for message in messages.of_work(self._report):
+            yield message.line
 
     def _register(self) -> list[codes.Problem]:
         """Note this host; what goes wrong ends no pass."""

@@ -5,17 +5,19 @@
 import abc
 import argparse
 
-from cliff import lister
-
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
 from nova_imagecache.cli import app
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
+from nova_imagecache import errors
 from nova_imagecache import names
 
 
-class Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
+class Pinning(lines.Lines, metaclass=abc.ABCMeta):
     """A command about pins."""
+
+    changes = True
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the arguments."""
@@ -25,10 +27,11 @@ class Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         )
         parser.add_argument(
             '--image-id',
-            metavar='ID',
+            metavar='IMAGE',
             action='append',
             default=[],
-            help='the base file of this image; can be repeated',
+            help='the base file of the image that has this ID, or this name '
+            'where that is known; can be repeated',
         )
         return parser
 
@@ -37,7 +40,7 @@ class Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         """Pin or unpin; say whether that changed anything."""
 
     def image_id(self, text: str) -> str:
-        """Take what was typed for the ID of an image.
+        """Take what was typed for the ID of an image, or for its name.
 
         :raises nova_imagecache.cli.app.WrongUsage: it is none
         """
@@ -45,7 +48,11 @@ class Pinning(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
             raise app.WrongUsage(
                 f'{names.printable(text)!r} is no ID of an image'
             )
-        return text
+        layout = layouts.Layout.of(self.settings)
+        try:
+            return listing.image_called(layout, text) or text
+        except errors.Error as error:
+            raise app.WrongUsage(str(error)) from None
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Pin or unpin all of them."""

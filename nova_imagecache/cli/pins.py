@@ -5,17 +5,15 @@
 import argparse
 import time
 
-from cliff import lister
-
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
-from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
 
 
-class Pins(app.NodeCommand, lister.Lister):
+class Pins(lines.Lines):
     """List the pins, also of base files that are not there yet."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:

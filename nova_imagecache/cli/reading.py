@@ -5,14 +5,14 @@
 import abc
 import argparse
 from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
-from cliff import lister
 from oslo_utils import units
 
-from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import progress
 from nova_imagecache.conf import settings
 from nova_imagecache import errors
@@ -42,13 +42,15 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
+class Reading(lines.Lines, metaclass=abc.ABCMeta):
     """A command that reads base files, and takes its time.
 
     With ``--progress json`` it prints an object per line: ``{"progress":
     {...}}`` once a second, a file that was read, and ``{"summary": {...}}`` at
     the end. Without it, the output is one document, as of any other command.
     """
+
+    changes = True
 
     columns: tuple[str, ...]
 
@@ -106,11 +108,10 @@ class Reading(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
     def produce_output(
         self,
         parsed_args: argparse.Namespace,
-        column_names: Iterable[str],
+        column_names: Sequence[str],
         data: Iterable[Any],
     ) -> int:
         """Print a line of JSON per file if asked for, or as cliff does."""
-        column_names = list(column_names)
         if parsed_args.progress != 'json':
             code: int = super().produce_output(parsed_args, column_names, data)
             return code

@@ -12,7 +12,6 @@ import threading
 from typing import Any
 
 from nova_imagecache.cache import base_file
-from nova_imagecache.cache import layouts
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
@@ -31,12 +30,9 @@ from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal import writer
 from nova_imagecache import names
-from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import turns
 
 LOG = logging.getLogger(__name__)
-
-# For which a person waits while a scrub finishes what it is at.
-_PATIENCE_SECONDS = 30
 
 
 class Repair(reading.Reading):
@@ -113,13 +109,10 @@ class Repair(reading.Reading):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], Iterable[Any]]:
         self.adjust(parsed_args)
-        (name,) = listing.find(self.settings, [parsed_args.name])
-        file = base_file.BaseFile.named(layouts.Layout.of(self.settings), name)
-        if not file.is_base:
-            raise errors.Error(
-                f'{names.printable(name)} is no base file, so there is '
-                'nothing to repair'
-            )
+        file = listing.find_base_file(
+            self.settings, parsed_args.name, 'repair'
+        )
+        name = file.name
         # Also what is started for it is to end then.
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_args: stop.set())
@@ -139,7 +132,7 @@ class Repair(reading.Reading):
         now = clocks.now()
         try:
             with (
-                activities.urgent_turn(file.layout, now, _PATIENCE_SECONDS),
+                turns.urgent(self.settings, 'repair', name),
                 self.progress_bar(parsed_args)(total) as progress,
             ):
                 means = repair.Means(

@@ -6,12 +6,19 @@ from collections.abc import Mapping
 import functools
 import importlib.resources
 import re
+import textwrap
 
 _ANCHOR = re.compile(r'^\.\. _((?:code|alert)-[\w-]+):$', re.MULTILINE)
 _UNDERLINE = re.compile(r'^(=+|-+)$', re.MULTILINE)
 _CHAPTER = re.compile(r'^.+\n=+$', re.MULTILINE)
 _ROLE = re.compile(r':ref:`([\w-]+)`')
 _FIELD = re.compile(r'^:([\w ]+):', re.MULTILINE)
+
+# What begins a line at its start is not the rest of another one.
+_FOLLOWED = re.compile(r'\n(?=\S)')
+
+# Columns of a terminal.
+_WIDTH = 79
 
 #: Where the page is on the web, from the root of the documentation.
 PAGE = 'admin/runbook.html'
@@ -34,4 +41,18 @@ def text_of(anchor: str) -> str:
     text = _UNDERLINE.sub('', entries()[anchor])
     text = _ROLE.sub(r'"\1" in the documentation', text)
     text = _FIELD.sub(r'\1:', text).replace('``', '')
-    return re.sub(r'\n{2,}', '\n\n', text)
+    # What stands in the place of a role may be longer than it.
+    return '\n\n'.join(
+        '\n'.join(map(_wrapped, _FOLLOWED.split(part)))
+        for part in re.split(r'\n{2,}', text)
+    )
+
+
+def _wrapped(field: str) -> str:
+    return textwrap.fill(
+        ' '.join(field.split()),
+        _WIDTH,
+        subsequent_indent='    ',
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -6,20 +6,16 @@ Everything is here that a person has to see first, in so few lines that it is
 seen; ``explain`` and ``-f json`` have the rest.
 """
 
-import collections
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import datetime
-import functools
 import itertools
 import textwrap
 from typing import Any
 
-from oslo_utils import units
 
-from nova_imagecache import names
+from nova_imagecache.cli import tables
+from nova_imagecache import measures
 
 Values = dict[str, Any]
 
@@ -29,71 +25,10 @@ _GUESTS_SHOWN = 3
 _LINES_SHOWN = 3
 _INCIDENTS_SHOWN = 3
 
-_SHORT = 8
 _GUEST_WIDTH = 62
 _WIDE = 120
 _INDENT = ' ' * 7
 _LABEL = 10
-
-_BYTES = (
-    (units.Ti, 'TiB'),
-    (units.Gi, 'GiB'),
-    (units.Mi, 'MiB'),
-    (units.Ki, 'KiB'),
-)
-_SPANS = ((86400, 'd'), (3600, 'h'), (60, 'min'))
-
-
-def size(value: float) -> str:
-    """Give a number of bytes in the unit that fits."""
-    for factor, unit in _BYTES:
-        if value >= factor:
-            return f'{value / factor:.1f} {unit}'
-    # Of a small rate the digits count.
-    return f'{value:.0f} B' if value >= 10 or not value else f'{value:.1g} B'
-
-
-def span(seconds: float) -> str:
-    """Give a span of time in the unit that fits."""
-    seconds = round(seconds)
-    for factor, unit in _SPANS:
-        if seconds >= factor:
-            return f'{seconds / factor:.0f} {unit}'
-    return f'{seconds} s'
-
-
-def rate(value: float) -> str:
-    """Give bytes per second, with so many digits that it is not 0."""
-    return f'{size(value)}/s'
-
-
-def day(when: float) -> str:
-    """Give a moment, in UTC."""
-    moment = datetime.datetime.fromtimestamp(when, datetime.UTC)
-    return moment.strftime('%d %b %H:%M')
-
-
-def shortener(known: Iterable[str]) -> Callable[[str], str]:
-    """Give what makes a name as short as tells it from the others.
-
-    What is behind the 40 digits of a resized file stays.
-    """
-    all_known = frozenset(known)
-
-    @functools.cache
-    def counts(digits: int) -> collections.Counter[str]:
-        return collections.Counter(
-            names.abbreviated(each, digits) for each in all_known
-        )
-
-    def short(name: str) -> str:
-        for digits in range(_SHORT, 40, 4):
-            found = names.abbreviated(name, digits)
-            if counts(digits)[found] <= (name in all_known):
-                return found
-        return name
-
-    return short
 
 
 def _count(number: int, noun: str) -> str:
@@ -151,7 +86,7 @@ def _first(values: Values, short: Callable[[str], str]) -> str:
     if health == 'OK, NOT CHECKED YET':
         due = values['next']
         when = (
-            f'first reading in {span(due["seconds"])}'
+            f'first reading in {measures.span(due["seconds"])}'
             if due and not values['queue_files']
             else 'the first reading is due'
         )
@@ -162,7 +97,7 @@ def _first(values: Values, short: Callable[[str], str]) -> str:
     if values['checksums'] == 'off':
         return f'HEALTH: {health}  {files}; checksum_base_images is off'
     interval = values['interval']
-    within = f' within {span(interval)}' if interval else ''
+    within = f' within {measures.span(interval)}' if interval else ''
     if values['bytes_verified'] == values['bytes']:
         return f'HEALTH: {health}  all {files} verified{within}, none bad'
     return f'HEALTH: {health}  {files}, none known to be bad'
@@ -215,7 +150,7 @@ def _group(
         facts.append(_count(len(guests), 'guest'))
     since = [each['since'] for each in group if each['since'] is not None]
     if since:
-        facts.append(f'since {day(min(since))}')
+        facts.append(f'since {measures.day(min(since))}')
     yield from _titled(
         title + (f': {", ".join(facts)}' if facts else ''), width
     )
@@ -232,14 +167,21 @@ def _subject(
     name = short(check['subject'])
     text = check['text']
     if name != check['subject'] or check['image']:
-        image = f'  image {check["image"]}' if check['image'] else ''
+        image = image_of(check)
+        image = f'  {image}' if image else ''
         if width < _WIDE:
-            yield f'{_INDENT}{name}{image}'
+            yield tables.clipped(f'{_INDENT}{name}{image}', width)
         else:
             text = f'{name}{image}  {text}'
     yield from _wrapped(text, width)
     yield from guest_lines(check['guests'], width)
     yield f'{_INDENT}-> {_action(check, short)}'
+
+
+def image_of(values: Values) -> str:
+    """Say which image something is of: its ID, and what people call it."""
+    image, name = values['image'], values['image_name']
+    return f'image {image}' + (f' ({name})' if name else '') if image else ''
 
 
 def labelled(label: str, text: str, width: int) -> list[str]:
@@ -257,13 +199,16 @@ def _verified(values: Values) -> str:
     if values['checksums'] == 'off' and not values['bytes_digested']:
         return 'nothing; checksum_base_images is off'
     text = (
-        f'{size(values["bytes_verified"])} of {size(values["bytes"])}, '
+        f'{measures.size(values["bytes_verified"])} of '
+        f'{measures.size(values["bytes"])}, '
         f'{values["percent_verified"]:g} %'
     )
     if values['oldest_verification'] is not None:
-        text += f'; the oldest {span(values["oldest_verification"])} ago'
+        text += (
+            f'; the oldest {measures.span(values["oldest_verification"])} ago'
+        )
     if values['interval']:
-        text += f', every {span(values["interval"])}'
+        text += f', every {measures.span(values["interval"])}'
     if values['overdue_files']:
         text += f'; {_count(values["overdue_files"], "file")} overdue'
     return text
@@ -271,14 +216,13 @@ def _verified(values: Values) -> str:
 
 def _scrub(values: Values, short: Callable[[str], str]) -> str:
     last = values['scrub']
-    limit = (
-        f'needs {rate(values["rate_needed"])} of {rate(values["rate_limit"])}'
-        if values['rate_limit']
-        else f'needs {rate(values["rate_needed"])}, no limit'
+    most = values['rate_limit']
+    limit = f'needs {measures.rate(values["rate_needed"])}' + (
+        f' of {measures.rate(most)}' if most else ', no limit'
     )
     if last is None:
         return f'none yet; {limit}'
-    read = f'{size(last["bytes"])} in {_count(last["files"], "file")}'
+    read = f'{measures.size(last["bytes"])} in {_count(last["files"], "file")}'
     if last['running']:
         at = f', at {short(last["current"])}' if last['current'] else ''
         return (
@@ -289,19 +233,32 @@ def _scrub(values: Values, short: Callable[[str], str]) -> str:
     return f'ended ({reason}): {read} read; {limit}'
 
 
+def _reading(values: Values, short: Callable[[str], str]) -> str:
+    reading = values['reading']
+    at = f', at {short(reading["current"])}' if reading['current'] else ''
+    far = (
+        f', {measures.size(reading["passed"])} of '
+        f'{measures.size(reading["size"])}'
+        if reading['size']
+        else ''
+    )
+    since = measures.span(reading['started_seconds_ago'])
+    return f'{reading["command"]} on {reading["host"]} for {since}{at}{far}'
+
+
 def _space(values: Values) -> str:
     space = values['space']
     return (
-        f'{size(space["cache_bytes"])} in the cache, of which '
-        f'{size(space["unused_bytes"])} unused '
+        f'{measures.size(space["cache_bytes"])} in the cache, of which '
+        f'{measures.size(space["unused_bytes"])} unused '
         f'({_count(space["unused_files"], "file")}); '
-        f'{size(space["trash_bytes"])} in the trash'
+        f'{measures.size(space["trash_bytes"])} in the trash'
     )
 
 
 def _removal(values: Values) -> str:
     last = values['last_removal_ago']
-    text = 'nothing yet' if last is None else f'last {span(last)} ago'
+    text = 'nothing yet' if last is None else f'last {measures.span(last)} ago'
     stopped = [
         each['code']
         for each in values['checks']
@@ -309,7 +266,7 @@ def _removal(values: Values) -> str:
     ]
     if stopped:
         held = values['vetoed_for']
-        since = '' if held is None else f' for {span(held)}'
+        since = '' if held is None else f' for {measures.span(held)}'
         text += f'; held back{since} by {", ".join(dict.fromkeys(stopped))}'
     going = values['space']['going_files']
     if going:
@@ -318,12 +275,14 @@ def _removal(values: Values) -> str:
 
 
 def _history(incident: Values, short: Callable[[str], str]) -> str:
-    end = f', {incident["outcome"]} {day(incident["ended"])}'
+    end = f', {incident["outcome"]} {measures.day(incident["ended"])}'
     copied = len(incident['copied_up'])
     kept = f'; {_count(copied, "guest")} had copied it' if copied else ''
+    called = incident['image_name'] or ''
+    name = f' ({tables.clipped(called, tables.NAME_WIDTH)})' if called else ''
     return (
-        f'{incident["number"]}: {short(incident["name"])} '
-        f'{incident["verdict"]} {day(incident["found"])}{end}{kept}'
+        f'{incident["number"]}: {short(incident["name"])}{name} '
+        f'{incident["verdict"]} {measures.day(incident["found"])}{end}{kept}'
     )
 
 
@@ -333,7 +292,7 @@ def screen(values: Values, width: int) -> list[str]:
     :param values: what ``-f json`` has
     :param width: columns of the terminal
     """
-    short = shortener(values['names'])
+    short = tables.shortener(values['names'])
     lines = [
         _first(values, short),
         f'{values["host"]}  {values["cache_dir"]}',
@@ -344,14 +303,16 @@ def screen(values: Values, width: int) -> list[str]:
     lines += labelled('Files', _files(values), width)
     lines += labelled('Verified', _verified(values), width)
     lines += labelled('Scrub', _scrub(values, short), width)
+    if values['reading']:
+        lines += labelled('Reading', _reading(values, short), width)
     if values['next'] and values['checksums'] == 'on':
         due = values['next']
-        text = f'{short(due["name"])} in {span(due["seconds"])}'
+        text = f'{short(due["name"])} in {measures.span(due["seconds"])}'
         lines += labelled('Next', text, width)
     elif values['queue_files']:
         text = (
             f'{_count(values["queue_files"], "file")} due now, '
-            f'{size(values["queue_bytes"])}'
+            f'{measures.size(values["queue_bytes"])}'
         )
         lines += labelled('Next', text, width)
     lines += labelled('Space', _space(values), width)
@@ -401,57 +362,3 @@ def _some(texts: Sequence[str]) -> str:
 def _files(values: Values) -> str:
     users = values['space']['used_files']
     return f'{_count(values["files"], "base file")}, {users} in use'
-
-
-_HEADS = ('FILE', 'IMAGE', 'KIND', 'SIZE/DISK', 'GUESTS', 'USED', 'STATE')
-_LAST_HEAD = 'NEXT'
-
-
-def _short_size(value: int) -> str:
-    for factor, unit in ((units.Ti, 'T'), (units.Gi, 'G'), (units.Mi, 'M')):
-        if value >= factor:
-            return (
-                f'{value / factor:.{0 if value >= 10 * factor else 1}f}{unit}'
-            )
-    return f'{value // units.Ki}K'
-
-
-def _row(values: Values, short: Callable[[str], str], wide: bool) -> list[str]:
-    image = values['image'] or '-'
-    verdict = values['verdict']
-    return [
-        names.printable(values['name'] if wide else short(values['name'])),
-        names.printable(image if wide else image[:_SHORT]),
-        values['kind'],
-        f'{_short_size(values["size"])}/{_short_size(values["allocated"])}',
-        str(values['guests'] or '-'),
-        'now' if values['used'] else span(values['age']),
-        verdict.upper() if verdict in _BAD else verdict,
-        'trash' if values['action'] == 'remove' else values['action'],
-    ]
-
-
-_BAD = frozenset({'corrupt', 'unreadable', 'differs'})
-
-
-def table(rows: Sequence[Values], width: int) -> list[str]:
-    """Give the lines of a short table of files.
-
-    Names are whole where there is the room.
-    """
-    short = shortener(each['name'] for each in rows)
-    lines: list[str] = []
-    for wide in (True, False):
-        cells = [[*_HEADS, _LAST_HEAD]]
-        cells += [_row(each, short, wide) for each in rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            '  '.join(
-                f'{text:{length}}'
-                for text, length in zip(line, widths, strict=True)
-            ).rstrip()
-            for line in cells
-        ]
-        if max(map(len, lines)) <= width:
-            break
-    return lines

@@ -17,7 +17,10 @@ from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import healing
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import reading
+from nova_imagecache.cli import summing
+from nova_imagecache.cli import telling
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
@@ -26,9 +29,8 @@ from nova_imagecache.heal import first_sight
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal import writer
+from nova_imagecache import measures
 from nova_imagecache import names
-from nova_imagecache import outlets
-from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import background
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import pipe
@@ -38,7 +40,7 @@ from nova_imagecache.scrub import scrubber
 LOG = logging.getLogger(__name__)
 
 
-class Scrub(reading.Reading):
+class Scrub(summing.Summing, reading.Reading):
     """Read the base files that are due, and end.
 
     The same program whether the compute service starts it, a timer or a
@@ -95,6 +97,7 @@ class Scrub(reading.Reading):
             settings = self.app.read_settings()
         if settings.corruption_action == 'repair':
             self._rewrite = healing.keep_rights(settings, parsed_args.rewriter)
+        measuring.prepare(settings)
         app.become_owner(settings)
         return settings
 
@@ -162,7 +165,7 @@ class Scrub(reading.Reading):
         self, one: scrubber.Scrubber, acting: healing.Acting
     ) -> Iterator[tuple[Any, ...]]:
         verdicts = []
-        damaged = []
+        told = telling.Telling(self.settings)
         for result in one.run():
             finding = result.finding
             verdicts.append(finding.verdict)
@@ -172,10 +175,10 @@ class Scrub(reading.Reading):
                 )
                 self.exit_code = exit_codes.COULD_NOT
             if finding.harmful:
-                damaged.append(result.name)
+                told.add(result.name)
             yield (
                 names.printable(result.name),
-                str(finding.verdict),
+                finding.word,
                 columns.Bytes(result.bytes),
                 round(result.seconds, 3),
                 names.printable(finding.note),
@@ -194,16 +197,25 @@ class Scrub(reading.Reading):
                     'time': columns.Seconds(following.due).human_readable(),
                 },
             )
-        if damaged:
-            # Whoever reads the log wants to know the guests too.
-            report = pipeline.Pass(self.settings).preview().only(damaged)
-            outlets.tell_damage(report)
+        told.tell()
+        told.write_metrics()
         if {knowledge.Verdict.CORRUPT, knowledge.Verdict.DIFFERS} & {
             *verdicts
         }:
             self.exit_code = exit_codes.CORRUPTION
         elif knowledge.Verdict.UNREADABLE in verdicts:
             self.exit_code = exit_codes.COULD_NOT
+
+    def summary_lines(self) -> Iterator[str]:
+        """Say how much was read, and why it ended."""
+        if self._idle:
+            return
+        told = self.summary()
+        files = '1 file' if told['files'] == 1 else f'{told["files"]} files'
+        yield (
+            f'{measures.size(told["bytes"])} read in {files}; it ended, as '
+            f'{told["reason"]}'
+        )
 
     def summary(self) -> dict[str, Any]:
         """Say how much was read, and why it ended."""

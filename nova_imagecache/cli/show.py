@@ -8,6 +8,7 @@ from typing import Any
 from cliff import show
 
 from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
@@ -35,5 +36,12 @@ class Show(app.NodeCommand, show.ShowOne):
             raise errors.Error(f'{parsed_args.name} has gone meanwhile')
         outlets.tell_findings(report)
         self.exit_code = exit_codes.of(report)
-        names, (row,) = listing.table(report.files, parsed_args)
-        return names, row
+        (file,) = report.files
+        form = parsed_args.formatter
+        row = columns.row(file) + columns.more(file)
+        if form not in ('json', 'yaml', 'table'):
+            row = columns.flat(row)
+        return (
+            columns.COLUMNS + columns.MORE_COLUMNS,
+            columns.filled(form, columns.plain(form, row)),
+        )

@@ -4,30 +4,27 @@
 
 import argparse
 from collections.abc import Iterable
-from collections.abc import Sequence
 import dataclasses
-import os
-import shutil
 import time
 from typing import Any
 
-from cliff import show
 import msgspec
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
-from nova_imagecache.cli import app
-from nova_imagecache.cli import columns
+from nova_imagecache.cli import colours
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import runbook
 from nova_imagecache.cli import screens
+from nova_imagecache.cli import showing
 from nova_imagecache import clocks
 from nova_imagecache import names
 from nova_imagecache.outlets import health
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import schedule
+from nova_imagecache.scrub import turns
 from nova_imagecache.witnesses import vetoing
 
 
@@ -37,10 +34,10 @@ _CLEAR = '\033[H\033[2J'
 
 # As ls and systemctl do: green, yellow, red.
 _COLOURS = {
-    health.Health.OK: '1;32',
-    health.Health.NOT_CHECKED: '1;32',
-    health.Health.DEGRADED: '1;33',
-    health.Health.DAMAGED: '1;31',
+    health.Health.OK: colours.GREEN,
+    health.Health.NOT_CHECKED: colours.GREEN,
+    health.Health.DEGRADED: colours.YELLOW,
+    health.Health.DAMAGED: colours.RED,
 }
 
 
@@ -58,6 +55,7 @@ def _damage(file: reports.FileReport) -> dict[str, Any]:
     return {
         'name': names.printable(file.name),
         'image': file.image,
+        'image_name': file.image_name or None,
         'checksum': str(file.checksum),
         'reason': names.printable(file.reason),
         'users': [names.printable(user) for user in file.users],
@@ -94,6 +92,23 @@ def _scrub(
     }
 
 
+def _reading(
+    layout: layouts.Layout, now: clocks.Instant
+) -> dict[str, Any] | None:
+    """Give what a person has asked to be read, while it is."""
+    found = turns.load(layout)
+    if found is None or not coordination.coordinator(layout).taken():
+        return None
+    return {
+        'command': names.printable(found.command),
+        'host': names.printable(found.host),
+        'started_seconds_ago': round(clocks.elapsed(found.started, now)),
+        'current': found.current and names.printable(found.current),
+        'passed': found.passed,
+        'size': found.size,
+    }
+
+
 def _veto(veto: vetoing.Veto) -> dict[str, Any]:
     return {
         'code': str(vetoing.code(veto.reason)),
@@ -113,6 +128,7 @@ def _check(each: health.Check, report: reports.Report) -> dict[str, Any]:
         'text': names.printable(each.text),
         'subject': names.printable(each.subject),
         'image': each.image,
+        'image_name': each.image_name or None,
         'guests': _guests(each.guests, report),
         'since': each.since,
         'action': each.action,
@@ -152,7 +168,7 @@ def _next(coverage: schedule.Coverage) -> dict[str, Any] | None:
     }
 
 
-class Status(app.NodeCommand, show.ShowOne):
+class Status(showing.Showing):
     """Say whether all is well, or what to do next, and how far it is.
 
     The first line has it in a word, and the exit code follows that: 0 OK, 1
@@ -184,35 +200,21 @@ class Status(app.NodeCommand, show.ShowOne):
             except KeyboardInterrupt:
                 return code
             self.exit_code = exit_codes.FINE
-            self.app.stdout.write(_CLEAR if self._is_terminal() else '\n')
+            self.app.stdout.write(_CLEAR if self.app.stdout.isatty() else '\n')
             code = super().run(parsed_args)
         return code
 
     #: How the time until the next screen passes.
     wait = staticmethod(time.sleep)
 
-    def _is_terminal(self) -> bool:
-        return bool(self.app.stdout.isatty())
-
-    def produce_output(
-        self,
-        parsed_args: argparse.Namespace,
-        column_names: Sequence[str],
-        data: Sequence[Any],
-    ) -> int:
-        """Print the screen, or what a program has asked for."""
-        if parsed_args.formatter != 'table' or parsed_args.columns:
-            data = columns.plain(parsed_args.formatter, data)
-            code: int = super().produce_output(parsed_args, column_names, data)
-            return code
-        values = dict(zip(column_names, data, strict=True))
-        width = parsed_args.max_width or shutil.get_terminal_size().columns
+    def lines(
+        self, values: dict[str, Any], width: int, args: argparse.Namespace
+    ) -> list[str]:
+        """Give the lines, the first one in colour where there is any."""
         lines = screens.screen(values, max(_LEAST_WIDTH, width))
-        if self._is_terminal() and 'NO_COLOR' not in os.environ:
-            colour = _COLOURS[values['health']]
-            lines[0] = f'\033[{colour}m{lines[0]}\033[0m'
-        self.app.stdout.write('\n'.join(lines) + '\n')
-        return 0
+        colour = _COLOURS[values['health']]
+        lines[0] = colours.on_terminal(self.app.stdout, lines[0], colour)
+        return lines
 
     def take_action(
         self, parsed_args: argparse.Namespace
@@ -235,6 +237,7 @@ class Status(app.NodeCommand, show.ShowOne):
         found = health.checks(report, since)
         self.exit_code = exit_codes.of_checks(found)
         hosts = listing.hosts_of(self)
+        layout = layouts.Layout.of(self.settings)
         coverage = report.coverage
         verified = coverage.verified / (coverage.size or 1)
         return {
@@ -258,7 +261,8 @@ class Status(app.NodeCommand, show.ShowOne):
             'rate_needed': coverage.needed,
             'rate_limit': coverage.limit,
             'rate_sufficient': coverage.sufficient,
-            'scrub': _scrub(layouts.Layout.of(self.settings), clocks.now()),
+            'scrub': _scrub(layout, clocks.now()),
+            'reading': _reading(layout, clocks.now()),
             'space': _space(report),
             'vetoes': [*map(str, (*report.vetoes, *report.withheld))],
             'vetoed_for': report.vetoed_seconds,
@@ -281,7 +285,7 @@ class Status(app.NodeCommand, show.ShowOne):
             ],
             'damaged': [_damage(file) for file in report.harmful],
             'incidents': [
-                msgspec.to_builtins(each) for each in remembered.incidents
+                listing.incident(each) for each in remembered.incidents
             ],
             'names': [names.printable(file.name) for file in report.files],
         }

@@ -4,13 +4,11 @@
 
 import argparse
 
-from cliff import lister
-
-from nova_imagecache.cli import app
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
 
 
-class Trash(app.NodeCommand, lister.Lister):
+class Trash(lines.Lines):
     """List the files that were removed and are not deleted yet.
 
     The actions are those that a pass would take now. Nothing is changed.

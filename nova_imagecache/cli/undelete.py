@@ -5,15 +5,13 @@
 import argparse
 import logging
 
-from cliff import lister
-
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import trash
-from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import lines
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
 from nova_imagecache.fetch import caching
@@ -22,12 +20,14 @@ from nova_imagecache import names
 LOG = logging.getLogger(__name__)
 
 
-class Undelete(app.NodeCommand, lister.Lister):
+class Undelete(lines.Lines):
     """Bring removed files back from the trash, with their checksums.
 
     They count as used now, so a pass does not remove them again before they
     are old enough.
     """
+
+    changes = True
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the arguments."""

@@ -106,5 +106,5 @@ class Verify(reading.Reading):
 
     def summary(self) -> dict[str, Any]:
         """Count the verdicts."""
-        verdicts = [str(file.checksum) for file in self._report.files]
+        verdicts = [file.word for file in self._report.files]
         return {each: verdicts.count(each) for each in sorted(set(verdicts))}

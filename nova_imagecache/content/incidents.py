@@ -12,9 +12,11 @@ from collections.abc import Mapping
 import dataclasses
 import enum
 
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
+from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 
 # Of those that are over, and of what is kept of one.
@@ -24,6 +26,13 @@ _MOST_RANGES = 64
 _MOST_GUESTS = 256
 
 _PATIENCE_SECONDS = 1
+
+# The worst first.
+_VERDICTS = (
+    str(knowledge.Verdict.CORRUPT),
+    str(knowledge.Verdict.UNREADABLE),
+    str(knowledge.Verdict.DIFFERS),
+)
 
 #: Of a file: the first and the last byte but one.
 Ranges = tuple[tuple[int, int], ...]
@@ -60,6 +69,8 @@ class Incident:
     :ivar copied_up: those of them that have copied bad bytes to their own
         disks; a repair does not reach these
     :ivar ended: seconds since the epoch; None while it lasts
+    :ivar image_name: what people call the image, where it is known
+    :ivar key: which incarnation of the file it is about, where that is known
     """
 
     number: int
@@ -73,6 +84,8 @@ class Incident:
     copied_up: tuple[str, ...] = ()
     ended: float | None = None
     outcome: Outcome | None = None
+    image_name: str | None = None
+    key: identity.Key | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +116,20 @@ class Sight:
     ranges: Ranges = ()
     guests: tuple[str, ...] = ()
     copied_up: tuple[str, ...] = ()
+    image_name: str | None = None
+    key: identity.Key | None = None
 
 
-_FORMAT = records.Format('incidents', 1, Incidents, limit=2**22)
+def _from_1(body: records.Values) -> records.Values:
+    """Remember what images are called, and which file it was."""
+    more = {'image_name': None, 'key': None}
+    return {
+        **body,
+        'incidents': [{**each, **more} for each in body['incidents']],
+    }
+
+
+_FORMAT = records.Format('incidents', 2, Incidents, {1: _from_1}, limit=2**22)
 
 
 def _joined(
@@ -114,11 +138,23 @@ def _joined(
     return tuple(dict.fromkeys((*old, *new)))[:most]
 
 
+def _worse(one: str, other: str) -> str:
+    """Give the worse of two verdicts."""
+    known = [each for each in _VERDICTS if each in (one, other)]
+    return known[0] if known else one
+
+
 def _grown(old: Incident, seen: Sight) -> Incident:
     ranges = {*old.ranges, *seen.ranges}
+    last_good = seen.last_good if old.last_good is None else old.last_good
     return dataclasses.replace(
         old,
+        verdict=_worse(old.verdict, seen.verdict),
         image=seen.image or old.image,
+        image_name=seen.image_name or old.image_name,
+        last_good=last_good,
+        # The one that is bad now; what was before it may have gone.
+        key=seen.key or old.key,
         ranges=tuple(sorted(ranges))[:_MOST_RANGES],
         guests=_joined(old.guests, seen.guests),
         copied_up=_joined(old.copied_up, seen.copied_up),
@@ -142,15 +178,16 @@ def _bounded(
 def updated(
     known: Incidents,
     damaged: Mapping[str, Sight],
-    good: Collection[str],
-    present: Collection[str],
+    good: Mapping[str, identity.Key | None],
+    present: Collection[str] | None,
     now: float,
 ) -> Incidents:
     """Open incidents and end them, by what is seen now: a pure function.
 
     :param damaged: the files that are damaged, by name
-    :param good: those that were read and found good
-    :param present: all that are in the cache
+    :param good: those that were read and found good, and which they are
+    :param present: all that are in the cache; None where that was not looked
+        at
     """
     found = []
     for each in known.incidents:
@@ -159,8 +196,8 @@ def updated(
         elif each.name in damaged:
             found.append(_grown(each, damaged[each.name]))
         elif each.name in good:
-            found.append(_ended(each, Outcome.GOOD, now))
-        elif each.name not in present:
+            found.append(_ended(each, _good(each, good[each.name]), now))
+        elif present is not None and each.name not in present:
             found.append(_ended(each, Outcome.GONE, now))
         else:
             # It is there, and nobody has read it yet.
@@ -175,10 +212,18 @@ def updated(
                 seen.verdict,
                 seen.image,
                 now,
-                seen.last_good,
             )
             found.append(_grown(new, seen))
     return Incidents(last, _bounded(found, now))
+
+
+def _good(incident: Incident, key: identity.Key | None) -> Outcome:
+    """Say why a file is good: it is another one, or nobody knows."""
+    if incident.key is not None and key is not None:
+        likeness = identity.compare(incident.key, key)
+        if likeness is identity.Likeness.ANOTHER:
+            return Outcome.REPLACED
+    return Outcome.GOOD
 
 
 def _ended(incident: Incident, outcome: Outcome, now: float) -> Incident:
@@ -206,8 +251,8 @@ def _known(layout: layouts.Layout) -> Incidents:
 def note(
     layout: layouts.Layout,
     damaged: Mapping[str, Sight],
-    good: Collection[str],
-    present: Collection[str],
+    good: Mapping[str, identity.Key | None],
+    present: Collection[str] | None,
     now: float,
 ) -> None:
     """Remember what is seen now; nothing is written where it is no news.
@@ -249,7 +294,7 @@ def healed(
         known = _known(layout)
         seen = Sight('corrupt', ranges=ranges, copied_up=tuple(copied_up))
         if known.open(name) is None:
-            known = updated(known, {name: seen}, (), (name,), now)
+            known = updated(known, {name: seen}, {}, None, now)
         found = tuple(
             _ended(_grown(each, seen), outcome, now)
             if each.name == name and each.ended is None

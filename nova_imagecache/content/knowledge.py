@@ -3,16 +3,19 @@
 """What is known of the content of a base file before it is read again."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import datetime
 import enum
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import sightings
 from nova_imagecache import codes
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import sidecars
 from nova_imagecache import errors
+from nova_imagecache import measures
 
 # Bad ranges named in a sentence; status has them all.
 _RANGES_SHOWN = 4
@@ -47,6 +50,8 @@ class Finding:
     :ivar problem: whether somebody has to act before it can be
     :ivar contradicted: whether the file is as it was first read, and only its
         stored checksum says otherwise
+    :ivar digested: whether all of it was read, and there was nothing to
+        compare it with
     :ivar history: what the state is to remember, if the file was read
     """
 
@@ -55,9 +60,16 @@ class Finding:
     skipped: bool = False
     problem: bool = False
     contradicted: bool = dataclasses.field(default=False, compare=False)
+    digested: bool = dataclasses.field(default=False, compare=False)
     history: sightings.History | None = dataclasses.field(
         default=None, compare=False, repr=False
     )
+
+    @property
+    def word(self) -> str:
+        """The verdict for people, who want to know whether it was read."""
+        unknown = self.verdict is Verdict.UNKNOWN
+        return 'digested' if unknown and self.digested else str(self.verdict)
 
     @property
     def damaged(self) -> bool:
@@ -83,9 +95,27 @@ class Finding:
         )
 
 
-def _ranges(ledger: ledgers.Ledger) -> str:
-    """Name bad ranges as dd and hexdump count bytes: from 0."""
+def _bad(ledger: ledgers.Ledger, size: int) -> list[str]:
+    """Say what is bad: how much is missing, and the bytes of what is there."""
     ranges = ledger.bad_ranges
+    notes = []
+    if size != ledger.size and not ledger.differs:
+        how = 'short' if size < ledger.size else 'long'
+        off = measures.size(abs(size - ledger.size))
+        notes.append(f'it is {off} too {how}')
+        # The block in which it ends is bad for that alone.
+        end = min(size, ledger.size)
+        end -= end % ledger.block_size
+        ranges = tuple(
+            dataclasses.replace(each, end=min(each.end, end))
+            for each in ranges
+            if each.start < end
+        )
+    return notes + ([_ranges(ledger, ranges)] if ranges else [])
+
+
+def _ranges(ledger: ledgers.Ledger, ranges: Sequence[ledgers.BadRange]) -> str:
+    """Name bad ranges as dd and hexdump count bytes: from 0."""
     words = {
         ledgers.Damage.UNREADABLE: 'are unreadable',
         ledgers.Damage.CORRUPT: 'differ' if ledger.differs else 'are corrupt',
@@ -157,7 +187,10 @@ def _verdict(
 
 
 def judge(
-    ledger: ledgers.Ledger, stored: str | None = None, sparse: bool = False
+    ledger: ledgers.Ledger,
+    stored: str | None = None,
+    sparse: bool = False,
+    size: int | None = None,
 ) -> Finding:
     """Say what the last comparison means.
 
@@ -165,6 +198,7 @@ def judge(
 
     :param stored: its stored checksum, if it has a valid one
     :param sparse: whether it is too sparse to be given one
+    :param size: bytes in the file now, where that is known
     """
     notes = []
     unreadable = ledger.unreadable
@@ -179,7 +213,7 @@ def judge(
         return Finding(verdict, '; '.join(notes))
     wrong = _wrong_sha1(ledger, stored) if ledger.settled else None
     if ledger.bad:
-        notes.insert(0, _ranges(ledger))
+        notes[:0] = _bad(ledger, ledger.size if size is None else size)
     if wrong:
         notes.append(wrong)
     marks = [*_marks(ledger)]
@@ -200,7 +234,12 @@ def judge(
         notes.append('see nova-imagecache confirm')
     verdict = _verdict(ledger, stored, wrong is not None)
     unchanged = verdict is Verdict.CORRUPT and _is_unchanged(ledger)
-    return Finding(verdict, '; '.join(notes), contradicted=unchanged)
+    return Finding(
+        verdict,
+        '; '.join(notes),
+        contradicted=unchanged,
+        digested=ledger.read is not None,
+    )
 
 
 def _is_unchanged(ledger: ledgers.Ledger) -> bool:
@@ -228,6 +267,7 @@ class Knowledge:
     :ivar damage: what the state remembers to be wrong with it, where there is
         no ledger to say so, or an older one
     :ivar sparse: whether it is too sparse to be given a SHA-1
+    :ivar size: bytes in the file, when this was recalled
     """
 
     stored: str | None = None
@@ -239,6 +279,7 @@ class Knowledge:
     problems: tuple[codes.Problem, ...] = ()
     damage: Verdict | None = None
     sparse: bool = False
+    size: int | None = dataclasses.field(default=None, compare=False)
 
     @property
     def digests(self) -> frozenset[str]:
@@ -261,7 +302,7 @@ class Knowledge:
                 else 'it has not been read yet'
             )
         else:
-            found = judge(self.ledger, self.stored, self.sparse)
+            found = judge(self.ledger, self.stored, self.sparse, self.size)
         if self.damage is None:
             return found
         was = f'was {self.damage}'
@@ -269,6 +310,21 @@ class Knowledge:
             was = 'differed from an earlier file'
         note = f'it {was} when it was read last; see nova-imagecache confirm'
         return dataclasses.replace(found, verdict=self.damage, note=note)
+
+    @property
+    def last_good(self) -> float | None:
+        """When it was compared last, if it was good, since the epoch."""
+        if self.ledger is None or self.ledger.verified is None:
+            return None
+        good = self.finding.verdict is Verdict.GOOD
+        return self.ledger.verified.wall if good else None
+
+    @property
+    def key(self) -> identity.Key | None:
+        """Which incarnation it is of, where that is known."""
+        if self.ledger is None or self.ledger.question:
+            return None
+        return self.ledger.key
 
     @property
     def history(self) -> sightings.History | None:
@@ -374,4 +430,5 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         newer,
         (*problems,),
         sparse=sidecars.is_too_sparse(file.stat),
+        size=file.stat.size,
     )

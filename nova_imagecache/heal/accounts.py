@@ -73,7 +73,8 @@ class Account:
     :ivar files: those that are still bad, by name
     :ivar repaired: blocks in all, by the name of the source
     :ivar results: blocks in all, by what became of them
-    :ivar fetched: bytes in all that came over a network, by source
+    :ivar fetched: bytes in all that came over a network, by source and by
+        what came of them
     :ivar gone: when images were first seen to be gone from the image service,
         by their UUIDs
     :ivar unanswered: what came of the last question for the digest of an
@@ -85,7 +86,9 @@ class Account:
     files: dict[str, File] = dataclasses.field(default_factory=dict)
     repaired: dict[str, int] = dataclasses.field(default_factory=dict)
     results: dict[str, int] = dataclasses.field(default_factory=dict)
-    fetched: dict[str, int] = dataclasses.field(default_factory=dict)
+    fetched: dict[str, dict[str, int]] = dataclasses.field(
+        default_factory=dict
+    )
     gone: dict[str, clocks.Instant] = dataclasses.field(default_factory=dict)
     unanswered: Attempt | None = None
 
@@ -129,14 +132,15 @@ class Account:
     def counting(self, outcome: outcomes.Outcome) -> 'Account':
         """Give the account with an outcome in its totals."""
         repaired, results = dict(self.repaired), dict(self.results)
-        fetched = dict(self.fetched)
+        fetched = {key: dict(each) for key, each in self.fetched.items()}
         for block in outcome.blocks:
             _add(results, str(block.result), 1)
             if block.result is outcomes.Result.REPAIRED:
                 _add(repaired, block.source, 1)
         for source, length in outcome.fetched.items():
             if length:
-                _add(fetched, source, length)
+                result = outcome.result_of(source)
+                _add(fetched.setdefault(source, {}), result, length)
         return dataclasses.replace(
             self, repaired=repaired, results=results, fetched=fetched
         )
@@ -209,8 +213,19 @@ def _from_1(body: records.Values) -> records.Values:
     return {**body, 'gone': {}, 'unanswered': None}
 
 
+def _from_2(body: records.Values) -> records.Values:
+    """Tell bytes by what came of them, which nobody has noted so far."""
+    fetched = body['fetched'].items()
+    return {**body, 'fetched': {key: {'unknown': n} for key, n in fetched}}
+
+
 _FORMAT = records.Format(
-    'repairs', 2, Account, {1: _from_1}, lasting=False, limit=4 * 2**20
+    'repairs',
+    3,
+    Account,
+    {1: _from_1, 2: _from_2},
+    lasting=False,
+    limit=4 * 2**20,
 )
 
 

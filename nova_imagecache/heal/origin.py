@@ -23,13 +23,10 @@ from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import image_service
 from nova_imagecache.heal.sources import images
 from nova_imagecache import names
-from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import confirmation
 from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import readers
-
-# For which a person waits while a scrub finishes what it is at.
-_PATIENCE_SECONDS = 30
+from nova_imagecache.scrub import turns
 
 
 def verify(
@@ -58,8 +55,9 @@ def verify(
             f'{names.printable(file.name)} is {file.kind}: only an original '
             'is all of its image'
         )
-    with activities.urgent_turn(file.layout, now, _PATIENCE_SECONDS):
-        kept = keeper.Keeper(file, knowledge.recall(file))
+    with turns.urgent(settings, 'verify --origin', file.name, clock):
+        before = knowledge.recall(file)
+        kept = keeper.Keeper(file, before)
         if kept.known.blind:
             raise errors.Blind('; '.join(kept.known.problems))
         ledger = kept.known.ledger
@@ -82,7 +80,7 @@ def verify(
             other = _bad_blocks(source, base, blocks, ledger)
         if other == []:
             confirmation.accept(kept, file, blocks, sha1, now, now, found.id)
-            return confirmation.conclude(kept, file, now)
+            return confirmation.conclude(kept, file, before, now)
         old = kept.recall_blocks()
         if other and ledger and old and _was_right(source, base, old, other):
             bad = ledgers.spread(ledger.bad)
@@ -97,7 +95,7 @@ def verify(
                 ),
                 old,
             )
-            return confirmation.conclude(kept, file, now)
+            return confirmation.conclude(kept, file, before, now)
         where = (
             f' in {len(other)} of its {blocks.count} blocks' if other else ''
         )

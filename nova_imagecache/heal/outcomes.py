@@ -121,6 +121,18 @@ class Outcome:
         """
         return sum(each.result in _CHARGED for each in self.blocks)
 
+    def result_of(self, source: str) -> str:
+        """Say what came of the data that a source gave."""
+        results = [
+            each.result for each in self.blocks if each.source == source
+        ]
+        if results:
+            good = [each for each in results if each.is_good]
+            return str((good or results)[0])
+        if source in self.sources:
+            return self.sources[source][0]
+        return str(Result.NO_DATA)
+
     @property
     def written(self) -> int:
         """The number of bytes that were written."""

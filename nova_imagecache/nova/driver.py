@@ -79,6 +79,21 @@ class LibvirtDriver(driver.LibvirtDriver):
         except cfg.Error as error:
             LOG.error('[P03] No pass over the image cache is made: %s', error)
 
+    def spawn(
+        self,
+        context: Any,
+        instance: Any,
+        image_meta: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Make a guest as Nova does, and note what its image is called.
+
+        Once it runs, so that it does not wait for that.
+        """
+        super().spawn(context, instance, image_meta, *args, **kwargs)
+        self._gate.note_name(image_meta)
+
     def cache_image(self, context: Any, image_id: str) -> bool:
         """Fetch an image before it is needed.
 

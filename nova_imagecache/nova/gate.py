@@ -93,7 +93,6 @@ class Gate:
             )
             return
         if damage is not None:
-            self.count(tallies.Event.REFUSED)
             what = f'image {image_id}' if image_id else f'base file {name}'
             raise DamagedBaseFile(what=what, damage=damage)
 
@@ -129,6 +128,19 @@ class Gate:
         # A broad net, as in check.
         except Exception as error:
             LOG.debug('That there was a %s is not counted: %s', event, error)
+
+    def note_name(self, image_meta: Any) -> None:
+        """Note what an image is called of which a guest was made.
+
+        What goes wrong here ends no guest.
+
+        :param image_meta: as Nova has it; all of it may be missing
+        """
+        try:
+            self._images.note_name(image_meta.id, image_meta.name)
+        # A broad net, as in check; Nova raises for what was not set.
+        except Exception as error:
+            LOG.debug('What an image is called is not noted: %s', error)
 
     def note_use(self, name: str) -> None:
         """Note for other hosts that a disk is made from a base file.
@@ -247,7 +259,12 @@ def _behind(gate: Gate, kind: Any) -> Any:
             if not _reads_base(kind, kwargs):
                 super().cache(fetch_func, filename, *args, **kwargs)
                 return
-            gate.check(filename, kwargs.get('image_id'), self.exists)
+            try:
+                gate.check(filename, kwargs.get('image_id'), self.exists)
+            except DamagedBaseFile:
+                # Here, and not where nothing is built.
+                gate.count(tallies.Event.REFUSED)
+                raise
             gate.note_use(filename)
             with gate.using(filename) as use:
                 fetch = _Fetch(use.share, fetch_func)

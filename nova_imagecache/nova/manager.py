@@ -13,6 +13,7 @@ from nova import objects
 from nova.virt import images
 from oslo_log import log as logging
 
+from nova_imagecache.cache import image_names
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import tallies
 from nova_imagecache.fetch import caching
@@ -133,6 +134,11 @@ class NovaImageCacheManager(manager.ImageCacheManager):
     def count(self, event: tallies.Event) -> None:
         """Count what became of a request for the base file of an image."""
         tallies.count(self._layout, CONF.host, event)
+
+    def note_name(self, image_id: str | None, name: str | None) -> None:
+        """Note what an image is called, if it is one."""
+        if image_id and name:
+            image_names.note(self._layout, image_id, name)
 
     def precache(self, context: Any, image_id: str) -> bool:
         """Fetch an image before it is needed, under its locks.

@@ -174,6 +174,22 @@ RELIANCES = (
         Use.REPLACED,
         ('context', 'image_id'),
     ),
+    Reliance(
+        _ANY_DRIVER,
+        'ComputeDriver.spawn',
+        'it is not noted what images are called',
+        False,
+        Use.WRAPPED,
+        ('context', 'instance', 'image_meta'),
+    ),
+    *(
+        Reliance(
+            'nova.objects.image_meta',
+            f'ImageMeta.{name}',
+            'it is not noted what images are called',
+        )
+        for name in ('id', 'name')
+    ),
     Reliance(_ANY_DRIVER, 'ComputeDriver.finish_migration', _REFUSED),
     Reliance(_DRIVER, 'LibvirtDriver._hard_reboot', _REFUSED),
     Reliance(

@@ -4,6 +4,7 @@
 
 import dataclasses
 
+from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache.outlets import figures
 from nova_imagecache.outlets import log
@@ -15,6 +16,14 @@ _OUTLETS = (log,)
 
 
 note_damaged = summaries.note_damaged
+
+
+def write_metrics(settings: Settings) -> list[codes.Problem]:
+    """Write what is known now to the file for node_exporter, if it is asked.
+
+    :returns: what could not be done, a sentence each
+    """
+    return figures.write(settings)
 
 
 def kept(settings: Settings, report: Report) -> Report:

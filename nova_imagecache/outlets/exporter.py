@@ -6,7 +6,9 @@ A process of its own, which reads records and nothing else.
 """
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 import contextlib
+import gzip
 import http
 import logging
 import socket
@@ -16,6 +18,7 @@ import sys
 import threading
 import time
 from typing import Any
+import urllib.parse
 from wsgiref import simple_server
 
 from nova_imagecache import errors
@@ -45,6 +48,9 @@ _SAFE = (
 )
 
 
+_Answer = tuple[http.HTTPStatus, Sequence[tuple[str, str]], bytes]
+
+
 class Application:
     """Answers requests: the WSGI application."""
 
@@ -56,10 +62,8 @@ class Application:
         """
         self._gather = gather
         self._turn = threading.Lock()
-        client = exposition.client()
-        registry = client.CollectorRegistry()
-        registry.register(exposition.Collector(self._gather_in_turn))
-        self._metrics = client.make_wsgi_app(registry)
+        self._takes_gzip = exposition.client().exposition.gzip_accepted
+        self._encoder = exposition.Encoder()
 
     def _gather_in_turn(self) -> metrics.Facts:
         if not self._turn.acquire(timeout=_PATIENCE_SECONDS):
@@ -71,28 +75,48 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
         """Answer a request."""
+        method = environ.get('REQUEST_METHOD')
+        status, headers, body = self._answer(environ, method)
+        start(
+            f'{status.value} {status.phrase}',
+            [*headers, *_SAFE, ('Content-Length', str(len(body)))],
+        )
+        return [] if method == 'HEAD' else [body]
+
+    def _answer(self, environ: dict[str, Any], method: Any) -> _Answer:
         path = environ.get('PATH_INFO') or '/'
-        if environ.get('REQUEST_METHOD') not in ('GET', 'HEAD'):
-            return _plain(start, http.HTTPStatus.METHOD_NOT_ALLOWED)
+        if method not in ('GET', 'HEAD'):
+            return _plain(http.HTTPStatus.METHOD_NOT_ALLOWED)
         try:
             if path == '/metrics':
-                answer: Iterable[bytes] = self._metrics(environ, start)
-                return answer
+                return self._answer_metrics(environ)
             if path == '/':
                 page = pages.page(self._gather_in_turn(), time.time())
-                status = http.HTTPStatus.OK
-                start(f'{status.value} {status.phrase}', [_HTML, *_SAFE])
-                return [page.encode()]
+                return http.HTTPStatus.OK, [_HTML], page.encode()
         except errors.NotNow as error:
-            LOG.warning('[P04] %s', error)
-            return _plain(start, http.HTTPStatus.SERVICE_UNAVAILABLE)
-        return _plain(start, http.HTTPStatus.NOT_FOUND)
+            # Whoever asked hears of it, and asks again.
+            LOG.info('Not answered: %s', error)
+            return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE)
+        return _plain(http.HTTPStatus.NOT_FOUND)
+
+    def _answer_metrics(self, environ: dict[str, Any]) -> _Answer:
+        query = urllib.parse.parse_qs(environ.get('QUERY_STRING', ''))
+        body, content_type = self._encoder.encode(
+            self._gather_in_turn(),
+            environ.get('HTTP_ACCEPT', ''),
+            query.get('name[]', ()),
+        )
+        headers = [('Content-Type', content_type)]
+        if self._takes_gzip(environ.get('HTTP_ACCEPT_ENCODING', '')):
+            # Little is gained by more, and it takes as long as all the rest.
+            body = gzip.compress(body, compresslevel=1)
+            headers.append(('Content-Encoding', 'gzip'))
+        return http.HTTPStatus.OK, headers, body
 
 
-def _plain(start: Any, status: http.HTTPStatus) -> list[bytes]:
+def _plain(status: http.HTTPStatus) -> _Answer:
     line = f'{status.value} {status.phrase}'
-    start(line, [_TEXT, *_SAFE])
-    return [line.encode() + b'\n']
+    return status, [_TEXT], line.encode() + b'\n'
 
 
 class _Handler(simple_server.WSGIRequestHandler):

@@ -6,6 +6,7 @@ That is an extra: it is imported only when somebody wants metrics.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 import functools
 import importlib
@@ -22,10 +23,16 @@ from nova_imagecache import errors
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import outcomes
 from nova_imagecache.outlets import metrics
+from nova_imagecache.outlets import since
 from nova_imagecache.outlets import summaries
+from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 
 Gather = Callable[[], metrics.Facts]
+Names = Collection[str]
+
+# Of OpenMetrics.
+_END = b'# EOF\n'
 
 
 @functools.cache
@@ -66,7 +73,11 @@ def _repairs(account: accounts.Account) -> metrics.Repairs:
                 if result != repaired
             },
         },
-        {(source, 'any'): size for source, size in account.fetched.items()},
+        {
+            (source, result): size
+            for source, sizes in account.fetched.items()
+            for result, size in sizes.items()
+        },
         not account.left(clocks.now()),
     )
 
@@ -92,6 +103,12 @@ def gather(
     except (errors.Error, OSError) as error:
         unreadable.append(f'{summaries.path_of(layout, host)}: {error}')
     try:
+        known = reader.load_incidents(layout).incidents
+    except (errors.Error, OSError) as error:
+        unreadable.append(f'{layout.incidents}: {error}')
+    else:
+        summary = summary and since.with_incidents(summary, known)
+    try:
         counts = tallies.load(layout, host)
     except OSError as error:
         unreadable.append(f'{layout.tallies}: {error}')
@@ -108,7 +125,10 @@ def gather(
 
 
 class Collector:
-    """Gives metrics as ``prometheus_client`` has them, anew each time."""
+    """Gives metrics as ``prometheus_client`` has them, anew each time.
+
+    But for those that have a line per base file.
+    """
 
     def __init__(self, gather: Gather) -> None:
         """Collect nothing yet.
@@ -118,17 +138,25 @@ class Collector:
         self._gather = gather
 
     def describe(self) -> Iterable[Any]:
-        """Say nothing, as all that there is may change."""
-        return ()
+        """Give all metrics that there may be, without their values."""
+        then = clocks.Instant(0.0, 0.0, '')
+        nothing = summaries.summarised(
+            reports.Report(''), '', then, then, {}, 1
+        )
+        return self._made(metrics.collect(metrics.Facts('', nothing)))
 
     def collect(self) -> Iterable[Any]:
         """Give all metrics."""
+        return self._made(metrics.collect(self._gather()))
+
+    @staticmethod
+    def _made(families: Iterable[metrics.Family]) -> Iterable[Any]:
         core = client().metrics_core
         kinds = {
             metrics.Kind.COUNTER: core.CounterMetricFamily,
             metrics.Kind.GAUGE: core.GaugeMetricFamily,
         }
-        for family in metrics.collect(self._gather()):
+        for family in families:
             made = kinds[family.kind](
                 metrics.PREFIX + family.name, family.text, labels=family.labels
             )
@@ -137,13 +165,75 @@ class Collector:
             yield made
 
 
+class Encoder:
+    """Gives metrics in a format that the asker takes.
+
+    What has a line per base file is made here and kept for as long as it is
+    the same: ``prometheus_client`` takes 100 ms for 10,000 lines.
+    """
+
+    def __init__(self) -> None:
+        """Make nothing yet."""
+        self._images: object = ()
+        self._lines = b''
+
+    def encode(
+        self, facts: metrics.Facts, accept: str = '', wanted: Names = ()
+    ) -> tuple[bytes, str]:
+        """Give metrics, and what to call their format.
+
+        :param accept: the formats that are taken, as in HTTP
+        :param wanted: names of metrics; all, where there are none
+        :raises nova_imagecache.errors.Error: ``prometheus_client`` is missing
+        """
+        library = client()
+        encode, content_type = library.exposition.choose_encoder(accept)
+        registry = library.CollectorRegistry()
+        registry.register(Collector(lambda: facts))
+        if wanted:
+            registry = registry.restricted_registry(wanted)
+        data: bytes = encode(registry)
+        lines = self._lines_of(facts, wanted)
+        end = _END if data.endswith(_END) else b''
+        return data.removesuffix(end) + lines + end, content_type
+
+    def _lines_of(self, facts: metrics.Facts, wanted: Names) -> bytes:
+        images = facts.summary.images if facts.summary else ()
+        # They stay the same object as long as their record does.
+        if images is not self._images:
+            family = metrics.of_each_file(facts)
+            self._lines = b'' if family is None else _encoded(family)
+            self._images = images
+        if wanted and metrics.PREFIX + metrics.EACH_FILE not in wanted:
+            return b''
+        return self._lines
+
+
+def _escaped(text: str) -> str:
+    """Give the value of a label as it is between quotes."""
+    text = text.replace('\\', r'\\').replace('\n', r'\n')
+    return text.replace('"', r'\"')
+
+
+def _encoded(family: metrics.Family) -> bytes:
+    """Write a gauge as both text formats have it."""
+    name = metrics.PREFIX + family.name
+    lines = [f'# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n']
+    for labels, value in family.samples:
+        pairs = ','.join(
+            f'{key}="{_escaped(text)}"'
+            for key, text in zip(family.labels, labels, strict=True)
+        )
+        lines.append(f'{name}{{{pairs}}} {value}\n')
+    return ''.join(lines).encode()
+
+
 def text(facts: metrics.Facts) -> bytes:
     """Give all metrics in the text format, as for node_exporter.
 
     :raises nova_imagecache.errors.Error: ``prometheus_client`` is missing
     """
-    made: bytes = client().generate_latest(Collector(lambda: facts))
-    return made
+    return Encoder().encode(facts)[0]
 
 
 def write(path: str, facts: metrics.Facts) -> None:

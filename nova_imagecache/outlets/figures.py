@@ -35,15 +35,28 @@ def keep(settings: Settings, report: reports.Report) -> list[codes.Problem]:
                 f'{layout.summaries}: {error}',
             )
         )
+    return problems + write(settings)
+
+
+def write(settings: Settings) -> list[codes.Problem]:
+    """Write the file for node_exporter, if there is to be one.
+
+    Whoever has changed what it says does: the pass, and a scrub that has found
+    damage or is through.
+
+    :returns: what could not be done, a sentence each
+    """
     path = settings.metrics_textfile
-    if path:
-        try:
-            exposition.write(path, exposition.gather(layout, settings.host))
-        except (errors.Error, OSError) as error:
-            problems.append(
-                codes.Problem(
-                    codes.Code.NOT_KEPT,
-                    f'metrics cannot be written to {path}: {error}',
-                )
+    if not path:
+        return []
+    layout = layouts.Layout.of(settings)
+    try:
+        exposition.write(path, exposition.gather(layout, settings.host))
+    except (errors.Error, OSError) as error:
+        return [
+            codes.Problem(
+                codes.Code.NOT_KEPT,
+                f'metrics cannot be written to {path}: {error}',
             )
-    return problems
+        ]
+    return []

@@ -34,6 +34,7 @@ class Check:
     :ivar since: seconds since the epoch; None where that is not known
     :ivar action: the command that helps, or says what does
     :ivar size: bytes that are bad
+    :ivar image_name: what people call the image, where that is known
     """
 
     code: codes.Code
@@ -44,6 +45,7 @@ class Check:
     since: float | None = None
     action: str = ''
     size: int = 0
+    image_name: str = ''
 
     @property
     def severity(self) -> codes.Severity:
@@ -68,6 +70,7 @@ def _of_files(
             file.outdated,
             since.get(file.name),
             _explain(names.printable(file.name)),
+            image_name=file.image_name,
         )
     for file in report.harmful:
         yield Check(
@@ -79,6 +82,7 @@ def _of_files(
             since.get(file.name),
             _explain(names.printable(file.name)),
             sum(each.end - each.start for each in file.bad),
+            file.image_name,
         )
 
 

@@ -152,6 +152,8 @@ _VERBS = {
 # Of what is wrong with a file, in a log line; less says nothing.
 _NOTE_BYTES = 90
 _LEAST_NOTE_BYTES = 20
+# Of what people call an image.
+_NAME_BYTES = 24
 # One guest with its name, and the number of the others.
 _GUESTS_BYTES = 60
 
@@ -199,6 +201,11 @@ def _outdated(report: reports.Report) -> Iterator[Message]:
         )
 
 
+def _image(file: reports.FileReport) -> str:
+    called = codes.clipped(file.image_name, _NAME_BYTES)
+    return f'{file.image or "unknown"}' + (f' "{called}"' if called else '')
+
+
 def of_damage(report: reports.Report) -> Iterator[Message]:
     """Say which files are bad, and whom that hits."""
     yield from _outdated(report)
@@ -208,7 +215,7 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
             '%(note)s. Guests that read it: %(guests)s.%(keepers)s',
             {
                 'path': names.printable(f'{report.cache_dir}/{file.name}'),
-                'image': file.image or 'unknown',
+                'image': _image(file),
                 'verdict': _VERBS[file.checksum],
                 'keepers': _keepers(file),
             },
@@ -244,6 +251,16 @@ def of_pass(
                 'users': ', '.join(map(names.printable, file.users)),
             },
         )
+    yield from _how_it_is(report)
+
+
+def of_work(report: reports.Report) -> Iterator[Message]:
+    """Say what a pass has done, and how the cache is."""
+    yield from _what_was_done(report)
+    yield from _how_it_is(report)
+
+
+def _how_it_is(report: reports.Report) -> Iterator[Message]:
     yield _summary(report)
     if report.checksums:
         yield _coverage(report)

@@ -24,6 +24,9 @@ from nova_imagecache.witnesses import vetoing
 #: Of the name of every metric.
 PREFIX = 'nova_imagecache_'
 
+#: What has a line per base file.
+EACH_FILE = 'base_file_info'
+
 #: What guests may be hit by.
 VERDICTS = (
     knowledge.Verdict.CORRUPT,
@@ -127,8 +130,31 @@ def _by(
     return Family(name, kind, text, (label,), samples)
 
 
+def _pair(
+    kind: Kind,
+    files: tuple[str, str],
+    size: tuple[str, str],
+    labels: Labels,
+    amounts: Mapping[Labels, summaries.Amount],
+) -> Iterator[Family]:
+    """Give the metric of some files, and that of their bytes.
+
+    :param files: its name, and what it is
+    :param size: likewise
+    """
+    for (name, text), numbers in (
+        (files, [(key, each.files) for key, each in amounts.items()]),
+        (size, [(key, each.bytes) for key, each in amounts.items()]),
+    ):
+        samples = [(key, float(number)) for key, number in numbers]
+        yield Family(name, kind, text, labels, samples)
+
+
 def collect(facts: Facts) -> Iterator[Family]:
-    """Give all metrics, always in the same order."""
+    """Give all metrics, always in the same order.
+
+    But for that of :func:`of_each_file`.
+    """
     yield Family(
         'build_info',
         Kind.GAUGE,
@@ -155,14 +181,19 @@ def collect(facts: Facts) -> Iterator[Family]:
     yield from _of_scrub(facts)
     yield from _of_repairs(facts.repairs)
     yield from _of_builds(facts.counts)
-    if facts.summary is not None and facts.summary.images:
-        yield Family(
-            'base_file_info',
-            Kind.GAUGE,
-            'A base file, and the image it was made from; always 1.',
-            ('name', 'image_id'),
-            [((each.name, each.image), 1.0) for each in facts.summary.images],
-        )
+
+
+def of_each_file(facts: Facts) -> Family | None:
+    """Give the metric that has a line per base file, if it was asked for."""
+    if facts.summary is None or not facts.summary.images:
+        return None
+    return Family(
+        EACH_FILE,
+        Kind.GAUGE,
+        'A base file, and the image it was made from; always 1.',
+        ('name', 'image_id'),
+        [((each.name, each.image), 1.0) for each in facts.summary.images],
+    )
 
 
 def _of_pass(summary: summaries.Summary) -> Iterator[Family]:
@@ -190,26 +221,18 @@ def _of_pass(summary: summaries.Summary) -> Iterator[Family]:
 
 def _of_space(summary: summaries.Summary) -> Iterator[Family]:
     keys = [(kind, use) for kind in names.Kind for use in summaries.Use]
-    amounts = {
+    amounts: dict[Labels, summaries.Amount] = {
         (str(kind), str(use)): summary.usage.get(
             f'{kind}/{use}', summaries.Amount()
         )
         for kind, use in keys
     }
-    labels = ('kind', 'state')
-    yield Family(
-        'files',
+    yield from _pair(
         Kind.GAUGE,
-        'Files in the cache and in its trash.',
-        labels,
-        [(key, float(each.files)) for key, each in amounts.items()],
-    )
-    yield Family(
-        'allocated_bytes',
-        Kind.GAUGE,
-        'Bytes that these files take on the disk.',
-        labels,
-        [(key, float(each.bytes)) for key, each in amounts.items()],
+        ('files', 'Files in the cache and in its trash.'),
+        ('allocated_bytes', 'Bytes that these files take on the disk.'),
+        ('kind', 'state'),
+        amounts,
     )
     yield _gauge(
         'pressure_shortfall_bytes',
@@ -219,20 +242,22 @@ def _of_space(summary: summaries.Summary) -> Iterator[Family]:
 
 
 def _of_removal(summary: summaries.Summary) -> Iterator[Family]:
-    yield _by(
-        Kind.GAUGE,
-        'removal_vetoed',
-        'Things that keep all unused files.',
-        'reason',
-        {each: summary.vetoed.get(each, 0) for each in vetoing.Reason},
-    )
-    yield _by(
-        Kind.GAUGE,
-        'removal_withheld',
-        'Things that keep some unused files.',
-        'reason',
-        {each: summary.withheld.get(each, 0) for each in vetoing.Reason},
-    )
+    for name, text, things in (
+        (
+            'removal_vetoed',
+            'Things that keep all unused files.',
+            summary.vetoed,
+        ),
+        (
+            'removal_withheld',
+            'Things that keep some unused files.',
+            summary.withheld,
+        ),
+    ):
+        counts: dict[str, float] = {
+            each: things.get(each, 0) for each in vetoing.Reason
+        }
+        yield _by(Kind.GAUGE, name, text, 'reason', counts)
     yield _gauge(
         'removal_vetoed_since_timestamp_seconds',
         'Since when something keeps unused files in each pass.',
@@ -243,23 +268,15 @@ def _of_removal(summary: summaries.Summary) -> Iterator[Family]:
         'When a file was last removed or deleted by any host.',
         summary.last_removal,
     )
-    amounts = {
-        each: summary.removed.get(each, summaries.Amount())
-        for each in summaries.Cause
-    }
-    yield _by(
+    yield from _pair(
         Kind.COUNTER,
-        'removed_files_total',
-        'Base files that were removed by this host.',
-        'reason',
-        {cause: each.files for cause, each in amounts.items()},
-    )
-    yield _by(
-        Kind.COUNTER,
-        'removed_bytes_total',
-        'Bytes that these took on the disk.',
-        'reason',
-        {cause: each.bytes for cause, each in amounts.items()},
+        ('removed_files_total', 'Base files that were removed by this host.'),
+        ('removed_bytes_total', 'Bytes that these took on the disk.'),
+        ('reason',),
+        {
+            (str(each),): summary.removed.get(each, summaries.Amount())
+            for each in summaries.Cause
+        },
     )
 
 
@@ -284,15 +301,18 @@ def _of_verification(summary: summaries.Summary) -> Iterator[Family]:
         'When the file was verified whose verification is the oldest.',
         summary.oldest,
     )
-    yield _gauge(
-        'verification_overdue_files',
-        'Base files that should have been read long since.',
-        summary.overdue.files,
-    )
-    yield _gauge(
-        'verification_overdue_bytes',
-        'Bytes that these take on the disk.',
-        summary.overdue.bytes,
+    yield from _pair(
+        Kind.GAUGE,
+        (
+            'verification_overdue_files',
+            'Base files that should have been read long since.',
+        ),
+        (
+            'verification_overdue_bytes',
+            'Bytes that these take on the disk.',
+        ),
+        (),
+        {(): summary.overdue},
     )
     yield _gauge(
         'scrub_needed_bytes_per_second',
@@ -307,22 +327,15 @@ def _of_verification(summary: summaries.Summary) -> Iterator[Family]:
 
 
 def _of_damage(summary: summaries.Summary) -> Iterator[Family]:
-    amounts = {
-        each: summary.damage.get(each, summaries.Amount()) for each in VERDICTS
-    }
-    yield _by(
+    yield from _pair(
         Kind.GAUGE,
-        'damaged_files',
-        'Base files that guests may be hit by.',
-        'verdict',
-        {verdict: each.files for verdict, each in amounts.items()},
-    )
-    yield _by(
-        Kind.GAUGE,
-        'damaged_bytes',
-        'Bytes in them that are bad.',
-        'verdict',
-        {verdict: each.bytes for verdict, each in amounts.items()},
+        ('damaged_files', 'Base files that guests may be hit by.'),
+        ('damaged_bytes', 'Bytes in them that are bad.'),
+        ('verdict',),
+        {
+            (str(each),): summary.damage.get(each, summaries.Amount())
+            for each in VERDICTS
+        },
     )
     yield _by(
         Kind.GAUGE,

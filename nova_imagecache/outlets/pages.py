@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import datetime
 import html
 
-from oslo_utils import units
-
+from nova_imagecache import measures
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import summaries
 
@@ -33,28 +32,14 @@ code { font-size: 90%; }
 """
 
 
-def _size(size: float) -> str:
-    for unit, factor in (
-        ('TiB', units.Ti), ('GiB', units.Gi), ('MiB', units.Mi),
-        ('KiB', units.Ki),
-    ):  # fmt: skip
-        if size >= factor:
-            return f'{size / factor:.1f} {unit}'
-    return f'{size:.0f} B'
-
-
 def _time(wall: float | None, now: float) -> str:
     if wall is None:
         return 'never'
     seconds = max(0.0, now - wall)
-    for unit, length in (('d', 86400), ('h', 3600), ('min', 60)):
-        if seconds >= length:
-            ago = f'{seconds / length:.1f} {unit}'
-            break
-    else:
-        ago = f'{seconds:.0f} s'
     when = datetime.datetime.fromtimestamp(wall, datetime.UTC)
-    return f'{ago} ago ({when.strftime("%Y-%m-%d %H:%M")} UTC)'
+    return (
+        f'{measures.span(seconds)} ago ({when.strftime("%Y-%m-%d %H:%M")} UTC)'
+    )
 
 
 def headline(facts: metrics.Facts, now: float) -> tuple[str, str]:
@@ -81,7 +66,10 @@ def headline(facts: metrics.Facts, now: float) -> tuple[str, str]:
     if summary.vetoed:
         return 'warn', 'Nothing can be removed from the cache.'
     if summary.shortfall:
-        return 'warn', f'{_size(summary.shortfall)} too much is in the cache.'
+        return (
+            'warn',
+            f'{measures.size(summary.shortfall)} too much is in the cache.',
+        )
     if summary.problems:
         return 'warn', summary.problems[0]
     if summary.overdue.files:
@@ -90,12 +78,13 @@ def headline(facts: metrics.Facts, now: float) -> tuple[str, str]:
 
 
 def _damaged(each: summaries.Damaged) -> str:
-    image = f' (image {each.image})' if each.image else ''
+    called = f' {each.image_name}' if each.image_name else ''
+    image = f' (image {each.image}{called})' if each.image else ''
     shown = ', '.join(each.guests) or 'none'
     more = each.readers - len(each.guests)
     more_text = f', and {more} more' if more > 0 else ''
     return (
-        f'{each.name}{image} is {each.verdict}, {_size(each.bytes)}: '
+        f'{each.name}{image} is {each.verdict}, {measures.size(each.bytes)}: '
         f'{each.reason}. Guests that read it: {shown}{more_text}.'
     )
 
@@ -122,14 +111,15 @@ def _rows(facts: metrics.Facts, now: float) -> Iterator[tuple[str, str]]:
             if key.rpartition('/')[2] == use
         ]
         files = sum(each.files for each in amounts)
-        size = _size(sum(each.bytes for each in amounts))
+        size = measures.size(sum(each.bytes for each in amounts))
         yield f'Files: {use}', f'{files}, {size}'
     if not summary.checksums:
         yield 'Verification', 'off (checksum_base_images)'
     else:
         yield (
             'Verified',
-            f'{_size(summary.verified)} of {_size(summary.size)}',
+            f'{measures.size(summary.verified)} of '
+            f'{measures.size(summary.size)}',
         )
         yield 'Oldest verification', _time(summary.oldest, now)
         activity = facts.activity

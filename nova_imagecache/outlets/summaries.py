@@ -6,6 +6,7 @@ A pass leaves them in a small record, whatever the size of the cache, so that
 who shows them reads nothing else, and no disk.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
@@ -13,6 +14,7 @@ import dataclasses
 import enum
 import logging
 import os
+from typing import Any
 import urllib.parse
 
 from nova_imagecache.cache import hosts
@@ -21,6 +23,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
 from nova_imagecache import clocks
+from nova_imagecache.content import incidents
 from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache.passes import reports
@@ -29,7 +32,7 @@ LOG = logging.getLogger(__name__)
 
 # Files that are named one by one, guests of each, and sentences of a kind.
 MOST_NAMED = 20
-_MOST_GUESTS = 10
+MOST_GUESTS = 10
 _MOST_SENTENCES = 10
 
 # Nobody holds the lock for longer than it takes to write a record.
@@ -72,6 +75,7 @@ class Damaged:
     :ivar bytes: of it that are bad
     :ivar readers: guests of which a disk or a domain shows that they read it
     :ivar guests: some of these
+    :ivar image_name: what people call the image, where it is known
     """
 
     name: str
@@ -81,6 +85,7 @@ class Damaged:
     bytes: int
     readers: int
     guests: tuple[str, ...]
+    image_name: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +155,15 @@ class Summary:
     images: tuple[Named, ...]
 
 
+def _from_1(body: records.Values) -> records.Values:
+    """Tell what images are called, which nobody has noted so far."""
+    damaged = [{**each, 'image_name': None} for each in body['damaged']]
+    return {**body, 'damaged': damaged}
+
+
 # With the names of 10,000 base files it has 2 MiB.
 _FORMAT = records.Format(
-    'summary', 1, Summary, lasting=False, limit=16 * 2**20
+    'summary', 2, Summary, {1: _from_1}, lasting=False, limit=16 * 2**20
 )
 
 
@@ -173,29 +184,39 @@ def load(layout: layouts.Layout, host: str) -> Summary | None:
 
 
 class Reader:
-    """Reads a summary again and again, and decodes it when it is another.
+    """Reads records again and again, and decodes those that are others.
 
     With the names of 10,000 base files that takes longest.
     """
 
     def __init__(self) -> None:
         """Read nothing yet."""
-        self._version: tuple[str, identity.Stat] | None = None
-        self._summary: Summary | None = None
+        self._read: dict[str, tuple[identity.Stat, Any]] = {}
 
     def load(self, layout: layouts.Layout, host: str) -> Summary | None:
-        """Read it as :func:`load` does."""
+        """Read a summary as :func:`load` does."""
         path = path_of(layout, host)
+        found: Summary | None = self._load(path, lambda: load(layout, host))
+        return found
+
+    def load_incidents(self, layout: layouts.Layout) -> incidents.Incidents:
+        """Read the incidents as :func:`incidents.load` does."""
+        found: incidents.Incidents | None = self._load(
+            layout.incidents, lambda: incidents.load(layout)
+        )
+        return found or incidents.Incidents()
+
+    def _load(self, path: str, load: Callable[[], Any]) -> Any:
         try:
             # Before it is read: what is published meanwhile is another one.
-            version = path, identity.stat_of(path, fresh=True)
+            version = identity.stat_of(path, fresh=True)
         except FileNotFoundError:
             return None
-        if version != self._version:
-            self._version = None
-            self._summary = load(layout, host)
-            self._version = version
-        return self._summary
+        known = self._read.pop(path, None)
+        if known is None or known[0] != version:
+            known = version, load()
+        self._read[path] = known
+        return known[1]
 
 
 def put(layout: layouts.Layout, host: str, summary: Summary) -> None:
@@ -229,7 +250,8 @@ def _damaged(file: reports.FileReport) -> Damaged:
         names.printable(file.reason),
         bad_bytes(file),
         len(readers),
-        tuple(readers[:_MOST_GUESTS]),
+        tuple(readers[:MOST_GUESTS]),
+        file.image_name or None,
     )
 
 

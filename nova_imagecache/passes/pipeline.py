@@ -20,6 +20,7 @@ import os
 import time
 
 from nova_imagecache.cache import directories
+from nova_imagecache.cache import image_names
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
@@ -464,7 +465,7 @@ class Pass:
             findings,
             urgent=urgent,
         )
-        noting.note(self._layout, report, facts.entries)
+        noting.note(self._layout, report, facts.entries, entries)
         return report
 
     def _report(
@@ -493,7 +494,7 @@ class Pass:
             account = accounts.load(self._layout, self._settings.host)
             problems += accounts.sentences(account, bad, facts.now)
             repairs_due = accounts.is_due(account, bad, facts.now)
-        return reports.Report(
+        report = reports.Report(
             cache_dir=self._layout.base,
             files=self._rows(facts, done.files, findings),
             trash=self._rows(facts, done.trash, findings),
@@ -527,6 +528,10 @@ class Pass:
             began=facts.now,
             ended=self._clock(),
         )
+        # A pass names the images of the few files that people hear of.
+        wanted = None if dry_run else [file.name for file in report.harmful]
+        images = image_names.load_all(self._layout, wanted)
+        return reports.with_names(report, images)
 
     @staticmethod
     def _since(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import dataclasses
 
 from nova_imagecache.cache import hosts
+from nova_imagecache.cache import image_names
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import removal
@@ -85,6 +86,10 @@ class Notes:
             return [*problems, self._unkept(error)]
         except OSError as error:
             return [*problems, self._unkept(error.strerror)]
+        image_names.forget_others(
+            self.layout,
+            [file.original for file in (*facts.files, *trashed.files)],
+        )
         removal.tidy(
             self.layout,
             [

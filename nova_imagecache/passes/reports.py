@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
+from nova_imagecache.cache import image_names
 from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache.content import knowledge
@@ -58,6 +59,9 @@ class FileReport:
     :ivar trust: how far it is known to be what its image is
     :ivar last_copy: whether its image is gone from the image service
     :ivar early: whether it went, or would go, before its time to make room
+    :ivar image_name: what people call its image, where that was looked up and
+        is known; printable
+    :ivar word: the verdict for people, who want to know what was read
     """
 
     name: str
@@ -83,6 +87,8 @@ class FileReport:
     trust: ledgers.Trust | None = None
     last_copy: bool = False
     early: bool = False
+    image_name: str = ''
+    word: str = ''
 
     @property
     def code(self) -> codes.Code | None:
@@ -207,6 +213,29 @@ class Report:
         return tuple(file for file in self.files if file.checksum is verdict)
 
 
+def with_names(
+    report: Report, images: Mapping[str, image_names.Image]
+) -> Report:
+    """Give the same report, with what is known of images.
+
+    :param images: by the names of their original base files
+    """
+
+    def named(file: FileReport) -> FileReport:
+        image = images.get(names.fingerprint(file.name))
+        if image is None:
+            return file
+        return dataclasses.replace(
+            file, image=file.image or image.id, image_name=image.name
+        )
+
+    return dataclasses.replace(
+        report,
+        files=tuple(map(named, report.files)),
+        trash=tuple(map(named, report.trash)),
+    )
+
+
 def _which(
     files: tuple[FileReport, ...], action: decide.Action
 ) -> tuple[FileReport, ...]:
@@ -271,6 +300,7 @@ def row(
         and decision.action in (decide.Action.REMOVE, decide.Action.DELETE),
         readers=tuple(sorted(readers & {*decision.users})),
         note=finding.note,
+        word=finding.word,
         contradicted=finding.contradicted,
         vetoes=()
         if decision.used

@@ -2,12 +2,10 @@
 
 """What the last scrub of a cache does, or has done."""
 
-from collections.abc import Iterator
 import contextlib
 import dataclasses
 import datetime
 
-from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import records
 from nova_imagecache import clocks
@@ -111,39 +109,6 @@ def save(layout: layouts.Layout, activity: Activity) -> None:
     :raises OSError: it was not noted
     """
     _FORMAT.save(layout, layout.scrub, activity)
-
-
-@contextlib.contextmanager
-def urgent_turn(
-    layout: layouts.Layout, now: clocks.Instant, patience: float
-) -> Iterator[None]:
-    """Be the only one who reads; who is at it gives way, or is named.
-
-    :param patience: for how many seconds to wait for that
-    :raises nova_imagecache.errors.NotNow: somebody does not
-    """
-    coordinator = coordination.coordinator(layout)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(coordinator.urgent_turn(patience))
-        except errors.Locked as error:
-            last = load(layout)
-            if last is None or last.ended is not None:
-                raise
-            raise errors.Locked(f'{error}: {_described(last, now)}') from None
-        end_dead(layout, now)
-        yield
-
-
-def _described(activity: Activity, now: clocks.Instant) -> str:
-    """Say what a scrub is at, and since when nothing was heard of it."""
-    silent = clocks.elapsed(activity.updated, now)
-    current = activity.current
-    at = f' is at {names.printable(current)} and' if current else ''
-    return (
-        f'the scrub of host {names.printable(activity.host)}{at} has noted '
-        f'progress {silent:.0f} s ago'
-    )
 
 
 def end_dead(layout: layouts.Layout, now: clocks.Instant) -> None:

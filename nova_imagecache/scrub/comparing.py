@@ -105,7 +105,9 @@ class Comparer:
     def _compare_mismatches(self) -> None:
         """Read once more what did not match, later and to other memory."""
         comparison = self.comparison
-        means = dataclasses.replace(self.method.means, ahead=False)
+        means = dataclasses.replace(
+            self.method.means, ahead=False, passed=lambda length: None
+        )
         size = comparison.blocks.block_size
         for index in sorted(comparison.mismatches):
             start = index * size

@@ -17,15 +17,13 @@ from nova_imagecache.content import digests
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
-from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import damages
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
-
-# For which a person waits while a scrub finishes what it is at.
-_PATIENCE_SECONDS = 30
+from nova_imagecache.scrub import turns
 
 
 def confirm(
@@ -48,8 +46,9 @@ def confirm(
     :raises OSError: it cannot be read, or the outcome not be kept
     """
     now = clock()
-    with activities.urgent_turn(file.layout, now, _PATIENCE_SECONDS):
-        kept = keeper.Keeper(file, knowledge.recall(file))
+    with turns.urgent(settings, 'confirm', file.name, clock):
+        before = knowledge.recall(file)
+        kept = keeper.Keeper(file, before)
         if kept.known.blind:
             raise errors.Blind('; '.join(kept.known.problems))
         blocks, found = read(settings, file, progress_bar)
@@ -74,14 +73,18 @@ def confirm(
                 f'not {sha1}; nothing was changed',
                 problem=True,
             )
-        return conclude(kept, file, now)
+        return conclude(kept, file, before, now)
 
 
 def conclude(
-    kept: keeper.Keeper, file: base_file.BaseFile, now: clocks.Instant
+    kept: keeper.Keeper,
+    file: base_file.BaseFile,
+    before: knowledge.Knowledge,
+    now: clocks.Instant,
 ) -> knowledge.Finding:
     """Have the state remember what is known now, and give that.
 
+    :param before: what was known before it was compared
     :raises nova_imagecache.errors.Error: it does not
     """
     history = kept.known.history
@@ -92,6 +95,7 @@ def conclude(
         )
         if failure is not None:
             raise errors.Error(failure)
+    damages.note(file, before, kept.known.finding, now)
     return kept.known.finding
 
 
@@ -117,14 +121,14 @@ def read(
     whole = hashing.WholeFile(also)
     with (
         file.opened() as fd,
-        progress_bar(file.stat.allocated) as progress,
+        progress_bar(size) as progress,
     ):
         os.fsync(fd)
         means = readers.Means(
             limiters.Limiter(settings.scrub_bandwidth),
             # A person can interrupt what reads in another thread.
             ahead=True,
-            progress=progress,
+            passed=progress,
         )
         pieces = readers.Reader(fd, means).read(0, size, block_size)
         for reading in hashing.read_blocks(

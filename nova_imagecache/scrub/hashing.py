@@ -5,6 +5,7 @@
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import hashlib
@@ -32,6 +33,10 @@ class BlockReading:
 
 # Hashed at once: some milliseconds, so that there is a look around at times.
 _ZEROS_PART = 8 * 1024 * 1024
+
+
+# Likewise of a hole, for whom progress is shown: a part of a second.
+_HOLE_PART = 256 * 1024 * 1024
 
 
 class Zeros:
@@ -153,6 +158,17 @@ class _Block:
         return BlockReading(self._index, self.length, tuple(found))
 
 
+def _parts(pieces: Iterable[readers.Piece]) -> Iterator[readers.Piece]:
+    """Cut holes into parts, so that progress is seen in them."""
+    for piece in pieces:
+        if piece.data is not None or piece.error is not None:
+            yield piece
+            continue
+        end = piece.start + piece.length
+        for start in range(piece.start, end, _HOLE_PART):
+            yield readers.Piece(start, min(_HOLE_PART, end - start))
+
+
 def read_blocks(
     pieces: Iterable[readers.Piece],
     block_size: int,
@@ -168,9 +184,10 @@ def read_blocks(
     :param means: whose limiter, progress and stop go for holes as well
     :raises nova_imagecache.errors.Stopped: we were told to stop
     """
-    zeros = Zeros(means or readers.Means())
+    means = means or readers.Means()
+    zeros = Zeros(means)
     block: _Block | None = None
-    for piece in pieces:
+    for piece in _parts(pieces):
         if whole is not None:
             whole.add(piece, zeros)
         position, end = piece.start, piece.start + piece.length
@@ -184,5 +201,6 @@ def read_blocks(
             if block.length == block_size:
                 yield block.finish()
                 block = None
+        means.pass_by(piece.length)
     if block is not None:
         yield block.finish()

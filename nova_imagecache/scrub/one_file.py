@@ -350,7 +350,7 @@ class _Scrub:
         after = dataclasses.replace(after, image=image)
         self._log_change(ledger, comparison)
         stored = None if concluded.supersedes else known.stored
-        finding = knowledge.judge(after, stored, known.sparse)
+        finding = knowledge.judge(after, stored, known.sparse, size)
         finding = weighed(finding)
         finding = dataclasses.replace(
             finding, history=knowledge.history_of(after, finding)
@@ -448,7 +448,7 @@ class _Scrub:
             if not self._keeper.known.blind:
                 self._publish_failure(ledger, blocks)
             known = self._keeper.known
-            finding = knowledge.judge(ledger, known.stored, known.sparse)
+            finding = knowledge.judge(ledger, known.stored, known.sparse, size)
             history = knowledge.history_of(ledger, finding)
             return dataclasses.replace(finding, history=history)
         return self._keeper.known.finding.postponed(reason, problem=True)

@@ -127,10 +127,11 @@ class Queue:
         self._files: dict[str, base_file.BaseFile] = {}
         self._state = states.State()
 
-    @property
-    def size(self) -> int:
-        """Give the bytes to be read."""
-        return sum(item.size for item in self.items)
+    def sizes(self) -> dict[str, int]:
+        """Give the bytes of the files to be read, holes included."""
+        return {
+            item.name: self._files[item.name].stat.size for item in self.items
+        }
 
     def refresh(self) -> None:
         """See which files there are, and queue those that are due."""

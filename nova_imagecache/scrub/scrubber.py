@@ -19,6 +19,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import damages
 from nova_imagecache.scrub import evidence
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
@@ -135,14 +136,17 @@ class Scrubber:
     def _scrub(self) -> Iterator[Result]:
         queue = self._queue
         self._refresh()
-        with self._progress_bar(queue.size) as progress:
+        sizes = queue.sizes()
+        with self._progress_bar(sum(sizes.values())) as progress:
 
             def count(length: int) -> None:
                 self._read += length
-                progress(length)
                 self.look_around()
 
-            means = dataclasses.replace(self._means, progress=count)
+            course = readers.Course(progress)
+            means = dataclasses.replace(
+                self._means, progress=count, passed=course.passed
+            )
             method = one_file.Method(
                 self._settings.checksum_algorithm,
                 means,
@@ -158,7 +162,9 @@ class Scrubber:
                 self._update(current=name, queue=len(queue.items) - 1)
                 # So that a read that hangs is seen, and where.
                 self._report_at_times()
-                result = self._scrub_file(name, method)
+                # One that came later is not in the total.
+                with course.through(sizes.get(name, 0)):
+                    result = self._scrub_file(name, method)
                 queue.pop()
                 if means.hung.is_set():
                     self._hung = name
@@ -184,6 +190,7 @@ class Scrubber:
         if job is None:
             return None
         finding = one_file.scrub(job, method)
+        damages.note(job.file, job.known, finding, self._clock(), job.image)
         return Result(
             name,
             finding,

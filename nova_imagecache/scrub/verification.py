@@ -21,10 +21,7 @@ from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
 from nova_imagecache.scrub import schedule
-
-# For which a person waits while a scrub finishes the block it is at. One that
-# reads slowly takes four seconds for it.
-_PATIENCE_SECONDS = 30
+from nova_imagecache.scrub import turns
 
 
 def verify(
@@ -50,12 +47,14 @@ def verify(
     now = clock()
     findings = {}
     with contextlib.ExitStack() as stack:
+        turn: turns.Turn | None = None
         try:
-            stack.enter_context(
-                activities.urgent_turn(layout, now, _PATIENCE_SECONDS)
-                if urgent
-                else coordination.coordinator(layout).turn()
-            )
+            if urgent:
+                turn = stack.enter_context(
+                    turns.urgent(settings, 'verify', clock=clock)
+                )
+            else:
+                stack.enter_context(coordination.coordinator(layout).turn())
         except errors.NotNow as error:
             # The other one's findings are those of the next pass.
             problem = urgent or isinstance(error, errors.LockBroken)
@@ -66,21 +65,27 @@ def verify(
                 for file in files
             }, None
         activities.end_dead(layout, now)
-        total = sum(file.stat.allocated for file in files)
-        progress = stack.enter_context(progress_bar(total))
+        total = sum(file.stat.size for file in files)
+        show = stack.enter_context(progress_bar(total))
+        if turn is not None:
+            turn.expect(total)
+            show = readers.both(show, turn.passed)
+        course = readers.Course(show)
         method = one_file.Method(
             settings.checksum_algorithm,
             readers.Means(
                 limiters.Limiter(settings.scrub_bandwidth),
                 # A person can interrupt what reads in another thread.
                 ahead=urgent,
-                progress=progress,
+                passed=course.passed,
             ),
             clock,
             read_as_root=read_as_root,
         )
         histories = {}
         for file in files:
+            if turn is not None:
+                turn.at(file.name)
             # A scrub may have learnt more while it was waited for.
             known = knowledge.recall(file)
             if not schedule.complete(file, state.sighting(file)):
@@ -91,7 +96,8 @@ def verify(
             job = queues.job_of(file, known, state, now, settings.host)
             # Whoever asks for it wants to know of all of the file.
             job = dataclasses.replace(job, afresh=urgent)
-            finding = findings[file.name] = one_file.scrub(job, method)
+            with course.through(file.stat.size):
+                finding = findings[file.name] = one_file.scrub(job, method)
             if finding.history is not None:
                 histories[file] = finding.history
     failure = queues.note_histories(layout, histories, state, clock())

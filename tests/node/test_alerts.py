@@ -42,7 +42,9 @@ def families() -> list[metrics.Family]:
         **{**vars(summary), 'images': (summaries.Named('a', 'b'),)}
     )
     facts = metrics.Facts('1', summary_with_images)
-    return [*metrics.collect(facts)]
+    each_file = metrics.of_each_file(facts)
+    assert each_file is not None
+    return [*metrics.collect(facts), each_file]
 
 
 def known_metrics() -> set[str]:

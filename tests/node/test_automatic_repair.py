@@ -12,7 +12,8 @@ from typing import Any
 
 from oslo_config import cfg
 
-from nova_imagecache import clocks
+from nova_imagecache.cache import hosts
+from nova_imagecache.cache import records
 from nova_imagecache.conf import register_opts
 from nova_imagecache.content import knowledge
 from nova_imagecache.heal import accounts
@@ -20,9 +21,9 @@ from nova_imagecache.heal import automatic
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import sources
 from nova_imagecache import manager
-from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import background
 from nova_imagecache.scrub import keeper
+from nova_imagecache.scrub import turns
 from tests.support import base
 from tests.support import healing
 from tests.support import image_server
@@ -69,6 +70,40 @@ class HealerTest(healing.HealTestCase):
         self.assertEqual({'given': 1}, account.repaired)
         self.assertEqual({'repaired': 1}, account.results)
         self.assertEqual({}, account.files)
+
+    def test_what_came_over_a_network_is_told_by_what_came_of_it(
+        self,
+    ) -> None:
+        good, bad = healing.Given(self.data), healing.Given(b'', 'empty')
+        down = Down(b'', 'down')
+        for number, each in enumerate((bad, down, good), 1):
+            each.fetched = number * BLOCK
+        self.damage(1)
+        self.healer(bad, down, good).heal(self.name)
+        self.assertEqual(
+            {
+                'empty': {'other-bytes': BLOCK},
+                'down': {'unreachable': 2 * BLOCK},
+                'given': {'repaired': 3 * BLOCK},
+            },
+            self.account().fetched,
+        )
+
+    def test_what_an_earlier_release_has_counted_stays(self) -> None:
+        earlier = records.Format('repairs', 1, dict)
+        earlier.save(
+            self.node.layout,
+            hosts.record_path(
+                self.node.layout.repairs, self.node.settings.host
+            ),
+            {
+                'spent': 2.0, 'noted': None, 'files': {}, 'repaired': {},
+                'results': {'repaired': 3}, 'fetched': {'ssh': 9},
+            },
+        )  # fmt: skip
+        account = self.account()
+        self.assertEqual({'ssh': {'unknown': 9}}, account.fetched)
+        self.assertEqual(2.0, account.spent)
 
     def test_one_without_damage_is_left_alone(self) -> None:
         given = healing.Given(self.data)
@@ -291,9 +326,8 @@ class WholeTest(healing.HealTestCase):
         self.addCleanup(scrub.wait)
         self.addCleanup(scrub.kill)
         self.assertTrue(hung.wait(10))
-        with activities.urgent_turn(
-            self.node.layout, clocks.now(), patience=20
-        ):
+        self.patch(turns, '_PATIENCE_SECONDS', 20)
+        with turns.urgent(self.node.settings, 'verify'):
             scrub.wait(60)
         account = accounts.load(self.node.layout, socket.gethostname())
         (file,) = account.files.values()

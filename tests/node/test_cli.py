@@ -11,6 +11,7 @@ import termios
 import ddt
 import fixtures
 
+from nova_imagecache.cli import colours
 from nova_imagecache.cli import demo
 from tests.support import base
 from tests.support import nodes
@@ -64,7 +65,7 @@ class CommandTest(shell.ShellTestCase):
         nodes.flip_bit(path)
         states.append(self.rows('pass', code=3)[0]['checksum'])
         states.append(self.rows('list', code=3)[0]['checksum'])
-        self.assertEqual(['unknown', 'good', 'corrupt', 'corrupt'], states)
+        self.assertEqual(['digested', 'good', 'corrupt', 'corrupt'], states)
         self.write_conf()
         self.assertEqual('off', self.rows('pass')[0]['checksum'])
 
@@ -85,13 +86,15 @@ class CommandTest(shell.ShellTestCase):
     def test_verify_reads_only_what_it_is_told_to(self) -> None:
         names = [self.node.add_image('x'), self.node.add_image('y')]
         (row,) = self.rows('verify', names[0])
-        self.assertEqual((names[0], 'unknown'), (row['name'], row['checksum']))
+        self.assertEqual(
+            (names[0], 'digested'), (row['name'], row['checksum'])
+        )
         self.assertNotIn(names[1] + '.sha1', self.node.files())
 
     def test_verify_works_with_checksums_off(self) -> None:
         self.write_conf()
         name = self.node.add_image('x')
-        self.assertEqual('unknown', self.rows('verify')[0]['checksum'])
+        self.assertEqual('digested', self.rows('verify')[0]['checksum'])
         self.assertEqual('good', self.rows('verify')[0]['checksum'])
         self.assertEqual('good', self.rows('list')[0]['checksum'])
         nodes.flip_bit(self.node.base_path(name))
@@ -131,7 +134,7 @@ class CommandTest(shell.ShellTestCase):
         code, _stdout, stderr = self.run_command('verify', name)
         self.assertEqual(1, code)
         self.assertIn('first time', stderr)
-        self.assertEqual('unknown', self.rows('verify', name)[0]['checksum'])
+        self.assertEqual('digested', self.rows('verify', name)[0]['checksum'])
         self.assertEqual('good', self.rows('verify', name)[0]['checksum'])
         # Where no file was named, it is no failure.
         self.node.add_base(name + '1')
@@ -231,6 +234,27 @@ class CommandTest(shell.ShellTestCase):
         self.assertEqual(2, code)
         self.assertIn('\n  status ', stderr)
         self.assertIn('\n  explain ', stderr)
+
+    def test_options_without_a_command_do_too(self) -> None:
+        code, _stdout, stderr = self.shell('--config-file', self.nova_conf)
+        self.assertEqual(2, code)
+        self.assertIn('\n  verify  ', stderr)
+
+    def test_the_line_of_a_bad_file_is_red(self) -> None:
+        names = [self.node.add_image(f'image-{each}') for each in range(2)]
+        self.run_command('verify')
+        nodes.flip_bit(self.node.base_path(names[0]))
+        self.run_command('verify')
+        self.patch(
+            colours,
+            'on_terminal',
+            lambda stream, text, colour: f'{colour}:{text}',
+        )
+        _code, stdout, _stderr = self.run_command('list')
+        (line,) = [
+            line for line in stdout.splitlines() if line.startswith('1;31:')
+        ]
+        self.assertIn(names[0][:8], line)
 
     def test_the_list_fits_80_columns_and_has_whole_names_in_200(self) -> None:
         names = [self.node.add_image(f'image-{each}') for each in range(12)]

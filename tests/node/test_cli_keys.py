@@ -43,7 +43,7 @@ class KeysTest(shell.ShellTestCase):
 
     def test_files(self) -> None:
         keys = documented('print the same columns.')
-        more = documented('there are more keys:')
+        more = documented('there are more keys,')
         for argv in (
             ('list',), ('show', self.name), ('pass', '--dry-run')
         ):  # fmt: skip
@@ -59,7 +59,7 @@ class KeysTest(shell.ShellTestCase):
         self.assertEqual({other}, self.node.trash())
         (row,) = self.rows('trash')
         keys = documented('print the same columns.')
-        self.assertEqual(keys + documented('there are more keys:'), [*row])
+        self.assertEqual(keys + documented('there are more keys,'), [*row])
 
     def test_status(self) -> None:
         self.assert_documented(

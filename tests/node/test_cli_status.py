@@ -25,13 +25,9 @@ FIELDS = [
     'bytes_digested', 'bytes_verified', 'percent_verified',
     'oldest_verification', 'interval', 'overdue_files', 'overdue_bytes',
     'queue_files', 'queue_bytes', 'next', 'rate_needed', 'rate_limit',
-    'rate_sufficient', 'scrub', 'space', 'vetoes', 'vetoed_for',
+    'rate_sufficient', 'scrub', 'reading', 'space', 'vetoes', 'vetoed_for',
     'last_removal_ago', 'vetoed_by', 'problems', 'hosts', 'ignored',
     'suspect', 'outdated', 'damaged', 'incidents', 'names',
-]  # fmt: skip
-CHECK_KEYS = [
-    'code', 'severity', 'title', 'text', 'subject', 'image', 'guests',
-    'since', 'action', 'doc',
 ]  # fmt: skip
 
 

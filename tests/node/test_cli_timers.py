@@ -70,6 +70,38 @@ class PassTest(shell.ShellTestCase):
             self.assertEqual({name}, self.node.files())
 
 
+class SummaryTest(shell.ShellTestCase):
+    """What is printed goes to the journal, and there it stays."""
+
+    def test_a_pass_says_what_it_did_and_how_the_cache_is(self) -> None:
+        gone = self.node.add_image('old', age=365 * base.DAY)
+        for number in range(20):
+            name = self.node.add_image(str(number))
+            self.node.add_overlay('guest', name, disk=f'disk{number}')
+        _code, stdout, _stderr = self.run_command(
+            'pass', '--no-verify', '--summary'
+        )
+        moved, summary, coverage = stdout.splitlines()
+        self.assertIn(f'Moved to the trash: original file {gone}', moved)
+        self.assertIn(': 21 files, 20 in use, 1 moved', summary)
+        self.assertIn(' GiB verified', coverage)
+
+    def test_a_scrub_says_how_much_it_has_read_and_why_it_ended(self) -> None:
+        self.node.add_image('x')
+        _code, stdout, stderr = self.run_command('scrub', '--summary')
+        self.assertEqual(
+            '64.0 KiB read in 1 file; it ended, as nothing more is due\n',
+            stdout,
+            stderr,
+        )
+
+    def test_the_units_ask_for_it(self) -> None:
+        for name in ('pass', 'scrub'):
+            path = os.path.join(UNITS, f'nova-imagecache-{name}.service')
+            with open(path) as file:
+                self.assertRegex(file.read(), 'ExecStart=.* --summary\n')
+
+
 class UnitsTest(nodes.FileTestCase):
     """The units for systemd."""
 

@@ -13,8 +13,8 @@ import ddt
 
 from nova_imagecache.content import ledgers
 from nova_imagecache.scrub import activities
-from nova_imagecache.scrub import confirmation
 from nova_imagecache.scrub import hashing
+from nova_imagecache.scrub import turns
 from tests.support import confirming
 from tests.support import nodes
 from tests.support import processes
@@ -37,7 +37,7 @@ class NotNowTest(confirming.ConfirmTestCase):
         self,
     ) -> None:
         self.suspect()
-        self.patch(confirmation, '_PATIENCE_SECONDS', 0)
+        self.patch(turns, '_PATIENCE_SECONDS', 0)
         now = self.node.clock()
         activities.save(
             self.node.layout,

@@ -2,6 +2,7 @@
 
 """What explain says of a file, a code and an alert."""
 
+from nova_imagecache.cli import runbook
 from tests.support import nodes
 from tests.support import shell
 
@@ -27,6 +28,11 @@ class ExplainTest(shell.ShellTestCase):
             self.assertIn('V07: a disk has a damaged header', stdout)
             self.assertIn('May they go on: ', stdout)
             self.assertIn('admin/runbook.html#code-v07', stdout)
+
+    def test_each_entry_of_the_runbook_fits_a_terminal(self) -> None:
+        for anchor in runbook.entries():
+            for line in runbook.text_of(anchor).splitlines():
+                self.assertLessEqual(len(line), 80, line)
 
     def test_an_alert_is_explained_by_its_name(self) -> None:
         self.assertIn('Do: ', self.text('NovaImageCacheScrubStalled'))

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import contextlib
+import dataclasses
+import gzip
+import http.client
 import os
 import shutil
 import socket
@@ -9,12 +12,19 @@ from typing import Any
 import urllib.error
 import urllib.request
 
+import fixtures
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client import parser
 import psutil
 
+from nova_imagecache import clocks
+from nova_imagecache.content import incidents
 from nova_imagecache import errors
 from nova_imagecache.outlets import exporter
 from nova_imagecache.outlets import figures
 from nova_imagecache.outlets import metrics
+from nova_imagecache.outlets import summaries
+from nova_imagecache.passes import reports
 from tests.support import exporters
 from tests.support import nodes
 from tests.support import processes
@@ -23,8 +33,18 @@ from tests.support import shell
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
 
+CRUEL = 'a"b\\c\nd'
+
+
 def nothing() -> metrics.Facts:
     return metrics.Facts('1.0')
+
+
+def with_images() -> metrics.Facts:
+    now = clocks.now()
+    summary = summaries.summarised(reports.Report('/c'), 'h', now, now, {}, 1)
+    images = (summaries.Named('a', CRUEL),)
+    return metrics.Facts('1', dataclasses.replace(summary, images=images))
 
 
 class ProcessTest(nodes.NodeTestCase):
@@ -62,6 +82,19 @@ class ProcessTest(nodes.NodeTestCase):
         page = self.page(started)
         self.assertIn('1 base file is damaged; 1 guest reads what is.', page)
         self.assertIn(GUEST, page)
+
+    def test_what_was_noted_since_the_last_pass_counts_at_once(self) -> None:
+        started = self.start()
+        bad = 'damaged_files{verdict="corrupt"} '
+        seen = incidents.Sight('corrupt', ranges=((0, 4096),), guests=(GUEST,))
+        now = clocks.now().wall
+        incidents.note(self.node.layout, {self.name: seen}, {}, None, now)
+        found = exporters.fetch(started.url)
+        self.assertIn(f'{bad}1.0', found)
+        self.assertIn('damaged_bytes{verdict="corrupt"} 4096.0', found)
+        self.assertIn(f'file_readers{{name="{self.name}"}} 1.0', found)
+        incidents.healed(self.node.layout, self.name, (), (), now + 1)
+        self.assertIn(f'{bad}0.0', exporters.fetch(started.url))
 
     def test_it_listens_to_this_machine_alone(self) -> None:
         started = self.start()
@@ -161,6 +194,70 @@ class ServerTest(nodes.FileTestCase):
         self.assertEqual(200, self.status(f'{url}/'))
         self.assertEqual(200, self.status(f'{url}/metrics'))
 
+    def test_who_asks_for_some_metrics_gets_these(self) -> None:
+        url = f'{self.serve(with_images)}/metrics?name[]=nova_imagecache_'
+        for name in ('files', 'removed_files_total', 'base_file_info'):
+            lines = [
+                line
+                for line in exporters.fetch(f'{url}{name}').splitlines()
+                if not line.startswith('#')
+            ]
+            self.assertTrue(lines, name)
+            self.assertEqual(
+                [], [line for line in lines if f'_{name}' not in line]
+            )
+        self.assertEqual('', exporters.fetch(f'{url}none'))
+
+    def test_what_has_a_line_per_file_is_as_the_library_has_it(self) -> None:
+        url = f'{self.serve(with_images)}/metrics'
+        for accept, parse in (
+            ('text/plain', parser.text_string_to_metric_families),
+            (
+                'application/openmetrics-text; version=1.0.0',
+                openmetrics.text_string_to_metric_families,
+            ),
+        ):
+            request = urllib.request.Request(url, headers={'Accept': accept})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read().decode()
+            found = {each.name: each for each in parse(text)}
+            self.assertIn('nova_imagecache_files', found)
+            (sample,) = found['nova_imagecache_base_file_info'].samples
+            self.assertEqual(
+                ({'name': 'a', 'image_id': CRUEL}, 1.0),
+                (sample.labels, sample.value),
+            )
+
+    def test_it_is_compressed_for_who_takes_that(self) -> None:
+        url = self.serve(with_images)
+        request = urllib.request.Request(
+            f'{url}/metrics', headers={'Accept-Encoding': 'gzip'}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = gzip.decompress(answer.read()).decode()
+        self.assertIn('nova_imagecache_base_file_info', text)
+
+    def test_who_asks_for_the_head_gets_no_more(self) -> None:
+        url = self.serve()
+        for path in ('/metrics', '/', '/none'):
+            with contextlib.closing(
+                http.client.HTTPConnection(url.removeprefix('http://'))
+            ) as connection:
+                answers = []
+                for method in ('HEAD', 'GET'):
+                    connection.request(method, path)
+                    answer = connection.getresponse()
+                    answers.append((answer, answer.read()))
+            (head, nothing_), (whole, body) = answers
+            self.assertEqual(whole.status, head.status)
+            self.assertEqual(b'', nothing_)
+            self.assertEqual(
+                str(len(body)), whole.headers['Content-Length'], path
+            )
+            self.assertEqual(
+                whole.headers['Content-Type'], head.headers['Content-Type']
+            )
+
     def test_nothing_can_be_sent_to_it(self) -> None:
         url = self.serve()
         for method in ('POST', 'PUT', 'DELETE'):
@@ -170,6 +267,7 @@ class ServerTest(nodes.FileTestCase):
 
     def test_while_storage_hangs_no_requests_pile_up(self) -> None:
         self.patch(exporter, '_PATIENCE_SECONDS', 0)
+        logger = self.useFixture(fixtures.FakeLogger())
         begun, over = threading.Event(), threading.Event()
         self.addCleanup(over.set)
 
@@ -187,6 +285,8 @@ class ServerTest(nodes.FileTestCase):
         begun.wait(processes.PATIENCE_SECONDS)
         self.assertEqual(503, self.status(f'{url}/metrics'))
         self.assertEqual(503, self.status(url))
+        # Nobody has to look into that.
+        self.assertNotIn('[P', logger.output)
         over.set()
         thread.join()
         self.assertEqual([200], first)

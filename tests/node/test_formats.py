@@ -14,6 +14,7 @@ import ddt
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import pins
 from nova_imagecache.cache import states
+from nova_imagecache.content import incidents
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import sidecars
 from nova_imagecache.heal import accounts
@@ -89,19 +90,44 @@ class FormatsTest(nodes.NodeTestCase):
         self.put(release, 'sha1', self.file.sidecar)
         self.assertEqual(SHA1, sidecars.read_stored_checksum(self.path))
 
-    def test_what_a_host_has_repaired_is_still_read(self) -> None:
-        """Of version 1, and of a file that is still bad."""
+    @ddt.data(
+        ('1', {'unknown': 4259840}),
+        ('3', {'repaired': 4194304, 'unreachable': 65536}),
+    )
+    @ddt.unpack
+    def test_what_a_host_has_repaired_is_still_read(
+        self, version: str, fetched: dict[str, int]
+    ) -> None:
+        """Of each version, and of a file that is still bad."""
         path = os.path.join(self.node.layout.repairs, '_a-host')
-        self.put('_repairs', '1', path)
+        self.put('_repairs', version, path)
         found = accounts.load(self.node.layout, 'a-host')
         self.assertEqual(
             (2.5, 1.7e9), (found.spent, found.noted and found.noted.wall)
         )
         self.assertEqual({'siblings': 3}, found.repaired)
         self.assertEqual({'repaired': 3, 'no-data': 2}, found.results)
-        self.assertEqual({'image-service': 4259840}, found.fetched)
+        self.assertEqual({'image-service': fetched}, found.fetched)
         asked = found.files[NAME].sources['image-service']
         self.assertEqual(
             ('unreachable', 'no route', 2, 1200.0),
             (asked.state, asked.message, asked.tries, asked.wait),
         )
+
+    @ddt.data(('1', None), ('2', 'ubuntu-24.04'))
+    @ddt.unpack
+    def test_incidents_are_still_remembered(
+        self, version: str, called: str | None
+    ) -> None:
+        self.put('_incidents', version, self.node.layout.incidents)
+        found = incidents.load(self.node.layout)
+        self.assertEqual(2, found.last)
+        over, lasts = found.incidents
+        self.assertEqual(
+            (NAME, 'corrupt', ('g2',), incidents.Outcome.HEALED, called),
+            (
+                over.name, over.verdict, over.copied_up, over.outcome,
+                over.image_name,
+            ),
+        )  # fmt: skip
+        self.assertEqual(lasts, found.open(NAME))

@@ -2,12 +2,21 @@
 
 """Damage is remembered after its end, with those whom it has hit."""
 
+import dataclasses
 import json
 import os
 from typing import Any
 
+import fixtures
+import msgspec
+
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import locks
+from nova_imagecache.cache import records
+from nova_imagecache.cli import config
+from nova_imagecache.cli import telling
 from nova_imagecache.content import incidents
+from nova_imagecache import names
 from tests.support import nodes
 from tests.support import shell
 
@@ -94,12 +103,97 @@ class IncidentsTest(shell.ShellTestCase):
             1, self.explained(self.name[:8])['incident']['number']
         )
 
-    def test_a_pass_notes_what_a_scrub_has_found(self) -> None:
+    def scrub(self) -> str:
+        """Find damage without any pass; give what was logged."""
         nodes.flip_bit(self.node.base_path(self.name))
-        self.run_command('scrub', '--bandwidth', '0')
-        self.run_command('pass', '--no-verify')
+        _code, _stdout, stderr = self.run_command('scrub', '--bandwidth', '0')
+        return stderr
+
+    def test_a_scrub_notes_what_it_finds_at_once(self) -> None:
+        self.scrub()
         (one,) = self.known()
+        self.assertEqual(('corrupt', ((0, 65536),)), (one.verdict, one.ranges))
         self.assertEqual((READER, COPIER), one.guests)
+        self.assertEqual((COPIER,), one.copied_up)
+        assert one.last_good is not None
+        self.assertLessEqual(one.last_good, one.found)
+
+    def test_who_compares_with_evidence_notes_it_too(self) -> None:
+        path = self.node.base_path(self.name)
+        with open(f'{path}.sha1') as file:
+            sha1 = file.read()
+        nodes.flip_bit(path)
+        self.assertEqual(
+            3, self.run_command('confirm', self.name, '--sha1', sha1)[0]
+        )
+        (one,) = self.known()
+        self.assertEqual('corrupt', one.verdict)
+        self.assertEqual((READER, COPIER), one.guests)
+        self.assertIsNotNone(one.last_good)
+
+    def test_the_pass_after_it_finds_nothing_new(self) -> None:
+        self.scrub()
+        before = self.known()
+        self.run_command('pass', '--no-verify')
+        self.assertEqual(before, self.known())
+
+    def test_a_scrub_says_whom_damage_hits_while_it_is_at_work(self) -> None:
+        """Others are told in a minute, or when it ends."""
+        now = [0.0]
+        told = telling.Telling(
+            config.load([self.nova_conf]), monotonic=lambda: now[0]
+        )
+        self.node.add_overlay(READER, self.node.add_image('other'), 'disk2')
+        other = names.get_cache_fname('other')
+        self.run_command('verify')
+        for name in (self.name, other):
+            nodes.flip_bit(self.node.base_path(name))
+        self.run_command('pass', '--no-verify')
+        for name in (self.name, other):
+            self.shell('--config-file', self.nova_conf, 'verify', name)
+        logger = self.useFixture(fixtures.FakeLogger())
+        told.add(self.name)
+        self.assertIn(READER, logger.output)
+        self.assertNotIn(other, logger.output)
+        told.add(other)
+        self.assertNotIn(other, logger.output)
+        now[0] = 61.0
+        told.add(self.name)
+        self.assertIn(other, logger.output)
+
+    def test_a_file_that_was_fetched_anew_and_is_good_ends_it(self) -> None:
+        path = self.node.base_path(self.name)
+        if identity.stat_of(path).incarnation.key[1] is None:
+            self.skipTest('this file system has no birth times')
+        with open(path, 'rb') as file:
+            good = file.read()
+        self.damage()
+        with open(f'{path}.part', 'wb') as file:
+            file.write(good)
+        os.rename(f'{path}.part', path)
+        self.run_command('pass', '--no-verify')
+        self.assertIsNone(self.known()[0].ended)
+        self.run_command('verify')
+        (one,) = self.known()
+        self.assertEqual(incidents.Outcome.REPLACED, one.outcome)
+
+    def test_one_of_an_earlier_release_is_still_known(self) -> None:
+        self.damage()
+        (one,) = self.known()
+        fields = msgspec.to_builtins(one)
+        old = {
+            key: value
+            for key, value in fields.items()
+            if key not in ('image_name', 'key')
+        }
+        earlier = records.Format('incidents', 1, dict)
+        os.unlink(self.node.layout.incidents)
+        earlier.save(
+            self.node.layout,
+            self.node.layout.incidents,
+            {'last': 1, 'incidents': [old]},
+        )
+        self.assertEqual((dataclasses.replace(one, key=None),), self.known())
 
     def test_to_look_notes_nothing(self) -> None:
         nodes.flip_bit(self.node.base_path(self.name))

@@ -32,6 +32,7 @@ class RecallTest(scrubbing.OneFileTestCase):
     def test_of_a_file_without_anything_nothing_is_known(self) -> None:
         self.assertEqual(Knowledge(), self.recall())
         self.assertFalse(Knowledge().newer)
+        self.assertEqual(len(self.data), self.recall().size)
 
     def test_what_was_learnt_is_known(self) -> None:
         self.learn()

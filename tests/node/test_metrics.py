@@ -3,6 +3,7 @@
 """What passes leave for metrics, and the two mouths that tell them."""
 
 from collections.abc import Callable
+import dataclasses
 import errno
 import functools
 import os
@@ -13,6 +14,7 @@ import sys
 from typing import Any
 
 import ddt
+import msgspec
 from oslo_config import cfg
 
 from nova_imagecache.cache import records
@@ -463,6 +465,22 @@ class CostTest(FiguresTestCase):
         self.assertEqual('False\n', done.stdout, done.stderr)
 
 
+class EarlierTest(FiguresTestCase):
+    def test_figures_of_an_earlier_release_count_on(self) -> None:
+        """Of version 1, which knows no names of images."""
+        self.make_pass()
+        summary = self.summary()
+        damaged = summaries.Damaged('x', 'i', 'corrupt', 'why', 1, 1, (GUEST,))
+        earlier = msgspec.to_builtins(
+            dataclasses.replace(summary, damaged=(damaged,))
+        )
+        del earlier['damaged'][0]['image_name']
+        path = summaries.path_of(self.layout, 'here')
+        os.unlink(path)
+        records.Format('summary', 1, dict).save(self.layout, path, earlier)
+        self.assertEqual((damaged,), self.summary().damaged)
+
+
 class RepairsTest(FiguresTestCase):
     def test_what_the_host_has_repaired_is_told_by_source(self) -> None:
         account = accounts.Account(
@@ -470,7 +488,7 @@ class RepairsTest(FiguresTestCase):
             noted=clocks.now(),
             repaired={'image-service': 3},
             results={'repaired': 3, 'no-space': 2},
-            fetched={'image-service': 4096},
+            fetched={'image-service': {'repaired': 4096}},
         )
         self.make_pass()
         accounts.save(self.layout, 'here', account)
@@ -480,7 +498,7 @@ class RepairsTest(FiguresTestCase):
             ('repairs_total{result="no-space",source="none"}', 2),
             (
                 'repair_fetched_bytes_total'
-                '{result="any",source="image-service"}',
+                '{result="repaired",source="image-service"}',
                 4096,
             ),
             ('repair_paused', 1),

@@ -140,7 +140,7 @@ class MadeAnewTest(UnderGuestsTestCase):
     def test_it_is_a_new_baseline_and_noted(self, name: str) -> None:
         self.make_anew(name)
         row = self.rows('pass', code=3)[0]
-        self.assertEqual('unknown', row['checksum'])
+        self.assertEqual('digested', row['checksum'])
         self.assertIn('made anew with other bytes', row['reason'])
         self.assertNotEqual(self.before, self.read_sidecar())
         row = self.rows('pass', code=3)[0]

@@ -15,6 +15,7 @@ import uuid
 
 import ddt
 
+from nova_imagecache.cache import image_names
 from nova_imagecache.cli import screens
 from nova_imagecache.cli import status
 from nova_imagecache import clocks
@@ -76,6 +77,8 @@ class ScreensTest(shell.ShellTestCase):
         image = identifier(f'image-{number}')
         data = random.Random(number).randbytes(mib * base.MIB) or None
         name = self.node.add_image(image, data=data)
+        os.makedirs(self.node.layout.images, exist_ok=True)
+        image_names.note(self.node.layout, image, f'debian-13-{number}')
         self.images[name] = image
         for each in range(guests):
             self.add_guest(f'web-{number}-{each}', name)

@@ -89,7 +89,7 @@ class ProcessTest(ProcessTestCase):
         self.assertEqual((0, ''), (code, stderr))
         file, summary = lines
         self.assertEqual(
-            (name, 'unknown', 64 * base.KIB),
+            (name, 'digested', 64 * base.KIB),
             (file['name'], file['checksum'], file['bytes']),
         )
         self.assertEqual(1, summary['summary']['files'])
@@ -271,7 +271,9 @@ class ProcessTest(ProcessTestCase):
         done = subprocess.run(
             self.command('verify', other), capture_output=True, text=True
         )
-        self.assertEqual((0, ''), (done.returncode, done.stderr))
+        self.assertEqual(0, done.returncode)
+        (line,) = done.stderr.splitlines()
+        self.assertIn('[N24] ', line)
         stdout, _stderr = process.communicate(
             timeout=processes.PATIENCE_SECONDS
         )

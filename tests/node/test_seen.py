@@ -21,12 +21,16 @@ from typing import Any
 import ddt
 
 from nova_imagecache import clocks
+from nova_imagecache.content import blockmap
+from nova_imagecache.heal import accounts
+from nova_imagecache.heal import automatic
 from nova_imagecache.outlets import exposition
 from nova_imagecache.outlets import figures
 from nova_imagecache.outlets import metrics
 from nova_imagecache.scrub import activities
 from tests.support import base
 from tests.support import exporters
+from tests.support import healing
 from tests.support import mixin
 from tests.support import nodes
 from tests.support import processes
@@ -34,6 +38,7 @@ from tests.support import prometheus
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 JOB = 'imagecache'
+BLOCK = 64 * base.KIB
 
 
 def hasty(rules: Any) -> Any:
@@ -276,14 +281,35 @@ class TextfileTest(SeenTestCase):
         self.make_pass()
         self.resolves('MetricsStale')
 
-    def test_repair_that_is_paused_is_told(self) -> None:
+    def test_a_budget_that_is_spent_is_told_until_it_refills(self) -> None:
+        self.patch(blockmap, 'BLOCK_SIZE', BLOCK)
+        data = os.urandom(60 * BLOCK)
+        name = self.node.add_image('large', data=data)
+        for _time in range(2):
+            self.make_pass()
+        self.node.configure(checksum_interval=0)
+        for number in range(20):
+            nodes.flip_bit(self.node.base_path(name), number * BLOCK)
         self.make_pass()
-        paused = metrics.Repairs(paused=True)
-        exposition.write(
-            self.path, dataclasses.replace(self.facts(), repairs=paused)
+        healer = automatic.Healer(
+            self.node.settings,
+            sources_of=lambda settings: [healing.Given(data)],
         )
+        outcome = healer.heal(name)
+        assert outcome is not None
+        self.assertEqual(20, outcome.repaired)
+        self.make_pass()
         self.start_textfile()
         self.fires('RepairPaused', severity='warning')
+        layout, host = self.node.layout, self.node.settings.host
+        account = accounts.load(layout, host)
+        assert account.noted is not None
+        then = dataclasses.replace(
+            account.noted,
+            wall=account.noted.wall - base.HOUR,
+            boottime=account.noted.boottime - base.HOUR,
+        )
+        accounts.save(layout, host, dataclasses.replace(account, noted=then))
         self.make_pass()
         self.resolves('RepairPaused')
 

@@ -2,16 +2,21 @@
 
 """Files whose holes dwarf their data: no SHA-1 is made of these."""
 
+import itertools
+import json
 import os
 
+from nova_imagecache.cli import progress
 from nova_imagecache.content import sidecars
 from nova_imagecache.scrub import confirmation
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import keeper
+from nova_imagecache.scrub import readers
 from tests.support import base
 from tests.support import identities
 from tests.support import nodes
 from tests.support import scrubbing
+from tests.support import shell
 
 Verdict = scrubbing.Verdict
 
@@ -112,3 +117,67 @@ class SparseTest(identities.IdentityTestCase):
         finding = self.scrub(self.name, algorithm='sha256')
         self.assertIs(Verdict.CORRUPT, finding.verdict)
         self.assertEqual('xxh3_128', self.ledger(self.name).algorithm)
+
+
+class CourseTest(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.shown: list[int] = []
+        self.course = readers.Course(self.shown.append)
+
+    def test_what_is_passed_twice_counts_once(self) -> None:
+        with self.course.through(10):
+            for length in (6, 6, 6):
+                self.course.passed(length)
+        self.assertEqual([6, 4], self.shown)
+
+    def test_a_file_that_is_left_early_is_behind_us(self) -> None:
+        with self.course.through(10):
+            self.course.passed(1)
+        with self.course.through(5):
+            pass
+        self.assertEqual([1, 9, 5], self.shown)
+
+
+class ProgressTest(shell.ShellTestCase):
+    """All of a file is in the total, and all of it gets done."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.size = 64 * base.MIB
+        self.name = self.node.add_image('image', data=b'x' * base.MIB)
+        os.truncate(self.node.base_path(self.name), self.size)
+        self.patch(hashing, '_HOLE_PART', 8 * base.MIB)
+        self.patch(progress, '_JSON_PROGRESS_SECONDS', 0)
+
+    def steps(self, *argv: str) -> list[tuple[int, int]]:
+        _code, stdout, _stderr = self.run_command(
+            *argv, '--progress', 'json', '--bandwidth', '0'
+        )
+        found = [json.loads(line) for line in stdout.splitlines()]
+        return [
+            (each['progress']['done'], each['progress']['total'])
+            for each in found
+            if 'progress' in each
+        ]
+
+    def test_a_first_reading_goes_through_holes_in_steps(self) -> None:
+        steps = self.steps('verify')
+        self.assertEqual({self.size}, {total for _done, total in steps})
+        done = [done for done, _total in steps]
+        self.assertEqual(self.size, done[-1])
+        longest = max(
+            after - before for before, after in itertools.pairwise([0, *done])
+        )
+        self.assertLess(longest, self.size // 4)
+
+    def test_a_bad_block_that_is_read_again_is_not_done_twice(self) -> None:
+        self.run_command('verify')
+        nodes.flip_bit(self.node.base_path(self.name))
+        steps = self.steps('verify')
+        self.assertEqual((self.size, self.size), steps[-1])
+
+    def test_a_scrub_gets_there_too(self) -> None:
+        self.run_command('pass', '--no-verify')
+        steps = self.steps('scrub')
+        self.assertEqual((self.size, self.size), steps[-1])

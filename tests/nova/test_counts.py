@@ -5,6 +5,7 @@
 import os
 from typing import Any
 
+import fixtures
 import nova.conf
 
 from nova_imagecache.cache import tallies
@@ -58,16 +59,45 @@ class CountTest(base.NodeTestCase):
             self.make_disk()
         self.assertEqual({}, self.counts())
 
-    def test_a_disk_that_is_refused_is_counted(self) -> None:
-        self.node.configure(checksum=True)
+    def damage(self) -> None:
+        """Have a base file that is used be known to be bad."""
         self.node.add_image(base.IMAGE)
         other = self.instance(image_ref=base.IMAGE)
         self.node.add_overlay(other.uuid, self.name)
         self.node.run()
         nodes.flip_bit(self.node.base_path(self.name))
         self.node.run()
+
+    def test_a_disk_that_is_refused_is_counted(self) -> None:
+        self.damage()
         self.assertRaises(gate.DamagedBaseFile, self.make_disk)
         self.assertEqual({Event.REFUSED: 1}, self.counts())
+
+    def test_an_image_that_is_not_precached_is_no_build(self) -> None:
+        self.damage()
+        self.assertRaises(
+            gate.DamagedBaseFile,
+            self.driver.cache_image,
+            self.context,
+            base.IMAGE,
+        )
+        self.assertEqual({}, self.counts())
+
+    def test_a_disk_that_is_flattened_is_made(self) -> None:
+        self.damage()
+        self.patch_method('_needs_rebase_original_qcow2_image', True)
+        self.patch_method('_rebase_with_qemu_img', None)
+        guest = self.instance()
+        guest.system_metadata = {'image_base_image_ref': base.IMAGE}
+        self.driver._rebase_original_qcow2_image(
+            self.context, guest, self.disk(guest)
+        )
+        self.assertEqual({}, self.counts())
+
+    def patch_method(self, name: str, result: Any) -> None:
+        self.useFixture(
+            fixtures.MockPatchObject(self.driver, name, lambda *args: result)
+        )
 
     def test_that_nothing_can_be_counted_stops_no_build(self) -> None:
         os.rmdir(self.node.layout.tallies)

@@ -10,6 +10,7 @@ import os
 import shutil
 from typing import Any
 
+from nova_imagecache.cache import image_names
 from nova_imagecache import names
 from tests.nova_functional import base
 from tests.support import nodes
@@ -34,6 +35,21 @@ class LifeTest(base.ServersTestCase):
         self._delete_server(server)
         self.run_passes_long_after('one')
         self.assert_removed('one', self.image)
+
+    def test_images_are_called_what_glance_calls_them(self) -> None:
+        image = self.add_image(name='ubuntu-24.04')
+        other = self.add_image(name='cirros')
+        self.run_pass('one')
+        server = self.create(image)
+        self.assertEqual('ubuntu-24.04', self.called(image))
+        self._rebuild_server(server, other)
+        self.assertEqual('cirros', self.called(other))
+
+    def called(self, image_id: str) -> str | None:
+        found = image_names.load(
+            self.node.layout, names.get_cache_fname(image_id)
+        )
+        return found.name if found else None
 
     def test_a_base_file_stays_while_any_of_two_servers_is_left(self) -> None:
         first, second = self.create(self.image), self.create(self.image)

@@ -41,6 +41,7 @@ class Stored:
     record_code: int = 200
     fault: 'Callable[[Handler], None] | None' = None
     rangeless: tuple[str, ...] = ()
+    name: str = ''
 
 
 class Handler(server.BaseHTTPRequestHandler):
@@ -147,6 +148,7 @@ class Handler(server.BaseHTTPRequestHandler):
                 'os_hash_algo': 'sha512',
                 'os_hash_value': digest,
                 **({'stores': stored.stores} if stored.stores else {}),
+                **({'name': stored.name} if stored.name else {}),
             },
         )
 

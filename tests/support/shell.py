@@ -17,7 +17,10 @@ READ_KEYS = [
     'name', 'kind', 'size', 'allocated', 'users', 'age_seconds', 'checksum',
     'action', 'reason',
 ]  # fmt: skip
-KEYS = [*READ_KEYS, 'readers', 'vetoes', 'trust', 'last_copy']
+KEYS = [
+    *READ_KEYS, 'readers', 'vetoes', 'trust', 'last_copy', 'image',
+    'image_name',
+]  # fmt: skip
 
 
 class ShellTestCase(nodes.NodeTestCase):

@@ -32,17 +32,31 @@ class OutputTest(base.TestCase):
         self.assertEqual(users, column.machine_readable())
 
 
+class FilledTest(base.TestCase):
+    def test_what_there_is_not_has_one_form(self) -> None:
+        never = columns.Seconds(None)
+        line = (None, never, 0, False, 'x')
+        for form, shown in (
+            ('json', line),
+            ('yaml', line),
+            ('table', ('-', never, 0, False, 'x')),
+            ('csv', ('', '', 0, False, 'x')),
+            ('value', ('', '', 0, False, 'x')),
+        ):
+            self.assertEqual(shown, columns.filled(form, line), form)
+
+    def test_what_there_is_stays(self) -> None:
+        size = columns.Bytes(0)
+        self.assertEqual((size,), columns.filled('csv', (size,)))
+
+
 class ColumnTest(base.TestCase):
     def test_spans_of_time_are_shown_in_the_unit_that_fits(self) -> None:
         for value, shown in (
-            (None, 'never'), (5, '5 s'), (90, '1.5 min'),
-            (5400, '1.5 hours'), (129600, '1.5 days'),
+            (None, 'never'), (5, '5 s'), (120, '2 min'), (7200, '2 h'),
+            (259237, '3 d'),
         ):  # fmt: skip
             self.assertEqual(shown, columns.Seconds(value).human_readable())
-
-    def test_no_limit_is_said(self) -> None:
-        self.assertEqual('no limit', columns.Limit(0).human_readable())
-        self.assertEqual('2.5 MiB/s', columns.Limit(2621440).human_readable())
 
     def test_a_sufficient_rate_is_no_news(self) -> None:
         self.assertIsNone(messages.shortfall(schedule.Coverage()))

@@ -15,7 +15,7 @@ SEEN = incidents.Sight(
 
 class UpdatedTest(base.TestCase):
     def opened(self) -> incidents.Incidents:
-        return incidents.updated(NONE, {'x': SEEN}, (), ('x',), 100.0)
+        return incidents.updated(NONE, {'x': SEEN}, {}, ('x',), 100.0)
 
     def test_damage_opens_one_with_all_that_is_known(self) -> None:
         self.assertEqual(
@@ -41,13 +41,13 @@ class UpdatedTest(base.TestCase):
     def test_while_it_lasts_there_is_no_second_one(self) -> None:
         known = self.opened()
         self.assertEqual(
-            known, incidents.updated(known, {'x': SEEN}, (), ('x',), 200.0)
+            known, incidents.updated(known, {'x': SEEN}, {}, ('x',), 200.0)
         )
 
     def test_who_read_it_at_any_time_stays_listed(self) -> None:
         seen = incidents.Sight('corrupt', None, None, ((20, 30),), ('three',))
         known = incidents.updated(
-            self.opened(), {'x': seen}, (), ('x',), 200.0
+            self.opened(), {'x': seen}, {}, ('x',), 200.0
         )
         (one,) = known.incidents
         self.assertEqual(('one', 'two', 'three'), one.guests)
@@ -58,22 +58,73 @@ class UpdatedTest(base.TestCase):
     def test_it_lasts_for_as_long_as_nobody_has_read_the_file(self) -> None:
         known = self.opened()
         self.assertEqual(
-            known, incidents.updated(known, {}, (), ('x',), 200.0)
+            known, incidents.updated(known, {}, {}, ('x',), 200.0)
         )
 
     def test_a_good_reading_ends_it_and_so_does_a_file_that_went(self) -> None:
         for good, present, outcome in (
-            (('x',), ('x',), incidents.Outcome.GOOD),
-            ((), (), incidents.Outcome.GONE),
+            ({'x': None}, ('x',), incidents.Outcome.GOOD),
+            ({}, (), incidents.Outcome.GONE),
         ):
             known = incidents.updated(self.opened(), {}, good, present, 200.0)
             (one,) = known.incidents
             self.assertEqual((200.0, outcome), (one.ended, one.outcome))
             self.assertEqual(('two',), one.copied_up)
 
+    def test_a_good_file_that_is_another_one_has_replaced_it(self) -> None:
+        Outcome = incidents.Outcome
+        old, new = (1, 100, None), (2, 200, None)
+        for key, outcome in (
+            (old, Outcome.GOOD), (new, Outcome.REPLACED),
+            (None, Outcome.GOOD), ((2, None, None), Outcome.GOOD),
+        ):  # fmt: skip
+            seen = dataclasses.replace(SEEN, key=old)
+            known = incidents.updated(NONE, {'x': seen}, {}, ('x',), 100.0)
+            known = incidents.updated(known, {}, {'x': key}, ('x',), 200.0)
+            (one,) = known.incidents
+            self.assertEqual(outcome, one.outcome)
+
+    def test_one_that_is_bad_as_well_is_what_it_is_about_then(self) -> None:
+        known = NONE
+        for key in ((1, 100, None), (2, 200, None)):
+            seen = dataclasses.replace(SEEN, key=key)
+            known = incidents.updated(known, {'x': seen}, {}, ('x',), 100.0)
+        self.assertEqual((2, 200, None), known.incidents[0].key)
+
+    def test_its_verdict_is_the_worst_that_was_seen(self) -> None:
+        for first, then, worst in (
+            ('differs', 'corrupt', 'corrupt'),
+            ('corrupt', 'differs', 'corrupt'),
+            ('unreadable', 'corrupt', 'corrupt'),
+            ('corrupt', 'unreadable', 'corrupt'),
+            ('differs', 'unreadable', 'unreadable'),
+        ):
+            known = NONE
+            for verdict in (first, then):
+                seen = incidents.Sight(verdict)
+                known = incidents.updated(
+                    known, {'x': seen}, {}, ('x',), 100.0
+                )
+            self.assertEqual(worst, known.incidents[0].verdict)
+
+    def test_who_knows_when_it_was_good_last_may_come_later(self) -> None:
+        known = NONE
+        for last in (None, 50.0, 70.0):
+            seen = incidents.Sight('corrupt', last_good=last)
+            known = incidents.updated(known, {'x': seen}, {}, ('x',), 100.0)
+        self.assertEqual(50.0, known.incidents[0].last_good)
+
+    def test_who_looks_at_some_files_does_not_say_that_others_went(
+        self,
+    ) -> None:
+        known = self.opened()
+        self.assertEqual(known, incidents.updated(known, {}, {}, None, 200.0))
+
     def test_the_same_file_damaged_again_is_another(self) -> None:
-        known = incidents.updated(self.opened(), {}, ('x',), ('x',), 200.0)
-        known = incidents.updated(known, {'x': SEEN}, (), ('x',), 300.0)
+        known = incidents.updated(
+            self.opened(), {}, {'x': None}, ('x',), 200.0
+        )
+        known = incidents.updated(known, {'x': SEEN}, {}, ('x',), 300.0)
         self.assertEqual([1, 2], [each.number for each in known.incidents])
         found = known.open('x')
         assert found is not None
@@ -85,16 +136,16 @@ class UpdatedTest(base.TestCase):
             name = f'file-{number}'
             present = ('x', name)
             known = incidents.updated(
-                known, {name: SEEN, 'x': SEEN}, (), present, 200.0
+                known, {name: SEEN, 'x': SEEN}, {}, present, 200.0
             )
             known = incidents.updated(
-                known, {'x': SEEN}, (name,), present, 200.0
+                known, {'x': SEEN}, {name: None}, present, 200.0
             )
         self.assertEqual(101, len(known.incidents))
         self.assertEqual('x', known.incidents[0].name)
         self.assertEqual(301, known.last)
         later = 200.0 + 401 * base.DAY
-        known = incidents.updated(known, {}, (), ('x',), later)
+        known = incidents.updated(known, {}, {}, ('x',), later)
         self.assertEqual(['x'], [each.name for each in known.incidents])
 
     def test_of_a_thousand_guests_and_ranges_some_are_kept(self) -> None:
@@ -103,6 +154,6 @@ class UpdatedTest(base.TestCase):
             guests=tuple(map(str, range(1000))),
             ranges=tuple((each, each + 1) for each in range(1000)),
         )
-        known = incidents.updated(NONE, {'x': seen}, (), ('x',), 1.0)
+        known = incidents.updated(NONE, {'x': seen}, {}, ('x',), 1.0)
         (one,) = known.incidents
         self.assertEqual((256, 64), (len(one.guests), len(one.ranges)))

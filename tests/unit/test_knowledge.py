@@ -73,6 +73,33 @@ class FindingTest(base.TestCase):
         self.assertTrue(Finding().postponed('why', problem=True).problem)
 
 
+class RecalledTest(base.TestCase):
+    def known(self, **fields: Any) -> knowledge.Knowledge:
+        return knowledge.Knowledge(ledger=letters.proven_of('abc', **fields))
+
+    def test_when_it_was_good_last_is_known_of_what_is_good(self) -> None:
+        known = self.known()
+        assert known.ledger is not None
+        assert known.ledger.verified is not None
+        self.assertEqual(known.ledger.verified.wall, known.last_good)
+        for other in (
+            self.known(verified=None),
+            self.known(bad=bad(_1=CORRUPT)),
+            knowledge.Knowledge(),
+        ):
+            self.assertIsNone(other.last_good)
+
+    def test_which_file_it_is_of_is_known_once_it_was_compared(self) -> None:
+        known = self.known()
+        assert known.ledger is not None
+        self.assertEqual(known.ledger.key, known.key)
+        for other in (self.known(question=True), knowledge.Knowledge()):
+            self.assertIsNone(other.key)
+
+    def test_how_long_a_file_is_makes_no_other_knowledge(self) -> None:
+        self.assertEqual(knowledge.Knowledge(), knowledge.Knowledge(size=5))
+
+
 @ddt.ddt
 class VerdictTest(base.TestCase):
     def verdict(self, stored: str | None = SHA1, /, **fields: Any) -> Verdict:
@@ -89,6 +116,47 @@ class VerdictTest(base.TestCase):
 
     def test_what_was_read_once_is_not_known_to_be_good(self) -> None:
         self.assertEqual(Finding(), self.judge(verified=None))
+
+    def test_people_are_told_that_it_was_read_all_the_same(self) -> None:
+        for fields, word in (
+            ({'verified': None}, 'digested'),
+            ({'verified': None, 'read': None}, 'unknown'),
+            ({'verified': None, 'question': True}, 'unknown'),
+            ({}, 'good'),
+            ({'bad': bad(_1=CORRUPT)}, 'corrupt'),
+        ):
+            self.assertEqual(word, self.judge(**fields).word)
+        self.assertEqual('off', Finding(Verdict.OFF).word)
+
+    def test_what_is_missing_is_said_as_such(self) -> None:
+        ledger = letters.proven_of('abcd', bad=bad(_2=CORRUPT, _3=CORRUPT))
+        block = ledger.block_size
+        for size, note in (
+            (2 * block, 'it is 8.0 KiB too short'),
+            # The block in which it ends is bad for that alone.
+            (3 * block - 5, 'it is 4.0 KiB too short'),
+            (ledger.size, 'bytes 8192-16383 are corrupt'),
+            (
+                3 * block,
+                'it is 4.0 KiB too short; bytes 8192-12287 are corrupt',
+            ),
+        ):
+            found = knowledge.judge(ledger, size=size)
+            self.assertEqual(
+                (Verdict.CORRUPT, note), (found.verdict, found.note)
+            )
+
+    def test_what_is_too_much_is_too(self) -> None:
+        ledger = letters.proven_of('abcd', bad=bad(_1=CORRUPT, _4=CORRUPT))
+        found = knowledge.judge(ledger, size=ledger.size + 5)
+        self.assertEqual(
+            'it is 5 B too long; bytes 4096-8191 are corrupt', found.note
+        )
+
+    def test_a_file_that_differs_may_be_the_right_one(self) -> None:
+        ledger = letters.proven_of('abcd', bad=bad(_3=CORRUPT), differs=True)
+        found = knowledge.judge(ledger, size=ledger.size - 5)
+        self.assertNotIn('too short', found.note)
 
     @ddt.data(
         ({'_1': CORRUPT}, Verdict.CORRUPT),

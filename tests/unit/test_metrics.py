@@ -2,17 +2,20 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import ddt
 
 from nova_imagecache.cache import tallies
 from nova_imagecache import clocks
+from nova_imagecache.content import incidents
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import names
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import pages
+from nova_imagecache.outlets import since
 from nova_imagecache.outlets import summaries
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import reports
@@ -239,10 +242,10 @@ class SummaryTest(base.TestCase):
             summary = summaries.summarised(
                 report, 'h', EARLIER, NOW, {}, 1, wanted
             )
-            found = samples(metrics.Facts('1', summary))
-            key = f'base_file_info,{"a" * 40},x'
-            self.assertEqual(wanted, key in found)
-            self.assertNotIn('base_file_info,swap_1,', found)
+            family = metrics.of_each_file(metrics.Facts('1', summary))
+            found = [] if family is None else [*family.samples]
+            images = [(('a' * 40, 'x'), 1.0)] if wanted else []
+            self.assertEqual(images, found)
 
     def test_a_pass_is_dated_by_its_end_and_takes_what_it_takes(self) -> None:
         found = samples(facts_of())
@@ -309,6 +312,82 @@ class CollectTest(base.TestCase):
         self.assertEqual(1, found['repair_paused'])
 
 
+class SinceTest(base.TestCase):
+    """What was noted after the last pass counts as well."""
+
+    def damage(
+        self, summary: summaries.Summary, *noted: incidents.Incident
+    ) -> dict[str, tuple[int, int]]:
+        after = since.with_incidents(summary, noted)
+        return {
+            verdict: (each.files, each.bytes)
+            for verdict, each in after.damage.items()
+            if each.files
+        }
+
+    def incident(self, name: str, found: float, **values: Any) -> Any:
+        seen = incidents.Incident(
+            1, name, 'corrupt', 'image', found, None, ((5, 15),), (GUEST,)
+        )
+        return dataclasses.replace(seen, **values)
+
+    def test_what_was_found_since_counts(self) -> None:
+        new = self.incident('c' * 40, NOW.wall + 1)
+        self.assertEqual({'corrupt': (1, 10)}, self.damage(summary_of(), new))
+        after = since.with_incidents(summary_of(), [new])
+        self.assertEqual(0, after.unnamed)
+        (damaged,) = after.damaged
+        self.assertEqual(
+            ('c' * 40, 'image', 'corrupt', 10, 1, (GUEST,)),
+            (
+                damaged.name, damaged.image, damaged.verdict, damaged.bytes,
+                damaged.readers, damaged.guests,
+            ),
+        )  # fmt: skip
+
+    def test_what_the_pass_has_seen_does_not_count_twice(self) -> None:
+        bad = bad_file()
+        summary = summary_of(bad)
+        for found in (NOW.wall - 1, NOW.wall, NOW.wall + 1):
+            self.assertEqual(
+                {'corrupt': (1, 4 * base.MIB)},
+                self.damage(summary, self.incident(bad.name, found)),
+            )
+
+    def test_an_older_one_is_for_the_pass_to_tell(self) -> None:
+        for found in (NOW.wall - 9, NOW.wall):
+            old = self.incident('c' * 40, found)
+            self.assertEqual({}, self.damage(summary_of(), old))
+
+    def test_what_has_come_and_gone_since_counts_never(self) -> None:
+        over = self.incident('c' * 40, NOW.wall + 1, ended=NOW.wall + 2)
+        self.assertEqual({}, self.damage(summary_of(), over))
+
+    def test_what_has_ended_since_counts_no_more(self) -> None:
+        bad = bad_file()
+        summary = summary_of(bad)
+        for ended, files in ((NOW.wall, 1), (NOW.wall + 1, 0)):
+            over = self.incident(bad.name, NOW.wall - 9, ended=ended)
+            found = since.with_incidents(summary, [over])
+            self.assertEqual(files, found.damage['corrupt'].files)
+            self.assertEqual(files, len(found.damaged))
+            self.assertEqual(
+                files * 4 * base.MIB, found.damage['corrupt'].bytes
+            )
+
+    def test_those_that_guests_read_are_named_first_and_the_rest_counted(
+        self,
+    ) -> None:
+        many = [
+            self.incident(f'{number:040x}', NOW.wall + 1, guests=())
+            for number in range(30)
+        ]
+        read = self.incident('f' * 40, NOW.wall + 1)
+        after = since.with_incidents(summary_of(), [*many, read])
+        self.assertEqual((20, 11), (len(after.damaged), after.unnamed))
+        self.assertEqual('f' * 40, after.damaged[0].name)
+
+
 class PageTest(base.TestCase):
     def line(self, facts: metrics.Facts, later: float = 0) -> tuple[str, str]:
         level, line = pages.headline(facts, NOW.wall + later)
@@ -330,7 +409,7 @@ class PageTest(base.TestCase):
             ('warn', 'Nothing can be removed from the cache.'),
             self.line(veto_only),
         )
-        self.assertIn('1.0 d ago', self.line(veto_only, base.DAY)[1])
+        self.assertIn('1 d ago', self.line(veto_only, base.DAY)[1])
         self.assertEqual(
             ('warn', '2.0 MiB too much is in the cache.'),
             self.line(facts_of(shortfall=2 * base.MIB, problems=('p',))),

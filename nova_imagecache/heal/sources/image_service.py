@@ -9,7 +9,10 @@ all of it.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 
+from nova_imagecache.cache import image_names
+from nova_imagecache.cache import layouts
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import exchanges
 from nova_imagecache.heal.sources import image_api
@@ -100,6 +103,9 @@ class ImageService:
                 f'{names.printable(base.image)}',
             )
         image = self.api.image(base.image)
+        with contextlib.suppress(OSError):
+            layout = layouts.Layout.around(base.path)
+            image_names.note(layout, image.id, image.name)
         if images.is_as_it_is(image, base):
             check_size(base, image.size)
         return image

@@ -28,6 +28,7 @@ class Image:
     :ivar algorithm: of its digest, as hashlib calls that; None if it has none
     :ivar digest: of all of its data, in hex digits
     :ivar stores: those that have it, where there are several
+    :ivar name: what people call it, as they have it
     """
 
     id: str
@@ -37,6 +38,7 @@ class Image:
     algorithm: str | None = None
     digest: str | None = None
     stores: tuple[str, ...] = ()
+    name: str = ''
 
 
 def parse(uuid: str, body: bytes) -> Image:
@@ -63,6 +65,7 @@ def parse(uuid: str, body: bytes) -> Image:
                 for store in stores
                 if re.fullmatch('[A-Za-z0-9._-]+', store)
             ),
+            str(record.get('name') or ''),
         )
     except (ValueError, KeyError, AttributeError, RecursionError):
         raise sources.Unavailable(

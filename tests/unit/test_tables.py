@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The words and figures of the screens."""
+"""The short table of files, and names that fit."""
 
 from typing import Any
 
-from nova_imagecache.cli import screens
+from nova_imagecache.cli import tables
 from tests.support import base
 
 
@@ -12,6 +12,7 @@ def row(name: str) -> dict[str, Any]:
     return {
         'name': name,
         'image': None,
+        'image_name': '',
         'kind': 'original',
         'size': 1 << 30,
         'allocated': 1 << 20,
@@ -23,42 +24,25 @@ def row(name: str) -> dict[str, Any]:
     }
 
 
-class FiguresTest(base.TestCase):
-    def test_a_size_has_the_unit_that_fits(self) -> None:
-        self.assertEqual('0 B', screens.size(0))
-        self.assertEqual('1.0 KiB', screens.size(1024))
-        self.assertEqual('2.5 GiB', screens.size(2.5 * 2**30))
-
-    def test_a_small_rate_is_not_0(self) -> None:
-        self.assertEqual('0.02 B/s', screens.rate(0.02))
-
-    def test_a_span_has_the_unit_that_fits(self) -> None:
-        for seconds, text in (
-            (0.4, '0 s'), (59, '59 s'), (60, '1 min'), (3599.99, '1 h'),
-            (86400, '1 d'), (3 * 86400 + 5, '3 d'),
-        ):  # fmt: skip
-            self.assertEqual(text, screens.span(seconds))
-
-
 class ShortenerTest(base.TestCase):
     def test_a_name_is_as_short_as_tells_it_from_the_others(self) -> None:
         first, second = 'a' * 40, 'a' * 12 + 'b' * 28
         resized = f'{first}_1024'
-        short = screens.shortener([first, second, resized, 'swap_64'])
+        short = tables.shortener([first, second, resized, 'swap_64'])
         self.assertEqual('a' * 16, short(first))
         self.assertEqual('a' * 12 + 'bbbb', short(second))
         self.assertEqual('aaaaaaaa_1024', short(resized))
         self.assertEqual('swap_64', short('swap_64'))
 
     def test_one_that_is_not_among_them_is_told_from_them_too(self) -> None:
-        short = screens.shortener(['a' * 40])
+        short = tables.shortener(['a' * 40])
         self.assertEqual('aaaaaaaabbbb', short('a' * 8 + 'b' * 32))
         self.assertEqual('', short(''))
 
 
 class TableTest(base.TestCase):
     def test_what_is_bad_is_loud_and_what_goes_says_where(self) -> None:
-        _heads, line = screens.table([row('c' * 40)], 80)
+        _heads, line = tables.table([row('c' * 40)], 80)
         self.assertEqual(
             ['cccccccc', '-', 'original', '1.0G/1.0M', '-', '2', 'h'],
             line.split()[:7],
@@ -66,8 +50,8 @@ class TableTest(base.TestCase):
         self.assertEqual(['CORRUPT', 'trash'], line.split()[7:])
 
     def test_where_there_is_room_names_are_whole(self) -> None:
-        _heads, line = screens.table([row('c' * 40)], 200)
+        _heads, line = tables.table([row('c' * 40)], 200)
         self.assertTrue(line.startswith('c' * 40))
 
     def test_no_file_is_a_head_alone(self) -> None:
-        self.assertEqual(1, len(screens.table([], 80)))
+        self.assertEqual(1, len(tables.table([], 80)))

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the commands that print lines have in common."""
+
+import abc
+import argparse
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+
+from cliff import lister
+
+from nova_imagecache.cli import app
+from nova_imagecache.cli import columns
+
+
+class Lines(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
+    """A command that prints a line for each of some things."""
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Any],
+    ) -> int:
+        """Print as cliff does, and what there is not in one form."""
+        form = parsed_args.formatter
+        data = (columns.filled(form, line) for line in data)
+        code: int = super().produce_output(parsed_args, column_names, data)
+        return code

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the commands that make metrics have in common."""
+
+import argparse
+import contextlib
+
+from nova_imagecache.cli import app
+from nova_imagecache.conf import Settings
+from nova_imagecache import errors
+from nova_imagecache.outlets import exposition
+
+
+class Measuring(app.NodeCommand):
+    """A command that shows metrics."""
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it, with what it takes imported before it becomes the owner.
+
+        :raises nova_imagecache.errors.Error: that is not installed
+        """
+        exposition.client()
+        return super().run(parsed_args)
+
+
+def prepare(settings: Settings) -> None:
+    """Import what metrics take, likewise, for who may write them as well.
+
+    Who writes them says what is the matter, if anything is.
+    """
+    if settings.metrics_textfile:
+        with contextlib.suppress(errors.Error):
+            exposition.client()
