@@ -11,10 +11,11 @@ import dataclasses
 import resource
 import time
 
-# To take locks, and to do what is done to files: with a last look of some
-# tenths of a second between, all of that takes less than one.
-_LOCKING_SECONDS = 0.2
-_WORKING_SECONDS = 0.4
+# From the first lock on nothing more is begun after so long: what is then at
+# work still takes its time. But some is done in any case.
+_HELD_SECONDS = 0.85
+_LOCKING_SECONDS = 0.15
+_WORKING_SECONDS = 0.25
 
 _LEAST = 16
 _MOST = 1024
@@ -62,22 +63,28 @@ class Pace:
         self._monotonic = monotonic
         self._most = _most()
         self._look_seconds = 0.0
+        self._locking = monotonic()
         self.size = self._most
 
     def locking(self) -> Deadline:
         """Say until when to take locks."""
-        return self._within(max(_LOCKING_SECONDS, self._look_seconds / 2))
+        self._locking = self._monotonic()
+        return self._within(max(_LOCKING_SECONDS, self._look_seconds / 4))
 
     def look(self, looks: Callable[[], None]) -> Deadline:
         """Have a last look, and say until when to act on it.
 
-        For as long as the look has taken, at least: else looking would be
-        most of what is done.
+        Where locks are held for too long in any case, for as long as the look
+        has taken: else looking would be most of what is done.
         """
         began = self._monotonic()
         looks()
-        self._look_seconds = self._monotonic() - began
-        return self._within(max(_WORKING_SECONDS, self._look_seconds))
+        now = self._monotonic()
+        self._look_seconds = now - began
+        if self._look_seconds >= _HELD_SECONDS:
+            return self._within(self._look_seconds)
+        left = self._locking + _HELD_SECONDS - now
+        return self._within(max(_WORKING_SECONDS, left))
 
     def _within(self, seconds: float) -> Deadline:
         return Deadline(self._monotonic() + seconds, self._monotonic)

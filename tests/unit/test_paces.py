@@ -2,6 +2,7 @@
 
 """How many files go at a time."""
 
+import functools
 import resource
 
 from nova_imagecache.cache import paces
@@ -46,14 +47,23 @@ class PaceTest(base.TestCase):
         self.assertEqual(600, pace.size)
 
     def test_all_of_it_takes_less_than_a_second(self) -> None:
-        locking = self.pace.locking()
-        self.pass_seconds(0.2)
-        self.assertTrue(locking.is_over)
-        acting = self.pace.look(lambda: self.pass_seconds(0.3))
+        for look in (0.01, 0.3, 0.55):
+            began = self.now
+            locking = self.pace.locking()
+            self.pass_seconds(0.15)
+            self.assertTrue(locking.is_over)
+            acting = self.pace.look(functools.partial(self.pass_seconds, look))
+            self.pass_seconds(0.2)
+            self.assertFalse(acting.is_over)
+            while not acting.is_over:
+                self.pass_seconds(0.01)
+            self.assertLess(self.now - began, 1)
+
+    def test_a_quick_look_leaves_the_more_time_to_act(self) -> None:
+        self.pace.locking()
+        acting = self.pace.look(lambda: self.pass_seconds(0.01))
+        self.pass_seconds(0.8)
         self.assertFalse(acting.is_over)
-        self.pass_seconds(0.4)
-        self.assertTrue(acting.is_over)
-        self.assertLess(self.now, 1)
 
     def test_a_look_that_takes_long_is_not_most_of_it(self) -> None:
         acting = self.pace.look(lambda: self.pass_seconds(5))
@@ -62,5 +72,5 @@ class PaceTest(base.TestCase):
         self.pass_seconds(0.1)
         self.assertTrue(acting.is_over)
         locking = self.pace.locking()
-        self.pass_seconds(2.4)
+        self.pass_seconds(1.2)
         self.assertFalse(locking.is_over)
