@@ -195,7 +195,8 @@ def make(connection: socket.socket) -> None:
         assembly = borrow(lender, order.lent)
         if (bad := order.bad) is not None:
             one = pipeline.Pass(settings, assembly=assembly)
-            lender.tell(frames.Judged(one.set_aside(bad.name, bad.young)))
+            stays = one.set_aside(bad.name, bad.young)
+            lender.tell(frames.Judged(stays))
             return
         report = pipeline.Pass(
             settings,

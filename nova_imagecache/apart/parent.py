@@ -293,6 +293,8 @@ class Apart:
         self._began = 0.0
         self._pass: _Pass | None = None
         self._attempt: _Attempt | None = None
+        # Those that set a file aside.
+        self._others: set[_Pass] = set()
 
     def begin(
         self,
@@ -364,11 +366,14 @@ class Apart:
         :returns: why it stays; None if it is in the trash
         """
         bad = frames.Bad(name, young)
+        one = self._prepared(settings, instances.GuestList(), bad)
+        self._others.add(one)
         try:
-            made = self._prepared(settings, instances.GuestList(), bad)
-            return made.make(frames.Judged).stays
+            return one.make(frames.Judged).stays
         except _Ended as error:
-            return str(error)
+            return f'it could not be set aside: {error}'
+        finally:
+            self._others.discard(one)
 
     def _run(
         self,
@@ -421,6 +426,6 @@ class Apart:
 
     def stop(self) -> None:
         """End a pass that is at work, and do not wait for it."""
-        one = self._pass
-        if one is not None:
-            one.stop()
+        for one in [self._pass, *self._others]:
+            if one is not None:
+                one.stop()

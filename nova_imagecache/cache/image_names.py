@@ -125,7 +125,8 @@ def forget_others(layout: layouts.Layout, present: Collection[str]) -> None:
     """
     kept = {*map(names.fingerprint, present)}
     for name in _list(layout):
-        if name not in kept:
+        # It may have been fetched since that was looked at.
+        if name not in kept and not os.path.lexists(layout.file(name)):
             with contextlib.suppress(OSError):
                 os.unlink(_path(layout, name))
 

@@ -138,7 +138,14 @@ class Scrub(summing.Summing, reading.Reading):
         paths = parsed_args.host_config
         if not parsed_args.parent:
             conf = self.app.conf
-            paths = [*(conf.config_file or ()), *(conf.config_dir or ())]
+            # The process that asks is in another directory.
+            paths = [
+                os.path.abspath(path)
+                for path in (
+                    *(conf.config_file or ()),
+                    *(conf.config_dir or ()),
+                )
+            ]
         self._scrubber.ask = first_sight.Asker(self.settings, paths, watch)
         healer = automatic.Healer(
             self.settings,
@@ -166,27 +173,31 @@ class Scrub(summing.Summing, reading.Reading):
     ) -> Iterator[tuple[Any, ...]]:
         verdicts = []
         told = telling.Telling(self.settings)
-        for result in one.run():
-            finding = result.finding
-            verdicts.append(finding.verdict)
-            if finding.problem:
-                LOG.warning(
-                    '[P08] %s: %s', names.printable(result.name), finding.note
+        try:
+            for result in one.run():
+                finding = result.finding
+                verdicts.append(finding.verdict)
+                if finding.problem:
+                    LOG.warning(
+                        '[P08] %s: %s',
+                        names.printable(result.name),
+                        finding.note,
+                    )
+                    self.exit_code = exit_codes.COULD_NOT
+                if finding.harmful:
+                    told.add(result.name)
+                yield (
+                    names.printable(result.name),
+                    finding.word,
+                    columns.Bytes(result.bytes),
+                    round(result.seconds, 3),
+                    names.printable(finding.note),
                 )
-                self.exit_code = exit_codes.COULD_NOT
-            if finding.harmful:
-                told.add(result.name)
-            yield (
-                names.printable(result.name),
-                finding.word,
-                columns.Bytes(result.bytes),
-                round(result.seconds, 3),
-                names.printable(finding.note),
-            )
-            if finding.damaged and not finding.skipped:
-                acting.act_on(result.name)
-        acting.act_on_all()
-        healing.let_go(self._rewrite)
+                if finding.damaged and not finding.skipped:
+                    acting.act_on(result.name)
+            acting.act_on_all()
+        finally:
+            healing.let_go(self._rewrite)
         following = one.next
         if not verdicts and following is not None:
             LOG.warning(

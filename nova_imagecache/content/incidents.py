@@ -203,8 +203,14 @@ def updated(
             # It is there, and nobody has read it yet.
             found.append(each)
     last = known.last
+    # Whoever sees them only now may have looked before they were healed.
+    ended = {
+        each.name
+        for each in found
+        if each.ended is not None and each.ended > now
+    }
     for name, seen in damaged.items():
-        if known.open(name) is None:
+        if known.open(name) is None and name not in ended:
             last += 1
             new = Incident(
                 last,

@@ -105,7 +105,8 @@ class Account:
         if is_gone:
             gone[image] = self.gone.get(image, now)
         # The latest ones, if there are that many.
-        kept = [*gone.items()][-_MOST_FILES:]
+        kept = sorted(gone.items(), key=lambda each: each[1].wall)
+        kept = kept[-_MOST_FILES:]
         return dataclasses.replace(self, gone=dict(kept))
 
     def not_answering(
@@ -241,6 +242,23 @@ def load(layout: layouts.Layout, host: str) -> Account:
         return Account()
 
 
+def last_copies(layout: layouts.Layout) -> frozenset[str]:
+    """Name the original base files whose images are gone, by all hosts.
+
+    One that is told goes for all that share the cache.
+    """
+    try:
+        found = sorted(os.listdir(layout.repairs))
+    except OSError:
+        return frozenset()
+    copies: set[str] = set()
+    for name in found:
+        with contextlib.suppress(errors.Error, OSError):
+            account = _FORMAT.load(os.path.join(layout.repairs, name))
+            copies |= account.last_copies if account else frozenset()
+    return frozenset(copies)
+
+
 def save(layout: layouts.Layout, host: str, account: Account) -> None:
     """Note what a host has done.
 
@@ -266,6 +284,10 @@ def note_image(
         save(layout, host, after)
 
 
+#: After which the service has told of the image; none where data was good.
+_THERE = frozenset(('', sources.State.OTHER_BYTES, sources.State.TOO_LARGE))
+
+
 def note_told(
     layout: layouts.Layout,
     host: str,
@@ -278,9 +300,10 @@ def note_told(
     :raises OSError: it was not noted
     """
     state, _message = outcome.sources.get(_IMAGE_SERVICE, ('', ''))
-    told = state == sources.State.GONE or outcome.fetched.get(_IMAGE_SERVICE)
-    if image is not None and told:
-        is_gone = state == sources.State.GONE
+    is_gone = state == sources.State.GONE
+    # Bytes alone may be those of an error, or of an answer that was cut off.
+    is_there = state in _THERE and outcome.fetched.get(_IMAGE_SERVICE)
+    if image is not None and (is_gone or is_there):
         note_image(layout, host, image, is_gone, now)
 
 

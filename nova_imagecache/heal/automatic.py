@@ -7,6 +7,7 @@ is dying is not written to all night.
 """
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
 import logging
 import random
@@ -191,12 +192,14 @@ class Healer:
         ]
         try:
             outcome = repair.repair(file, given, means)
-            accounts.note_told(
-                file.layout, self.settings.host, ledger.image, outcome, now
-            )
         except (errors.Error, OSError) as error:
             reason = getattr(error, 'strerror', None) or str(error)
             outcome = outcomes.Outcome(file.name, stopped=reason)
+        # What was written counts, whether or not this can be noted.
+        with contextlib.suppress(errors.Error, OSError):
+            accounts.note_told(
+                file.layout, self.settings.host, ledger.image, outcome, now
+            )
         unspent = len(chosen) - outcome.charged
         if unspent:
             layout = layouts.Layout.of(self.settings)

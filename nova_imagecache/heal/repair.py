@@ -50,6 +50,9 @@ _COMBINED = 'combined'
 # Of one block, and the file itself is one of them.
 _MOST_COPIES = 5
 
+# Who did not answer is not asked again for each block.
+_AWAY = (sources.State.UNREACHABLE, sources.State.TIMEOUT)
+
 
 @dataclasses.dataclass(frozen=True)
 class Means:
@@ -369,6 +372,7 @@ class _Repair:
             source
             for source in asked
             if not (source.cryptographic or source.fetched)
+            and self._asked.states.get(source.name, ('', ''))[0] not in _AWAY
         ]
         for index in sorted(self._copied - self._done.keys()):
             if self._is_over():

@@ -103,19 +103,21 @@ class Actor:
             for decision in sorted(decisions.trash, key=_first_the_best)
             if decision.action is Action.PUT_BACK
         }
-        removed = removal.remove(
-            self._layout,
-            _chosen(decisions.files, Action.REMOVE),
-            self._objections,
-            self._facts.now.wall,
-        )
-        deleted = removal.empty(
-            self._layout,
-            _chosen(decisions.trash, Action.DELETE),
-            self._objections,
-        )
-        # Last: the last looks would find all these files changed.
-        _touch_used(decisions, self._touch_as_root)
+        try:
+            removed = removal.remove(
+                self._layout,
+                _chosen(decisions.files, Action.REMOVE),
+                self._objections,
+                self._facts.now.wall,
+            )
+            deleted = removal.empty(
+                self._layout,
+                _chosen(decisions.trash, Action.DELETE),
+                self._objections,
+            )
+        finally:
+            # Last: the last looks would find all these files changed.
+            _touch_used(decisions, self._touch_as_root)
         files = tuple(
             self._came_out(decision, removed, 'removed')
             for decision in decisions.files

@@ -310,7 +310,7 @@ def look(
         state=state,
         entries=entries,
         pins=pinned,
-        last_copies=accounts.load(layout, settings.host).last_copies,
+        last_copies=accounts.last_copies(layout),
         space=space,
         vetoes=(*obstacles, *unread),
         newer=_newer(layout, (*scan.files, *trashed.files), entries),

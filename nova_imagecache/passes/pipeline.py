@@ -157,6 +157,14 @@ class Pass:
     def _foresee(self, state: states.State, now: clocks.Instant) -> bool:
         return foresight.removes(state, now, self._settings)
 
+    def _foresee_it(self, state: states.State, now: clocks.Instant) -> bool:
+        """Whether files are about to go; asks the storage what it takes."""
+        return self._foresee(state, now) and self._look_for_it(state, now)
+
+    def _look_for_it(self, _state: states.State, _now: clocks.Instant) -> bool:
+        self._storage = storage.ask(self._layout, self._settings.host)
+        return True
+
     def _closer(self, jump: float) -> overlays.OverlayWitness:
         return self._assembly.overlays(
             self._layout,
@@ -231,8 +239,7 @@ class Pass:
             return self._run()
 
     def _run(self) -> reports.Report:
-        self._storage = storage.ask(self._layout, self._settings.host)
-        facts = self._look(self._settings.checksum, closely=self._foresee)
+        facts = self._look(self._settings.checksum, closely=self._foresee_it)
         # An empty cache is remembered too: the clock is, for the next pass.
         if not (facts.usable and os.path.isdir(self._layout.base)):
             return self._refuse(facts)
@@ -334,8 +341,7 @@ class Pass:
         :param young: whether it stays for 600 s after its last use
         :returns: why it stays; None if it is in the trash
         """
-        self._storage = storage.ask(self._layout, self._settings.host)
-        facts = self._look(False, closely=lambda _state, _now: True)
+        facts = self._look(False, closely=self._look_for_it)
         if not facts.usable:
             return str(facts.vetoes[0])
         if _is_unmounted(facts, self._layout):
@@ -356,12 +362,17 @@ class Pass:
             goes = decision.action is decide.Action.REMOVE
             if goes and not soundness.of(decision.file, facts.state).is_bad:
                 return 'it is not known to be bad'
+            if goes and decision.last_copy:
+                return (
+                    'its image is gone from the image service, and this is '
+                    'what is left of that'
+                )
         # With all facts: what was pinned before is no news at the last moment.
         for decision in self._actor(facts).act(decisions).files:
             if decision.action is decide.Action.REMOVE:
                 return None
             return decision.reason
-        return next(iter(facts.problems), 'it is not to be seen')
+        return str(next(iter(facts.problems), 'it is not to be seen'))
 
     def verify_now(
         self, chosen: Collection[str], strict: bool = False

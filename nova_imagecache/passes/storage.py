@@ -7,6 +7,7 @@ import dataclasses
 import os
 import time
 
+from nova_imagecache.cache import directories
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
@@ -28,9 +29,11 @@ class Storage:
 
 
 def ask(layout: layouts.Layout, host: str) -> Storage:
-    """Ask for the time where there is a place to write already."""
+    """Ask for the time where there is a place of ours to write already."""
     with contextlib.suppress(OSError):
-        if os.path.isdir(layout.temporary):
+        if directories.intruder(layout) is None and os.path.isdir(
+            layout.temporary
+        ):
             return tell(layout, host, publish.current_time(layout.temporary))
     return Storage()
 

@@ -37,15 +37,15 @@ import os, time
 from nova_imagecache.cache import sightings
 from nova_imagecache.passes import pipeline
 sightings.birth = lambda file, now: 0.0
-real = pipeline.Pass.run
-def run(one):
+real = pipeline.Pass._look
+def look(*args, **kwargs):
     with open({at!r} + '.new', 'w') as file:
         file.write(str(os.getpid()))
     os.rename({at!r} + '.new', {at!r})
     while not os.path.exists({go!r}):
         time.sleep(0.01)
-    return real(one)
-pipeline.Pass.run = run
+    return real(*args, **kwargs)
+pipeline.Pass._look = look
 """
 
 _PARENT = """
@@ -61,6 +61,12 @@ while not os.path.exists(at):
     time.sleep(0.01)
 {end}
 os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+_SKEWED = """
+from nova_imagecache.cache import publish
+real = publish.current_time
+publish.current_time = lambda path: real(path) - 10**6
 """
 
 _FORK = """
@@ -418,6 +424,26 @@ class BadTest(ApartTestCase):
         self.in_child('import os\nos._exit(3)')
         reason = self.manager().set_aside(self.name)
         self.assertIn('status 3', str(reason))
+        self.assertIn(self.name, self.node.files())
+
+    def test_a_problem_is_a_reason_like_any_other(self) -> None:
+        os.unlink(self.node.base_path(self.name))
+        self.in_child(_SKEWED)
+        reason = self.manager().set_aside(self.name)
+        self.assertIn('storage', str(reason))
+
+    def test_stopped_with_the_service_it_ends(self) -> None:
+        self.block()
+        manager = self.manager()
+        reasons: list[str | None] = []
+        thread = threading.Thread(
+            target=lambda: reasons.append(manager.set_aside(self.name))
+        )
+        thread.start()
+        self.blocked()
+        manager.stop()
+        thread.join()
+        self.assertIn('with this service', str(reasons[0]))
         self.assertIn(self.name, self.node.files())
 
     def test_a_pass_that_is_at_work_does_not_keep_it(self) -> None:

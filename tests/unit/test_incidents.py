@@ -130,6 +130,13 @@ class UpdatedTest(base.TestCase):
         assert found is not None
         self.assertEqual(2, found.number)
 
+    def test_who_looked_before_it_was_healed_opens_no_other_one(self) -> None:
+        known = incidents.updated(
+            self.opened(), {}, {'x': None}, ('x',), 200.0
+        )
+        known = incidents.updated(known, {'x': SEEN}, {}, ('x',), 150.0)
+        self.assertEqual([1], [each.number for each in known.incidents])
+
     def test_it_is_bounded_and_forgets_none_that_lasts(self) -> None:
         known = self.opened()
         for number in range(300):
