@@ -39,6 +39,18 @@ FRESH = b'fresh' * 8192
 OTHER = uuidsentinel.other
 
 
+# What sets a bad file aside cannot list the cache.
+_UNLISTED = """
+import errno, os
+real = os.listdir
+def listdir(path='.'):
+    if path == {base!r}:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+    return real(path)
+os.listdir = listdir
+"""
+
+
 @ddt.ddt
 class GateTest(base.NodeTestCase):
     def setUp(self) -> None:
@@ -468,16 +480,11 @@ class GateTest(base.NodeTestCase):
         self,
     ) -> None:
         self.add_bad_image(base.IMAGE)
-        real = os.listdir
-
         # Mocked: a disk that returns an error for one directory.
-        def listdir(path: Any = '.') -> Any:
-            if path == self.node.layout.base:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-            return real(path)
-
-        with mock.patch('os.listdir', listdir):
-            self.assertRaises(gate.DamagedBaseFile, self.make_disk)
+        self.useFixture(
+            nodes.Child(_UNLISTED.format(base=self.node.layout.base))
+        )
+        self.assertRaises(gate.DamagedBaseFile, self.make_disk)
         self.assertIn('and stays: ', self.output)
         self.assertIn('Input/output error', self.output)
 
