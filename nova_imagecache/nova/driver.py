@@ -3,9 +3,9 @@
 """Nova's libvirt driver, with our manager in the place of its own."""
 
 from collections.abc import Callable
-import functools
 import inspect
 from typing import Any
+from typing import TypeVar
 
 from nova.virt.libvirt import driver
 from oslo_config import cfg
@@ -19,23 +19,30 @@ from nova_imagecache.nova import reliances
 
 LOG = logging.getLogger(__name__)
 
+_Method = TypeVar('_Method', bound=Callable[..., None])
+
+
+def _signed_as_in_nova(run: _Method) -> _Method:
+    """Have a method be seen with the signature of the one in Nova's driver.
+
+    That is not the same in all releases. Where there is no such method any
+    more, nobody calls ours, and the start says so.
+    """
+    method = getattr(driver.LibvirtDriver, run.__name__, None)
+    if method is not None:
+        vars(run)['__signature__'] = inspect.signature(method)
+    return run
+
 
 def _with_open_gate(name: str) -> Callable[..., None]:
-    """Give a method of Nova's driver, for a guest that was there before.
-
-    Its signature is Nova's, which is not the same in all releases. Where there
-    is no such method any more, nobody calls this, and the start says so.
-    """
-    method = getattr(driver.LibvirtDriver, name, None)
+    """Give a method of Nova's driver, for a guest that was there before."""
 
     def run(self: 'LibvirtDriver', *args: Any, **kwargs: Any) -> None:
         with self._gate.open():
             getattr(super(LibvirtDriver, self), name)(*args, **kwargs)
 
-    if method is not None:
-        functools.update_wrapper(run, method)
-        vars(run)['__signature__'] = inspect.signature(method)
-    return run
+    run.__name__ = name
+    return _signed_as_in_nova(run)
 
 
 class LibvirtDriver(driver.LibvirtDriver):
@@ -79,6 +86,7 @@ class LibvirtDriver(driver.LibvirtDriver):
         except cfg.Error as error:
             LOG.error('[P03] No pass over the image cache is made: %s', error)
 
+    @_signed_as_in_nova
     def spawn(
         self,
         context: Any,

@@ -3,6 +3,7 @@
 """Our driver in Nova: how it is found, and the passes that it makes."""
 
 import importlib
+import inspect
 import os
 import sys
 import threading
@@ -45,6 +46,25 @@ class DriverTest(base.NodeTestCase):
         self.assertEqual(
             self.node.layout.base, self.driver.image_cache_manager.cache_dir
         )
+
+    def test_each_method_has_the_signature_of_novas(self) -> None:
+        # Nova's own tests insist on that, of all of its drivers.
+        methods = {
+            name: method
+            for name, method in vars(ours.LibvirtDriver).items()
+            if inspect.isfunction(method)
+            and hasattr(stock.LibvirtDriver, name)
+        }
+        self.assertIn('spawn', methods)
+        self.assertIn('finish_migration', methods)
+        for name, method in methods.items():
+            self.assertEqual(
+                inspect.getfullargspec(
+                    getattr(stock.LibvirtDriver, name)
+                ).args,
+                inspect.getfullargspec(method).args,
+                name,
+            )
 
     def test_disk_usage_counts_our_directory(self) -> None:
         self.flags(
