@@ -7,6 +7,7 @@ once take hardly longer than one. A local disk answers sooner than a thread is
 asked.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
@@ -32,6 +33,24 @@ _FIRST = 8
 _MOST = 64
 
 
+class _Pace:
+    """How long the last few items took.
+
+    One of them alone tells nothing: it may have waited for a processor.
+    """
+
+    def __init__(self) -> None:
+        self._last: collections.deque[float] = collections.deque(maxlen=_FIRST)
+
+    def is_slow_after(self, seconds: float) -> bool:
+        """Note what one more took; say whether threads are worth it."""
+        self._last.append(seconds)
+        if seconds <= _SLOW_SECONDS:
+            return False
+        others = sum(self._last) - max(self._last)
+        return others > _SLOW_SECONDS * (_FIRST - 1)
+
+
 class _Chunk(Generic[T, R]):
     """Some of the items, for one thread."""
 
@@ -43,10 +62,9 @@ class _Chunk(Generic[T, R]):
         self.given_up = False
         # The item that it is at.
         self.began: float | None = None
-        self.spent = 0.0
+        self.seconds: list[float] = []
 
     def work_off(self, work: Callable[[T], R]) -> None:
-        started = time.monotonic()
         try:
             for item in self.items:
                 self.began = time.monotonic()
@@ -54,14 +72,10 @@ class _Chunk(Generic[T, R]):
                 if self.given_up:
                     return
                 self.results.append(result)
+                self.seconds.append(time.monotonic() - self.began)
         except BaseException as error:
             self.error = error
-        self.spent = time.monotonic() - started
         self.done.set()
-
-    @property
-    def is_slow(self) -> bool:
-        return self.spent > _SLOW_SECONDS * len(self.items)
 
 
 def each(
@@ -94,16 +108,14 @@ def _while_quick(
     work: Callable[[T], R], todo: Sequence[T]
 ) -> Generator[R, None, tuple[Sequence[T], bool]]:
     """Do it here for as long as no thread is worth it; give what is left."""
-    spent = 0.0
+    pace = _Pace()
     for number, item in enumerate(todo, 1):
         began = time.monotonic()
         result = work(item)
-        spent += time.monotonic() - began
+        spent = time.monotonic() - began
         yield result
-        if spent > _SLOW_SECONDS * _FIRST:
+        if pace.is_slow_after(spent):
             return todo[number:], True
-        if number % _FIRST == 0:
-            spent = 0.0
     return (), False
 
 
@@ -163,6 +175,7 @@ def _in_threads(
 ) -> Generator[R]:
     chunks: list[_Chunk[T, R]] = [_Chunk(part) for part in _part(todo, slow)]
     crew = _Crew(work, chunks)
+    pace = _Pace()
     crew.start()
     if slow:
         crew.grow()
@@ -183,7 +196,7 @@ def _in_threads(
             yield from chunk.results
             if chunk.error is not None:
                 raise chunk.error
-            if chunk.is_slow:
+            if any([*map(pace.is_slow_after, chunk.seconds)]):
                 crew.grow()
     finally:
         crew.leave()

@@ -3,6 +3,7 @@
 """The same for each of many."""
 
 import threading
+import types
 
 import ddt
 import testtools
@@ -36,6 +37,27 @@ class EachTest(testtools.TestCase):
             *pools.each(lambda _item: threading.get_ident(), range(1000))
         ]
         self.assertEqual(1, len({*threads}))
+
+    def threads_for(self, seconds: list[float]) -> int:
+        """Say how many threads do what takes so long each."""
+        now = [0.0]
+
+        def work(took: float) -> int:
+            now[0] += took
+            return threading.get_ident()
+
+        clock = types.SimpleNamespace(monotonic=lambda: now[0])
+        self.patch(pools, 'time', clock)
+        return len({*pools.each(work, seconds)})
+
+    def test_one_that_waited_for_a_processor_is_no_reason(self) -> None:
+        quick = [0.0] * 20
+        self.assertEqual(1, self.threads_for([*quick, 0.5, *quick, 3, *quick]))
+
+    @ddt.data(([0.001] * 100,), ([0.0, 0.0, 0.05] * 40,))
+    @ddt.unpack
+    def test_several_that_took_long_are(self, seconds: list[float]) -> None:
+        self.assertLess(1, self.threads_for(seconds))
 
     def test_what_is_slow_is_done_by_several_at_once(self) -> None:
         """One ends only after another one that comes later."""
