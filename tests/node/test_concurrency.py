@@ -169,7 +169,16 @@ class ConcurrencyTest(nodes.FileTestCase):
     def assert_nothing_wrong(self, checked: int) -> None:
         notes = self.notes()
         self.assertEqual('', self.faults())
-        self.assertEqual([], [note for note in notes if 'problem:' in note])
+        # Of a pass that removes nothing, as it was held up all the time.
+        too_fast = ': it changes faster than it is read'
+        self.assertEqual(
+            [],
+            [
+                note
+                for note in notes
+                if 'problem:' in note and not note.endswith(too_fast)
+            ],
+        )
         self.assertGreater(checked, 0)
         for what in (
             'passed', 'removed', 'deleted', 'put back', 'put back by a pass',
