@@ -83,7 +83,6 @@ def each(
     items: Iterable[T],
     late: Callable[[T], R] | None = None,
     patience: float = PATIENCE_SECONDS,
-    slow: bool = False,
 ) -> Generator[R]:
     """Do something with each item, and give the results in their order.
 
@@ -94,19 +93,18 @@ def each(
     :param late: gives what to take for the result of an item that is not
         done in time; without it, that is waited for
     :param patience: for how many seconds one item is waited for
-    :param slow: whether it is known that threads are worth it
     :raises Exception: what the work raises
     """
     todo: Sequence[T] = list(items)
-    if late is None and not slow:
-        todo, slow = yield from _while_quick(work, todo)
+    if late is None:
+        todo = yield from _while_quick(work, todo)
     if todo:
-        yield from _in_threads(work, todo, late, patience, slow)
+        yield from _in_threads(work, todo, late, patience)
 
 
 def _while_quick(
     work: Callable[[T], R], todo: Sequence[T]
-) -> Generator[R, None, tuple[Sequence[T], bool]]:
+) -> Generator[R, None, Sequence[T]]:
     """Do it here for as long as no thread is worth it; give what is left."""
     pace = _Pace()
     for number, item in enumerate(todo, 1):
@@ -115,8 +113,8 @@ def _while_quick(
         spent = time.monotonic() - began
         yield result
         if pace.is_slow_after(spent):
-            return todo[number:], True
-    return (), False
+            return todo[number:]
+    return ()
 
 
 def _part(todo: Sequence[T], slow: bool) -> Generator[Sequence[T]]:
@@ -171,8 +169,9 @@ def _in_threads(
     todo: Sequence[T],
     late: Callable[[T], R] | None,
     patience: float,
-    slow: bool,
 ) -> Generator[R]:
+    # Without what to say of those that are late, it has shown to be slow.
+    slow = late is None
     chunks: list[_Chunk[T, R]] = [_Chunk(part) for part in _part(todo, slow)]
     crew = _Crew(work, chunks)
     pace = _Pace()

@@ -27,9 +27,6 @@ from nova_imagecache import pools
 T = TypeVar('T')
 R = TypeVar('R')
 
-# A local disk is done with a file before a thread is asked.
-_SLOW_SECONDS = 0.001
-
 #: Asked, with the locks of these files held, for reasons to keep some of them.
 Objections = Callable[[Collection[base_file.BaseFile]], Mapping[str, str]]
 
@@ -90,20 +87,10 @@ class _Flight:
 
 
 def _each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Do something with each, in threads once that shows to be slow.
+    """Do something with each, in threads where that is slow.
 
     Nothing of it goes on when this ends, however it does.
     """
-    results: list[R] = []
-    for number, item in enumerate(items, 1):
-        began = time.monotonic()
-        results.append(work(item))
-        if time.monotonic() - began > _SLOW_SECONDS:
-            return results + _in_threads(work, items[number:])
-    return results
-
-
-def _in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     flight = _Flight()
 
     def one(item: T) -> R:
@@ -111,7 +98,7 @@ def _in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
             return work(item)
 
     try:
-        return list(pools.each(one, items, slow=True))
+        return list(pools.each(one, items))
     finally:
         flight.end()
 

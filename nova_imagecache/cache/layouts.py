@@ -161,7 +161,7 @@ class Layout:
 
     def file(self, name: str, trashed: bool = False) -> str:
         """Give the path of a file in the cache, or in the trash."""
-        return os.path.join(self.trash if trashed else self.base, name)
+        return f'{self.trash if trashed else self.base}{os.sep}{name}'
 
     def ledger(self, name: str, trashed: bool = False) -> str:
         """Give the path of the ledger of a base file, wherever that is."""

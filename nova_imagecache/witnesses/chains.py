@@ -29,7 +29,7 @@ class Disk:
     @property
     def path(self) -> str:
         """Where it is."""
-        return os.path.join(self.directory, self.name)
+        return f'{self.directory}{os.sep}{self.name}'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,4 +25,4 @@ def guest_of(root: str, directory: str, name: str) -> str:
 
 def owner_of(instances: str, path: str) -> str:
     """Name the guest in whose directory a path is, or that it is."""
-    return guest_of(instances, os.path.join(path, ''), '')
+    return guest_of(instances, path + os.sep, '')

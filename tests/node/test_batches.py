@@ -41,7 +41,7 @@ class BatchTestCase(nodes.NodeTestCase):
         self.held: dict[str, float] = {}
         self.longest = 0.0
         # It is about our clock, which threads would all move.
-        self.patch(batches, '_SLOW_SECONDS', 10**9)
+        self.patch(pools, '_SLOW_SECONDS', 10**9)
         self.patch(locks, 'nova_lock', self.nova_lock(locks.nova_lock))
         self.patch(trash, 'move_in', self.move_in(trash.move_in))
 
@@ -166,7 +166,7 @@ class SlowTest(nodes.NodeTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(batches, '_SLOW_SECONDS', -1)
+        self.patch(pools, '_SLOW_SECONDS', -1)
         for number in range(40):
             name = names.get_cache_fname(str(number))
             self.node.add_base(name, age=base.DAY)
@@ -207,7 +207,7 @@ class SlowTest(nodes.NodeTestCase):
             asked.append(source)
             raise OSError(22, 'Invalid argument')
 
-        self.patch(batches, '_SLOW_SECONDS', 10**9)
+        self.patch(pools, '_SLOW_SECONDS', 10**9)
         self.patch(directories, '_renameat2', refuse)
         removal.remove(self.node.layout, self.files, lambda _: {}, 0)
         self.assertEqual(set(), self.node.files())
@@ -232,7 +232,7 @@ class InterruptionTest(base.TestCase):
 
         self.patch(batches._Flight, 'end', end)
 
-    def each(self, work: Any, items: Any, slow: bool = False) -> Iterator[Any]:
+    def each(self, work: Any, items: Any) -> Iterator[Any]:
         self.work = work
         threading.Thread(target=work, args=(1,), daemon=True).start()
         self.begun.wait(processes.PATIENCE_SECONDS)
@@ -246,7 +246,7 @@ class InterruptionTest(base.TestCase):
 
     def interrupt(self) -> None:
         self.assertRaises(
-            KeyboardInterrupt, batches._in_threads, self.slowly, [1, 2]
+            KeyboardInterrupt, batches._each, self.slowly, [1, 2]
         )
 
     def test_it_is_waited_for_as_its_lock_goes_then(self) -> None:

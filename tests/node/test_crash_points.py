@@ -26,7 +26,6 @@ import traceback
 import ddt
 import fixtures
 
-from nova_imagecache.cache import batches
 from nova_imagecache.cli import app
 from nova_imagecache.outlets import log
 from nova_imagecache.passes import pipeline
@@ -116,7 +115,6 @@ class CrashPointsTestCase(nodes.FileTestCase):
             self.temporary = self.useFixture(directory).path
         # So that the calls are the same in each run, however slow it is.
         self.patch(walks, '_TICK_NANOSECONDS', 10**18)
-        self.patch(batches, '_SLOW_SECONDS', 10**9)
         self.patch(pools, '_SLOW_SECONDS', 10**9)
         self.node = crash_node.CrashNode(
             os.path.join(self.temporary, 'instances')
