@@ -114,12 +114,12 @@ def leftover_of(name: str) -> str | None:
 
 
 def _is_rsyncs(name: str, mode: int) -> bool:
+    if not stat.S_ISREG(mode) or mode & _RSYNC_LEAVES_OUT:
+        return False
     match = _RSYNC_PATTERN.fullmatch(name)
     return (
         match is not None
         and _base_kind(match['base']) is not None
-        and stat.S_ISREG(mode)
-        and not mode & _RSYNC_LEAVES_OUT
         # Of 62 characters each: what has no capital is not likely its.
         and match['random'] != match['random'].lower()
     )
@@ -141,6 +141,15 @@ def sidecar_name(base_file: str) -> str:
     return base_file + SIDECAR_SUFFIX
 
 
+@_remembering
+def _kind_by_name(name: str) -> Kind:
+    kind = _base_kind(name)
+    if kind is not None:
+        return kind
+    certain = any(_base_in(each, name) for each in _LEFTOVER_PATTERNS)
+    return Kind.LEFTOVER if certain or sidecar_of(name) else Kind.OTHER
+
+
 def kind_of(name: str, mode: int = 0) -> Kind:
     """Say what a file in the cache is.
 
@@ -150,13 +159,10 @@ def kind_of(name: str, mode: int = 0) -> Kind:
     :param mode: its type and permissions, without which no file is rsync's
         (decision 0074)
     """
-    kind = _base_kind(name)
-    if kind is not None:
-        return kind
-    certain = any(_base_in(each, name) for each in _LEFTOVER_PATTERNS)
-    if certain or sidecar_of(name) or _is_rsyncs(name, mode):
+    kind = _kind_by_name(name)
+    if kind is Kind.OTHER and _is_rsyncs(name, mode):
         return Kind.LEFTOVER
-    return Kind.OTHER
+    return kind
 
 
 def trashed_name(name: str) -> str | None:

@@ -365,9 +365,11 @@ def _resolve(reference: str) -> tuple[list[Target], str | None]:
         text.encode('utf-8', 'surrogateescape')
     except UnicodeEncodeError:
         return [], 'it is no text'
-    # Only this is relative to the disk (bdrv_make_absolute_filename()).
-    if text and not _PROTOCOL.match(text) and not text.startswith('/'):
-        return [Target(text, True)], None
+    # A plain path, as nearly all are. If it is not absolute, only this is
+    # relative to the disk (bdrv_make_absolute_filename()).
+    if text and not _PROTOCOL.match(text):
+        if not text.startswith(_OF_A_PROCESS):
+            return [Target(text, True)], None
     targets: dict[Target, None] = {}
     reasons = []
     # No recursion: a guest says how deep it goes.
