@@ -17,6 +17,8 @@ import time
 from typing import Generic
 from typing import TypeVar
 
+from nova_imagecache import stopwatches
+
 T = TypeVar('T')
 R = TypeVar('R')
 
@@ -34,20 +36,30 @@ _MOST = 64
 
 
 class _Pace:
-    """How long the last few items took.
+    """How long the last few items took the thread that makes it.
 
-    One of them alone tells nothing: it may have waited for a processor.
+    One of them alone tells nothing, nor does it tell anything of the storage
+    how long the thread waited for a processor.
     """
 
     def __init__(self) -> None:
+        self._stopwatch = stopwatches.Stopwatch()
+        self._waited = self._stopwatch.waited()
         self._last: collections.deque[float] = collections.deque(maxlen=_FIRST)
 
     def is_slow_after(self, seconds: float) -> bool:
         """Note what one more took; say whether threads are worth it."""
         self._last.append(seconds)
-        if seconds <= _SLOW_SECONDS:
+        if seconds <= _SLOW_SECONDS or not self._are_slow(0):
             return False
-        others = sum(self._last) - max(self._last)
+        before, self._waited = self._waited, self._stopwatch.waited()
+        if self._are_slow(self._waited - before):
+            return True
+        self._last.clear()
+        return False
+
+    def _are_slow(self, waited: float) -> bool:
+        others = sum(self._last) - max(self._last) - waited
         return others > _SLOW_SECONDS * (_FIRST - 1)
 
 
@@ -62,9 +74,10 @@ class _Chunk(Generic[T, R]):
         self.given_up = False
         # The item that it is at.
         self.began: float | None = None
-        self.seconds: list[float] = []
 
-    def work_off(self, work: Callable[[T], R]) -> None:
+    def work_off(
+        self, work: Callable[[T], R], pace: _Pace, grow: Callable[[], None]
+    ) -> None:
         try:
             for item in self.items:
                 self.began = time.monotonic()
@@ -72,7 +85,8 @@ class _Chunk(Generic[T, R]):
                 if self.given_up:
                     return
                 self.results.append(result)
-                self.seconds.append(time.monotonic() - self.began)
+                if pace.is_slow_after(time.monotonic() - self.began):
+                    grow()
         except BaseException as error:
             self.error = error
         self.done.set()
@@ -127,41 +141,57 @@ def _part(todo: Sequence[T], slow: bool) -> Generator[Sequence[T]]:
 
 
 class _Crew(Generic[T, R]):
-    """Threads that work off the same chunks."""
+    """Threads that work off the same chunks.
+
+    One alone, and by turns with who takes the results, until that shows to be
+    slow: two that compute are in the way of each other.
+    """
 
     def __init__(
         self, work: Callable[[T], R], chunks: Sequence[_Chunk[T, R]]
     ) -> None:
         self._work = work
         self._waiting = [*reversed(chunks)]
+        self._turns = threading.Semaphore(0)
+        self._started = 0
         self._grown = False
 
     def start(self, number: int = 1) -> None:
         for _number in range(number):
+            self._started += 1
             threading.Thread(
                 target=self._run, name='imagecache', daemon=True
             ).start()
 
     def grow(self) -> None:
-        """Have as many threads as there may be, once."""
+        """Have as many threads as there may be, and none wait for a turn."""
         if not self._grown:
             self._grown = True
-            self.start(min(THREADS, len(self._waiting)) - 1)
+            left = len(self._waiting)
+            self._turns.release(max(1, left))
+            self.start(min(THREADS, left) - 1)
+
+    def go_on(self) -> None:
+        """Have one more chunk be begun."""
+        self._turns.release()
 
     def leave(self) -> None:
         """Begin no other chunk."""
         self._waiting.clear()
+        self._turns.release(self._started + 1)
 
     def has_begun(self, chunk: _Chunk[T, R]) -> bool:
         return chunk not in self._waiting
 
     def _run(self) -> None:
+        pace = _Pace()
         while True:
+            self._turns.acquire()
             try:
                 chunk = self._waiting.pop()
             except IndexError:
                 return
-            chunk.work_off(self._work)
+            chunk.work_off(self._work, pace, self.grow)
 
 
 def _in_threads(
@@ -174,12 +204,12 @@ def _in_threads(
     slow = late is None
     chunks: list[_Chunk[T, R]] = [_Chunk(part) for part in _part(todo, slow)]
     crew = _Crew(work, chunks)
-    pace = _Pace()
     crew.start()
     if slow:
         crew.grow()
     try:
         for chunk in chunks:
+            crew.go_on()
             if late is None:
                 chunk.done.wait()
             elif not _is_in_time(crew, chunk, patience):
@@ -195,8 +225,6 @@ def _in_threads(
             yield from chunk.results
             if chunk.error is not None:
                 raise chunk.error
-            if any([*map(pace.is_slow_after, chunk.seconds)]):
-                crew.grow()
     finally:
         crew.leave()
 

@@ -25,7 +25,7 @@ import weakref
 
 from nova_imagecache import errors
 from nova_imagecache.scrub import limiters
-from nova_imagecache.scrub import stopwatches
+from nova_imagecache import stopwatches
 
 # Enough for every disk that there is (statx(2), stx_dio_offset_align).
 _ALIGNMENT = 4096

@@ -14,7 +14,7 @@ from nova_imagecache.cache import identity
 from nova_imagecache import errors
 from nova_imagecache.host import ReadAsRoot
 from nova_imagecache.scrub import readers
-from nova_imagecache.scrub import stopwatches
+from nova_imagecache import stopwatches
 
 
 # Enough to tell in which form it is.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nova_imagecache import errors
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import readers
-from nova_imagecache.scrub import stopwatches
+from nova_imagecache import stopwatches
 from tests.support import base
 from tests.support import nodes
 

@@ -24,7 +24,7 @@ FLOORS = (
     ('scrub', 'witnesses'),
     ('content',),
     ('cache',),
-    ('conf',),
+    ('conf', 'pools'),
     (
         'children',
         'clocks',
@@ -34,7 +34,7 @@ FLOORS = (
         'host',
         'measures',
         'names',
-        'pools',
+        'stopwatches',
     ),
 )
 

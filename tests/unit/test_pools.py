@@ -9,6 +9,8 @@ import ddt
 import testtools
 
 from nova_imagecache import pools
+from nova_imagecache import stopwatches
+from tests.support import processes
 
 
 def _double(item: int) -> int:
@@ -58,6 +60,47 @@ class EachTest(testtools.TestCase):
     @ddt.unpack
     def test_several_that_took_long_are(self, seconds: list[float]) -> None:
         self.assertLess(1, self.threads_for(seconds))
+
+    def test_to_wait_for_a_processor_is_none(self) -> None:
+        waited = iter(range(10**6))
+        self.patch(
+            stopwatches.Stopwatch, 'waited', lambda _self: float(next(waited))
+        )
+        self.assertEqual(1, self.threads_for([0.1] * 100))
+
+    def test_one_thread_takes_turns_with_who_takes_the_results(self) -> None:
+        self.patch(pools, '_SLOW_SECONDS', 60.0)
+        begun: list[int] = []
+        items = range(1000)
+        ahead = [
+            len(begun) - taken
+            for taken, _result in enumerate(
+                pools.each(begun.append, items, late=lambda _item: None)
+            )
+        ]
+        # No more than the others of the same part.
+        self.assertEqual(pools._FIRST, ahead[0])
+        self.assertGreater(16, max(ahead))
+
+    def crew(self) -> list[threading.Thread]:
+        return [
+            thread
+            for thread in threading.enumerate()
+            if thread.name == 'imagecache'
+        ]
+
+    def test_no_thread_is_left(self) -> None:
+        for slow in (-1.0, 60.0):
+            self.patch(pools, '_SLOW_SECONDS', slow)
+            results = pools.each(_double, range(1000), late=_double)
+            next(results)
+            results.close()
+            self.assertEqual(2000 - 2, [*pools.each(_double, range(1000))][-1])
+        # One that is at its last may have begun others.
+        for _round in range(pools.THREADS):
+            for thread in self.crew():
+                thread.join(processes.PATIENCE_SECONDS)
+        self.assertEqual([], self.crew())
 
     def test_what_is_slow_is_done_by_several_at_once(self) -> None:
         """One ends only after another one that comes later."""

@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-from nova_imagecache.scrub import stopwatches
+from nova_imagecache import stopwatches
 from tests.support import base
 
 
@@ -60,5 +60,5 @@ class StopwatchTest(base.TestCase):
         self.patch(stopwatches, '_SCHEDSTAT', '/proc/thread-self/schedstat')
         if not os.path.exists(stopwatches._SCHEDSTAT):
             self.skipTest('this kernel has no schedstat')
-        self.assertGreaterEqual(stopwatches.Stopwatch()._waited(), 0)
+        self.assertGreaterEqual(stopwatches.Stopwatch().waited(), 0)
         self.assertIsNotNone(stopwatches.Stopwatch()._fd)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How long a disk takes for a read, whatever the processors do."""
+"""How long storage takes for something, whatever the processors do."""
 
 from collections.abc import Callable
 import os
@@ -14,10 +14,10 @@ _LINE_LIMIT = 100
 
 
 class Stopwatch:
-    """Measures reads of the thread that makes it.
+    """Measures what the thread that makes it does.
 
     What that thread waits for a processor is not counted: where they are busy,
-    every read would look like one from a busy disk (decision 0082).
+    everything would look like what a busy disk does (decision 0082).
     """
 
     def __init__(
@@ -36,18 +36,18 @@ class Stopwatch:
         self._began = 0.0
 
     def start(self) -> None:
-        """Begin with a read."""
+        """Begin."""
         self._began = self._now()
 
     def seconds(self) -> float:
-        """Give what the read has taken."""
+        """Give what it has taken."""
         return max(0.0, self._now() - self._began)
 
     def _now(self) -> float:
-        return self._monotonic() - self._waited()
+        return self._monotonic() - self.waited()
 
-    def _waited(self) -> float:
-        """Give the seconds for which the thread has waited."""
+    def waited(self) -> float:
+        """Give the seconds for which the thread has waited, since it began."""
         if self._fd is None:
             return 0.0
         try:
