@@ -101,6 +101,7 @@ class OverlayWitness:
         self._there: frozenset[str] = frozenset()
         self._bases: dict[str, set[str]] = {}
         self._others = testimonies.Testimony()
+        self._has_ended = False
         self._absent: tuple[absences.Absence, ...] = ()
         self._astray: frozenset[str] = frozenset()
 
@@ -124,6 +125,7 @@ class OverlayWitness:
         others: testimonies.Testimony | None = None,
     ) -> testimonies.Testimony:
         """Scan everything, and say who needs these files."""
+        self._has_ended = False
         if others is not None:
             self._others = others
         try:
@@ -142,6 +144,7 @@ class OverlayWitness:
         And the disks that may just have been in the making (decision 0031):
         qemu-img writes the name of the backing file in place.
         """
+        self._has_ended = False
         fresh, self._found.fresh = self._found.fresh, {}
         recent, self._walk.recent = self._walk.recent, set()
         self._found.plain.clear()
@@ -177,6 +180,9 @@ class OverlayWitness:
         Of what could not be looked at, that is what was known before.
         """
         before = self._memory.inventory
+        if not self._has_ended:
+            # A directory that was listed has disks that nobody has read.
+            return before
         disks = {
             path: seen
             for path, seen in before.disks.items()
@@ -270,6 +276,7 @@ class OverlayWitness:
         }
         self._found.recall(recalled | narrowed.recalled)
         below, beyond = self._users(base_files)
+        self._has_ended = True
         users = {
             name: below.get(name, frozenset()) | beyond.get(name, frozenset())
             for name in {*below, *beyond}

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from typing import Any
+from unittest import mock
 
 import ddt
 
@@ -20,6 +21,7 @@ from nova_imagecache.passes import foresight
 from nova_imagecache.passes import look
 from nova_imagecache import pools
 from nova_imagecache.witnesses import chain_ends
+from nova_imagecache.witnesses import findings
 from nova_imagecache.witnesses import headers
 from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import overlays
@@ -110,6 +112,26 @@ class QuietTest(GlanceTestCase):
         self.patch(headers, 'read', spy)
         self.node.run()
         self.assertEqual([], read)
+
+    @ddt.data(
+        (findings.Findings, 'visit'), (overlays.OverlayWitness, '_users')
+    )
+    @ddt.unpack
+    def test_a_look_that_fails_half_way_is_not_what_the_next_goes_by(
+        self, where: Any, what: str
+    ) -> None:
+        made = self.node.add_overlay(THIRD, self.free)
+        self.assertTrue(os.path.exists(made))
+        inventories.forget(self.node.layout, self.node.settings.host)
+
+        def fail(*_args: Any) -> Any:
+            raise MemoryError
+
+        with mock.patch.object(where, what, fail):
+            report = self.node.run()
+        self.assertIn('OverlayWitness', ' '.join(map(str, report.vetoes)))
+        self.assertEqual((GUEST, OTHER), self.users_of(self.used))
+        self.assertEqual((THIRD,), self.users_of(self.free))
 
     def test_what_is_noted_for_the_next_pass_stays_as_it_is(self) -> None:
         path = inventories.path_of(self.node.layout, self.node.settings.host)
