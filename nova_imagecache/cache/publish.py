@@ -50,12 +50,16 @@ def place(source: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
+def prepared(
+    data: bytes, temporary: str, durable: bool = True
+) -> Iterator[Callable[[str], None]]:
     """Write a small file that is yet to get its place.
 
     It is on the disk by then, so that no lock has to be held for that.
 
     :param temporary: a directory on the same file system, made when missing
+    :param durable: else it need not be on the disk, and if the host crashes
+        soon it may be lost, or be there with half of its data
     :returns: puts it in the place of a path: complete, or not at all
     :raises OSError: it was not published; what was there before, if
         anything, still is
@@ -68,9 +72,10 @@ def prepared(data: bytes, temporary: str) -> Iterator[Callable[[str], None]]:
             file.write(data)
             file.flush()
             os.fchmod(fd, _MODE)
-            # Here, and not while a lock is held.
-            os.fsync(fd)
-        yield functools.partial(place, scratch)
+            if durable:
+                # Here, and not while a lock is held.
+                os.fsync(fd)
+        yield functools.partial(place if durable else os.rename, scratch)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)

@@ -107,6 +107,8 @@ class Format(Generic[Body]):
     :ivar version: of the body, as it is written now
     :ivar body: a dataclass, whose fields and types are those of the body
     :ivar converters: by version, what makes its body one of the next version
+    :ivar durable: whether what is saved is on the disk by then; else a crash
+        of the host may lose it, or damage the record
     :ivar lasting: whether what it says is not to be lost; else it may be
         replaced whoever has written it
     :ivar limit: bytes in a record at most; nothing larger is read
@@ -117,6 +119,7 @@ class Format(Generic[Body]):
     body: type[Body]
     converters: Mapping[int, Convert] = dataclasses.field(default_factory=dict)
     lasting: bool = True
+    durable: bool = True
     limit: int = 64 * 1024
 
     def load(self, path: str) -> Body | None:
@@ -213,7 +216,9 @@ class Format(Generic[Body]):
             }
         ).removesuffix('}')
         line = b'%s, "sealed": %s}\n' % (head.encode(), serialised)
-        with publish.prepared(line + payload, layout.temporary) as put:
+        with publish.prepared(
+            line + payload, layout.temporary, self.durable
+        ) as put:
 
             def put_in_place() -> None:
                 if self.lasting:

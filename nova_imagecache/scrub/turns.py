@@ -49,7 +49,7 @@ class Reading:
     size: int = 0
 
 
-_FORMAT = records.Format('reading', 1, Reading, lasting=False)
+_FORMAT = records.Format('reading', 1, Reading, lasting=False, durable=False)
 
 
 class Turn:

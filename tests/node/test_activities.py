@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import os
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.passes import pipeline
@@ -16,6 +17,22 @@ from tests.support import nodes
 from tests.support import processes
 
 MINUTE = 60
+
+
+class NotingTest(nodes.NodeTestCase):
+    def test_what_is_noted_every_few_seconds_waits_for_no_disk(self) -> None:
+        now = self.node.clock()
+        activity = activities.Activity('this-host', now, now)
+        self.patch(os, 'fsync', self.fail)
+        activities.save(self.node.layout, activity)
+        self.assertEqual(activity, activities.load(self.node.layout))
+
+    def test_half_of_it_is_as_good_as_none(self) -> None:
+        now = self.node.clock()
+        activity = activities.Activity('this-host', now, now)
+        activities.save(self.node.layout, activity)
+        os.truncate(self.node.layout.scrub, 100)
+        self.assertIsNone(activities.load(self.node.layout))
 
 
 class StalledTest(nodes.NodeTestCase):
