@@ -43,8 +43,7 @@ class _Pace:
     """
 
     def __init__(self) -> None:
-        self._stopwatch = stopwatches.Stopwatch()
-        self._waited = self._stopwatch.waited()
+        self._waited = stopwatches.waited()
         self._last: collections.deque[float] = collections.deque(maxlen=_FIRST)
 
     def is_slow_after(self, seconds: float) -> bool:
@@ -52,7 +51,7 @@ class _Pace:
         self._last.append(seconds)
         if seconds <= _SLOW_SECONDS or not self._are_slow(0):
             return False
-        before, self._waited = self._waited, self._stopwatch.waited()
+        before, self._waited = self._waited, stopwatches.waited()
         if self._are_slow(self._waited - before):
             return True
         self._last.clear()

@@ -13,6 +13,25 @@ _SCHEDSTAT = '/proc/thread-self/schedstat'
 _LINE_LIMIT = 100
 
 
+def waited() -> float:
+    """Say for how many seconds this thread has waited for a processor.
+
+    Since it began; 0 where the kernel does not say.
+    """
+    try:
+        with open(_SCHEDSTAT, 'rb', buffering=0) as file:
+            return _parse(file.read(_LINE_LIMIT))
+    except OSError:
+        return 0.0
+
+
+def _parse(line: bytes) -> float:
+    try:
+        return int(line.split()[1]) / 1e9
+    except (ValueError, IndexError):
+        return 0.0
+
+
 class Stopwatch:
     """Measures what the thread that makes it does.
 
@@ -44,13 +63,12 @@ class Stopwatch:
         return max(0.0, self._now() - self._began)
 
     def _now(self) -> float:
-        return self._monotonic() - self.waited()
+        return self._monotonic() - self._waited()
 
-    def waited(self) -> float:
-        """Give the seconds for which the thread has waited, since it began."""
+    def _waited(self) -> float:
         if self._fd is None:
             return 0.0
         try:
-            return int(os.pread(self._fd, _LINE_LIMIT, 0).split()[1]) / 1e9
-        except (OSError, ValueError, IndexError):
+            return _parse(os.pread(self._fd, _LINE_LIMIT, 0))
+        except OSError:
             return 0.0

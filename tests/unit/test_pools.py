@@ -63,9 +63,7 @@ class EachTest(testtools.TestCase):
 
     def test_to_wait_for_a_processor_is_none(self) -> None:
         waited = iter(range(10**6))
-        self.patch(
-            stopwatches.Stopwatch, 'waited', lambda _self: float(next(waited))
-        )
+        self.patch(stopwatches, 'waited', lambda: float(next(waited)))
         self.assertEqual(1, self.threads_for([0.1] * 100))
 
     def test_one_thread_takes_turns_with_who_takes_the_results(self) -> None:

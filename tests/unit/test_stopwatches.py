@@ -55,10 +55,14 @@ class StopwatchTest(base.TestCase):
             stopwatch.start()
             self.now += 0.5
             self.assertAlmostEqual(0.5, stopwatch.seconds())
+            self.assertEqual(0.0, stopwatches.waited())
+
+    def test_what_was_waited_in_all_is_said(self) -> None:
+        self.assertEqual(5.0, stopwatches.waited())
 
     def test_this_kernel_says_it(self) -> None:
         self.patch(stopwatches, '_SCHEDSTAT', '/proc/thread-self/schedstat')
         if not os.path.exists(stopwatches._SCHEDSTAT):
             self.skipTest('this kernel has no schedstat')
-        self.assertGreaterEqual(stopwatches.Stopwatch().waited(), 0)
+        self.assertGreaterEqual(stopwatches.Stopwatch()._waited(), 0)
         self.assertIsNotNone(stopwatches.Stopwatch()._fd)
