@@ -143,7 +143,7 @@ class _Crew(Generic[T, R]):
     """Threads that work off the same chunks.
 
     One alone, and by turns with who takes the results, until that shows to be
-    slow: two that compute are in the way of each other.
+    slow: two that compute are in the way of each other (decision 0097).
     """
 
     def __init__(
