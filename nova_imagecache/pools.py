@@ -70,25 +70,36 @@ class _Chunk(Generic[T, R]):
         self.results: list[R] = []
         self.error: BaseException | None = None
         self.done = threading.Event()
-        self.given_up = False
-        # The item that it is at.
-        self.began: float | None = None
+        self.is_slow = False
+        self._given_up = False
+        # When the item was begun that it is at.
+        self._began: float | None = None
+        self._lock = threading.Lock()
 
-    def work_off(
-        self, work: Callable[[T], R], pace: _Pace, grow: Callable[[], None]
-    ) -> None:
+    def work_off(self, work: Callable[[T], R], pace: _Pace) -> None:
         try:
             for item in self.items:
-                self.began = time.monotonic()
+                self._began = began = time.monotonic()
                 result = work(item)
-                if self.given_up:
-                    return
-                self.results.append(result)
-                if pace.is_slow_after(time.monotonic() - self.began):
-                    grow()
+                with self._lock:
+                    if self._given_up:
+                        return
+                    self.results.append(result)
+                    self._began = None
+                if pace.is_slow_after(time.monotonic() - began):
+                    self.is_slow = True
         except BaseException as error:
             self.error = error
         self.done.set()
+
+    def give_up(self, patience: float) -> bool:
+        """Wait no longer, if it has been at one item for so many seconds."""
+        with self._lock:
+            began = self._began
+            if began is None or time.monotonic() - began < patience:
+                return False
+            self._given_up = True
+            return True
 
 
 def each(
@@ -190,7 +201,7 @@ class _Crew(Generic[T, R]):
                 chunk = self._waiting.pop()
             except IndexError:
                 return
-            chunk.work_off(self._work, pace, self.grow)
+            chunk.work_off(self._work, pace)
 
 
 def _in_threads(
@@ -212,11 +223,10 @@ def _in_threads(
             if late is None:
                 chunk.done.wait()
             elif not _is_in_time(crew, chunk, patience):
-                chunk.given_up = True
-                results = [*chunk.results]
-                yield from results
-                yield late(chunk.items[len(results)])
-                rest = chunk.items[len(results) + 1 :]
+                done = len(chunk.results)
+                yield from chunk.results
+                yield late(chunk.items[done])
+                rest = chunk.items[done + 1 :]
                 yield from each(work, rest, late, patience)
                 # In the place of the one that hangs.
                 crew.start()
@@ -224,6 +234,8 @@ def _in_threads(
             yield from chunk.results
             if chunk.error is not None:
                 raise chunk.error
+            if chunk.is_slow:
+                crew.grow()
     finally:
         crew.leave()
 
@@ -236,6 +248,6 @@ def _is_in_time(
         if not crew.has_begun(chunk):
             # All threads are with what does not answer.
             crew.start()
-        elif chunk.began and time.monotonic() - chunk.began >= patience:
+        elif chunk.give_up(patience):
             return False
     return True
