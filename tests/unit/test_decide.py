@@ -21,6 +21,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import names
 from nova_imagecache.passes import decide
+from nova_imagecache.passes import evidence
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
@@ -111,7 +112,7 @@ def decide_one(
     **settings: Any,
 ) -> decide.Decision:
     decisions = decide.decide(
-        decide.Facts(
+        evidence.Facts(
             INSTANT,
             [file],
             testimony=testimony,
@@ -194,7 +195,7 @@ class RemovalTest(base.TestCase):
                 NOW - age, INSTANT.boottime - age, INSTANT.boot_id
             )
             decisions = decide.decide(
-                decide.Facts(
+                evidence.Facts(
                     INSTANT, trash=[file],
                     state=sighting(file, trashed=since),
                 ),
@@ -217,7 +218,7 @@ class RemovalTest(base.TestCase):
         )
 
     def test_what_a_newer_release_knows_more_of_stays(self) -> None:
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT, [make_file(age=1e9)], newer=frozenset({SHA})
         )
         (decision,) = decide.decide(facts, SETTINGS).files
@@ -234,7 +235,7 @@ class RemovalTest(base.TestCase):
                 (1e9, decide.Action.REMOVE),
             ):
                 file = make_file(name, age=age)
-                facts = decide.Facts(
+                facts = evidence.Facts(
                     INSTANT,
                     [file],
                     state=remembering(file),
@@ -252,7 +253,7 @@ class RemovalTest(base.TestCase):
                 self.assertIn('gone from the image', decision.reason)
 
     def test_what_a_fetch_left_behind_is_no_last_copy(self) -> None:
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT,
             [make_file(f'{SHA}.part', age=700)],
             last_copies=frozenset({SHA}),
@@ -263,7 +264,7 @@ class RemovalTest(base.TestCase):
 
     def test_seconds_in_the_place_of_the_options_count(self) -> None:
         for least, action in ((5000, REMOVE), (5001, KEEP)):
-            facts = decide.Facts(INSTANT, [make_file(age=5000)], least=least)
+            facts = evidence.Facts(INSTANT, [make_file(age=5000)], least=least)
             (decision,) = decide.decide(facts, SETTINGS).files
             self.assertIs(action, decision.action)
 
@@ -331,7 +332,7 @@ class RemovalTest(base.TestCase):
     ) -> None:
         file = make_file(age=30 * base.DAY)
         other = sighting(make_file(inode=8), last_used=NOW)
-        facts = decide.Facts(INSTANT, [file], state=other, least=600)
+        facts = evidence.Facts(INSTANT, [file], state=other, least=600)
         (decision,) = decide.decide(facts, SETTINGS).files
         self.assert_removed(decision)
 
@@ -423,7 +424,7 @@ class AgeTest(base.TestCase):
         if seen is not None:
             state = sighting(file, seen=seen, last_used=last_used)
         state = dataclasses.replace(state, steps=steps or {})
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT, [file], state=state, least=least, skew=skew
         )
         settings = Settings(instances_path='/i', host='here')
@@ -454,7 +455,7 @@ class AgeTest(base.TestCase):
     def test_clocks_are_right_unless_it_was_seen_that_they_are_not(
         self,
     ) -> None:
-        facts = decide.Facts(INSTANT)
+        facts = evidence.Facts(INSTANT)
         self.assertEqual((0, 0), (facts.jump, facts.skew))
 
     def test_a_birth_in_the_future_says_nothing(self) -> None:
@@ -504,7 +505,7 @@ class AgeTest(base.TestCase):
                 sighting(file, trashed=since), steps=steps
             )
             (decision,) = decide.decide(
-                decide.Facts(INSTANT, trash=[file], state=state),
+                evidence.Facts(INSTANT, trash=[file], state=state),
                 Settings(instances_path='/i', host='here'),
             ).trash
             self.assertEqual(age, decision.age)
@@ -523,7 +524,7 @@ class TrashTest(base.TestCase):
         since = clocks.Instant(NOW - age, INSTANT.boottime - age, 'boot')
         values: dict[str, Any] = {'state': sighting(file, trashed=since)}
         return decide.decide(
-            decide.Facts(
+            evidence.Facts(
                 INSTANT, files=files, trash=[file], **(values | facts)
             ),
             Settings(instances_path='/i'),
@@ -554,7 +555,7 @@ class TrashTest(base.TestCase):
             damage = sightings.Damage('corrupt', 0)
             found |= sighting(file, trashed=since, damage=damage).files
             files.append(file)
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT, trash=files, state=states.State(files=found)
         )
         settings = Settings(instances_path='/i', corruption_action=action)
@@ -633,7 +634,7 @@ class TrashTest(base.TestCase):
             testimonies.Testimony(held=frozenset({name})),
         ):
             decisions = decide.decide(
-                decide.Facts(
+                evidence.Facts(
                     INSTANT, trash=[make_file(name)], testimony=testimony
                 ),
                 SETTINGS,
@@ -688,7 +689,7 @@ class TrashTest(base.TestCase):
         for moved, action in ((then, KEEP), (then - 1, DELETE)):
             file = make_file(names.trash_name(SHA, moved), age=1e9)
             decisions = decide.decide(
-                decide.Facts(INSTANT, trash=[file]),
+                evidence.Facts(INSTANT, trash=[file]),
                 Settings(instances_path='/i'),
             )
             self.assertEqual(
@@ -698,14 +699,16 @@ class TrashTest(base.TestCase):
     def test_its_name_tells_where_no_pass_has_noted_it(self) -> None:
         file = make_file(names.trash_name(SHA, NOW - 700), age=1e9)
         decisions = decide.decide(
-            decide.Facts(INSTANT, trash=[file], state=sighting(file)), SETTINGS
+            evidence.Facts(INSTANT, trash=[file], state=sighting(file)),
+            SETTINGS,
         )
         self.assertEqual([700], [each.age for each in decisions.trash])
 
     def test_a_name_from_the_future_is_as_of_now(self) -> None:
         file = make_file(names.trash_name(SHA, NOW + 1e6), age=1e9)
         decisions = decide.decide(
-            decide.Facts(INSTANT, trash=[file]), Settings(instances_path='/i')
+            evidence.Facts(INSTANT, trash=[file]),
+            Settings(instances_path='/i'),
         )
         self.assertEqual([0], [each.age for each in decisions.trash])
 
@@ -723,7 +726,7 @@ class EarlyTest(base.TestCase):
         sighted = remembering(*values['files']).files
         state = dataclasses.replace(state, files={**sighted, **state.files})
         return decide.decide(
-            decide.Facts(INSTANT, state=state, **values),
+            evidence.Facts(INSTANT, state=state, **values),
             Settings(instances_path='/i', max_size=int(4096 * blocks)),
         )
 
@@ -761,7 +764,7 @@ class EarlyTest(base.TestCase):
         stat = dataclasses.replace(file.stat, allocated=base.MIB)
         return dataclasses.replace(file, stat=stat)
 
-    def stays(self, facts: decide.Facts, **settings: Any) -> str:
+    def stays(self, facts: evidence.Facts, **settings: Any) -> str:
         """Say what stays, where more should go than can."""
         given = Settings(instances_path='/i', max_size=1, **settings)
         (problem,) = decide.decide(facts, given).problems
@@ -771,7 +774,7 @@ class EarlyTest(base.TestCase):
         """Each file once, be it here or in the trash."""
         pinned = ['swap_3', 'swap_4']
         back = names.trash_name('swap_5', NOW)
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT,
             [
                 *(self.large(name, age=1e6) for name in ('swap_1', 'swap_2')),
@@ -794,7 +797,7 @@ class EarlyTest(base.TestCase):
 
     def test_where_removal_is_off_all_of_it_is_kept(self) -> None:
         trashed = names.trash_name('swap_3', NOW - 1e6)
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT,
             [self.large(name, age=1e6) for name in ('swap_1', 'swap_2')],
             trash=[self.large(trashed, age=1e6)],
@@ -849,7 +852,7 @@ class EarlyTest(base.TestCase):
 
     def problem(self, settings: Settings, **facts: Any) -> str:
         (problem,) = decide.decide(
-            decide.Facts(
+            evidence.Facts(
                 INSTANT,
                 space=SPACE,
                 state=remembering(*facts['files']),
