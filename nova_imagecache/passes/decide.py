@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import enum
+import functools
 from typing import NamedTuple
 
 from nova_imagecache.cache import base_file
@@ -147,6 +148,12 @@ class _Case(NamedTuple):
         return f'{self.idle} for {int(self.age)} s of {self.least} s'
 
 
+# One sentence for very many files.
+@functools.cache
+def _used_by(count: int) -> str:
+    return f'used by {count} guest' + ('' if count == 1 else 's')
+
+
 def _in_use(
     file: base_file.BaseFile,
     facts: evidence.Facts,
@@ -154,8 +161,7 @@ def _in_use(
     replaced: bool,
 ) -> str | None:
     if users:
-        count = len(users)
-        return f'used by {count} guest' + ('' if count == 1 else 's')
+        return _used_by(len(users))
     if file.name in facts.testimony.held:
         return 'a running QEMU has it open'
     hosts = sorted(facts.testimony.hosts.get(file.original, ()))
@@ -276,7 +282,7 @@ def _reasons_to_keep(
     if case.in_use is not None:
         but = f'{case.idle}, but ' if trashed else ''
         pinned = ', and pinned' if case.pinned and not trashed else ''
-        yield f'{but}{case.in_use}{pinned}', back
+        yield but + case.in_use + pinned, back
     if case.pinned:
         yield f'{case.idle}, but pinned', back
     if case.file.name in facts.newer:

@@ -299,7 +299,10 @@ def row(
         last_copy=decision.last_copy,
         early=decision.spare
         and decision.action in (decide.Action.REMOVE, decide.Action.DELETE),
-        readers=tuple(sorted(readers & {*decision.users})),
+        # Of very many files these are the same.
+        readers=decision.users
+        if readers.issuperset(decision.users)
+        else tuple(sorted(readers & {*decision.users})),
         note=finding.note,
         word=finding.word,
         contradicted=finding.contradicted,

@@ -13,6 +13,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import inventories
 from nova_imagecache.cache import records
 from nova_imagecache.cache import scans
 from nova_imagecache.cache import sightings
@@ -366,3 +367,30 @@ class BytesTest(nodes.NodeTestCase):
     def test_what_is_counted_is_what_is_written(self) -> None:
         shutil.rmtree(os.path.join(self.node.layout.instances, 'guest-7'))
         self.assertGreater(self.bytes_of_pass(), self.many * 40)
+
+
+class OnceTest(QuietTestCase):
+    """Of very many files, what is the same is there once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.remember()
+
+    def test_a_name_in_the_state(self) -> None:
+        state = states.load(self.layout)
+        known = {name: name for name in state.files}
+        for name in state.used['here']:
+            self.assertIs(known[name], name)
+
+    def test_when_they_were_seen(self) -> None:
+        one, two, _three = states.load(self.layout).files.values()
+        self.assertEqual(one.seen, two.seen)
+        self.assertIs(one.seen.boot_id, two.seen.boot_id)
+
+    def test_a_name_in_an_inventory(self) -> None:
+        seen = inventories.Seen(7, 8192, 10**18, (ONE,))
+        new = inventories.Inventory(disks={'/a': seen}, bases={ONE: (1, 2)})
+        inventories.save(self.layout, 'x', new, inventories.Inventory())
+        found = inventories.load(self.layout, 'x')
+        (name,) = found.disks['/a'].needs
+        self.assertIs(next(iter(found.bases)), name)
