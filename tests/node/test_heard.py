@@ -174,7 +174,9 @@ class SampleTest(nodes.FileTestCase):
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(['pass'] * 6 + ['note', 'fail', 'lose', 'spoil']),
+        st.sampled_from(
+            ['pass'] * 6 + ['note', 'fail', 'lose', 'spoil', 'earlier']
+        ),
         st.sets(st.sampled_from(NAMES)) | st.none(),
         st.sets(st.sampled_from(NAMES)),
         st.booleans(),
@@ -255,6 +257,12 @@ class AsBeforeTest(nodes.NodeTestCase):
     def _pass(self, *what: Any) -> None:
         self.remember(*what)
         self.model = self.expect(*what)
+
+    def _earlier(self, *what: Any) -> None:
+        """Have a release make a pass that knows one record only."""
+        self.model = hosts._written(self.node.layout, 'two')
+        self.model = self.expect(*what)
+        hosts._save(self.node.layout, self.model)
 
     def _note(self, now: float, *_what: Any) -> None:
         hosts.note_use(self.node.layout, 'two', ONE, now)
