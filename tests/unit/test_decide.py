@@ -92,6 +92,7 @@ def sighting(file: base_file.BaseFile, **fields: Any) -> states.State:
     )
 
 
+BAD = sightings.Damage('corrupt', 0)
 JUMP = fake_witnesses.blind('a jump')
 
 
@@ -543,21 +544,29 @@ class TrashTest(base.TestCase):
         self.assert_trash(DELETE, 'in the trash for 86400 s')
 
     def inspected(
-        self, *ages: float, size: int = 4096, action: str = 'set_aside'
+        self,
+        *ages: float,
+        size: int = 4096,
+        action: str = 'set_aside',
+        name: str = SHA,
+        damage: sightings.Damage | None = BAD,
+        known: bool = True,
     ) -> list[decide.Action]:
-        """Decide on bad files, by the seconds since they were moved here."""
+        """Decide on bad files, by the seconds since they were moved here.
+
+        :param damage: what was wrong with them
+        :param known: whether they are remembered at all
+        """
         found: dict[str, sightings.Sighting] = {}
         files = []
         for number, age in enumerate(ages):
-            name = names.trash_name(SHA, NOW - age - number)
-            file = make_file(name, age=1e9, size=size)
+            trashed = names.trash_name(name, NOW - age - number)
+            file = make_file(trashed, age=1e9, size=size)
             since = clocks.Instant(NOW - age, INSTANT.boottime - age, 'boot')
-            damage = sightings.Damage('corrupt', 0)
             found |= sighting(file, trashed=since, damage=damage).files
             files.append(file)
-        facts = evidence.Facts(
-            INSTANT, trash=files, state=states.State(files=found)
-        )
+        state = states.State(files=found if known else {})
+        facts = evidence.Facts(INSTANT, trash=files, state=state)
         settings = Settings(instances_path='/i', corruption_action=action)
         return [each.action for each in decide.decide(facts, settings).trash]
 
@@ -565,6 +574,15 @@ class TrashTest(base.TestCase):
         week = 7 * base.DAY
         self.assertEqual([KEEP], self.inspected(week - 1))
         self.assertEqual([DELETE], self.inspected(week + 1))
+
+    def test_what_is_not_known_to_be_bad_is_not(self) -> None:
+        for which in ({'damage': None}, {'known': False}):
+            self.assertEqual([DELETE], self.inspected(base.DAY, **which))
+
+    def test_nor_is_what_was_left_behind(self) -> None:
+        self.assertEqual(
+            [DELETE], self.inspected(base.DAY, name=f'{SHA}.part')
+        )
 
     def test_by_default_a_bad_one_goes_as_any_other(self) -> None:
         self.assertEqual([DELETE], self.inspected(base.DAY, action='report'))
