@@ -515,6 +515,40 @@ class AgeTest(base.TestCase):
 TRASHED = f'{SHA}.00000001'
 
 
+@ddt.ddt
+class OutcomeTest(base.TestCase):
+    """What is asked of decisions and clocks, whatever was decided."""
+
+    @ddt.data(
+        (0, False), (600, False), (-600, False), (601, True), (-601, True)
+    )
+    @ddt.unpack
+    def test_a_clock_is_adrift_beyond_the_floor(
+        self, skew: float, adrift: bool
+    ) -> None:
+        self.assertIs(adrift, decide.is_adrift(skew))
+
+    @ddt.data(
+        ([], [], False),
+        ([KEEP], [KEEP, decide.Action.PUT_BACK], False),
+        ([KEEP, decide.Action.REMOVE], [KEEP], True),
+        ([KEEP], [KEEP, DELETE], True),
+    )
+    @ddt.unpack
+    def test_a_file_goes_from_the_cache_or_from_the_trash(
+        self,
+        files: list[decide.Action],
+        trash: list[decide.Action],
+        goes: bool,
+    ) -> None:
+        in_cache, in_trash = (
+            tuple(decide.Decision(make_file(), each, '') for each in actions)
+            for actions in (files, trash)
+        )
+        made = decide.Decisions(in_cache, in_trash)
+        self.assertIs(goes, made.take_away)
+
+
 class TrashTest(base.TestCase):
     """A file in the trash, for a day."""
 
@@ -568,7 +602,11 @@ class TrashTest(base.TestCase):
         state = states.State(files=found if known else {})
         facts = evidence.Facts(INSTANT, trash=files, state=state)
         settings = Settings(instances_path='/i', corruption_action=action)
-        return [each.action for each in decide.decide(facts, settings).trash]
+        decisions = decide.decide(facts, settings).trash
+        for each in decisions:
+            if each.action is KEEP:
+                self.assertIn('kept to be looked at', each.reason)
+        return [each.action for each in decisions]
 
     def test_a_bad_one_is_kept_for_a_week_to_be_looked_at(self) -> None:
         week = 7 * base.DAY
