@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Nodes of any size, and passes over them in processes of their own."""
+"""Nodes of any size, and passes over them in processes of their own.
+
+What is measured imports what a pass does, and no more: that is in its memory
+too.
+"""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -16,7 +20,6 @@ import sys
 import threading
 import time
 from typing import Any
-from unittest import mock
 
 from oslo_config import cfg
 from oslo_utils import units
@@ -26,8 +29,6 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
-from nova_imagecache.fetch import images
-from nova_imagecache import hook
 from nova_imagecache import names
 from nova_imagecache.passes import pipeline
 
@@ -69,6 +70,8 @@ def build(
     :param named: where the headers say that it is; by default, where it is
     :param files: beside the disk of each guest
     """
+    from nova_imagecache.fetch import images
+
     base_files = guests if base_files is None else base_files
     layout = layouts.Layout.of(settings_of(path))
     there = layouts.Layout.of(settings_of(named or path))
@@ -173,8 +176,11 @@ def _noting_locks(values: Values) -> Iterator[None]:
                 values['locked'] = max(values['locked'], held)
                 values['locks'] += 1
 
-    with mock.patch.object(locks, 'nova_lock', nova_lock):
+    locks.nova_lock = nova_lock
+    try:
         yield
+    finally:
+        locks.nova_lock = real
 
 
 def make_pass(path: str, what: str) -> Values:
@@ -206,6 +212,8 @@ def hold(path: str, apart: bool) -> Values:
     What is held is the thread that asks for it; and what ticks is another
     one, which under eventlet is green.
     """
+    from nova_imagecache import hook
+
     conf = cfg.ConfigOpts()
     hook.register_opts(conf)
     conf([], default_config_files=[], default_config_dirs=[])

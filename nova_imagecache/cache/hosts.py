@@ -5,6 +5,9 @@
 Where the disks of guests are local to each host, nobody else can see what
 those of a host need, and it may be away for any time. So what it has noted
 holds until it says otherwise itself (decision 0080).
+
+A pass to which nothing is news writes down only when that was, in a small
+record beside (decision 0099).
 """
 
 from collections.abc import Mapping
@@ -30,6 +33,10 @@ AWAY_SECONDS = 24 * 3600
 # a note of it is not written again for a part of that.
 _GRACE_SECONDS = 3600
 _AGAIN_SECONDS = 600
+
+# After so many what is needed is written again in any case: who knows nothing
+# of the small record does not take the host for away.
+_RENEWED_SECONDS = AWAY_SECONDS / 2
 
 # Nobody holds the lock of a record for longer than it takes to write it.
 _PATIENCE_SECONDS = 5
@@ -95,7 +102,24 @@ class _Record:
     beyond: dict[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Heard:
+    """The last pass of a host to which nothing was news.
+
+    :ivar written: when the pass was made that wrote what is needed; where that
+        is another one by now, this here is out of date
+    :ivar passed: as in :class:`Host`
+    :ivar complete: likewise
+    """
+
+    written: float
+    passed: float
+    complete: float | None
+
+
 _FORMAT = records.Format('host', 1, _Record, limit=64 * 2**20)
+# What it says protects nothing that the other one would not.
+_HEARD_FORMAT = records.Format('heard', 1, _Heard, lasting=False)
 
 
 def record_path(directory: str, name: str) -> str:
@@ -111,9 +135,38 @@ def _path(layout: layouts.Layout, name: str) -> str:
     return record_path(layout.hosts, name)
 
 
-def _load(path: str) -> Host | None:
-    record = _FORMAT.load(path)
-    return None if record is None else Host(**vars(record))
+def _heard_path(layout: layouts.Layout, name: str) -> str:
+    return record_path(layout.heard, name)
+
+
+def _recalled(record: _Record, heard: _Heard | None) -> Host:
+    """Give what a host has noted, in both records."""
+    if heard is None or heard.written != record.passed:
+        return Host(**vars(record))
+    written, passed = heard.written, heard.passed
+
+    def seen(needed: dict[str, float]) -> dict[str, float]:
+        # What the pass saw that wrote them, the last one has seen as well.
+        return {
+            each: max(when, passed) if when >= written else when
+            for each, when in needed.items()
+        }
+
+    return Host(
+        record.name,
+        passed,
+        heard.complete,
+        record.blind,
+        record.root,
+        seen(record.below),
+        seen(record.beyond),
+    )
+
+
+def _written(layout: layouts.Layout, name: str) -> Host:
+    """Give what a host has noted of what it needs, as it was written."""
+    record = _FORMAT.load(_path(layout, name))
+    return Host(name) if record is None else _recalled(record, None)
 
 
 def _save(layout: layouts.Layout, host: Host) -> None:
@@ -188,7 +241,26 @@ def load(layout: layouts.Layout, name: str) -> Host:
     :raises nova_imagecache.errors.Newer: a newer release has written it
     :raises OSError: it cannot be read
     """
-    return _load(_path(layout, name)) or Host(name)
+    record = _FORMAT.load(_path(layout, name))
+    if record is None:
+        return Host(name)
+    # Without this one it needs the same, and was heard of earlier.
+    heard, _is_known = _last_heard(layout, name)
+    return _recalled(record, heard)
+
+
+def _last_heard(
+    layout: layouts.Layout, name: str
+) -> tuple[_Heard | None, bool]:
+    """Recall the last pass to which nothing was news, if there was one.
+
+    :returns: and whether that can be told
+    """
+    try:
+        return _HEARD_FORMAT.load(_heard_path(layout, name)), True
+    except (errors.Error, OSError) as error:
+        LOG.debug('When %s passed last is not known: %s', name, error)
+        return None, False
 
 
 def remember(
@@ -224,25 +296,45 @@ def remember(
         return {**kept, **dict.fromkeys(seen, now)}
 
     with locks.manager_lock(layout, 'hosts', _PATIENCE_SECONDS):
+        record: _Record | None = None
         try:
-            old = load(layout, name)
+            record = _FORMAT.load(_path(layout, name))
         except errors.Damaged as error:
             if not complete:
                 raise
             records.set_aside(_path(layout, name), error)
-            old = Host(name)
-        _save(
-            layout,
-            Host(
-                name,
-                now,
-                now if complete else old.complete,
-                blind,
-                root_of(layout),
-                renewed(old.below, below),
-                renewed(old.beyond, beyond),
-            ),
+        last, is_known = _last_heard(layout, name)
+        old = Host(name)
+        if record is not None:
+            if not is_known:
+                # What was seen may have been seen just now.
+                last = _Heard(record.passed or now, now, record.complete)
+            old = _recalled(record, last)
+        new = Host(
+            name,
+            now,
+            now if complete else old.complete,
+            blind,
+            root_of(layout),
+            renewed(old.below, below),
+            renewed(old.beyond, beyond),
         )
+        heard = None if record is None else _no_news(record, new, now)
+        if heard is None:
+            _save(layout, new)
+            if not is_known:
+                heard = _Heard(now, now, new.complete)
+        if heard is not None:
+            _HEARD_FORMAT.save(layout, _heard_path(layout, name), heard)
+
+
+def _no_news(record: _Record, new: Host, now: float) -> _Heard | None:
+    """Give what says with a record what a pass has seen; None for news."""
+    written = record.passed
+    if written is None or not 0 <= now - written < _RENEWED_SECONDS:
+        return None
+    heard = _Heard(written, now, new.complete)
+    return heard if _recalled(record, heard) == new else None
 
 
 def note_use(
@@ -258,11 +350,12 @@ def note_use(
     try:
         if not os.path.isdir(layout.hosts):
             return
-        noted = load(layout, name).below.get(base_file)
+        # What is written there holds without the small record.
+        noted = _written(layout, name).below.get(base_file)
         if noted is not None and 0 <= now - noted < _AGAIN_SECONDS:
             return
         with locks.manager_lock(layout, 'hosts', _PATIENCE_SECONDS):
-            old = load(layout, name)
+            old = _written(layout, name)
             _save(
                 layout,
                 dataclasses.replace(
@@ -283,10 +376,16 @@ def forget(layout: layouts.Layout, name: str) -> bool:
     :raises OSError: the record cannot be removed
     """
     with locks.manager_lock(layout, 'hosts', _PATIENCE_SECONDS):
-        path = _path(layout, name)
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            return False
-        publish.sync_directory(os.path.dirname(path))
+        # In this order, as the second one says nothing without the first.
+        was_there = _unlinked(_path(layout, name))
+        _unlinked(_heard_path(layout, name))
+    return was_there
+
+
+def _unlinked(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    publish.sync_directory(os.path.dirname(path))
     return True

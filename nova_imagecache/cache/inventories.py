@@ -101,9 +101,22 @@ def _from_1(body: records.Values) -> records.Values:
     }
 
 
+def _condensed(body: records.Values) -> records.Values:
+    """Have each name of a base file be there once."""
+    names = {name: name for name in body['bases']}
+    for seen in body['disks'].values():
+        seen['needs'] = [names.get(name, name) for name in seen['needs']]
+    return body
+
+
 # 100,000 disks make 30 MiB.
 _FORMAT = records.Format(
-    'inventory', 2, _Record, {1: _from_1}, limit=64 * 2**20
+    'inventory',
+    2,
+    _Record,
+    {1: _from_1},
+    condense=_condensed,
+    limit=64 * 2**20,
 )
 
 

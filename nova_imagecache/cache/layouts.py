@@ -106,6 +106,11 @@ class Layout:
         return os.path.join(self.own, 'hosts')
 
     @property
+    def heard(self) -> str:
+        """One record per host: when it passed, where that was all the news."""
+        return os.path.join(self.own, 'heard')
+
+    @property
     def inventories(self) -> str:
         """One record per host: the disks that it has found."""
         return os.path.join(self.own, 'inventories')
@@ -150,6 +155,7 @@ class Layout:
             self.trash,
             self.pins,
             self.hosts,
+            self.heard,
             self.inventories,
             self.ignored,
             self.repairs,

@@ -107,6 +107,8 @@ class Format(Generic[Body]):
     :ivar version: of the body, as it is written now
     :ivar body: a dataclass, whose fields and types are those of the body
     :ivar converters: by version, what makes its body one of the next version
+    :ivar condense: has what is many times in a body be one object, for there
+        may be very many of them; it may change the body
     :ivar durable: whether what is saved is on the disk by then; else a crash
         of the host may lose it, or damage the record
     :ivar lasting: whether what it says is not to be lost; else it may be
@@ -118,6 +120,7 @@ class Format(Generic[Body]):
     version: int
     body: type[Body]
     converters: Mapping[int, Convert] = dataclasses.field(default_factory=dict)
+    condense: Convert | None = None
     lasting: bool = True
     durable: bool = True
     limit: int = 64 * 1024
@@ -279,20 +282,25 @@ class Format(Generic[Body]):
                 raise errors.Damaged(
                     f'it is of version {version}, which no release has written'
                 )
-            try:
-                body = convert(body)
-            except (
-                ArithmeticError,
-                AttributeError,
-                LookupError,
-                TypeError,
-                ValueError,
-            ) as error:
-                raise errors.Damaged(
-                    f'its fields are not those of a {self.kind} of version '
-                    f'{earlier}: {names.printable(repr(error))}'
-                ) from None
+            body = self._changed(body, convert, earlier)
+        if self.condense is not None:
+            body = self._changed(body, self.condense, self.version)
         return body
+
+    def _changed(self, body: Values, change: Convert, version: int) -> Values:
+        try:
+            return change(body)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise errors.Damaged(
+                f'its fields are not those of a {self.kind} of version '
+                f'{version}: {names.printable(repr(error))}'
+            ) from None
 
     def _decode(self, values: dict[str, Any], what: type[T]) -> T:
         try:

@@ -82,12 +82,26 @@ def _from_5(body: records.Values) -> records.Values:
     return {'files': body.pop('files'), 'used': [], 'hosts': body}
 
 
+def _condensed(body: records.Values) -> records.Values:
+    """Have what many files have in common be there once, and each name."""
+    seen: dict[tuple[object, ...], object] = {}
+    for sighting in body['files'].values():
+        instant = sighting['seen']
+        key = instant['wall'], instant['boottime'], instant['boot_id']
+        sighting['seen'] = seen.setdefault(key, instant)
+    names = {name: name for name in body['files']}
+    for group in body['used']:
+        group['files'] = [names.get(name, name) for name in group['files']]
+    return body
+
+
 # 10,000 files make 5 MiB.
 FORMAT = records.Format(
     'state',
     6,
     Record,
     {3: _from_3, 4: _from_4, 5: _from_5},
+    condense=_condensed,
     limit=64 * 2**20,
 )
 # A host makes 5 KiB at most.

@@ -69,7 +69,7 @@ class Finding:
     def word(self) -> str:
         """The verdict for people, who want to know whether it was read."""
         unknown = self.verdict is Verdict.UNKNOWN
-        return 'digested' if unknown and self.digested else str(self.verdict)
+        return 'digested' if unknown and self.digested else self.verdict.value
 
     @property
     def damaged(self) -> bool:

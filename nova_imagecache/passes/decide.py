@@ -10,37 +10,29 @@ A file goes only if no reason keeps it, and the first one that applies is told
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import enum
 import functools
 from typing import NamedTuple
 
-from oslo_utils import units
-
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import sightings
-from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import names
+from nova_imagecache.passes import evidence
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
-from nova_imagecache.witnesses import testimonies
-from nova_imagecache.witnesses import vetoing
 
 #: Seconds for which every unused file is kept, whatever the options say
 #: (decision 0003): for ``Qcow2.create_image`` in
 #: nova/virt/libvirt/imagebackend.py, and its like.
 FLOOR_SECONDS = 600
 
-# For how long bad files stay in the trash, how many of them, and of which size
-# in all (decision 0090).
+# For how long bad files stay in the trash at least (decision 0090).
 _INSPECTED_SECONDS = 7 * 24 * 3600
-_INSPECTED_FILES = 3
-_INSPECTED_BYTES = 64 * units.Gi
 
 
 def is_adrift(skew: float) -> bool:
@@ -56,112 +48,6 @@ class Action(enum.StrEnum):
     LEAVE = 'leave'
     PUT_BACK = 'put back'
     DELETE = 'delete'
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What a pass has seen, before it decides.
-
-    :ivar files: in the cache
-    :ivar trash: files in the trash
-    :ivar testimony: what all witnesses say together
-    :ivar others: what all but the last one have said
-    :ivar state: what earlier passes remember
-    :ivar entries: what is known of the content of files, by name; a file that
-        is not in it is not verified
-    :ivar pins: names of files that are to stay
-    :ivar last_copies: names of original base files whose images are gone from
-        the image service
-    :ivar space: how full the disk is, where that matters
-    :ivar vetoes: reasons to remove nothing, beside what witnesses could not
-        look at
-    :ivar newer: names of files of which a newer release knows more than we
-        can read
-    :ivar least: seconds for which every unused file is kept, in the place of
-        what the options say; None to go by them
-    :ivar jump: seconds by which the clock was set since the last pass
-    :ivar skew: seconds by which the clock of the host is ahead of that of the
-        storage
-    :ivar problems: what could not be looked at, a sentence each
-    :ivar usable: whether there is room for what a pass writes
-    """
-
-    now: clocks.Instant
-    files: Sequence[base_file.BaseFile] = ()
-    trash: Sequence[base_file.BaseFile] = ()
-    testimony: testimonies.Testimony = dataclasses.field(
-        default_factory=testimonies.Testimony
-    )
-    others: tuple[testimonies.Testimony, ...] = ()
-    state: states.State = dataclasses.field(default_factory=states.State)
-    entries: Mapping[str, schedule.Entry] = dataclasses.field(
-        default_factory=dict
-    )
-    pins: frozenset[str] = frozenset()
-    last_copies: frozenset[str] = frozenset()
-    space: pressure.Space | None = None
-    vetoes: Sequence[vetoing.Veto] = ()
-    newer: frozenset[str] = frozenset()
-    least: int | None = None
-    jump: float = 0.0
-    skew: float = 0.0
-    problems: Sequence[codes.Problem] = ()
-    usable: bool = True
-
-    @functools.cached_property
-    def present(self) -> frozenset[str]:
-        """Give the names of what is in the cache."""
-        return frozenset(file.name for file in self.files)
-
-    @functools.cached_property
-    def inspected(self) -> frozenset[str]:
-        """Give the names of bad files in the trash that are worth a look.
-
-        The latest ones, and not very many (decision 0090).
-        """
-        bad = [file for file in self.trash if self.was_bad(file)]
-        bad.sort(key=lambda file: names.trashed_at(file.name), reverse=True)
-        total = 0
-        found = []
-        for file in bad[:_INSPECTED_FILES]:
-            total += file.stat.allocated
-            if total > _INSPECTED_BYTES:
-                break
-            found.append(file.name)
-        return frozenset(found)
-
-    def was_bad(self, file: base_file.BaseFile) -> bool:
-        """Whether a file was known to be bad when it was read last."""
-        sighting = self.state.sighting(file)
-        return bool(sighting and sighting.damage and file.kind.is_base)
-
-    @functools.cached_property
-    def superseded(self) -> frozenset[str]:
-        """Give the names of files in the trash that a QEMU has open.
-
-        Its guest will look for a file of that name when it is started anew.
-        """
-        return frozenset(
-            file.original
-            for file in self.trash
-            if file.name in self.testimony.held
-        )
-
-    @functools.cached_property
-    def obstacles(self) -> tuple[vetoing.Veto, ...]:
-        """Give all that keeps files which nobody is seen to use."""
-        return (*self.vetoes, *self.testimony.vetoes)
-
-    def is_last_copy(self, file: base_file.BaseFile) -> bool:
-        """Whether a file cannot be had from the image service any more."""
-        return (
-            file.kind.is_image
-            and names.fingerprint(file.original) in self.last_copies
-        )
-
-    def obstacles_to(self, base_file: str) -> list[vetoing.Veto]:
-        """Give those that keep a file, by the name that it had."""
-        return [each for each in self.obstacles if each.keeps_file(base_file)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -262,15 +148,20 @@ class _Case(NamedTuple):
         return f'{self.idle} for {int(self.age)} s of {self.least} s'
 
 
+# One sentence for very many files.
+@functools.cache
+def _used_by(count: int) -> str:
+    return f'used by {count} guest' + ('' if count == 1 else 's')
+
+
 def _in_use(
     file: base_file.BaseFile,
-    facts: Facts,
+    facts: evidence.Facts,
     users: tuple[str, ...],
     replaced: bool,
 ) -> str | None:
     if users:
-        count = len(users)
-        return f'used by {count} guest' + ('' if count == 1 else 's')
+        return _used_by(len(users))
     if file.name in facts.testimony.held:
         return 'a running QEMU has it open'
     hosts = sorted(facts.testimony.hosts.get(file.original, ()))
@@ -283,7 +174,9 @@ def _in_use(
 
 
 def _elapsed(
-    since: clocks.Instant, facts: Facts, certain: Callable[[float], float]
+    since: clocks.Instant,
+    facts: evidence.Facts,
+    certain: Callable[[float], float],
 ) -> float:
     """Give the seconds since a moment, as far as they are certain."""
     if since.boot_id == facts.now.boot_id:
@@ -294,7 +187,7 @@ def _elapsed(
 def _age(
     file: base_file.BaseFile,
     sighting: sightings.Sighting | None,
-    facts: Facts,
+    facts: evidence.Facts,
     settings: Settings,
 ) -> float:
     """Say for how long a file is without a user (decision 0076).
@@ -328,7 +221,7 @@ def _age(
 def _case(
     file: base_file.BaseFile,
     sighting: sightings.Sighting | None,
-    facts: Facts,
+    facts: evidence.Facts,
     settings: Settings,
 ) -> _Case:
     """Put together what is known of a file.
@@ -366,7 +259,7 @@ def _case(
 
 
 def _reasons_to_keep(
-    case: _Case, facts: Facts, settings: Settings
+    case: _Case, facts: evidence.Facts, settings: Settings
 ) -> Iterator[tuple[str, Action]]:
     """Give all reasons to keep a file, those first that count most.
 
@@ -389,7 +282,7 @@ def _reasons_to_keep(
     if case.in_use is not None:
         but = f'{case.idle}, but ' if trashed else ''
         pinned = ', and pinned' if case.pinned and not trashed else ''
-        yield f'{but}{case.in_use}{pinned}', back
+        yield but + case.in_use + pinned, back
     if case.pinned:
         yield f'{case.idle}, but pinned', back
     if case.file.name in facts.newer:
@@ -410,7 +303,7 @@ def _reasons_to_keep(
 
 
 def _decide(
-    file: base_file.BaseFile, facts: Facts, settings: Settings
+    file: base_file.BaseFile, facts: evidence.Facts, settings: Settings
 ) -> Decision:
     sighting = facts.state.sighting(file)
     case = _case(file, sighting, facts, settings)
@@ -451,7 +344,7 @@ def _decide(
 
 
 def _plan(
-    decisions: Decisions, facts: Facts, settings: Settings
+    decisions: Decisions, facts: evidence.Facts, settings: Settings
 ) -> pressure.Plan:
     """Choose what goes before its time, where space is needed."""
     everything = (*decisions.files, *decisions.trash)
@@ -501,7 +394,7 @@ def _hasten(
     )
 
 
-def decide(facts: Facts, settings: Settings) -> Decisions:
+def decide(facts: evidence.Facts, settings: Settings) -> Decisions:
     """Decide on each file in the cache and in the trash."""
     decisions = Decisions(
         tuple(_decide(each, facts, settings) for each in facts.files),

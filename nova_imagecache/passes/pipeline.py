@@ -8,10 +8,8 @@ A pass looks (:mod:`nova_imagecache.passes.look`), decides
 (:mod:`nova_imagecache.passes.reports`).
 """
 
-from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
@@ -20,42 +18,30 @@ import os
 import time
 
 from nova_imagecache.cache import directories
-from nova_imagecache.cache import image_names
 from nova_imagecache.cache import layouts
-from nova_imagecache.cache import mounts
 from nova_imagecache.cache import publish
-from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
-from nova_imagecache.content import knowledge
 from nova_imagecache.content import soundness
-from nova_imagecache.heal import accounts
-from nova_imagecache import names
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import foresight
-from nova_imagecache.passes import look
+from nova_imagecache.passes import evidence
 from nova_imagecache.passes import noting
+from nova_imagecache.passes import observers
 from nova_imagecache.passes import remember
+from nova_imagecache.passes import reporting
 from nova_imagecache.passes import reports
-from nova_imagecache.passes import storage
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
-from nova_imagecache.scrub import schedule
 from nova_imagecache.scrub import verification
-from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import vetoing
 
 
-def _never(_state: states.State, _now: clocks.Instant) -> bool:
-    return False
-
-
-def _is_unmounted(facts: decide.Facts, layout: layouts.Layout) -> bool:
+def _is_unmounted(facts: evidence.Facts, layout: layouts.Layout) -> bool:
     """Whether what is made here may be below a mount point."""
     ours = [*map(os.path.realpath, (layout.instances, layout.base))]
     for veto in facts.obstacles:
@@ -76,10 +62,6 @@ def _without_collector() -> Iterator[None]:
     finally:
         if collected:
             gc.enable()
-
-
-# Of files that are named in a line.
-_LAST_COPIES_SHOWN = 3
 
 
 class Pass:
@@ -106,87 +88,22 @@ class Pass:
         assembly = panel.Assembly() if assembly is None else assembly
         self._settings = settings
         self._layout = layouts.Layout.of(settings)
-        memory, self._unrecalled = look.recall(self._layout, settings)
-        self._memory = memory
-        self._assembly = assembly
-        self._overlays = assembly.overlays(self._layout, memory, glance=True)
-        self._others = (
-            *witnesses,
-            *assembly.others(settings, self._layout, clock),
+        self._observer = observers.Observer(
+            settings, self._layout, witnesses, assembly, clock
         )
         self._read_as_root = assembly.host.read_as_root
         self._touch_as_root = assembly.host.touch_as_root
         self._clock = clock
         self._inline = inline
-        self._storage = storage.Storage()
         self._progress_bar = progress_bar
 
-    @property
-    def _witnesses(self) -> tuple[testimonies.Witness, ...]:
-        # In this order: the last one looks for what the others have named.
-        return (*self._others, self._overlays)
-
-    def _look(
-        self,
-        with_content: bool,
-        closely: Callable[[states.State, clocks.Instant], bool] = _never,
-    ) -> decide.Facts:
-        """See what there is; by a glance where that is likely to do.
-
-        :param closely: whether it is not, by what was left and how late it is
-        """
-        now = self._clock()
-        state, obstacles = look.recall_state(self._layout)
-        _entered, jump = state.entered(
-            self._settings.host, now, clocks.machine_id()
-        )
-        if closely(state, now):
-            self._overlays = self._closer(jump)
-        facts = look.look(
-            self._settings,
-            self._witnesses,
-            now,
-            state,
-            obstacles,
-            with_content,
-        )
-        return dataclasses.replace(
-            facts, problems=(*facts.problems, *self._unrecalled)
-        )
-
-    def _foresee(self, state: states.State, now: clocks.Instant) -> bool:
-        return foresight.removes(state, now, self._settings)
-
-    def _foresee_it(self, state: states.State, now: clocks.Instant) -> bool:
-        """Whether files are about to go; asks the storage what it takes."""
-        return self._foresee(state, now) and self._look_for_it(state, now)
-
-    def _look_for_it(self, _state: states.State, _now: clocks.Instant) -> bool:
-        self._storage = storage.ask(self._layout, self._settings.host)
-        return True
-
-    def _closer(self, jump: float) -> overlays.OverlayWitness:
-        return self._assembly.overlays(
-            self._layout,
-            self._memory,
-            clock=self._storage.clock,
-            settled=self._storage.settled and not jump,
-        )
-
-    def _look_closely(self, facts: decide.Facts) -> decide.Facts:
-        """See everything as it is, and as it stays while it is seen."""
-        if not self._overlays.has_glanced:
-            return facts
-        self._overlays = self._closer(facts.jump)
-        return look.look_closely(self._layout, facts, self._overlays)
-
     def _decide(
-        self, facts: decide.Facts
-    ) -> tuple[decide.Facts, decide.Decisions]:
+        self, facts: evidence.Facts
+    ) -> tuple[evidence.Facts, decide.Decisions]:
         """Decide; by more than a glance where a file would go."""
         decisions = decide.decide(facts, self._settings)
-        if decisions.take_away and self._overlays.has_glanced:
-            facts = self._look_closely(facts)
+        if decisions.take_away and self._observer.has_glanced:
+            facts = self._observer.look_closely(facts)
             decisions = decide.decide(facts, self._settings)
         return facts, decisions
 
@@ -195,14 +112,20 @@ class Pass:
         return remember.Notes(
             self._layout,
             self._settings.host,
-            self._overlays.inventory,
-            self._memory.inventory,
+            self._observer.inventory,
+            self._observer.recalled,
         )
 
-    def _actor(self, facts: decide.Facts) -> act.Actor:
+    @property
+    def _reporter(self) -> reporting.Reporter:
+        return reporting.Reporter(
+            self._layout, self._settings, self._clock, self._observer.chains_to
+        )
+
+    def _actor(self, facts: evidence.Facts) -> act.Actor:
         return act.Actor(
             self._layout,
-            self._witnesses,
+            self._observer.witnesses,
             facts,
             self._touch_as_root,
         )
@@ -210,7 +133,9 @@ class Pass:
     @_without_collector()
     def preview(self) -> reports.Report:
         """Say what a pass would do; change nothing, read no base file."""
-        facts = self._look(with_content=True, closely=self._foresee)
+        facts = self._observer.look(
+            with_content=True, closely=self._observer.foresees
+        )
         last = activities.load(self._layout)
         # Nobody else may hear of it, as where a timer has started it.
         told = [
@@ -226,7 +151,7 @@ class Pass:
             or entry.known.ledger
             or self._settings.checksum
         }
-        return self._report(
+        return self._reporter.report(
             facts, act.nothing(decisions), findings, dry_run=True
         )
 
@@ -239,7 +164,10 @@ class Pass:
             return self._run()
 
     def _run(self) -> reports.Report:
-        facts = self._look(self._settings.checksum, closely=self._foresee_it)
+        facts = self._observer.look(
+            self._settings.checksum,
+            closely=self._observer.foresees_and_asks,
+        )
         # An empty cache is remembered too: the clock is, for the next pass.
         if not (facts.usable and os.path.isdir(self._layout.base)):
             return self._refuse(facts)
@@ -251,18 +179,7 @@ class Pass:
         facts, decisions = self._decide(self._prepare(facts))
         return self._finish(facts, self._actor(facts).act(decisions))
 
-    def _coverage(
-        self, facts: decide.Facts, gone: Collection[str]
-    ) -> schedule.Coverage:
-        return schedule.coverage(
-            [each for name, each in facts.entries.items() if name not in gone],
-            self._settings.checksum_interval,
-            self._settings.scrub_bandwidth,
-            self._clock(),
-            self._settings.host,
-        )
-
-    def _prepare(self, facts: decide.Facts) -> decide.Facts:
+    def _prepare(self, facts: evidence.Facts) -> evidence.Facts:
         """Make what a removal needs while there is space (decision 0041).
 
         And compare our clock with that of the storage, which may be another:
@@ -289,9 +206,7 @@ class Pass:
         else:
             # Neither may be apart: the answer may have taken its time.
             nearest = min(max(shown, before), time.time())
-            self._storage = storage.tell(
-                self._layout, self._settings.host, shown
-            )
+            self._observer.tell_time(shown)
             skew = clocks.skew(nearest, shown)
             if skew:
                 told = clocks.tell_skew(skew)
@@ -304,7 +219,7 @@ class Pass:
         )
 
     def _misleading(
-        self, facts: decide.Facts, skew: float
+        self, facts: evidence.Facts, skew: float
     ) -> Iterator[vetoing.Veto]:
         """Tell a clock by which this host would mislead others.
 
@@ -320,14 +235,14 @@ class Pass:
             )
 
     def _refuse(
-        self, facts: decide.Facts, problems: Sequence[codes.Problem] = ()
+        self, facts: evidence.Facts, problems: Sequence[codes.Problem] = ()
     ) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""
         if not facts.usable:
             why = str(facts.vetoes[0])
             problems = (*problems, codes.Problem(codes.Code.UNUSABLE, why))
         facts = dataclasses.replace(facts, entries={})
-        report = self._report(
+        report = self._reporter.report(
             facts, act.Done((), (), problems=tuple(problems)), {}
         )
         return dataclasses.replace(report, began=None, ended=None)
@@ -341,7 +256,7 @@ class Pass:
         :param young: whether it stays for 600 s after its last use
         :returns: why it stays; None if it is in the trash
         """
-        facts = self._look(False, closely=self._look_for_it)
+        facts = self._observer.look(False, closely=self._observer.asks)
         if not facts.usable:
             return str(facts.vetoes[0])
         if _is_unmounted(facts, self._layout):
@@ -383,7 +298,7 @@ class Pass:
             its lock is held, as it may still grow or as it has gone, is a
             problem
         """
-        facts = self._look(with_content=True)
+        facts = self._observer.look(with_content=True)
         if strict:
             facts = dataclasses.replace(
                 facts,
@@ -422,7 +337,7 @@ class Pass:
 
     def _finish(
         self,
-        facts: decide.Facts,
+        facts: evidence.Facts,
         done: act.Done,
         urgent: bool = False,
         strict: bool = False,
@@ -470,7 +385,7 @@ class Pass:
             for name, finding in findings.items()
             if finding.problem or (strict and finding.skipped)
         ]
-        report = self._report(
+        report = self._reporter.report(
             dataclasses.replace(facts, entries=entries),
             dataclasses.replace(done, problems=tuple(dict.fromkeys(problems))),
             findings,
@@ -478,128 +393,3 @@ class Pass:
         )
         noting.note(self._layout, report, facts.entries, entries)
         return report
-
-    def _report(
-        self,
-        facts: decide.Facts,
-        done: act.Done,
-        findings: Mapping[str, knowledge.Finding],
-        dry_run: bool = False,
-        urgent: bool = False,
-    ) -> reports.Report:
-        gone = {
-            decision.file.name
-            for decision in done.files
-            if decision.action is decide.Action.REMOVE and not dry_run
-        }
-        coverage = self._coverage(facts, gone)
-        problems = [*facts.problems, *done.problems]
-        vetoed = facts.state.vetoed.get(self._settings.host)
-        overdue = schedule.overdue(coverage, facts.now)
-        # Whoever verifies some files does not ask for the others.
-        if overdue is not None and self._settings.checksum and not urgent:
-            problems.append(codes.Problem(codes.Code.OVERDUE, overdue))
-        bad = [name for name, each in findings.items() if each.damaged]
-        repairs_due = False
-        if bad and self._settings.corruption_action == 'repair':
-            account = accounts.load(self._layout, self._settings.host)
-            problems += accounts.sentences(account, bad, facts.now)
-            repairs_due = accounts.is_due(account, bad, facts.now)
-        report = reports.Report(
-            cache_dir=self._layout.base,
-            files=self._rows(facts, done.files, findings),
-            trash=self._rows(facts, done.trash, findings),
-            vetoes=vetoing.sentences(
-                each for each in facts.obstacles if not each.is_narrow
-            ),
-            withheld=vetoing.sentences(
-                each for each in facts.obstacles if each.is_narrow
-            ),
-            obstacles=facts.obstacles,
-            vetoed_seconds=self._since(
-                facts, vetoed.since if vetoed and facts.obstacles else None
-            ),
-            removed_seconds=self._since(facts, facts.state.last_removal),
-            problems=tuple(problems),
-            notes=(
-                *self._jump(facts),
-                *facts.testimony.notes,
-                *_last_copies(done),
-                *self._mount(),
-                *done.notes,
-            ),
-            titles=facts.testimony.titles,
-            host=self._settings.host,
-            made=facts.now.wall,
-            dry_run=dry_run,
-            checksums=self._settings.checksum,
-            coverage=coverage,
-            repairs_due=repairs_due,
-            shortfall=done.shortfall,
-            began=facts.now,
-            ended=self._clock(),
-        )
-        # A pass names the images of the few files that people hear of.
-        wanted = None if dry_run else [file.name for file in report.harmful]
-        images = image_names.load_all(self._layout, wanted)
-        return reports.with_names(report, images)
-
-    @staticmethod
-    def _since(
-        facts: decide.Facts, when: clocks.Instant | None
-    ) -> float | None:
-        if when is None:
-            return None
-        return max(0.0, clocks.elapsed(when, facts.now))
-
-    @staticmethod
-    def _jump(facts: decide.Facts) -> list[codes.Problem]:
-        if not facts.jump:
-            return []
-        told = clocks.tell_jump(facts.jump)
-        return [codes.Problem(codes.Code.JUMP, told)]
-
-    def _mount(self) -> list[codes.Problem]:
-        found = mounts.local_locks(self._layout.base)
-        if found is None:
-            return []
-        return [codes.Problem(codes.Code.LOCAL_LOCKS, found)]
-
-    def _rows(
-        self,
-        facts: decide.Facts,
-        decisions: Sequence[decide.Decision],
-        findings: Mapping[str, knowledge.Finding],
-    ) -> tuple[reports.FileReport, ...]:
-        return tuple(
-            reports.row(
-                decision,
-                facts.entries.get(decision.file.name),
-                findings.get(decision.file.name),
-                facts,
-                self._overlays.chains,
-            )
-            for decision in decisions
-        )
-
-
-def _last_copies(done: act.Done) -> list[codes.Problem]:
-    """Say which files in use cannot be had from the image service."""
-    found = [
-        names.printable(each.file.name)
-        for each in done.files
-        if each.last_copy and each.used
-    ]
-    if not found:
-        return []
-    shown = ', '.join(found[:_LAST_COPIES_SHOWN])
-    more = len(found) - _LAST_COPIES_SHOWN
-    return [
-        codes.Problem(
-            codes.Code.LAST_COPY,
-            'base files in use are the last copies of images that are gone '
-            f'from the image service: {shown}'
-            + (f' and {more} more' if more > 0 else ''),
-            found[0],
-        )
-    ]

@@ -16,6 +16,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import names
 from nova_imagecache.passes import decide
+from nova_imagecache.passes import evidence
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import exposure
@@ -246,7 +247,7 @@ def row(
     decision: decide.Decision,
     entry: schedule.Entry | None,
     finding: knowledge.Finding | None,
-    facts: decide.Facts,
+    facts: evidence.Facts,
     chains_to: Callable[[str], Sequence[chains.Chain]],
 ) -> FileReport:
     """Put together what there is to say of one file.
@@ -298,7 +299,10 @@ def row(
         last_copy=decision.last_copy,
         early=decision.spare
         and decision.action in (decide.Action.REMOVE, decide.Action.DELETE),
-        readers=tuple(sorted(readers & {*decision.users})),
+        # Of very many files these are the same.
+        readers=decision.users
+        if readers.issuperset(decision.users)
+        else tuple(sorted(readers & {*decision.users})),
         note=finding.note,
         word=finding.word,
         contradicted=finding.contradicted,

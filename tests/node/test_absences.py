@@ -203,7 +203,9 @@ class DiskTest(AbsenceTestCase):
 
     def test_all_of_them_at_once_and_nobody_says_why(self) -> None:
         self.node.add_file('compute_nodes', data=b'{}')
-        self.assert_clean(self.run_pass())
+        # The second one writes what a pass writes to which nothing is news.
+        for _time in range(2):
+            self.assert_clean(self.run_pass())
         self.lose(GUEST, OTHER, THIRD)
         fresh = self.node.add_image('fresh', age=seeing.OLD)
         before = self.everything()

@@ -35,9 +35,9 @@ OLD = 365 * base.DAY
 _BLOCKED = """
 import os, time
 from nova_imagecache.cache import sightings
-from nova_imagecache.passes import pipeline
+from nova_imagecache.passes import observers
 sightings.birth = lambda file, now: 0.0
-real = pipeline.Pass._look
+real = observers.Observer.look
 def look(*args, **kwargs):
     with open({at!r} + '.new', 'w') as file:
         file.write(str(os.getpid()))
@@ -45,7 +45,7 @@ def look(*args, **kwargs):
     while not os.path.exists({go!r}):
         time.sleep(0.01)
     return real(*args, **kwargs)
-pipeline.Pass._look = look
+observers.Observer.look = look
 """
 
 _PARENT = """

@@ -701,6 +701,9 @@ class KilledTest(test_crash_points.CrashPointsTestCase):
     def test_a_pass_that_notes_what_it_saw(self) -> None:
         self.check_all(functools.partial(self.remember, 2e9, 'other'))
 
+    def test_a_pass_to_which_nothing_is_news(self) -> None:
+        self.check_all(functools.partial(self.remember, 1e9 + 60, self.needed))
+
     def test_who_makes_a_disk(self) -> None:
         self.check_all(self.note)
 

@@ -118,7 +118,8 @@ class BaseTest(DirectoryTestCase):
         self.assertEqual([], os.listdir(self.node.layout.trash))
         layout = self.node.layout
         noted = (
-            layout.state, layout.passes, layout.hosts, layout.inventories,
+            layout.state, layout.passes, layout.hosts, layout.heard,
+            layout.inventories,
         )  # fmt: skip
         self.assert_as_before(
             {

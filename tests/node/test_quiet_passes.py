@@ -5,6 +5,7 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 from typing import Any
 from unittest import mock
 
@@ -12,6 +13,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import inventories
 from nova_imagecache.cache import records
 from nova_imagecache.cache import scans
 from nova_imagecache.cache import sightings
@@ -314,3 +316,81 @@ class AsBeforeTest(QuietTestCase):
                 self.layout, host, now, files, used, {}, {}, states.State(),
                 adrift=what == 'adrift',
             )  # fmt: skip
+
+
+class BytesTest(nodes.NodeTestCase):
+    """What a pass writes does not grow with what is known already."""
+
+    #: Of files; each has a guest.
+    many = 300
+
+    def setUp(self) -> None:
+        super().setUp()
+        first = self.node.add_image('0')
+        with open(self.node.add_overlay('template', first), 'rb') as file:
+            template = file.read()
+        for number in range(self.many):
+            name = self.node.add_image(f'{number}', data=b'x')
+            self.node.add_file(
+                f'guest-{number}', 'disk',
+                data=template.replace(first.encode(), name.encode()),
+            )  # fmt: skip
+        for _pass in range(2):
+            self.node.clock.advance(base.HOUR)
+            self.node.run()
+
+    def records(self) -> dict[str, tuple[int, int]]:
+        """Tell records apart: inode and size, by path."""
+        found = {}
+        for directory, _directories, files in os.walk(self.node.layout.own):
+            for file in files:
+                path = os.path.join(directory, file)
+                status = os.stat(path)
+                found[path] = status.st_ino, status.st_size
+        return found
+
+    def bytes_of_pass(self) -> int:
+        self.node.clock.advance(base.HOUR)
+        before = self.records()
+        report = self.node.run()
+        self.assertEqual(((), ()), (report.vetoes, report.problems))
+        return sum(
+            size
+            for path, (inode, size) in self.records().items()
+            if before.get(path) != (inode, size)
+        )
+
+    def test_where_nothing_is_news_it_is_a_few_kilobytes(self) -> None:
+        for _pass in range(3):
+            self.assertLess(self.bytes_of_pass(), 8 * base.KIB)
+
+    def test_what_is_counted_is_what_is_written(self) -> None:
+        shutil.rmtree(os.path.join(self.node.layout.instances, 'guest-7'))
+        self.assertGreater(self.bytes_of_pass(), self.many * 40)
+
+
+class OnceTest(QuietTestCase):
+    """Of very many files, what is the same is there once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.remember()
+
+    def test_a_name_in_the_state(self) -> None:
+        state = states.load(self.layout)
+        known = {name: name for name in state.files}
+        for name in state.used['here']:
+            self.assertIs(known[name], name)
+
+    def test_when_they_were_seen(self) -> None:
+        one, two, _three = states.load(self.layout).files.values()
+        self.assertEqual(one.seen, two.seen)
+        self.assertIs(one.seen.boot_id, two.seen.boot_id)
+
+    def test_a_name_in_an_inventory(self) -> None:
+        seen = inventories.Seen(7, 8192, 10**18, (ONE,))
+        new = inventories.Inventory(disks={'/a': seen}, bases={ONE: (1, 2)})
+        inventories.save(self.layout, 'x', new, inventories.Inventory())
+        found = inventories.load(self.layout, 'x')
+        (name,) = found.disks['/a'].needs
+        self.assertIs(next(iter(found.bases)), name)

@@ -21,6 +21,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import names
 from nova_imagecache.passes import decide
+from nova_imagecache.passes import evidence
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
@@ -91,6 +92,7 @@ def sighting(file: base_file.BaseFile, **fields: Any) -> states.State:
     )
 
 
+BAD = sightings.Damage('corrupt', 0)
 JUMP = fake_witnesses.blind('a jump')
 
 
@@ -111,7 +113,7 @@ def decide_one(
     **settings: Any,
 ) -> decide.Decision:
     decisions = decide.decide(
-        decide.Facts(
+        evidence.Facts(
             INSTANT,
             [file],
             testimony=testimony,
@@ -194,7 +196,7 @@ class RemovalTest(base.TestCase):
                 NOW - age, INSTANT.boottime - age, INSTANT.boot_id
             )
             decisions = decide.decide(
-                decide.Facts(
+                evidence.Facts(
                     INSTANT, trash=[file],
                     state=sighting(file, trashed=since),
                 ),
@@ -217,7 +219,7 @@ class RemovalTest(base.TestCase):
         )
 
     def test_what_a_newer_release_knows_more_of_stays(self) -> None:
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT, [make_file(age=1e9)], newer=frozenset({SHA})
         )
         (decision,) = decide.decide(facts, SETTINGS).files
@@ -234,7 +236,7 @@ class RemovalTest(base.TestCase):
                 (1e9, decide.Action.REMOVE),
             ):
                 file = make_file(name, age=age)
-                facts = decide.Facts(
+                facts = evidence.Facts(
                     INSTANT,
                     [file],
                     state=remembering(file),
@@ -252,7 +254,7 @@ class RemovalTest(base.TestCase):
                 self.assertIn('gone from the image', decision.reason)
 
     def test_what_a_fetch_left_behind_is_no_last_copy(self) -> None:
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT,
             [make_file(f'{SHA}.part', age=700)],
             last_copies=frozenset({SHA}),
@@ -263,7 +265,7 @@ class RemovalTest(base.TestCase):
 
     def test_seconds_in_the_place_of_the_options_count(self) -> None:
         for least, action in ((5000, REMOVE), (5001, KEEP)):
-            facts = decide.Facts(INSTANT, [make_file(age=5000)], least=least)
+            facts = evidence.Facts(INSTANT, [make_file(age=5000)], least=least)
             (decision,) = decide.decide(facts, SETTINGS).files
             self.assertIs(action, decision.action)
 
@@ -331,7 +333,7 @@ class RemovalTest(base.TestCase):
     ) -> None:
         file = make_file(age=30 * base.DAY)
         other = sighting(make_file(inode=8), last_used=NOW)
-        facts = decide.Facts(INSTANT, [file], state=other, least=600)
+        facts = evidence.Facts(INSTANT, [file], state=other, least=600)
         (decision,) = decide.decide(facts, SETTINGS).files
         self.assert_removed(decision)
 
@@ -423,7 +425,7 @@ class AgeTest(base.TestCase):
         if seen is not None:
             state = sighting(file, seen=seen, last_used=last_used)
         state = dataclasses.replace(state, steps=steps or {})
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT, [file], state=state, least=least, skew=skew
         )
         settings = Settings(instances_path='/i', host='here')
@@ -454,7 +456,7 @@ class AgeTest(base.TestCase):
     def test_clocks_are_right_unless_it_was_seen_that_they_are_not(
         self,
     ) -> None:
-        facts = decide.Facts(INSTANT)
+        facts = evidence.Facts(INSTANT)
         self.assertEqual((0, 0), (facts.jump, facts.skew))
 
     def test_a_birth_in_the_future_says_nothing(self) -> None:
@@ -504,13 +506,47 @@ class AgeTest(base.TestCase):
                 sighting(file, trashed=since), steps=steps
             )
             (decision,) = decide.decide(
-                decide.Facts(INSTANT, trash=[file], state=state),
+                evidence.Facts(INSTANT, trash=[file], state=state),
                 Settings(instances_path='/i', host='here'),
             ).trash
             self.assertEqual(age, decision.age)
 
 
 TRASHED = f'{SHA}.00000001'
+
+
+@ddt.ddt
+class OutcomeTest(base.TestCase):
+    """What is asked of decisions and clocks, whatever was decided."""
+
+    @ddt.data(
+        (0, False), (600, False), (-600, False), (601, True), (-601, True)
+    )
+    @ddt.unpack
+    def test_a_clock_is_adrift_beyond_the_floor(
+        self, skew: float, adrift: bool
+    ) -> None:
+        self.assertIs(adrift, decide.is_adrift(skew))
+
+    @ddt.data(
+        ([], [], False),
+        ([KEEP], [KEEP, decide.Action.PUT_BACK], False),
+        ([KEEP, decide.Action.REMOVE], [KEEP], True),
+        ([KEEP], [KEEP, DELETE], True),
+    )
+    @ddt.unpack
+    def test_a_file_goes_from_the_cache_or_from_the_trash(
+        self,
+        files: list[decide.Action],
+        trash: list[decide.Action],
+        goes: bool,
+    ) -> None:
+        in_cache, in_trash = (
+            tuple(decide.Decision(make_file(), each, '') for each in actions)
+            for actions in (files, trash)
+        )
+        made = decide.Decisions(in_cache, in_trash)
+        self.assertIs(goes, made.take_away)
 
 
 class TrashTest(base.TestCase):
@@ -523,7 +559,7 @@ class TrashTest(base.TestCase):
         since = clocks.Instant(NOW - age, INSTANT.boottime - age, 'boot')
         values: dict[str, Any] = {'state': sighting(file, trashed=since)}
         return decide.decide(
-            decide.Facts(
+            evidence.Facts(
                 INSTANT, files=files, trash=[file], **(values | facts)
             ),
             Settings(instances_path='/i'),
@@ -542,28 +578,49 @@ class TrashTest(base.TestCase):
         self.assert_trash(DELETE, 'in the trash for 86400 s')
 
     def inspected(
-        self, *ages: float, size: int = 4096, action: str = 'set_aside'
+        self,
+        *ages: float,
+        size: int = 4096,
+        action: str = 'set_aside',
+        name: str = SHA,
+        damage: sightings.Damage | None = BAD,
+        known: bool = True,
     ) -> list[decide.Action]:
-        """Decide on bad files, by the seconds since they were moved here."""
+        """Decide on bad files, by the seconds since they were moved here.
+
+        :param damage: what was wrong with them
+        :param known: whether they are remembered at all
+        """
         found: dict[str, sightings.Sighting] = {}
         files = []
         for number, age in enumerate(ages):
-            name = names.trash_name(SHA, NOW - age - number)
-            file = make_file(name, age=1e9, size=size)
+            trashed = names.trash_name(name, NOW - age - number)
+            file = make_file(trashed, age=1e9, size=size)
             since = clocks.Instant(NOW - age, INSTANT.boottime - age, 'boot')
-            damage = sightings.Damage('corrupt', 0)
             found |= sighting(file, trashed=since, damage=damage).files
             files.append(file)
-        facts = decide.Facts(
-            INSTANT, trash=files, state=states.State(files=found)
-        )
+        state = states.State(files=found if known else {})
+        facts = evidence.Facts(INSTANT, trash=files, state=state)
         settings = Settings(instances_path='/i', corruption_action=action)
-        return [each.action for each in decide.decide(facts, settings).trash]
+        decisions = decide.decide(facts, settings).trash
+        for each in decisions:
+            if each.action is KEEP:
+                self.assertIn('kept to be looked at', each.reason)
+        return [each.action for each in decisions]
 
     def test_a_bad_one_is_kept_for_a_week_to_be_looked_at(self) -> None:
         week = 7 * base.DAY
         self.assertEqual([KEEP], self.inspected(week - 1))
         self.assertEqual([DELETE], self.inspected(week + 1))
+
+    def test_what_is_not_known_to_be_bad_is_not(self) -> None:
+        for which in ({'damage': None}, {'known': False}):
+            self.assertEqual([DELETE], self.inspected(base.DAY, **which))
+
+    def test_nor_is_what_was_left_behind(self) -> None:
+        self.assertEqual(
+            [DELETE], self.inspected(base.DAY, name=f'{SHA}.part')
+        )
 
     def test_by_default_a_bad_one_goes_as_any_other(self) -> None:
         self.assertEqual([DELETE], self.inspected(base.DAY, action='report'))
@@ -633,7 +690,7 @@ class TrashTest(base.TestCase):
             testimonies.Testimony(held=frozenset({name})),
         ):
             decisions = decide.decide(
-                decide.Facts(
+                evidence.Facts(
                     INSTANT, trash=[make_file(name)], testimony=testimony
                 ),
                 SETTINGS,
@@ -688,7 +745,7 @@ class TrashTest(base.TestCase):
         for moved, action in ((then, KEEP), (then - 1, DELETE)):
             file = make_file(names.trash_name(SHA, moved), age=1e9)
             decisions = decide.decide(
-                decide.Facts(INSTANT, trash=[file]),
+                evidence.Facts(INSTANT, trash=[file]),
                 Settings(instances_path='/i'),
             )
             self.assertEqual(
@@ -698,14 +755,16 @@ class TrashTest(base.TestCase):
     def test_its_name_tells_where_no_pass_has_noted_it(self) -> None:
         file = make_file(names.trash_name(SHA, NOW - 700), age=1e9)
         decisions = decide.decide(
-            decide.Facts(INSTANT, trash=[file], state=sighting(file)), SETTINGS
+            evidence.Facts(INSTANT, trash=[file], state=sighting(file)),
+            SETTINGS,
         )
         self.assertEqual([700], [each.age for each in decisions.trash])
 
     def test_a_name_from_the_future_is_as_of_now(self) -> None:
         file = make_file(names.trash_name(SHA, NOW + 1e6), age=1e9)
         decisions = decide.decide(
-            decide.Facts(INSTANT, trash=[file]), Settings(instances_path='/i')
+            evidence.Facts(INSTANT, trash=[file]),
+            Settings(instances_path='/i'),
         )
         self.assertEqual([0], [each.age for each in decisions.trash])
 
@@ -723,7 +782,7 @@ class EarlyTest(base.TestCase):
         sighted = remembering(*values['files']).files
         state = dataclasses.replace(state, files={**sighted, **state.files})
         return decide.decide(
-            decide.Facts(INSTANT, state=state, **values),
+            evidence.Facts(INSTANT, state=state, **values),
             Settings(instances_path='/i', max_size=int(4096 * blocks)),
         )
 
@@ -761,7 +820,7 @@ class EarlyTest(base.TestCase):
         stat = dataclasses.replace(file.stat, allocated=base.MIB)
         return dataclasses.replace(file, stat=stat)
 
-    def stays(self, facts: decide.Facts, **settings: Any) -> str:
+    def stays(self, facts: evidence.Facts, **settings: Any) -> str:
         """Say what stays, where more should go than can."""
         given = Settings(instances_path='/i', max_size=1, **settings)
         (problem,) = decide.decide(facts, given).problems
@@ -771,7 +830,7 @@ class EarlyTest(base.TestCase):
         """Each file once, be it here or in the trash."""
         pinned = ['swap_3', 'swap_4']
         back = names.trash_name('swap_5', NOW)
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT,
             [
                 *(self.large(name, age=1e6) for name in ('swap_1', 'swap_2')),
@@ -794,7 +853,7 @@ class EarlyTest(base.TestCase):
 
     def test_where_removal_is_off_all_of_it_is_kept(self) -> None:
         trashed = names.trash_name('swap_3', NOW - 1e6)
-        facts = decide.Facts(
+        facts = evidence.Facts(
             INSTANT,
             [self.large(name, age=1e6) for name in ('swap_1', 'swap_2')],
             trash=[self.large(trashed, age=1e6)],
@@ -849,7 +908,7 @@ class EarlyTest(base.TestCase):
 
     def problem(self, settings: Settings, **facts: Any) -> str:
         (problem,) = decide.decide(
-            decide.Facts(
+            evidence.Facts(
                 INSTANT,
                 space=SPACE,
                 state=remembering(*facts['files']),
