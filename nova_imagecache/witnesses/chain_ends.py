@@ -82,14 +82,15 @@ class Scanned:
         """Begin with none."""
         self._paths: dict[str, FileId | None] = {}
         self._ids: set[FileId] = set()
-        self._tails: dict[str, set[str]] = {}
+        self._tails: dict[str, list[str]] = {}
 
     def add(self, path: str, file_id: FileId | None) -> None:
         """Take a file in, at the path where it was found."""
+        if path not in self._paths:
+            self._tails.setdefault(_tail(path), []).append(path)
         self._paths[path] = file_id
         if file_id is not None:
             self._ids.add(file_id)
-        self._tails.setdefault(_tail(path), set()).add(path)
 
     def has(self, path: str, asking: str | None = None) -> bool:
         """Whether a file was scanned, be it under another path.
@@ -104,7 +105,7 @@ class Scanned:
         file_id = _file_id(path)
         if file_id is not None:
             return file_id in self._ids
-        return bool(self._tails.get(_tail(path), set()) - {asking})
+        return any(each != asking for each in self._tails.get(_tail(path), ()))
 
 
 class Ends:

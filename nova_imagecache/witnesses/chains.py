@@ -54,14 +54,16 @@ class Disks:
     def __init__(self) -> None:
         """Begin with none."""
         self._disks: dict[str, Disk] = {}
-        self._by_need: dict[str, set[str]] = {}
+        self._by_need: dict[str, list[str]] = {}
 
     def add(self, disk: Disk) -> None:
         """Take a disk in."""
         path = disk.path
+        before = self._disks.get(path)
         self._disks[path] = disk
         for need in disk.needs:
-            self._by_need.setdefault(need, set()).add(path)
+            if before is None or need not in before.needs:
+                self._by_need.setdefault(need, []).append(path)
 
     def __iter__(self) -> Iterator[Disk]:
         """Give all disks."""
@@ -74,7 +76,7 @@ class Disks:
 
     def needing(self, name: str) -> Collection[str]:
         """Give the paths of the disks that need a file of this name."""
-        return self._by_need.get(name, set())
+        return self._by_need.get(name, ())
 
     def above(self, name: str, itself: str) -> Iterator[Disk]:
         """Give all disks from which a chain leads to a file.
@@ -105,7 +107,7 @@ class Disks:
         """
         found = []
         pending: list[tuple[str, ...]] = [
-            (path,) for path in sorted(self.needing(name))
+            (path,) for path in sorted({*self.needing(name)})
         ]
         # Each disk once: forged headers could name each other in any number
         # of ways.

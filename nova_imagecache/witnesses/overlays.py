@@ -99,7 +99,7 @@ class OverlayWitness:
         self._found.walk = self._walk
         # Base files that were there when this was asked first.
         self._there: frozenset[str] = frozenset()
-        self._bases: dict[str, set[str]] = {}
+        self._bases: dict[str, tuple[str, ...]] = {}
         self._others = testimonies.Testimony()
         self._has_ended = False
         self._absent: tuple[absences.Absence, ...] = ()
@@ -190,9 +190,11 @@ class OverlayWitness:
         }
         for path, seen in self._found.seen.items():
             # Also by a layer that only libvirt has told of this time.
-            bases = self._bases.get(path, set())
+            bases = self._bases.get(path, ())
             astray = path in self._astray
-            if astray != seen.astray or not bases.issubset(seen.needs):
+            if astray != seen.astray or not all(
+                each in seen.needs for each in bases
+            ):
                 needs = tuple(sorted({*seen.needs, *bases}))
                 seen = dataclasses.replace(seen, needs=needs, astray=astray)
             disks[path] = seen
@@ -277,10 +279,9 @@ class OverlayWitness:
         self._found.recall(recalled | narrowed.recalled)
         below, beyond = self._users(base_files)
         self._has_ended = True
-        users = {
-            name: below.get(name, frozenset()) | beyond.get(name, frozenset())
-            for name in {*below, *beyond}
-        }
+        users = {**below, **beyond}
+        for name in below.keys() & beyond.keys():
+            users[name] = below[name] | beyond[name]
         return testimonies.Testimony(
             users=users,
             readers=users,
@@ -304,14 +305,20 @@ class OverlayWitness:
 
         :returns: by those disks that others can see, and by the others
         """
-        below: dict[str, testimonies.Guests] = {}
-        beyond: dict[str, testimonies.Guests] = {}
+        below: dict[str, set[str]] = {}
+        beyond: dict[str, set[str]] = {}
         for name in base_files:
             for disk in self._found.disks.above(name, self._layout.file(name)):
-                self._bases.setdefault(disk.path, set()).add(name)
+                path = disk.path
+                known = self._bases.get(path, ())
+                if name not in known:
+                    self._bases[path] = (*known, name)
                 found = below if self._is_shared(disk.directory) else beyond
-                found[name] = found.get(name, frozenset()) | {disk.guest}
-        return below, beyond
+                found.setdefault(name, set()).add(disk.guest)
+        return (
+            {name: frozenset(each) for name, each in below.items()},
+            {name: frozenset(each) for name, each in beyond.items()},
+        )
 
     def _is_shared(self, directory: str) -> bool:
         """Whether whoever shares ``instances_path`` can see what is in here.
