@@ -48,7 +48,7 @@ def keep_rights(settings: Settings, command: str = '') -> writer.Rewrite:
         except writer.Refused as error:
             # Reading goes on all the same.
             return functools.partial(_refuse, error)
-    return rewriters.Lent(json.loads(command) if command else ())
+    return rewriters.Lent(base, json.loads(command) if command else ())
 
 
 def _refuse(error: writer.Refused, *_request: object) -> None:

@@ -17,6 +17,7 @@ import dataclasses
 import itertools
 import os
 import threading
+import time
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
@@ -43,6 +44,14 @@ Result = outcomes.Result
 # is to note that it is good.
 _PATIENCE_SECONDS = 5
 _TRIES = 3
+
+# After which the lock is given up between two writes, and for how long, so
+# that whoever polls for it has his turn (decision 0097).
+_HELD_SECONDS = 0.85
+_PAUSE_SECONDS = 0.2
+
+# Of one write, in pages: a MiB, so that none takes long on a disk that works.
+_MOST_PAGES = 256
 
 _ZEROS = 'zeros'
 _COMBINED = 'combined'
@@ -441,29 +450,32 @@ class _Repair:
         self, index: int, good: Sequence[bytes | None], data: bytes
     ) -> int:
         """Write the pages that differ; give the number of bytes."""
-        found = self._read(index)
-        runs = [*_differing(found, good)]
+        runs = [*_differing(self._read(index), good)]
         start = self._wanted(index).start
         written = 0
+        path, inode = self._file.path, self._file.incarnation.inode
         # Who writes with other rights is started by that, which takes seconds.
-        inode = self._file.incarnation.inode
-        writer.prepare(self._means.rewrite, self._file.path, inode)
-        # Everything else is done by now: others may wait for this lock.
-        with self._file.guard(_PATIENCE_SECONDS, self._means.stop.wait) as now:
-            if now.size != self._blocks.size:
-                raise writer.Refused(
-                    writer.Refusal.CHANGED, 'it has another size by now'
-                )
-            for first, count in runs:
-                position = first * pages.PAGE
-                part = data[position : position + count * pages.PAGE]
-                self._means.rewrite(
-                    self._file.path,
-                    self._file.incarnation.inode,
-                    start + position,
-                    part,
-                )
-                written += len(part)
+        writer.prepare(self._means.rewrite, path, inode)
+        while runs:
+            # Everything else is done by now: others may wait for this lock.
+            with self._file.guard(
+                _PATIENCE_SECONDS, self._means.stop.wait
+            ) as now:
+                until = time.monotonic() + _HELD_SECONDS
+                if now.size != self._blocks.size:
+                    raise writer.Refused(
+                        writer.Refusal.CHANGED, 'it has another size by now'
+                    )
+                while runs:
+                    first, count = runs.pop(0)
+                    position = first * pages.PAGE
+                    part = data[position : position + count * pages.PAGE]
+                    self._means.rewrite(path, inode, start + position, part)
+                    written += len(part)
+                    if time.monotonic() >= until:
+                        break
+            if runs:
+                time.sleep(_PAUSE_SECONDS)
         return written
 
     def _drop_stale(
@@ -531,4 +543,6 @@ def _differing(
         number for number, page in enumerate(good) if found[number] != page
     ]
     for run in ledgers.runs_of(numbers):
-        yield run.first, run.count
+        end = run.first + run.count
+        for first in range(run.first, end, _MOST_PAGES):
+            yield first, min(_MOST_PAGES, end - first)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import contextlib
 import enum
 import errno
+import fcntl
 import mmap
 import os
 import stat
@@ -32,6 +33,7 @@ class Refusal(enum.StrEnum):
     The values are stable: they are kept in records and in metrics.
 
     MEDIUM: it takes no data, or gives back something else
+    HUNG: whoever writes does not answer; it may be there later, or never
     """
 
     CHANGED = 'changed'
@@ -41,6 +43,7 @@ class Refusal(enum.StrEnum):
     NOT_PERMITTED = 'not-permitted'
     NO_SPACE = 'no-space'
     MEDIUM = 'medium'
+    HUNG = 'hung'
     FAILED = 'failed'
 
 
@@ -322,4 +325,33 @@ def rewrite_base_file(
     """
     if not names.kind_of(name).is_base:
         raise Refused(Refusal.NOT_PERMITTED, 'no base file has such a name')
-    rewrite(name, inode, offset, data, directory)
+    with _alone(directory):
+        rewrite(name, inode, offset, data, directory)
+
+
+@contextlib.contextmanager
+def _alone(directory: int) -> Iterator[None]:
+    """Begin nothing while an earlier write is still on its way.
+
+    Nobody can end a process that waits in the kernel for a disk that has gone,
+    and whoever has asked it waits no longer (decision 0097). So there is one
+    of them, and not one for each try.
+
+    :raises Refused: there is
+    """
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(
+            Refusal.HUNG,
+            'an earlier write to a file of this cache has not come to its '
+            'end; look at the log of the kernel and at the disk',
+        ) from None
+    except OSError:
+        # NFS locks no directory; there one that hangs can be ended.
+        pass
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(directory, fcntl.LOCK_UN)

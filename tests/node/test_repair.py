@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from typing import Any
 
 import ddt
@@ -57,6 +58,42 @@ class RepairTest(healing.HealTestCase):
         after = self.ledger(self.name)
         self.assertNotEqual(before.bad, found.bad)
         self.assertEqual(vars(found) | {'bad': ()}, vars(after))
+
+    def test_between_two_writes_others_get_the_lock(self) -> None:
+        """It is held for less than a second, however slow the disk is."""
+        self.patch(repair, '_HELD_SECONDS', 0)
+        self.flip(1, at=5)
+        self.damage(1, at=20000)
+        held: list[bool] = []
+        real = time.sleep
+
+        def pause(seconds: float) -> None:
+            with self.file(self.name).guard():
+                held.append(False)
+            real(0)
+
+        self.patch(time, 'sleep', pause)
+        outcome = self.heal(healing.Given(self.data))
+        self.assertEqual(2 * pages.PAGE, outcome.written)
+        self.assertEqual([False], held)
+        self.assert_healed()
+
+    def test_a_block_is_written_a_mebibyte_at_a_time(self) -> None:
+        self.patch(repair, '_MOST_PAGES', 3)
+        self.damage(5)
+        written: list[int] = []
+
+        def rewrite(path: str, inode: int, offset: int, data: bytes) -> None:
+            written.append(len(data))
+            writer.rewrite(path, inode, offset, data)
+
+        with open(self.target, 'r+b') as file:
+            file.seek(5 * BLOCK)
+            file.write(bytes(7 * pages.PAGE))
+        self.drop()
+        self.heal(healing.Given(self.data), rewrite=rewrite)
+        self.assertEqual([3 * pages.PAGE, 3 * pages.PAGE, pages.PAGE], written)
+        self.assert_healed()
 
     def test_a_source_that_fails_in_any_way_is_told_and_the_next_asked(
         self,

@@ -79,8 +79,10 @@ class RewriterTest(base.NodeTestCase):
                 f'helper_command = {helper} --config-file {conf}\n'
             )
         lent = rewriters.Lent(
-            [*rewriter.command()[:4], f'--config-file={conf}']
+            os.path.dirname(self.path),
+            [*rewriter.command()[:4], f'--config-file={conf}'],
         )
+        self.addCleanup(lent.close)
         calls = []
 
         def refuse(*args: object) -> None:
@@ -89,8 +91,8 @@ class RewriterTest(base.NodeTestCase):
 
         self.stub_out('nova_imagecache.heal.writer.rewrite', refuse)
         lent.prepare(self.path, self.inode)
-        calls.clear()
         lent(self.path, self.inode, 0, DATA)
+        # To see who may.
         self.assertEqual(1, len(calls))
         self.assertEqual(DATA, self.content())
         error = self.assertRaises(
