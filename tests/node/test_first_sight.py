@@ -10,6 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
+import fixtures
+
 from nova_imagecache.cache import states
 from nova_imagecache.content import ledgers
 from nova_imagecache.heal import accounts
@@ -191,6 +193,44 @@ class AskedTest(FirstSightTestCase):
         )
         done = subprocess.run([sys.executable, '-c', code])
         self.assertEqual(0, done.returncode)
+
+
+class ProcessTest(FirstSightTestCase):
+    """The process that asks, where something is wrong with it."""
+
+    def ask(self, script: str) -> sources.Unavailable:
+        self.patch(image_records, '_PROGRAM', ('-c', script))
+        return self.assertRaises(
+            sources.Unavailable,
+            image_records.ask,
+            ID,
+            [self.conf],
+            sources.Watch(),
+        )
+
+    def test_why_it_does_not_answer_is_what_it_said_last(self) -> None:
+        error = self.ask('raise ImportError("no such\\x1b[1m library")')
+        self.assertIs(sources.State.FAILED, error.state)
+        self.assertIn('ImportError: no such', str(error))
+        self.assertNotIn('\x1b', str(error))
+
+    def test_one_that_ends_without_a_word_has_a_status(self) -> None:
+        self.assertIn('status -9', str(self.ask(
+            'import os; os.kill(os.getpid(), 9)'
+        )))  # fmt: skip
+
+    def test_one_that_says_anything_without_an_end_is_ended(self) -> None:
+        error = self.ask('while True: print("x" * 999999)')
+        self.assertIn('says more than', str(error))
+
+    def test_the_reason_is_kept_and_told(self) -> None:
+        self.patch(image_records, '_PROGRAM', ('-c', 'raise OSError("odd")'))
+        logged = self.useFixture(fixtures.FakeLogger())
+        self.asker()(self.file(self.name), ID)
+        self.assertIn('OSError: odd', logged.output)
+        unanswered = self.account().unanswered
+        assert unanswered is not None
+        self.assertIn('OSError: odd', unanswered.message)
 
 
 class CommandTest(FirstSightTestCase, shell.ShellTestCase):
