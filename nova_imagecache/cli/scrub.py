@@ -146,7 +146,7 @@ class Scrub(summing.Summing, reading.Reading):
                     *(conf.config_dir or ()),
                 )
             ]
-        self._scrubber.ask = first_sight.Asker(self.settings, paths, watch)
+        self._scrubber.asker = first_sight.Asker(self.settings, paths, watch)
         healer = automatic.Healer(
             self.settings,
             self._rewrite,

@@ -77,8 +77,10 @@ class Account:
         what came of them
     :ivar gone: when images were first seen to be gone from the image service,
         by their UUIDs
-    :ivar unanswered: what came of the last question for the digest of an
-        image, if that was no answer
+    :ivar told: when the image service last told of images, whatever that was,
+        by their UUIDs
+    :ivar unanswered: what came of the last question about an image, if that
+        was no answer
     """
 
     spent: float = 0.0
@@ -90,6 +92,7 @@ class Account:
         default_factory=dict
     )
     gone: dict[str, clocks.Instant] = dataclasses.field(default_factory=dict)
+    told: dict[str, clocks.Instant] = dataclasses.field(default_factory=dict)
     unanswered: Attempt | None = None
 
     @property
@@ -104,10 +107,32 @@ class Account:
         gone = {key: when for key, when in self.gone.items() if key != image}
         if is_gone:
             gone[image] = self.gone.get(image, now)
-        # The latest ones, if there are that many.
-        kept = sorted(gone.items(), key=lambda each: each[1].wall)
-        kept = kept[-_MOST_FILES:]
-        return dataclasses.replace(self, gone=dict(kept))
+        return dataclasses.replace(
+            self.hearing(image, now), gone=_latest(gone)
+        )
+
+    def hearing(self, image: str, now: clocks.Instant) -> 'Account':
+        """Give the account after an answer that says nothing of an image.
+
+        Such as that it may not be seen, which is so for long.
+        """
+        return dataclasses.replace(
+            self, told=_latest({**self.told, image: now})
+        )
+
+    def is_to_ask(
+        self, image: str, now: clocks.Instant, chance: float
+    ) -> bool:
+        """Whether to ask again whether there still is an image.
+
+        :param chance: from 0 to 1, at random
+        """
+        if self.unanswered is not None and not self.unanswered.is_due(now):
+            return False
+        told = self.told.get(image)
+        return told is None or policies.is_to_ask(
+            clocks.elapsed(told, now), chance
+        )
 
     def not_answering(
         self, state: str, message: str, now: clocks.Instant, chance: float
@@ -192,6 +217,12 @@ class Account:
         return dataclasses.replace(self, files=files)
 
 
+def _latest(when: dict[str, clocks.Instant]) -> dict[str, clocks.Instant]:
+    """Keep the latest ones, where there are that many."""
+    kept = sorted(when.items(), key=lambda each: each[1].wall)
+    return dict(kept[-_MOST_FILES:])
+
+
 def _add(totals: dict[str, int], key: str, number: int) -> None:
     totals[key] = totals.get(key, 0) + number
 
@@ -220,11 +251,16 @@ def _from_2(body: records.Values) -> records.Values:
     return {**body, 'fetched': {key: {'unknown': n} for key, n in fetched}}
 
 
+def _from_3(body: records.Values) -> records.Values:
+    """Know of no image when it was last told of."""
+    return {**body, 'told': {}}
+
+
 _FORMAT = records.Format(
     'repairs',
-    3,
+    4,
     Account,
-    {1: _from_1, 2: _from_2},
+    {1: _from_1, 2: _from_2, 3: _from_3},
     lasting=False,
     limit=4 * 2**20,
 )

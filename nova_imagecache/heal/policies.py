@@ -30,6 +30,20 @@ _LONGEST_WAIT_SECONDS = 24 * 3600
 _MOST_WASTED_PER_SECOND = 256 * units.Ki
 
 
+# Whether there still is an image is asked with each verification, which is
+# once a week by default, and not much more often where those are.
+_ASKED_AFTER_SECONDS = 5 * 24 * 3600
+
+
+def is_to_ask(elapsed: float, chance: float) -> bool:
+    """Whether to ask again whether there still is an image.
+
+    :param elapsed: seconds since the image service has told of it
+    :param chance: from 0 to 1, so that a fleet does not ask in step
+    """
+    return elapsed >= _ASKED_AFTER_SECONDS * (0.75 + chance / 2)
+
+
 def refusal(bad: Collection[int], count: int) -> str | None:
     """Say why the bad blocks of a file are left to a person, if they are.
 

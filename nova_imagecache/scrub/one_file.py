@@ -195,8 +195,9 @@ class _Scrub:
         convert = aim is Aim.CHECK and (
             ledger.algorithm != self._method.algorithm
         )
+        if not first:
+            self._ask(ledger, unproven and not self._is_without(ledger))
         if not first and unproven and not self._is_without(ledger):
-            self._evidence = self._ask(ledger)
             whole = hashing.WholeFile(
                 self._evidence.hash if self._evidence else None
             )
@@ -206,13 +207,15 @@ class _Scrub:
             )
         return comparisons.Comparison(aim, ledger, blocks, fresh, whole, first)
 
-    def _ask(self, ledger: ledgers.Ledger) -> evidence.Evidence | None:
-        """Get evidence, where a file should be what its image is."""
+    def _ask(self, ledger: ledgers.Ledger, unproven: bool) -> None:
+        """Ask for what its image is, where a file should be that."""
         image = ledger.image or self._job.image
-        original = self._file.kind is names.Kind.ORIGINAL
-        if image is None or not original or ledger.origin is not None:
-            return None
-        return self._method.ask(self._file, image)
+        if image is None or self._file.kind is not names.Kind.ORIGINAL:
+            return
+        if unproven and ledger.origin is None:
+            self._evidence = self._method.asker.digest(self._file, image)
+        else:
+            self._method.asker.look_again(self._file, image)
 
     def _weigh(
         self, concluded: conclusions.Conclusion, reading: conclusions.Reading

@@ -87,6 +87,15 @@ class WaitTest(base.TestCase):
         self.assertEqual(300, policies.wait(1, 0))
         self.assertEqual(900, policies.wait(1, 1))
 
+    @ddt.data((0, 3.75), (0.5, 5), (1, 6.25))
+    @ddt.unpack
+    def test_whether_there_is_an_image_is_asked_every_five_days_or_so(
+        self, chance: float, days: float
+    ) -> None:
+        seconds = days * 86400
+        self.assertTrue(policies.is_to_ask(seconds, chance))
+        self.assertFalse(policies.is_to_ask(seconds - 1, chance))
+
     def test_what_fetched_much_for_nothing_waits_the_longer(self) -> None:
         """256 KiB/s at most, be it for whole images."""
         self.assertEqual(600, policies.wait(1, 0.5, 4 * 2**20))
