@@ -116,19 +116,14 @@ def run(
         end(child)
         if child.returncode is None:
             _hanging[kind] = child
-            LOG.warning(
-                '[P21] Process %(pid)d, %(kind)s, does not end, and no other '
-                'one is started until it does; look at the log of the kernel '
-                'and at the disk',
-                {'pid': child.pid, 'kind': kind},
-            )
 
 
 def _kind(command: Sequence[str]) -> str:
     """Say what a command is: its program, and the module that Python runs."""
-    if command[0] == sys.executable and '-m' in command:
-        return command[command.index('-m') + 1]
-    return command[0]
+    first, *rest = command or ['?']
+    if first == sys.executable and '-m' in rest:
+        return rest[rest.index('-m') + 1]
+    return first
 
 
 def _refuse_another(kind: str) -> None:
@@ -194,8 +189,23 @@ def end(child: 'subprocess.Popen[bytes]') -> None:
         # Until it is reaped, no other process can have its ID.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             child.wait(_GONE_SECONDS)
+        except subprocess.TimeoutExpired:
+            command = (
+                child.args if isinstance(child.args, list | tuple) else ()
+            )
+            tell_of(child.pid, _kind([str(part) for part in command]))
     for stream in (child.stdout, child.stderr):
         if stream is not None:
             stream.close()
+
+
+def tell_of(pid: int, kind: str) -> None:
+    """Say in the log that a process cannot be ended."""
+    LOG.warning(
+        '[P21] Process %(pid)d, %(kind)s, does not end, and no other one is '
+        'started in its place until it does; look at the log of the kernel '
+        'and at the disk',
+        {'pid': pid, 'kind': kind},
+    )

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import json
-import logging
 import os
 import signal
 import socket
@@ -54,8 +53,6 @@ _END_SECONDS = 10
 _POLL_SECONDS = 0.01
 
 _PROGRAM = ('-P', '-m', 'nova_imagecache.heal.rewriters')
-
-LOG = logging.getLogger(__name__)
 
 
 class Remote:
@@ -236,8 +233,6 @@ def _spawn(command: Sequence[str]) -> Remote:
         with contextlib.suppress(subprocess.TimeoutExpired):
             started.wait(_END_SECONDS)
         children.end(started)
-        if started.returncode is None:
-            _tell_of(started.pid)
 
     return Remote(ours, reap)
 
@@ -351,18 +346,9 @@ def _reap(child: int) -> None:
             if time.monotonic() > deadline:
                 with contextlib.suppress(PermissionError):
                     os.kill(child, signal.SIGKILL)
-                _tell_of(child)
+                children.tell_of(child, 'which writes to base files')
                 return
             time.sleep(_POLL_SECONDS)
-
-
-def _tell_of(pid: int) -> None:
-    LOG.warning(
-        '[P21] Process %d, which writes to a base file, does not end: '
-        'repairs of this cache wait until it does; look at the log of the '
-        'kernel and at the disk',
-        pid,
-    )
 
 
 def _main(base: str) -> None:
