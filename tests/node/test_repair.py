@@ -16,6 +16,7 @@ from nova_imagecache.content import blockmap
 from nova_imagecache import errors
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
+from nova_imagecache.heal import patients
 from nova_imagecache.heal import repair
 from nova_imagecache.heal import sources
 from nova_imagecache.heal import writer
@@ -61,7 +62,7 @@ class RepairTest(healing.HealTestCase):
 
     def test_between_two_writes_others_get_the_lock(self) -> None:
         """It is held for less than a second, however slow the disk is."""
-        self.patch(repair, '_HELD_SECONDS', 0)
+        self.patch(patients, '_HELD_SECONDS', 0)
         self.flip(1, at=5)
         self.damage(1, at=20000)
         held: list[bool] = []
@@ -79,7 +80,7 @@ class RepairTest(healing.HealTestCase):
         self.assert_healed()
 
     def test_a_block_is_written_a_mebibyte_at_a_time(self) -> None:
-        self.patch(repair, '_MOST_PAGES', 3)
+        self.patch(patients, '_MOST_PAGES', 3)
         self.damage(5)
         written: list[int] = []
 
@@ -297,7 +298,7 @@ class RefusalTest(healing.HealTestCase):
 
     def test_a_file_whose_lock_is_held(self) -> None:
         self.damage(1)
-        self.patch(repair, '_PATIENCE_SECONDS', 0)
+        self.patch(patients, '_PATIENCE_SECONDS', 0)
         with locks.nova_lock(self.node.layout, self.name, blocking=True):
             self.refused(Result.FAILED)
 
