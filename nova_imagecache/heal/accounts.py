@@ -49,7 +49,7 @@ class Attempt:
 
     def is_due(self, now: clocks.Instant) -> bool:
         """Whether it is to be asked again."""
-        return clocks.elapsed(self.at, now) >= self.wait
+        return policies.since(self.at, now) >= self.wait
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Account:
             return False
         told = self.told.get(image)
         return told is None or policies.is_to_ask(
-            clocks.elapsed(told, now), chance
+            policies.since(told, now), chance
         )
 
     def not_answering(

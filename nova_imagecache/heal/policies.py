@@ -65,6 +65,18 @@ def refusal(bad: Collection[int], count: int) -> str | None:
     return None
 
 
+def since(before: clocks.Instant, now: clocks.Instant) -> float:
+    """Give the seconds since a moment, or fewer.
+
+    Where the clock was set back over a reboot, those since the boot: nobody
+    is to wait for it to come there again.
+    """
+    elapsed = clocks.elapsed(before, now)
+    if elapsed >= 0 or before.boot_id == now.boot_id:
+        return max(0.0, elapsed)
+    return now.boottime
+
+
 def spent(
     before: float, noted: clocks.Instant | None, now: clocks.Instant
 ) -> float:
@@ -77,7 +89,7 @@ def spent(
     """
     if noted is None:
         return max(0.0, before)
-    hours = max(0.0, clocks.elapsed(noted, now)) / _HALVED_AFTER_SECONDS
+    hours = since(noted, now) / _HALVED_AFTER_SECONDS
     return max(0.0, before) * math.exp2(-hours)
 
 

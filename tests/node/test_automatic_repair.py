@@ -226,6 +226,23 @@ class HealerTest(healing.HealTestCase):
         found = self.account().files[self.name]
         self.assertEqual(1200.0, found.sources['image-service'].wait)
 
+    def test_a_clock_that_was_set_back_does_not_stop_repairs(self) -> None:
+        """After a reboot, for as long as it takes to be there again."""
+        self.damage(1)
+        now = self.node.clock()
+        later = dataclasses.replace(
+            now, wall=now.wall + 10**9, boot_id='before'
+        )
+        account = self.account().failing(
+            self.name, 'no-data', 'x', {'given': ('unreachable', 'x')}, later,
+            0.5,
+        )  # fmt: skip
+        account = dataclasses.replace(account, spent=20.0, noted=later)
+        accounts.save(self.node.layout, self.node.settings.host, account)
+        self.node.clock.advance(2 * base.DAY)
+        self.healer(healing.Given(self.data)).heal(self.name)
+        self.assert_healed()
+
     def test_what_fetched_much_for_nothing_is_asked_much_later(self) -> None:
         """As where all of an image came, and with other bytes."""
         self.damage(1)

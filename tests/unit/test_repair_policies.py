@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
+
 import ddt
 
 from nova_imagecache import clocks
@@ -64,6 +66,18 @@ class BudgetTest(base.TestCase):
         self, spent: float, left: int
     ) -> None:
         self.assertEqual(left, policies.left(spent))
+
+    def test_a_clock_that_was_set_back_over_a_reboot_stops_nothing(
+        self,
+    ) -> None:
+        """What was noted in a year to come refills from the boot on."""
+        noted = dataclasses.replace(
+            NOON, wall=NOON.wall + 10**9, boot_id='before'
+        )
+        booted = dataclasses.replace(NOON, boottime=3600.0)
+        self.assertEqual(3600, policies.since(noted, booted))
+        self.assertEqual(15, policies.spent(30, noted, booted))
+        self.assertEqual(60, policies.since(NOON, after(60)))
 
     def test_it_is_told_when_the_next_block_may_be(self) -> None:
         self.assertEqual(0, policies.refills_in(19))
