@@ -49,7 +49,7 @@ class Attempt:
 
     def is_due(self, now: clocks.Instant) -> bool:
         """Whether it is to be asked again."""
-        return policies.since(self.at, now) >= self.wait
+        return policies.is_over(self.at, self.wait, now)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,9 @@ class Account:
     @property
     def last_copies(self) -> frozenset[str]:
         """Give the names of original base files whose images are gone."""
-        return frozenset(map(names.get_cache_fname, self.gone))
+        # What else another host has noted there is no UUID.
+        images = filter(str.isascii, self.gone)
+        return frozenset(map(names.get_cache_fname, images))
 
     def seeing(
         self, image: str, is_gone: bool, now: clocks.Instant

@@ -21,6 +21,7 @@ _LEAST_OF_MAJORITY = 3
 # As check_decay_read_errors in drivers/md/raid1-10.c has it for a disk.
 _MOST_BLOCKS = 20
 _HALVED_AFTER_SECONDS = 3600
+_MOST_SPENT = 2.0**20
 
 _FIRST_WAIT_SECONDS = 600
 _LONGEST_WAIT_SECONDS = 24 * 3600
@@ -87,10 +88,12 @@ def spent(
     :param before: blocks, as it was noted
     :param noted: when that was
     """
+    # Whatever a record says, there is an end to it within a day.
+    before = min(max(0.0, before), _MOST_SPENT)
     if noted is None:
-        return max(0.0, before)
+        return before
     hours = since(noted, now) / _HALVED_AFTER_SECONDS
-    return max(0.0, before) * math.exp2(-hours)
+    return before * math.exp2(-hours)
 
 
 def left(spent_by_now: float) -> int:
@@ -104,6 +107,14 @@ def refills_in(spent_by_now: float) -> float:
         return 0.0
     halvings = math.log2(spent_by_now / (_MOST_BLOCKS - 1))
     return halvings * _HALVED_AFTER_SECONDS
+
+
+def is_over(before: clocks.Instant, wait: float, now: clocks.Instant) -> bool:
+    """Whether a wait that was begun before is over.
+
+    :param wait: as it was noted; none is longer than those that we note
+    """
+    return since(before, now) >= min(1.5 * _LONGEST_WAIT_SECONDS, wait)
 
 
 def wait(tries: int, chance: float, fetched: int = 0) -> float:

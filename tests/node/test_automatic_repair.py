@@ -74,7 +74,8 @@ class HealerTest(healing.HealTestCase):
     def test_what_came_over_a_network_is_told_by_what_came_of_it(
         self,
     ) -> None:
-        good, bad = healing.Given(self.data), healing.Given(b'', 'empty')
+        good = healing.Given(self.data)
+        bad = healing.Given(bytes(len(self.data)), 'empty')
         down = Down(b'', 'down')
         for number, each in enumerate((bad, down, good), 1):
             each.fetched = number * BLOCK

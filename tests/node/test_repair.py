@@ -109,6 +109,18 @@ class RepairTest(healing.HealTestCase):
         self.assertEqual(('failed', 'odd'), outcome.sources['odd'])
         self.assert_healed()
 
+    def test_what_is_too_short_or_too_long_is_no_data(self) -> None:
+        class Odd(healing.Given):
+            def read(self, base: Any, wanted: Any) -> Any:
+                for each in wanted:
+                    for length in (0, each.length - 1, each.length + 1):
+                        yield sources.Piece(each, bytes(length), 'nowhere')
+
+        self.damage(1)
+        outcome = self.heal(Odd(b'', 'odd'), healing.Given(self.data))
+        self.assertEqual('truncated', outcome.sources['odd'][0])
+        self.assert_healed()
+
     def test_no_more_is_read_than_the_bad_block(self) -> None:
         self.damage(1)
         read: list[tuple[int, int]] = []
@@ -236,6 +248,22 @@ class RepairTest(healing.HealTestCase):
         self.assertEqual({2: scrubbing.CORRUPT}, self.bad(self.name))
         self.heal(healing.Given(self.data))
         self.assert_healed()
+
+
+@ddt.ddt
+class SizeTest(healing.HealTestCase):
+    @ddt.data(1, 511, 4096, 4097, BLOCK, BLOCK + 1)
+    def test_the_last_byte_of_a_file_of_any_size(self, size: int) -> None:
+        self.data = self.data[:size]
+        self.name = self.node.add_image(f'of {size} bytes', data=self.data)
+        self.target = self.node.base_path(self.name)
+        self.learn()
+        self.damage(0, at=size - 1)
+        before = self.identity()
+        outcome = self.heal(healing.Given(self.data))
+        self.assertEqual((size - 1) % pages.PAGE + 1, outcome.written)
+        self.assert_healed()
+        self.assertEqual(before, self.identity())
 
 
 class RefusalTest(healing.HealTestCase):

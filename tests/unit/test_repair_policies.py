@@ -67,6 +67,14 @@ class BudgetTest(base.TestCase):
     ) -> None:
         self.assertEqual(left, policies.left(spent))
 
+    @ddt.data(1e308, float('inf'))
+    def test_whatever_was_noted_there_is_an_end_to_it(
+        self, spent: float
+    ) -> None:
+        self.assertEqual(0, policies.left(policies.spent(spent, None, NOON)))
+        by_then = policies.spent(spent, NOON, after(17 * 3600))
+        self.assertLess(0, policies.left(by_then))
+
     def test_a_clock_that_was_set_back_over_a_reboot_stops_nothing(
         self,
     ) -> None:
@@ -96,6 +104,14 @@ class WaitTest(base.TestCase):
         self, tries: int, seconds: float
     ) -> None:
         self.assertEqual(seconds, policies.wait(tries, 0.5))
+
+    @ddt.data(129600.0, 1e300, float('inf'), float('nan'))
+    def test_no_wait_is_longer_than_a_day_and_a_half(
+        self, noted: float
+    ) -> None:
+        self.assertFalse(policies.is_over(NOON, noted, after(129599)))
+        self.assertTrue(policies.is_over(NOON, noted, after(129600)))
+        self.assertTrue(policies.is_over(NOON, 600, after(600)))
 
     def test_a_fleet_does_not_ask_in_step(self) -> None:
         self.assertEqual(300, policies.wait(1, 0))
