@@ -239,7 +239,9 @@ def _again(
 ) -> Attempt:
     tries = before.tries + 1 if before else 1
     wait = policies.wait(tries, chance, fetched)
-    return Attempt(state, names.printable(message), tries, now, wait)
+    # What a server says has no end, and a record has.
+    said = codes.clipped(names.printable(message))
+    return Attempt(state, said, tries, now, wait)
 
 
 def _from_1(body: records.Values) -> records.Values:

@@ -326,6 +326,10 @@ def fork(base: str) -> Remote:
             # What a person interrupts is the parent, which closes the socket.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             ours.close()
+            # Whoever reads what the parent says waits for no other one.
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for stream in (0, 1):
+                os.dup2(nothing, stream)
             _serve_files(theirs, directory)
             status = 0
         os._exit(status)

@@ -227,6 +227,17 @@ class HealerTest(healing.HealTestCase):
         found = self.account().files[self.name]
         self.assertEqual(1200.0, found.sources['image-service'].wait)
 
+    def test_what_a_server_says_without_an_end_is_cut(self) -> None:
+        """A record has its limit, and is not read beyond that."""
+        account = self.account().failing(
+            self.name, 'no-data', 'x' * 10**6, {'one': ('failed', 'y' * 10**6)},
+            self.node.clock(), 0.5,
+        )  # fmt: skip
+        accounts.save(self.node.layout, self.node.settings.host, account)
+        found = self.account().files[self.name]
+        for attempt in (found.last, found.sources['one']):
+            self.assertEqual(300, len(attempt.message))
+
     def test_a_clock_that_was_set_back_does_not_stop_repairs(self) -> None:
         """After a reboot, for as long as it takes to be there again."""
         self.damage(1)

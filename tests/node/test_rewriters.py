@@ -117,6 +117,18 @@ class ForkTest(RightsTestCase):
         )  # fmt: skip
         self.assertIs(writer.Refusal.CHANGED, error.refusal)
 
+    def test_who_reads_what_this_process_says_does_not_wait_for_it(
+        self,
+    ) -> None:
+        """It may be there for as long as it hangs."""
+        remote: Any = self.fork()
+        remote.prepare(self.target, os.stat(self.target).st_ino)
+        (pid,) = remote._reap.args
+        for stream in (0, 1):
+            self.assertEqual(
+                os.devnull, os.readlink(f'/proc/{pid}/fd/{stream}')
+            )
+
     def test_it_says_before_that_it_could(self) -> None:
         inode = os.stat(self.target).st_ino
         remote = self.fork()
