@@ -15,7 +15,6 @@ A request is a line of JSON and the data, the answer a line of JSON.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import functools
@@ -44,9 +43,6 @@ _WRITE_SECONDS = 5
 
 # For which a process may take to come up, with the daemon behind it.
 _READY_SECONDS = 60
-
-# After which who writes ends, wherever the kernel lets it.
-_LONGEST_SECONDS = 60
 
 # For which one that was told to end may take to do so.
 _END_SECONDS = 10
@@ -281,26 +277,12 @@ def _serve_files(end: socket.socket, directory: int) -> None:
     """
 
     def write(name: str, inode: int, offset: int, data: bytes) -> None:
-        with ending_in_time():
+        with writer.ending_in_time():
             writer.rewrite_base_file(directory, name, inode, offset, data)
 
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with end.makefile('rwb') as stream:
         serve(stream, write)
-
-
-@contextlib.contextmanager
-def ending_in_time() -> Iterator[None]:
-    """Have this process end by itself if what it does takes too long.
-
-    With the rights of root nobody else may end it. One that hangs in the
-    kernel does so once it comes out of there.
-    """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, _LONGEST_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def fork(base: str) -> Remote:

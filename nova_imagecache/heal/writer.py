@@ -14,6 +14,7 @@ import errno
 import fcntl
 import mmap
 import os
+import signal
 import stat
 
 from nova_imagecache.heal import pages
@@ -22,6 +23,9 @@ from nova_imagecache.scrub import readers
 
 #: No block of a ledger of ours is larger.
 MOST_BYTES = 64 * 1024 * 1024
+
+# After which who writes ends, wherever the kernel lets it.
+_LONGEST_SECONDS = 60
 
 # As MAXSYMLINKS in include/linux/namei.h.
 _MOST_LINKS = 40
@@ -312,6 +316,21 @@ def open_cache(path: str) -> int:
         return os.open('.', os.O_RDONLY | os.O_DIRECTORY | flags, dir_fd=here)
     finally:
         os.close(here)
+
+
+@contextlib.contextmanager
+def ending_in_time() -> Iterator[None]:
+    """Have this process end by itself if what it does takes too long.
+
+    With the rights of root nobody else may end it. One that hangs in the
+    kernel does so once it comes out of there. For a process that does nothing
+    else, with SIGALRM as it is by default.
+    """
+    signal.setitimer(signal.ITIMER_REAL, _LONGEST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def rewrite_base_file(

@@ -34,7 +34,7 @@ def command() -> list[str]:
 
 def _write(name: str, inode: int, offset: int, data: bytes) -> None:
     try:
-        with rewriters.ending_in_time():
+        with writer.ending_in_time():
             refusal, message = privsep.rewrite(name, inode, offset, data)
     # A broad net, as what the daemon raises may be anything.
     except Exception as error:

@@ -275,7 +275,7 @@ class HungTest(RightsTestCase):
 
     def test_it_ends_by_itself_where_the_kernel_lets_it(self) -> None:
         """We may not end what is root's."""
-        self.patch(rewriters, '_LONGEST_SECONDS', 0.4)
+        self.patch(writer, '_LONGEST_SECONDS', 0.4)
         remote = self.hang()
         _pid, status = os.waitpid(self.pid_of(remote), 0)
         self.assertEqual(signal.SIGALRM, os.WTERMSIG(status))
