@@ -134,9 +134,12 @@ class Remote:
     def _ask(
         self, request: dict[str, object], data: bytes, seconds: float
     ) -> tuple[writer.Refusal | None, str]:
+        until = time.monotonic() + seconds
         self._end.settimeout(seconds)
         self._stream.write(json.dumps(request).encode() + b'\n' + data)
         self._stream.flush()
+        # For both together.
+        self._end.settimeout(max(_POLL_SECONDS, until - time.monotonic()))
         answer = json.loads(self._stream.readline(_LINE))
         refusal = answer['refusal']
         return (

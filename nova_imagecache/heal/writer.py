@@ -364,7 +364,8 @@ def _alone(directory: int) -> Iterator[None]:
         raise Refused(
             Refusal.HUNG,
             'an earlier write to a file of this cache has not come to its '
-            'end; look at the log of the kernel and at the disk',
+            'end: it has flock(2) on the directory, see lslocks; look at the '
+            'log of the kernel and at the disk',
         ) from None
     except OSError:
         # NFS locks no directory; there one that hangs can be ended.
