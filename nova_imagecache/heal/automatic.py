@@ -85,11 +85,14 @@ class Healer:
     chance: Callable[[], float] = random.random
     sources_of: SourcesOf = asking(None)  # noqa: RUF009 it holds nothing
 
-    def heal(self, name: str) -> outcomes.Outcome | None:
+    def heal(
+        self, name: str, look: Callable[[], object] = lambda: None
+    ) -> outcomes.Outcome | None:
         """Repair a file, if it is time for that.
 
         The caller has the turn to read in this cache.
 
+        :param look: called before anything is written, see ``repair.Means``
         :returns: what became of it; None where it is not time, or nothing is
             known to be bad
         """
@@ -110,7 +113,7 @@ class Healer:
             return None
         if not repair.bad_blocks(ledger):
             return self._left(file, account, now)
-        outcome = self._repair(file, ledger, account, now)
+        outcome = self._repair(file, ledger, account, now, look)
         account = accounts.load(layout, host).counting(outcome)
         if outcome.left or outcome.stopped:
             account = account.failing(
@@ -160,6 +163,7 @@ class Healer:
         ledger: ledgers.Ledger,
         account: accounts.Account,
         now: clocks.Instant,
+        look: Callable[[], object],
     ) -> outcomes.Outcome:
         """Repair as much of a file as may be, and charge for it."""
         bad = repair.bad_blocks(ledger)
@@ -177,7 +181,7 @@ class Healer:
                 file.name, stopped='what is repaired cannot be noted'
             )
         means = repair.Means(
-            self.rewrite, self.clock, only=chosen, stop=self.stop
+            self.rewrite, self.clock, only=chosen, stop=self.stop, look=look
         )
         asked = account.files.get(file.name)
         waiting = {

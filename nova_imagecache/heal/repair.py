@@ -56,6 +56,8 @@ class Means:
     :ivar image: UUID of the image, where nobody has noted that
     :ivar stop: when set, no further block is begun
     :ivar progress: called with the bytes of each block that is done with
+    :ivar look: called once, when there is data and before any is written, as
+        until then guests may have read what is bad, and copied that
     """
 
     rewrite: writer.Rewrite = writer.rewrite
@@ -66,6 +68,7 @@ class Means:
     image: str | None = None
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     progress: Callable[[int], object] = lambda length: None
+    look: Callable[[], object] = lambda: None
 
 
 def bad_blocks(ledger: ledgers.Ledger) -> list[int]:
@@ -117,6 +120,7 @@ class _Repair:
         self._asked = asking.Asked()
         # Blocks of which there are copies on this host.
         self._copied: set[int] = set()
+        self._looked = False
         self._stopped = ''
 
     @property
@@ -344,6 +348,9 @@ class _Repair:
         if self._means.dry_run:
             self._finish(index, Result.POSSIBLE, **told)
             return
+        if not self._looked:
+            self._looked = True
+            self._means.look()
         try:
             written = self._patient.write(
                 index, data, self._means.rewrite, self._means.stop

@@ -19,6 +19,7 @@ from nova_imagecache.heal import pages
 from nova_imagecache.heal import patients
 from nova_imagecache.heal import repair
 from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import files
 from nova_imagecache.heal import writer
 from tests.support import base
 from tests.support import healing
@@ -29,6 +30,7 @@ from tests.support import scrubbing
 
 BLOCK = healing.BLOCK
 Result = outcomes.Result
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
 
 class RepairTest(healing.HealTestCase):
@@ -459,6 +461,28 @@ class CommandTest(healing.HealTestCase):
         code, _blocks, _summary, stderr = self.repair('--source', self.copy)
         self.assertEqual(0, code, stderr)
         self.assert_healed()
+
+    def test_a_guest_that_copies_bad_bytes_until_the_last_moment_is_named(
+        self,
+    ) -> None:
+        """All of an image may have to come first, which takes hours."""
+        disk = self.node.add_overlay(GUEST, self.name)
+        self.damage(1)
+        real = files.File.read
+
+        def read(*args: Any) -> Any:
+            # In the same cluster as the bad byte.
+            nodes.qemu_io(disk, f'write {BLOCK + 8192} 4k')
+            yield from real(*args)
+
+        self.patch(files.File, 'read', read)
+        code, _blocks, summary, stderr = self.repair('--source', self.copy)
+        self.assertEqual(0, code, stderr)
+        (guest,) = summary['guests']
+        self.assertEqual(
+            ('still-damaged', [[BLOCK, 2 * BLOCK]]),
+            (guest['fate'], guest['extents']),
+        )
 
     def test_damage_that_stays_is_exit_code_3(self) -> None:
         self.damage(1)
