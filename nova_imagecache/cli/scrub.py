@@ -152,6 +152,7 @@ class Scrub(summing.Summing, reading.Reading):
             self._rewrite,
             stop=stop,
             sources_of=automatic.asking(get_client, watch),
+            pulse=watch.pulse,
         )
         lines = self._lines(self._scrubber, healing.Acting(healer))
         if parsed_args.if_enabled:

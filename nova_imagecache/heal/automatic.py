@@ -76,6 +76,7 @@ class Healer:
     :ivar stop: when set, no further block is begun; sources have their own
         :class:`~nova_imagecache.heal.sources.Watch`
     :ivar chance: gives a number from 0 to 1 at random
+    :ivar pulse: called after each block, so that whoever waits can say so
     """
 
     settings: Settings
@@ -84,6 +85,7 @@ class Healer:
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     chance: Callable[[], float] = random.random
     sources_of: SourcesOf = asking(None)  # noqa: RUF009 it holds nothing
+    pulse: Callable[[], object] = lambda: None
 
     def heal(
         self, name: str, look: Callable[[], object] = lambda: None
@@ -181,7 +183,12 @@ class Healer:
                 file.name, stopped='what is repaired cannot be noted'
             )
         means = repair.Means(
-            self.rewrite, self.clock, only=chosen, stop=self.stop, look=look
+            self.rewrite,
+            self.clock,
+            only=chosen,
+            stop=self.stop,
+            progress=lambda _length: self.pulse(),
+            look=look,
         )
         asked = account.files.get(file.name)
         waiting = {

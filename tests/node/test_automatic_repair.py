@@ -227,6 +227,17 @@ class HealerTest(healing.HealTestCase):
         found = self.account().files[self.name]
         self.assertEqual(1200.0, found.sources['image-service'].wait)
 
+    def test_it_says_after_each_block_that_it_goes_on(self) -> None:
+        """On a disk that is dying, each may take minutes."""
+        self.damage(1, 2)
+        pulses: list[int] = []
+        healer = dataclasses.replace(
+            self.healer(healing.Given(self.data)),
+            pulse=lambda: pulses.append(1),
+        )
+        healer.heal(self.name)
+        self.assertEqual(2, len(pulses))
+
     def test_what_a_server_says_without_an_end_is_cut(self) -> None:
         """A record has its limit, and is not read beyond that."""
         long = 'x' * 10**6
