@@ -71,7 +71,7 @@ class BudgetTest(base.TestCase):
     def test_whatever_was_noted_there_is_an_end_to_it(
         self, spent: float
     ) -> None:
-        self.assertEqual(0, policies.left(policies.spent(spent, None, NOON)))
+        self.assertEqual(2**20, policies.spent(spent, None, NOON))
         by_then = policies.spent(spent, NOON, after(17 * 3600))
         self.assertLess(0, policies.left(by_then))
 
@@ -86,6 +86,15 @@ class BudgetTest(base.TestCase):
         self.assertEqual(3600, policies.since(noted, booted))
         self.assertEqual(15, policies.spent(30, noted, booted))
         self.assertEqual(60, policies.since(NOON, after(60)))
+
+    @ddt.data(0, 0.5, 500)
+    def test_over_a_reboot_the_clock_is_believed_where_it_went_on(
+        self, seconds: float
+    ) -> None:
+        noted = dataclasses.replace(
+            NOON, wall=NOON.wall - seconds, boot_id='before'
+        )
+        self.assertEqual(seconds, policies.since(noted, NOON))
 
     def test_it_is_told_when_the_next_block_may_be(self) -> None:
         self.assertEqual(0, policies.refills_in(19))
