@@ -24,6 +24,7 @@ import weakref
 import msgspec
 
 from nova_imagecache.apart import frames
+from nova_imagecache.apart import lending
 from nova_imagecache.cache import layouts
 from nova_imagecache import children
 from nova_imagecache import codes
@@ -80,34 +81,22 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def _services(
-    assembly: panel.Assembly,
-) -> dict[frames.What, Callable[..., Any]]:
-    """Give what the host lends, so that what comes of it can be sent."""
-    lent = assembly.host
-    connection = assembly.connection
-    found: dict[frames.What, Callable[..., Any]] = {}
-    if connection is not None:
-        found['libvirt'] = connection.ask
-    if lent.read_as_root is not None:
-        found['read'] = lent.read_as_root
-    if (touch := lent.touch_as_root) is not None:
-        found['touch'] = lambda path: touch(path) and None
-    if (list_as_root := lent.list_as_root) is not None:
-        found['list'] = lambda path: [*list_as_root(path)]
-    return found
-
-
 class _Pass:
-    """One pass, and the process that makes it."""
+    """One pass, and the process that makes it.
+
+    :ivar over: whether it has come to its end, whatever that was
+    """
 
     def __init__(
         self,
         order: frames.Order,
         services: dict[frames.What, Callable[..., Any]],
+        calls: lending.Calls,
     ) -> None:
+        self.over = False
         self._order = order
         self._services = services
+        self._calls = calls
         self._sending = threading.Lock()
         # Ours first; the other one only until the process has it.
         self._ends: list[socket.socket] = []
@@ -159,6 +148,7 @@ class _Pass:
                         ours.shutdown(socket.SHUT_RDWR)
                     code = self._reap(child)
             finally:
+                self.over = True
                 self._ends.clear()
         if told is None:
             raise _Ended(self._why(code))
@@ -272,7 +262,8 @@ class _Pass:
         # A broad net, as the functions and what they raise are the host's.
         try:
             call = self._services[ask.what]
-            value = msgspec.to_builtins(call(*ask.arguments))
+            with self._calls.calling(lambda: self.over, ask.what):
+                value = msgspec.to_builtins(call(*ask.arguments))
             reply = frames.pack(frames.Reply(ask.number, value))
         except Exception as error:
             text = str(error) or repr(error)
@@ -305,6 +296,7 @@ class Apart:
         # The one that sets a file aside, or has done so last.
         self._aside: _Pass | None = None
         self._aside_turn = threading.Lock()
+        self._calls = lending.Calls()
 
     def begin(
         self,
@@ -355,7 +347,7 @@ class Apart:
         guests: instances.GuestList,
         bad: frames.Bad | None = None,
     ) -> _Pass:
-        services = _services(self._assembly)
+        services = lending.services(self._assembly)
         order = frames.Order(
             dataclasses.asdict(settings),
             guests,
@@ -363,7 +355,7 @@ class Apart:
             logging.getLogger('nova_imagecache').getEffectiveLevel(),
             bad,
         )
-        return _Pass(order, services)
+        return _Pass(order, services, self._calls)
 
     def set_aside(
         self, settings: Settings, name: str, young: bool

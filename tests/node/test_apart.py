@@ -379,6 +379,34 @@ class LentTest(ApartTestCase):
         self.assertIn('other', self.file_of(report, self.name).users)
 
 
+    def test_what_hangs_there_takes_one_thread_and_not_one_for_each_pass(
+        self,
+    ) -> None:
+        over = threading.Event()
+        self.addCleanup(over.set)
+
+        def read(path: str, offset: int, length: int) -> bytes:
+            found = self.read(path, offset, length)
+            over.wait()
+            return found
+
+        self.in_child(
+            parent._PROGRAM[2].replace('child.main()', '')
+            + 'child._PATIENCE_SECONDS = 0.2\n'
+        )
+        manager = self.manager(self.lent(read_as_root=read))
+        for _pass in range(2):
+            report = manager.update(None, [])
+            self.assertIn('has not answered', report.vetoes[0])
+        self.assertEqual(1, self.asked.count('read'))
+        over.set()
+        assert manager._apart is not None
+        calls = manager._apart._calls
+        self.assertTrue(processes.wait_for(lambda: not calls._open))
+        report = manager.update(None, [])
+        self.assertEqual((), report.vetoes)
+
+
 class LibvirtTest(ApartTestCase):
     def setUp(self) -> None:
         super().setUp()
