@@ -32,7 +32,7 @@ _PATIENCE_SECONDS = 5
 _TRIES = 3
 
 # After which the lock is given up between two writes, and for how long, so
-# that whoever polls for it has his turn (decision 0097).
+# that whoever polls for it has his turn (decision 0098).
 _HELD_SECONDS = 0.85
 _PAUSE_SECONDS = 0.2
 

@@ -9,7 +9,7 @@ to :func:`nova_imagecache.heal.writer.rewrite_base_file`.
 
 Who may write does so in a process of its own as well, which this module is as
 a program: Nova's lock is held meanwhile, and a write to a disk that has gone
-never returns (decision 0097).
+never returns (decision 0098).
 
 A request is a line of JSON and the data, the answer a line of JSON.
 """
@@ -57,7 +57,7 @@ class Remote:
     Called as :func:`nova_imagecache.heal.writer.rewrite`. One that does not
     answer in time is asked no more. What it was asked to write may be there
     later: the same bytes that are to be there, in the file that was meant,
-    whatever has its name by then (decision 0097).
+    whatever has its name by then (decision 0098).
     """
 
     def __init__(

@@ -353,7 +353,7 @@ def _alone(directory: int) -> Iterator[None]:
     """Begin nothing while an earlier write is still on its way.
 
     Nobody can end a process that waits in the kernel for a disk that has gone,
-    and whoever has asked it waits no longer (decision 0097). So there is one
+    and whoever has asked it waits no longer (decision 0098). So there is one
     of them, and not one for each try.
 
     :raises Refused: there is

@@ -378,7 +378,6 @@ class LentTest(ApartTestCase):
         self.assertIn('has not answered', report.vetoes[0])
         self.assertIn('other', self.file_of(report, self.name).users)
 
-
     def test_what_hangs_there_takes_one_thread_and_not_one_for_each_pass(
         self,
     ) -> None:
