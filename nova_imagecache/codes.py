@@ -77,6 +77,7 @@ class Code(enum.Enum):
     NO_CACHE = 'P18', _P, 'there is no cache'
     NOT_REPAIRED = 'P19', _P, 'a bad base file is not repaired'
     REPAIRS_PAUSE = 'P20', _P, 'repairs pause'
+    HANGS = 'P21', _P, 'a process hangs in the kernel'
 
     RATE = 'N01', _N, 'the limit is too low to verify in time'
     JUMP = 'N02', _N, 'the clock was set'

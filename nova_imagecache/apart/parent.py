@@ -24,6 +24,7 @@ import weakref
 import msgspec
 
 from nova_imagecache.apart import frames
+from nova_imagecache.apart import lending
 from nova_imagecache.cache import layouts
 from nova_imagecache import children
 from nova_imagecache import codes
@@ -41,6 +42,9 @@ _PROGRAM: tuple[str, ...] = ('-P', '-m', 'nova_imagecache.apart.child')
 
 # For which a process that says no more may take to be gone.
 _END_SECONDS = 10
+
+# For which a file is set aside; and for which its turn is waited for.
+_ASIDE_SECONDS = 120
 
 _SEE = 'what it says is in the standard error output of this service'
 _NEXT = 'nothing is half done, and the next pass goes on'
@@ -77,43 +81,37 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def _services(
-    assembly: panel.Assembly,
-) -> dict[frames.What, Callable[..., Any]]:
-    """Give what the host lends, so that what comes of it can be sent."""
-    lent = assembly.host
-    connection = assembly.connection
-    found: dict[frames.What, Callable[..., Any]] = {}
-    if connection is not None:
-        found['libvirt'] = connection.ask
-    if lent.read_as_root is not None:
-        found['read'] = lent.read_as_root
-    if (touch := lent.touch_as_root) is not None:
-        found['touch'] = lambda path: touch(path) and None
-    if (list_as_root := lent.list_as_root) is not None:
-        found['list'] = lambda path: [*list_as_root(path)]
-    return found
-
-
 class _Pass:
-    """One pass, and the process that makes it."""
+    """One pass, and the process that makes it.
+
+    :ivar over: whether it has come to its end, whatever that was
+    """
 
     def __init__(
         self,
         order: frames.Order,
         services: dict[frames.What, Callable[..., Any]],
+        calls: lending.Calls,
     ) -> None:
+        self.over = False
         self._order = order
         self._services = services
+        self._calls = calls
         self._sending = threading.Lock()
         # Ours first; the other one only until the process has it.
         self._ends: list[socket.socket] = []
-        self._stopped = False
+        self._stopped = ''
+        self._child: subprocess.Popen[bytes] | None = None
         _passes.add(self)
 
-    def stop(self) -> None:
+    @property
+    def hangs(self) -> bool:
+        """Whether its process is still there."""
+        return self._child is not None and self._child.poll() is None
+
+    def stop(self, why: str = 'the pass was ended with this service') -> None:
         """End it, and wait for nothing."""
-        self._stopped = True
+        self._stopped = why
         for end in self._ends[:1]:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -141,7 +139,7 @@ class _Pass:
         with ours:
             try:
                 with theirs:
-                    child = self._start(theirs)
+                    child = self._child = self._start(theirs)
                 self._ends.remove(theirs)
                 try:
                     told = self._converse(ours)
@@ -150,6 +148,7 @@ class _Pass:
                         ours.shutdown(socket.SHUT_RDWR)
                     code = self._reap(child)
             finally:
+                self.over = True
                 self._ends.clear()
         if told is None:
             raise _Ended(self._why(code))
@@ -183,7 +182,7 @@ class _Pass:
 
     def _why(self, code: int | None) -> str:
         if self._stopped:
-            return 'the pass was ended with this service'
+            return self._stopped
         if code is None:
             return f'the pass does not answer any more; {_NEXT}'
         if code < 0:
@@ -263,7 +262,8 @@ class _Pass:
         # A broad net, as the functions and what they raise are the host's.
         try:
             call = self._services[ask.what]
-            value = msgspec.to_builtins(call(*ask.arguments))
+            with self._calls.calling(lambda: self.over, ask.what):
+                value = msgspec.to_builtins(call(*ask.arguments))
             reply = frames.pack(frames.Reply(ask.number, value))
         except Exception as error:
             text = str(error) or repr(error)
@@ -293,8 +293,10 @@ class Apart:
         self._began = 0.0
         self._pass: _Pass | None = None
         self._attempt: _Attempt | None = None
-        # Those that set a file aside.
-        self._others: set[_Pass] = set()
+        # The one that sets a file aside, or has done so last.
+        self._aside: _Pass | None = None
+        self._aside_turn = threading.Lock()
+        self._calls = lending.Calls()
 
     def begin(
         self,
@@ -345,7 +347,7 @@ class Apart:
         guests: instances.GuestList,
         bad: frames.Bad | None = None,
     ) -> _Pass:
-        services = _services(self._assembly)
+        services = lending.services(self._assembly)
         order = frames.Order(
             dataclasses.asdict(settings),
             guests,
@@ -353,27 +355,54 @@ class Apart:
             logging.getLogger('nova_imagecache').getEffectiveLevel(),
             bad,
         )
-        return _Pass(order, services)
+        return _Pass(order, services, self._calls)
 
     def set_aside(
         self, settings: Settings, name: str, young: bool
     ) -> str | None:
         """Have a bad base file moved to the trash, if nobody uses it.
 
-        Also while a pass is at work. The thread that asks waits.
+        Also while a pass is at work, but one at a time. The thread that asks
+        waits, and no longer than such a look takes on a large node: who wants
+        to build a guest is better told that the file stays.
 
         :param young: whether it stays for 600 s after its last use
         :returns: why it stays; None if it is in the trash
         """
         bad = frames.Bad(name, young)
         one = self._prepared(settings, instances.GuestList(), bad)
-        self._others.add(one)
+        if not self._aside_turn.acquire(timeout=_ASIDE_SECONDS):
+            return (
+                'another file is being set aside, and has been for more than '
+                f'{_ASIDE_SECONDS} s'
+            )
         try:
+            if self._aside is not None and self._aside.hangs:
+                return (
+                    'the process that was to set a file aside before hangs; '
+                    'look at the storage of instances_path'
+                )
+            self._aside = one
+            return self._make_in_time(one)
+        finally:
+            self._aside_turn.release()
+
+    @staticmethod
+    def _make_in_time(one: _Pass) -> str | None:
+        late = threading.Timer(
+            _ASIDE_SECONDS,
+            one.stop,
+            [f'looking who uses it has taken longer than {_ASIDE_SECONDS} s'],
+        )
+        late.daemon = True
+        try:
+            late.start()
             return one.make(frames.Judged).stays
-        except _Ended as error:
+        except (_Ended, RuntimeError) as error:
+            # No thread can be started, in the latter case.
             return f'it could not be set aside: {error}'
         finally:
-            self._others.discard(one)
+            late.cancel()
 
     def _run(
         self,
@@ -426,6 +455,6 @@ class Apart:
 
     def stop(self) -> None:
         """End a pass that is at work, and do not wait for it."""
-        for one in [self._pass, *self._others]:
+        for one in (self._pass, self._aside):
             if one is not None:
                 one.stop()

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import contextlib
 import functools
 import json
 import logging
@@ -48,7 +49,7 @@ def keep_rights(settings: Settings, command: str = '') -> writer.Rewrite:
         except writer.Refused as error:
             # Reading goes on all the same.
             return functools.partial(_refuse, error)
-    return rewriters.Lent(json.loads(command) if command else ())
+    return rewriters.Lent(base, json.loads(command) if command else ())
 
 
 def _refuse(error: writer.Refused, *_request: object) -> None:
@@ -71,6 +72,27 @@ def look(settings: Settings, name: str) -> reports.FileReport:
     if not found:
         raise errors.Changed('it has gone meanwhile')
     return found[0]
+
+
+class Looks:
+    """What was seen of a file and its guests while it was bad.
+
+    :ivar latest: that is as late as may be, as all of an image may have to
+        come first, and guests go on meanwhile
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        """Look.
+
+        :raises nova_imagecache.errors.Error: it has gone
+        """
+        self._settings, self._name = settings, name
+        self.latest = look(settings, name)
+
+    def again(self) -> None:
+        """Look again, before the first write, which does not depend on it."""
+        with contextlib.suppress(errors.Error, OSError):
+            self.latest = look(self._settings, self._name)
 
 
 def guests_of(
@@ -190,11 +212,11 @@ class Acting:
             LOG.warning('[P12] %s stays: %s', names.printable(name), stays)
             return
         file = base_file.BaseFile.named(self._layout, name)
-        before = look(self._settings, name)
-        outcome = self._healer.heal(name)
+        looks = Looks(self._settings, name)
+        outcome = self._healer.heal(name, looks.again)
         if outcome is not None:
             _tell(outcome)
-            found = guests_of(file, before, outcome)
+            found = guests_of(file, looks.latest, outcome)
             tell_guests(found)
             note(self._layout, outcome, found)
 

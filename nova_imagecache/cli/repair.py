@@ -127,8 +127,8 @@ class Repair(reading.Reading):
         except ValueError as error:
             raise errors.Error(str(error)) from error
         # As long as it is known what is bad: nothing tells it afterwards.
-        before = healing.look(self.settings, name)
-        total = sum(each.end - each.start for each in before.bad)
+        looks = healing.Looks(self.settings, name)
+        total = sum(each.end - each.start for each in looks.latest.bad)
         now = clocks.now()
         try:
             with (
@@ -141,6 +141,7 @@ class Repair(reading.Reading):
                     image=parsed_args.image,
                     stop=stop,
                     progress=progress,
+                    look=looks.again,
                 )  # fmt: skip
                 outcome = repair.repair(file, given, means)
                 self._note(file, parsed_args.image, outcome, now)
@@ -149,7 +150,7 @@ class Repair(reading.Reading):
                 f'{names.printable(name)} cannot be repaired: {error.strerror}'
             ) from error
         self._outcome = outcome
-        self._guests = healing.guests_of(file, before, outcome)
+        self._guests = healing.guests_of(file, looks.latest, outcome)
         self._tell(outcome, file)
         return self.columns, [_row(block) for block in outcome.blocks]
 

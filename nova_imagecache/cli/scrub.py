@@ -146,12 +146,13 @@ class Scrub(summing.Summing, reading.Reading):
                     *(conf.config_dir or ()),
                 )
             ]
-        self._scrubber.ask = first_sight.Asker(self.settings, paths, watch)
+        self._scrubber.asker = first_sight.Asker(self.settings, paths, watch)
         healer = automatic.Healer(
             self.settings,
             self._rewrite,
             stop=stop,
             sources_of=automatic.asking(get_client, watch),
+            pulse=watch.pulse,
         )
         lines = self._lines(self._scrubber, healing.Acting(healer))
         if parsed_args.if_enabled:

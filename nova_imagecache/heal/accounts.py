@@ -49,7 +49,7 @@ class Attempt:
 
     def is_due(self, now: clocks.Instant) -> bool:
         """Whether it is to be asked again."""
-        return clocks.elapsed(self.at, now) >= self.wait
+        return policies.is_over(self.at, self.wait, now)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +77,10 @@ class Account:
         what came of them
     :ivar gone: when images were first seen to be gone from the image service,
         by their UUIDs
-    :ivar unanswered: what came of the last question for the digest of an
-        image, if that was no answer
+    :ivar told: when the image service last told of images, whatever that was,
+        by their UUIDs
+    :ivar unanswered: what came of the last question about an image, if that
+        was no answer
     """
 
     spent: float = 0.0
@@ -90,12 +92,15 @@ class Account:
         default_factory=dict
     )
     gone: dict[str, clocks.Instant] = dataclasses.field(default_factory=dict)
+    told: dict[str, clocks.Instant] = dataclasses.field(default_factory=dict)
     unanswered: Attempt | None = None
 
     @property
     def last_copies(self) -> frozenset[str]:
         """Give the names of original base files whose images are gone."""
-        return frozenset(map(names.get_cache_fname, self.gone))
+        # What else another host has noted there is no UUID.
+        images = filter(str.isascii, self.gone)
+        return frozenset(map(names.get_cache_fname, images))
 
     def seeing(
         self, image: str, is_gone: bool, now: clocks.Instant
@@ -104,10 +109,32 @@ class Account:
         gone = {key: when for key, when in self.gone.items() if key != image}
         if is_gone:
             gone[image] = self.gone.get(image, now)
-        # The latest ones, if there are that many.
-        kept = sorted(gone.items(), key=lambda each: each[1].wall)
-        kept = kept[-_MOST_FILES:]
-        return dataclasses.replace(self, gone=dict(kept))
+        return dataclasses.replace(
+            self.hearing(image, now), gone=_latest(gone)
+        )
+
+    def hearing(self, image: str, now: clocks.Instant) -> 'Account':
+        """Give the account after an answer that says nothing of an image.
+
+        Such as that it may not be seen, which is so for long.
+        """
+        return dataclasses.replace(
+            self, told=_latest({**self.told, image: now})
+        )
+
+    def is_to_ask(
+        self, image: str, now: clocks.Instant, chance: float
+    ) -> bool:
+        """Whether to ask again whether there still is an image.
+
+        :param chance: from 0 to 1, at random
+        """
+        if self.unanswered is not None and not self.unanswered.is_due(now):
+            return False
+        told = self.told.get(image)
+        return told is None or policies.is_to_ask(
+            policies.since(told, now), chance
+        )
 
     def not_answering(
         self, state: str, message: str, now: clocks.Instant, chance: float
@@ -192,6 +219,12 @@ class Account:
         return dataclasses.replace(self, files=files)
 
 
+def _latest(when: dict[str, clocks.Instant]) -> dict[str, clocks.Instant]:
+    """Keep the latest ones, where there are that many."""
+    kept = sorted(when.items(), key=lambda each: each[1].wall)
+    return dict(kept[-_MOST_FILES:])
+
+
 def _add(totals: dict[str, int], key: str, number: int) -> None:
     totals[key] = totals.get(key, 0) + number
 
@@ -206,7 +239,9 @@ def _again(
 ) -> Attempt:
     tries = before.tries + 1 if before else 1
     wait = policies.wait(tries, chance, fetched)
-    return Attempt(state, names.printable(message), tries, now, wait)
+    # What a server says has no end, and a record has.
+    said = codes.clipped(names.printable(message))
+    return Attempt(state, said, tries, now, wait)
 
 
 def _from_1(body: records.Values) -> records.Values:
@@ -220,11 +255,16 @@ def _from_2(body: records.Values) -> records.Values:
     return {**body, 'fetched': {key: {'unknown': n} for key, n in fetched}}
 
 
+def _from_3(body: records.Values) -> records.Values:
+    """Know of no image when it was last told of."""
+    return {**body, 'told': {}}
+
+
 _FORMAT = records.Format(
     'repairs',
-    3,
+    4,
     Account,
-    {1: _from_1, 2: _from_2},
+    {1: _from_1, 2: _from_2, 3: _from_3},
     lasting=False,
     limit=4 * 2**20,
 )

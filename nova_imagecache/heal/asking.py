@@ -76,6 +76,13 @@ class Asked:
                     return
                 if piece is None:
                     return
+                if len(piece.data) != piece.wanted.length:
+                    self.states[source.name] = (
+                        str(State.TRUNCATED),
+                        f'{piece.origin} gave {len(piece.data)} bytes and not '
+                        f'{piece.wanted.length}',
+                    )
+                    continue
                 yield piece
         finally:
             close = getattr(given, 'close', None)

@@ -76,6 +76,7 @@ class Healer:
     :ivar stop: when set, no further block is begun; sources have their own
         :class:`~nova_imagecache.heal.sources.Watch`
     :ivar chance: gives a number from 0 to 1 at random
+    :ivar pulse: called after each block, so that whoever waits can say so
     """
 
     settings: Settings
@@ -84,12 +85,16 @@ class Healer:
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     chance: Callable[[], float] = random.random
     sources_of: SourcesOf = asking(None)  # noqa: RUF009 it holds nothing
+    pulse: Callable[[], object] = lambda: None
 
-    def heal(self, name: str) -> outcomes.Outcome | None:
+    def heal(
+        self, name: str, look: Callable[[], object] = lambda: None
+    ) -> outcomes.Outcome | None:
         """Repair a file, if it is time for that.
 
         The caller has the turn to read in this cache.
 
+        :param look: called before anything is written, see ``repair.Means``
         :returns: what became of it; None where it is not time, or nothing is
             known to be bad
         """
@@ -110,7 +115,7 @@ class Healer:
             return None
         if not repair.bad_blocks(ledger):
             return self._left(file, account, now)
-        outcome = self._repair(file, ledger, account, now)
+        outcome = self._repair(file, ledger, account, now, look)
         account = accounts.load(layout, host).counting(outcome)
         if outcome.left or outcome.stopped:
             account = account.failing(
@@ -160,6 +165,7 @@ class Healer:
         ledger: ledgers.Ledger,
         account: accounts.Account,
         now: clocks.Instant,
+        look: Callable[[], object],
     ) -> outcomes.Outcome:
         """Repair as much of a file as may be, and charge for it."""
         bad = repair.bad_blocks(ledger)
@@ -177,7 +183,12 @@ class Healer:
                 file.name, stopped='what is repaired cannot be noted'
             )
         means = repair.Means(
-            self.rewrite, self.clock, only=chosen, stop=self.stop
+            self.rewrite,
+            self.clock,
+            only=chosen,
+            stop=self.stop,
+            progress=lambda _length: self.pulse(),
+            look=look,
         )
         asked = account.files.get(file.name)
         waiting = {

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The evidence of the image service on a file that is read for the first time.
+"""What the image service says of the image of a file that is read.
 
 One small question before hours of reading, and no other: the bytes of the
-image stay where they are.
+image stay where they are. Before the first reading it is for the digest;
+before later ones, now and then, for whether there still is the image.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ _OF_THE_IMAGE = (State.GONE, State.NOT_FOUND, State.OTHER_BYTES)
 
 @dataclasses.dataclass(frozen=True)
 class Asker:
-    """Asks for the digests of images, an :data:`evidence.Ask`.
+    """Asks for images, an :class:`evidence.Asker`.
 
     :ivar paths: of what the host has for nova.conf
     :ivar chance: gives a number from 0 to 1 at random
@@ -45,46 +46,80 @@ class Asker:
     clock: clocks.Clock = clocks.now
     chance: Callable[[], float] = random.random
 
-    def __call__(
+    def digest(
         self, file: base_file.BaseFile, image: str
     ) -> evidence.Evidence | None:
         """Give the digest that all of a file should have, if there is one."""
-        if names.get_cache_fname(image) != file.name:
+        if not self._may_ask(file, image):
             return None
-        if not image_records.is_configured(self.paths):
+        before = self._account().unanswered
+        if before is not None and not before.is_due(self.clock()):
             return None
-        layout, host = layouts.Layout.of(self.settings), self.settings.host
-        account, now = accounts.load(layout, host), self.clock()
-        before = account.unanswered
-        if before is not None and not before.is_due(now):
-            return None
+        return self._evidence(file, self._ask(file, image))
+
+    def look_again(self, file: base_file.BaseFile, image: str) -> None:
+        """Note whether there still is an image, unless that was so lately.
+
+        Nobody else would find out before it is needed.
+        """
+        if not self._may_ask(file, image):
+            return
+        if self._account().is_to_ask(image, self.clock(), self.chance()):
+            self._ask(file, image)
+
+    def _may_ask(self, file: base_file.BaseFile, image: str) -> bool:
+        return names.get_cache_fname(
+            image
+        ) == file.name and image_records.is_configured(self.paths)
+
+    def _account(self) -> accounts.Account:
+        layout = layouts.Layout.of(self.settings)
+        return accounts.load(layout, self.settings.host)
+
+    def _ask(
+        self, file: base_file.BaseFile, image: str
+    ) -> images.Image | None:
+        """Ask for an image, and note what came of that.
+
+        :returns: None if it is not known, or that cannot be noted: then the
+            others are not asked for in vain either
+        """
         found: images.Image | None = None
-        gone = False
+        failed: sources.Unavailable | None = None
         try:
             found = image_records.ask(image, self.paths, self.watch)
         except sources.Unavailable as error:
-            LOG.info(
-                '%(name)s is read without the digest of its image: %(error)s',
-                {'name': names.printable(file.name), 'error': error},
-            )
-            gone = error.state is State.GONE
             if error.state is State.STOPPED:
                 return None
-            if error.state not in _OF_THE_IMAGE:
-                account = account.not_answering(
-                    str(error.state), str(error), now, self.chance()
-                )
-        if gone or found is not None:
-            account = account.seeing(image, gone, now)
+            LOG.info(
+                '%(name)s is read without word of its image: %(error)s',
+                {'name': names.printable(file.name), 'error': error},
+            )
+            failed = error
+        layout, host = layouts.Layout.of(self.settings), self.settings.host
+        # That took a while, and others note there too.
+        before, now = self._account(), self.clock()
+        is_gone = failed is not None and failed.state is State.GONE
+        if is_gone and image not in before.gone:
+            LOG.warning(
+                '[N23] %(name)s: %(error)s',
+                {'name': names.printable(file.name), 'error': failed},
+            )
+        if failed is None or is_gone:
+            account = before.seeing(image, is_gone, now)
             account = dataclasses.replace(account, unanswered=None)
+        elif failed.state in _OF_THE_IMAGE:
+            account = before.hearing(image, now)
+        else:
+            account = before.not_answering(
+                str(failed.state), str(failed), now, self.chance()
+            )
         try:
-            if account != accounts.load(layout, host):
-                accounts.save(layout, host, account)
+            accounts.save(layout, host, account)
         except OSError as error:
-            # Then the others are not asked for in vain either.
             LOG.warning('[P13] %s: %s', layout.repairs, error.strerror)
             return None
-        return self._evidence(file, found)
+        return found
 
     @staticmethod
     def _evidence(

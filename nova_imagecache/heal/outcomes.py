@@ -31,6 +31,7 @@ class Result(enum.StrEnum):
     NOT_PERMITTED = 'not-permitted'
     NO_SPACE = 'no-space'
     MEDIUM = 'medium'
+    HUNG = 'hung'
     FAILED = 'failed'
 
     @property
@@ -52,11 +53,14 @@ _OF_THE_FILE = frozenset(
         Result.READ_ONLY,
         Result.NOT_PERMITTED,
         Result.NO_SPACE,
+        Result.HUNG,
     }
 )
 
 
-_CHARGED = frozenset({Result.REPAIRED, Result.MEDIUM, Result.FAILED})
+_CHARGED = frozenset(
+    {Result.REPAIRED, Result.MEDIUM, Result.HUNG, Result.FAILED}
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 # kernel drops what lies in the range as a whole, and caches more at once.
 _DROPPED = (PAGE, 64 * 1024, 2 * 1024 * 1024, 0)
 
+# Pages of one read that are found to be unreadable, until the others count as
+# such: a disk takes up to half a minute for each, and guests wait meanwhile.
+_MOST_UNREADABLE = 16
+
 # What RWF_NOWAIT is answered with where nothing is cached, or nobody knows.
 _NOT_CACHED = frozenset(
     {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
@@ -103,7 +107,8 @@ class Medium:
         :param start: a multiple of the page size
         :param skip: pages that are known to be unreadable, counted from the
             start, and not to be tried
-        :returns: its pages, and None for one that cannot be read
+        :returns: its pages, and None for one that cannot be read, or was not
+            tried any more
         :raises nova_imagecache.errors.Written: the file ends before
         :raises OSError: it cannot be read, which is no fault of the medium
         """
@@ -112,13 +117,15 @@ class Medium:
             if data is not None:
                 return split(data)
         found: list[bytes | None] = []
+        failed = 0
         for number in range(count_of(length)):
             position = number * PAGE
             page = None
-            if number not in skip:
+            if number not in skip and failed < _MOST_UNREADABLE:
                 page = self._read_unless_damaged(
                     start + position, min(PAGE, length - position)
                 )
+                failed += page is None
             found.append(page)
         return found
 

@@ -21,6 +21,7 @@ _LEAST_OF_MAJORITY = 3
 # As check_decay_read_errors in drivers/md/raid1-10.c has it for a disk.
 _MOST_BLOCKS = 20
 _HALVED_AFTER_SECONDS = 3600
+_MOST_SPENT = 2.0**20
 
 _FIRST_WAIT_SECONDS = 600
 _LONGEST_WAIT_SECONDS = 24 * 3600
@@ -28,6 +29,20 @@ _LONGEST_WAIT_SECONDS = 24 * 3600
 # A file that cannot be healed costs its host and the image service no more
 # than this, whole images included.
 _MOST_WASTED_PER_SECOND = 256 * units.Ki
+
+
+# Whether there still is an image is asked with each verification, which is
+# once a week by default, and not much more often where those are.
+_ASKED_AFTER_SECONDS = 5 * 24 * 3600
+
+
+def is_to_ask(elapsed: float, chance: float) -> bool:
+    """Whether to ask again whether there still is an image.
+
+    :param elapsed: seconds since the image service has told of it
+    :param chance: from 0 to 1, so that a fleet does not ask in step
+    """
+    return elapsed >= _ASKED_AFTER_SECONDS * (0.75 + chance / 2)
 
 
 def refusal(bad: Collection[int], count: int) -> str | None:
@@ -51,6 +66,18 @@ def refusal(bad: Collection[int], count: int) -> str | None:
     return None
 
 
+def since(before: clocks.Instant, now: clocks.Instant) -> float:
+    """Give the seconds since a moment, or fewer.
+
+    Where the clock was set back over a reboot, those since the boot: nobody
+    is to wait for it to come there again.
+    """
+    elapsed = clocks.elapsed(before, now)
+    if elapsed >= 0 or before.boot_id == now.boot_id:
+        return max(0.0, elapsed)
+    return now.boottime
+
+
 def spent(
     before: float, noted: clocks.Instant | None, now: clocks.Instant
 ) -> float:
@@ -61,10 +88,12 @@ def spent(
     :param before: blocks, as it was noted
     :param noted: when that was
     """
+    # Whatever a record says, there is an end to it within a day.
+    before = min(max(0.0, before), _MOST_SPENT)
     if noted is None:
-        return max(0.0, before)
-    hours = max(0.0, clocks.elapsed(noted, now)) / _HALVED_AFTER_SECONDS
-    return max(0.0, before) * math.exp2(-hours)
+        return before
+    hours = since(noted, now) / _HALVED_AFTER_SECONDS
+    return before * math.exp2(-hours)
 
 
 def left(spent_by_now: float) -> int:
@@ -78,6 +107,14 @@ def refills_in(spent_by_now: float) -> float:
         return 0.0
     halvings = math.log2(spent_by_now / (_MOST_BLOCKS - 1))
     return halvings * _HALVED_AFTER_SECONDS
+
+
+def is_over(before: clocks.Instant, wait: float, now: clocks.Instant) -> bool:
+    """Whether a wait that was begun before is over.
+
+    :param wait: as it was noted; none is longer than those that we note
+    """
+    return since(before, now) >= min(1.5 * _LONGEST_WAIT_SECONDS, wait)
 
 
 def wait(tries: int, chance: float, fetched: int = 0) -> float:

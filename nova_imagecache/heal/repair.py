@@ -10,39 +10,30 @@ good; and the next one goes on.
 
 from collections.abc import Callable
 from collections.abc import Generator
-from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
 import itertools
-import os
 import threading
 
 from nova_imagecache.cache import base_file
-from nova_imagecache.cache import identity
 from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache.content import blockmap
 from nova_imagecache.content import digests
-from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.heal import asking
 from nova_imagecache.heal import combining
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
+from nova_imagecache.heal import patients
 from nova_imagecache.heal import sources
 from nova_imagecache.heal import writer
-from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import queues
 
 Block = outcomes.Block
 Result = outcomes.Result
-
-# To write a block that was fetched is worth some waiting for the lock, and so
-# is to note that it is good.
-_PATIENCE_SECONDS = 5
-_TRIES = 3
 
 _ZEROS = 'zeros'
 _COMBINED = 'combined'
@@ -65,6 +56,8 @@ class Means:
     :ivar image: UUID of the image, where nobody has noted that
     :ivar stop: when set, no further block is begun
     :ivar progress: called with the bytes of each block that is done with
+    :ivar look: called once, when there is data and before any is written, as
+        until then guests may have read what is bad, and copied that
     """
 
     rewrite: writer.Rewrite = writer.rewrite
@@ -75,6 +68,7 @@ class Means:
     image: str | None = None
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     progress: Callable[[int], object] = lambda length: None
+    look: Callable[[], object] = lambda: None
 
 
 def bad_blocks(ledger: ledgers.Ledger) -> list[int]:
@@ -121,32 +115,29 @@ class _Repair:
         self._file = file
         self._sources = given
         self._means = means
-        self._keeper = keeper.Keeper(file, knowledge.recall(file))
+        self._patient = patients.Patient(file)
         self._done: dict[int, Block] = {}
-        # What the medium cannot read, so that it is tried once.
-        self._unreadable: dict[int, frozenset[int]] = {}
         self._asked = asking.Asked()
         # Blocks of which there are copies on this host.
         self._copied: set[int] = set()
+        self._looked = False
         self._stopped = ''
 
+    @property
+    def _blocks(self) -> blockmap.Blocks:
+        return self._patient.blocks
+
     def run(self) -> outcomes.Outcome:
-        ledger, self._blocks = self._recall()
         wanted = [
             index
-            for index in bad_blocks(ledger)
+            for index in bad_blocks(self._patient.ledger)
             if self._means.only is None or index in self._means.only
         ]
         if wanted or self._means.cached:
-            fd = self._open()
-            try:
-                with pages.Medium(fd) as medium:
-                    self._fd, self._medium = fd, medium
-                    self._heal(wanted)
-                    if not wanted:
-                        self._check_cache()
-            finally:
-                os.close(fd)
+            with self._patient.opened():
+                self._heal(wanted)
+                if not wanted:
+                    self._check_cache()
             self._remember()
         return outcomes.Outcome(
             self._file.name,
@@ -158,7 +149,7 @@ class _Repair:
 
     def _remember(self) -> None:
         """Have the state know as well, which outlives the ledger."""
-        history = self._keeper.known.history
+        history = self._patient.history
         good = any(each.result.is_good for each in self._done.values())
         if history is None or not good or self._means.dry_run:
             return
@@ -170,44 +161,6 @@ class _Repair:
         )
         if failure is not None and not self._stopped:
             self._stopped = failure
-
-    def _recall(self) -> tuple[ledgers.Ledger, blockmap.Blocks]:
-        """See what is known, and that it is known for sure.
-
-        :raises nova_imagecache.errors.Error: it is not
-        """
-        known = self._keeper.known
-        ledger = known.ledger
-        if known.blind:
-            raise errors.Blind('; '.join(known.problems))
-        if ledger is None or ledger.read is None:
-            raise errors.NotNow(
-                'it has no block digests; what is known of it is of the file '
-                'as a whole, so fetch it anew'
-                if known.digests
-                else 'it has not been read yet, so nothing is known of it'
-            )
-        if ledger.question or ledger.differs:
-            raise errors.NotNow(
-                'an earlier file of its image held other bytes, and it is not '
-                'known which of the two is right; see nova-imagecache confirm'
-            )
-        if self._file.same().size != ledger.size:
-            raise errors.NotNow(
-                f'it was {ledger.size} bytes long when it was read, and is '
-                'not now; fetch it anew'
-            )
-        blocks = self._keeper.recall_blocks()
-        if blocks is None:
-            raise errors.NotNow('its block digests are lost')
-        return ledger, blocks
-
-    def _open(self) -> int:
-        fd = identity.open_regular(self._file.path)
-        if identity.stat_of_fd(fd).incarnation != self._file.incarnation:
-            os.close(fd)
-            raise errors.Changed('another file has taken its place meanwhile')
-        return fd
 
     def _heal(self, wanted: Sequence[int]) -> None:
         rest = [index for index in wanted if not self._needs_no_source(index)]
@@ -237,17 +190,19 @@ class _Repair:
                 return
             if index in self._done or self._blocks.get(index) is None:
                 continue
-            wanted = self._wanted(index)
-            cached = pages.cached(self._fd, wanted.start, wanted.length)
+            cached = self._patient.cached(index)
             if not cached:
                 continue
-            whole = len(cached) == pages.count_of(wanted.length)
-            if whole and self._is_good(index, b''.join(cached.values())):
+            length = self._patient.wanted(index).length
+            whole = len(cached) == pages.count_of(length)
+            if whole and self._patient.is_good(
+                index, b''.join(cached.values())
+            ):
                 continue
-            found = self._medium.read(wanted.start, wanted.length)
+            found = self._patient.read(index)
             data = pages.join(found)
             # What the medium has lost is for the next verification to find.
-            if data is None or not self._is_good(index, data):
+            if data is None or not self._patient.is_good(index, data):
                 continue
             stale = self._drop_stale(index, found)
             if stale.get('stale'):
@@ -259,18 +214,14 @@ class _Repair:
             self._stopped = 'it was stopped'
         return bool(self._stopped)
 
-    def _wanted(self, index: int) -> sources.Wanted:
-        start = index * self._blocks.block_size
-        return sources.Wanted(start, self._blocks.length(index))
-
     def _finish(self, index: int, result: Result, **values: object) -> None:
-        wanted = self._wanted(index)
+        wanted = self._patient.wanted(index)
         self._done[index] = Block(
             index,
             wanted.start,
             wanted.end,
             result,
-            len(self._unreadable.get(index, ())),
+            self._patient.unreadable(index),
             # The other fields, by their names.
             **values,  # type: ignore[arg-type]
         )
@@ -291,9 +242,9 @@ class _Repair:
                 'with',
             )
             return True
-        found = self._read(index)
+        found = self._patient.read(index)
         data = pages.join(found)
-        if data is not None and self._is_good(index, data):
+        if data is not None and self._patient.is_good(index, data):
             stale = self._drop_stale(index, found)
             if self._means.dry_run:
                 self._finish(index, Result.WAS_GOOD, **stale)
@@ -301,24 +252,10 @@ class _Repair:
                 self._note_good(index, Result.WAS_GOOD, **stale)
             return True
         if digest == digests.of_zeros(self._blocks.algorithm):
-            zeros = bytes(self._wanted(index).length)
+            zeros = bytes(self._patient.wanted(index).length)
             self._put(index, zeros, _ZEROS, '')
             return True
         return False
-
-    def _read(self, index: int) -> list[bytes | None]:
-        wanted = self._wanted(index)
-        skip = self._unreadable.get(index, frozenset())
-        found = self._medium.read(wanted.start, wanted.length, skip)
-        missing = {i for i, page in enumerate(found) if page is None}
-        self._unreadable[index] = frozenset(missing)
-        return found
-
-    def _is_good(
-        self, index: int, data: bytes, cryptographic: bool = False
-    ) -> bool:
-        """Whether data is what a block has to hold."""
-        return self._blocks.matches(index, data, cryptographic)
 
     def _ask(self, source: sources.Source, rest: Sequence[int]) -> None:
         """Have a source give what it has, and use what is right."""
@@ -334,7 +271,7 @@ class _Repair:
                     continue
                 if not source.cryptographic:
                     self._copied.add(index)
-                if not piece.missing and self._is_good(
+                if not piece.missing and self._patient.is_good(
                     index, piece.data, source.cryptographic
                 ):
                     self._put(index, piece.data, source.name, piece.origin)
@@ -348,15 +285,13 @@ class _Repair:
     def _pieces(
         self, source: sources.Source, rest: Sequence[int]
     ) -> Generator[sources.Piece, None, None]:
-        ledger = self._keeper.known.ledger
-        noted = ledger.image if ledger else None
         base = sources.Base(
             self._file.name,
             self._file.path,
             self._blocks.size,
-            self._means.image or noted,
+            self._means.image or self._patient.ledger.image,
         )
-        wanted = [self._wanted(index) for index in rest]
+        wanted = [self._patient.wanted(index) for index in rest]
         return self._asked.pieces(source, base, wanted)
 
     def _combine(self, asked: Sequence[sources.Source]) -> None:
@@ -378,7 +313,7 @@ class _Repair:
             if self._is_over():
                 return
             self._copied.discard(index)
-            copies, origins = [self._read(index)], ['the file itself']
+            copies, origins = [self._patient.read(index)], ['the file itself']
             for source in here:
                 given = self._pieces(source, [index])
                 with contextlib.closing(given):
@@ -394,9 +329,18 @@ class _Repair:
                         )
                         origins.append(piece.origin)
             for data in combining.combinations(copies):
-                if self._is_good(index, data):
+                if self._patient.is_good(index, data):
                     self._put(index, data, _COMBINED, ', '.join(origins))
                     break
+
+    def _drop_stale(
+        self, index: int, good: Sequence[bytes | None]
+    ) -> dict[str, object]:
+        """Have the page cache forget what is wrong in a block."""
+        if self._means.dry_run:
+            return {}
+        stale, note = self._patient.drop_stale(index, good)
+        return {'stale': stale, 'note': note}
 
     def _put(self, index: int, data: bytes, source: str, origin: str) -> None:
         """Write good data, and note that the block is good."""
@@ -404,9 +348,13 @@ class _Repair:
         if self._means.dry_run:
             self._finish(index, Result.POSSIBLE, **told)
             return
-        good = pages.split(data)
+        if not self._looked:
+            self._looked = True
+            self._means.look()
         try:
-            written = self._write(index, good, data)
+            written = self._patient.write(
+                index, data, self._means.rewrite, self._means.stop
+            )
         except writer.Refused as error:
             result = Result(str(error.refusal))
             self._finish(index, result, note=str(error), **told)
@@ -418,7 +366,7 @@ class _Repair:
             self._stopped = str(error)
             self._finish(index, Result.FAILED, note=str(error), **told)
             return
-        stale = self._drop_stale(index, good)
+        stale = self._drop_stale(index, pages.split(data))
         self._note_good(
             index, Result.REPAIRED, written=written, **told, **stale
         )
@@ -426,7 +374,7 @@ class _Repair:
     def _note_good(self, index: int, result: Result, **values: object) -> None:
         """Note that a block is good, or why that cannot be noted."""
         try:
-            self._clear(index)
+            self._patient.clear(index)
         except (errors.NotNow, OSError) as error:
             reason = getattr(error, 'strerror', None) or str(error)
             self._stopped = (
@@ -436,99 +384,3 @@ class _Repair:
             values['note'] = self._stopped
             result = Result.FAILED
         self._finish(index, result, **values)
-
-    def _write(
-        self, index: int, good: Sequence[bytes | None], data: bytes
-    ) -> int:
-        """Write the pages that differ; give the number of bytes."""
-        found = self._read(index)
-        runs = [*_differing(found, good)]
-        start = self._wanted(index).start
-        written = 0
-        # Who writes with other rights is started by that, which takes seconds.
-        inode = self._file.incarnation.inode
-        writer.prepare(self._means.rewrite, self._file.path, inode)
-        # Everything else is done by now: others may wait for this lock.
-        with self._file.guard(_PATIENCE_SECONDS, self._means.stop.wait) as now:
-            if now.size != self._blocks.size:
-                raise writer.Refused(
-                    writer.Refusal.CHANGED, 'it has another size by now'
-                )
-            for first, count in runs:
-                position = first * pages.PAGE
-                part = data[position : position + count * pages.PAGE]
-                self._means.rewrite(
-                    self._file.path,
-                    self._file.incarnation.inode,
-                    start + position,
-                    part,
-                )
-                written += len(part)
-        return written
-
-    def _drop_stale(
-        self, index: int, good: Sequence[bytes | None]
-    ) -> dict[str, object]:
-        """Have the page cache forget what is wrong in it."""
-        start = self._wanted(index).start
-        if self._means.dry_run:
-            return {}
-        stale, left = pages.drop_stale(self._fd, start, good)
-        note = ''
-        if left:
-            note = (
-                f'{left} of its pages in the page cache are wrong, and stay '
-                'there: who reads them through it reads wrong bytes until '
-                'they are dropped'
-            )
-        elif stale:
-            note = f'{stale} of its pages in the page cache were wrong'
-        return {'stale': stale, 'note': note}
-
-    def _clear(self, index: int) -> None:
-        """Note that a block is good; the rest of the ledger stays."""
-        for attempt in itertools.count(1):
-            ledger = self._keeper.known.ledger
-            if ledger is None:
-                raise errors.NotNow('its ledger has gone meanwhile')
-            bad = ledgers.spread(ledger.bad)
-            bad.pop(index, None)
-            after = dataclasses.replace(ledger, bad=ledgers.gather(bad))
-            try:
-                guard = self._file.guard(_PATIENCE_SECONDS)
-                self._keeper.publish(after, self._blocks, guard)
-            except errors.Changed:
-                raise
-            except errors.NotNow:
-                known = knowledge.recall(self._file)
-                if attempt >= _TRIES or not _is_of(known.ledger, ledger):
-                    raise
-                self._keeper = keeper.Keeper(self._file, known)
-                blocks = self._keeper.recall_blocks()
-                if blocks is None or blocks.get(index) != self._blocks.get(
-                    index
-                ):
-                    raise
-                self._blocks = blocks
-            else:
-                return
-
-
-def _is_of(now: ledgers.Ledger | None, before: ledgers.Ledger) -> bool:
-    """Whether a ledger has digests of the same blocks as another."""
-    return now is not None and (now.size, now.block_size, now.algorithm) == (
-        before.size,
-        before.block_size,
-        before.algorithm,
-    )
-
-
-def _differing(
-    found: Sequence[bytes | None], good: Sequence[bytes | None]
-) -> Iterator[tuple[int, int]]:
-    """Give the pages that are not as they should be: first, and count."""
-    numbers = [
-        number for number, page in enumerate(good) if found[number] != page
-    ]
-    for run in ledgers.runs_of(numbers):
-        yield run.first, run.count

@@ -7,6 +7,10 @@ qemu-img and ssh, and talks to others, and needs no rights for any of that. So
 a process of its own has them, and it does one thing: what it is asked for goes
 to :func:`nova_imagecache.heal.writer.rewrite_base_file`.
 
+Who may write does so in a process of its own as well, which this module is as
+a program: Nova's lock is held meanwhile, and a write to a disk that has gone
+never returns (decision 0098).
+
 A request is a line of JSON and the data, the answer a line of JSON.
 """
 
@@ -19,6 +23,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from typing import Any
 from typing import BinaryIO
@@ -31,18 +36,28 @@ _LINE = 4096
 # So that the answer, with its escapes, is no longer than a line.
 _MESSAGE = 500
 
-# A write that takes longer is one to a disk that has gone.
-_ANSWER_SECONDS = 300
+# For which Nova's lock is held at most for one write of a MiB: longer than any
+# disk takes that works, and shorter than one that tries a bad sector again and
+# again. What comes later than that is found good by the next repair.
+_WRITE_SECONDS = 5
+
+# For which a process may take to come up, with the daemon behind it.
+_READY_SECONDS = 60
 
 # For which one that was told to end may take to do so.
 _END_SECONDS = 10
 _POLL_SECONDS = 0.01
 
+_PROGRAM = ('-P', '-m', 'nova_imagecache.heal.rewriters')
+
 
 class Remote:
     """Asks the process at the other end of a socket to write.
 
-    Called as :func:`nova_imagecache.heal.writer.rewrite`.
+    Called as :func:`nova_imagecache.heal.writer.rewrite`. One that does not
+    answer in time is asked no more. What it was asked to write may be there
+    later: the same bytes that are to be there, in the file that was meant,
+    whatever has its name by then (decision 0098).
     """
 
     def __init__(
@@ -55,9 +70,9 @@ class Remote:
         """
         self._end = end
         self._reap = reap
-        self._end.settimeout(_ANSWER_SECONDS)
         self._stream = end.makefile('rwb')
-        self._broken = False
+        # Why it is asked no more.
+        self._over: writer.Refused | None = None
 
     def __call__(
         self, path: str, inode: int, offset: int, data: bytes
@@ -69,7 +84,9 @@ class Remote:
 
         :raises nova_imagecache.heal.writer.Refused: it did not
         """
-        refusal, message = self._request(path, inode, offset, data)
+        refusal, message = self._request(
+            path, inode, offset, data, _WRITE_SECONDS
+        )
         if refusal is not None:
             raise writer.Refused(refusal, message)
 
@@ -80,12 +97,12 @@ class Remote:
 
         :raises nova_imagecache.heal.writer.Refused: it is not, or cannot
         """
-        refusal, message = self._request(path, inode, 0, b'')
-        if refusal is writer.Refusal.NOT_PERMITTED:
+        refusal, message = self._request(path, inode, 0, b'', _READY_SECONDS)
+        if refusal in (writer.Refusal.NOT_PERMITTED, writer.Refusal.HUNG):
             raise writer.Refused(refusal, message)
 
     def _request(
-        self, path: str, inode: int, offset: int, data: bytes
+        self, path: str, inode: int, offset: int, data: bytes, seconds: float
     ) -> tuple[writer.Refusal | None, str]:
         request = {
             'name': os.path.basename(path),
@@ -93,24 +110,36 @@ class Remote:
             'offset': offset,
             'length': len(data),
         }
+        if self._over is not None:
+            raise writer.Refused(self._over.refusal, str(self._over))
         try:
-            return self._ask(request, data)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            return self._ask(request, data, seconds)
+        except TimeoutError as error:
             # What it says next would be of this request.
-            self._broken = True
-            raise writer.Refused(
+            self._over = writer.Refused(
+                writer.Refusal.HUNG,
+                f'the process that writes has not answered in {seconds} s, '
+                'and is not waited for; look at the log of the kernel and at '
+                'the disk',
+            )
+            raise self._over from error
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            self._over = writer.Refused(
                 writer.Refusal.FAILED,
                 'the process that may write is gone; see its standard error '
                 'output',
-            ) from error
+            )
+            raise self._over from error
 
     def _ask(
-        self, request: dict[str, object], data: bytes
+        self, request: dict[str, object], data: bytes, seconds: float
     ) -> tuple[writer.Refusal | None, str]:
-        if self._broken:
-            raise ValueError('it has failed before')
+        until = time.monotonic() + seconds
+        self._end.settimeout(seconds)
         self._stream.write(json.dumps(request).encode() + b'\n' + data)
         self._stream.flush()
+        # For both together.
+        self._end.settimeout(max(_POLL_SECONDS, until - time.monotonic()))
         answer = json.loads(self._stream.readline(_LINE))
         refusal = answer['refusal']
         return (
@@ -128,54 +157,57 @@ class Remote:
 
 
 class Lent:
-    """Writes by itself if it may, and else has a command of the host do it.
+    """Writes with our own rights, or else has a command of the host do it.
 
     Called as :func:`nova_imagecache.heal.writer.rewrite`.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, base: str, command: Sequence[str] = ()) -> None:
         """Start nothing yet.
 
+        :param base: the cache
         :param command: starts a process that calls :func:`serve` on its
             standard input, which is a socket; empty where the host has none
         """
+        self._base = base
         self._command = (*command,)
-        self._remote: Remote | None = None
+        # By what has started them.
+        self._started: dict[tuple[str, ...], Remote] = {}
+        # By the path of what they write.
+        self._chosen: dict[str, Remote] = {}
 
     def __call__(
         self, path: str, inode: int, offset: int, data: bytes
     ) -> None:
         """Write, as :func:`nova_imagecache.heal.writer.rewrite`."""
-        try:
-            writer.rewrite(path, inode, offset, data)
-        except writer.Refused as error:
-            self._lent(error)(path, inode, offset, data)
+        if path not in self._chosen:
+            self.prepare(path, inode)
+        self._chosen[path](path, inode, offset, data)
 
     def prepare(self, path: str, inode: int) -> None:
-        """Start the command, if it is going to be needed."""
+        """Choose who writes a file, and start that process."""
+        command: Sequence[str] = (sys.executable, *_PROGRAM, self._base)
         try:
+            # It is opened, and nothing is written.
             writer.rewrite(path, inode, 0, b'')
         except writer.Refused as error:
             if error.refusal is writer.Refusal.NOT_PERMITTED:
-                self._lent(error).prepare(path, inode)
+                if not self._command:
+                    raise
+                command = self._command
+        self._chosen[path] = self._start(*command)
+        self._chosen[path].prepare(path, inode)
 
-    def _lent(self, error: writer.Refused) -> Remote:
-        """Give who may write, where we may not.
-
-        :param error: why we do not; raised where that is no question of rights
-        """
-        refused = error.refusal is writer.Refusal.NOT_PERMITTED
-        if not refused or not self._command:
-            raise error
-        if self._remote is None:
-            self._remote = _spawn(self._command)
-        return self._remote
+    def _start(self, *command: str) -> Remote:
+        if command not in self._started:
+            self._started[command] = _spawn(command)
+        return self._started[command]
 
     def close(self) -> None:
-        """Let the other process end, if there is one."""
-        if self._remote is not None:
-            self._remote.close()
-            self._remote = None
+        """Let the other processes end, if there are any."""
+        self._chosen.clear()
+        while self._started:
+            self._started.popitem()[1].close()
 
 
 def _spawn(command: Sequence[str]) -> Remote:
@@ -241,6 +273,21 @@ def _read(stream: BinaryIO, length: int) -> bytes:
     return b''.join(parts)
 
 
+def _serve_files(end: socket.socket, directory: int) -> None:
+    """Write base files of a cache, until the other end is closed.
+
+    :param directory: handle of the cache
+    """
+
+    def write(name: str, inode: int, offset: int, data: bytes) -> None:
+        with writer.ending_in_time():
+            writer.rewrite_base_file(directory, name, inode, offset, data)
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with end.makefile('rwb') as stream:
+        serve(stream, write)
+
+
 def fork(base: str) -> Remote:
     """Keep the rights of this process in a child, to write base files with.
 
@@ -264,12 +311,11 @@ def fork(base: str) -> Remote:
             # What a person interrupts is the parent, which closes the socket.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             ours.close()
-
-            def write(name: str, inode: int, offset: int, data: bytes) -> None:
-                writer.rewrite_base_file(directory, name, inode, offset, data)
-
-            with theirs.makefile('rwb') as stream:
-                serve(stream, write)
+            # Whoever reads what the parent says waits for no other one.
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for stream in (0, 1):
+                os.dup2(nothing, stream)
+            _serve_files(theirs, directory)
             status = 0
         os._exit(status)
     theirs.close()
@@ -289,5 +335,16 @@ def _reap(child: int) -> None:
             if time.monotonic() > deadline:
                 with contextlib.suppress(PermissionError):
                     os.kill(child, signal.SIGKILL)
+                children.tell_of(child, 'which writes to base files')
                 return
             time.sleep(_POLL_SECONDS)
+
+
+def _main(base: str) -> None:
+    directory = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with contextlib.suppress(BrokenPipeError), socket.socket(fileno=0) as end:
+        _serve_files(end, directory)
+
+
+if __name__ == '__main__':
+    _main(sys.argv[1])

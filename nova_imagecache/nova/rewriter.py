@@ -34,7 +34,8 @@ def command() -> list[str]:
 
 def _write(name: str, inode: int, offset: int, data: bytes) -> None:
     try:
-        refusal, message = privsep.rewrite(name, inode, offset, data)
+        with writer.ending_in_time():
+            refusal, message = privsep.rewrite(name, inode, offset, data)
     # A broad net, as what the daemon raises may be anything.
     except Exception as error:
         raise writer.Refused(

@@ -34,7 +34,8 @@ class Method:
     :ivar pulse: called after each block; within one, however large, there is
         the progress of the means
     :ivar read_as_root: what the host lends for files that we may not read
-    :ivar ask: who has evidence on a file that is not proven yet
+    :ivar asker: who has evidence on a file that is not proven yet, and knows
+        whether there is the image of one that is
     :ivar checkpoint_seconds: after which what is known so far is published,
         and blocks that did not match are read again
     """
@@ -46,7 +47,7 @@ class Method:
     pulse: Callable[[], None] = lambda: None
     read_as_root: ReadAsRoot | None = None
     checkpoint_seconds: float = 30
-    ask: evidence.Ask = evidence.ask_nobody
+    asker: evidence.Asker = evidence.Nobody()  # noqa: RUF009 it has nothing
     monotonic: Callable[[], float] = time.monotonic
 
 

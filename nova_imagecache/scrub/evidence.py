@@ -6,9 +6,9 @@ A first reading has nothing to compare with but this: the digest that the image
 service has of an image.
 """
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any
+from typing import Protocol
 
 from nova_imagecache.cache import base_file
 
@@ -32,11 +32,30 @@ class Evidence:
         return bool(self.hash.hexdigest() == self.digest)
 
 
-#: Gives the evidence on a base file: that file, and the UUID of its image.
-#: None where there is none, or nobody can be asked just now. Raises nothing.
-Ask = Callable[[base_file.BaseFile, str], Evidence | None]
+class Asker(Protocol):
+    """Who can be asked of the image of a base file; raises nothing."""
+
+    def digest(self, file: base_file.BaseFile, image: str) -> Evidence | None:
+        """Give evidence on a file, for its first reading.
+
+        :param image: UUID of its image
+        :returns: None where there is none, or nobody can be asked just now
+        """
+        ...
+
+    def look_again(self, file: base_file.BaseFile, image: str) -> None:
+        """Take down whether there still is its image, for a later reading."""
+        ...
 
 
-def ask_nobody(_file: base_file.BaseFile, _image: str) -> Evidence | None:
-    """Have no evidence."""
-    return None
+class Nobody:
+    """Has no evidence, an :class:`Asker`."""
+
+    def digest(
+        self, _file: base_file.BaseFile, _image: str
+    ) -> Evidence | None:
+        """Give none."""
+        return None
+
+    def look_again(self, _file: base_file.BaseFile, _image: str) -> None:
+        """Do nothing."""

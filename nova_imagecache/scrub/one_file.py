@@ -6,7 +6,6 @@ The file is read without its lock, which is taken before, for a moment, and to
 publish (decision 0002).
 """
 
-from collections.abc import Callable
 import contextlib
 import dataclasses
 import errno
@@ -21,6 +20,7 @@ from nova_imagecache import names
 from nova_imagecache.scrub import comparing
 from nova_imagecache.scrub import comparisons
 from nova_imagecache.scrub import conclusions
+from nova_imagecache.scrub import endings
 from nova_imagecache.scrub import evidence
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import jobs
@@ -142,7 +142,10 @@ class _Scrub:
         # A broad net, as what the host lends may raise anything.
         with contextlib.suppress(Exception):
             form = ledgers.Form.of(source.head())
-        return self._end(ledger, comparison, moved, now.size, form)
+        ending = endings.Ending(
+            self._job, self._keeper, self._method, self._evidence
+        )
+        return ending.conclude(ledger, comparison, moved, now.size, form)
 
     def _sync(self, source: sources.Source, ledger: ledgers.Ledger) -> None:
         """Have on the disk what is read: in memory it says nothing of that."""
@@ -195,8 +198,12 @@ class _Scrub:
         convert = aim is Aim.CHECK and (
             ledger.algorithm != self._method.algorithm
         )
-        if not first and unproven and not self._is_without(ledger):
-            self._evidence = self._ask(ledger)
+        hashed = unproven and not endings.is_without(
+            self._keeper.known, ledger
+        )
+        if not first:
+            self._ask(ledger, hashed)
+        if not first and hashed:
             whole = hashing.WholeFile(
                 self._evidence.hash if self._evidence else None
             )
@@ -206,36 +213,18 @@ class _Scrub:
             )
         return comparisons.Comparison(aim, ledger, blocks, fresh, whole, first)
 
-    def _ask(self, ledger: ledgers.Ledger) -> evidence.Evidence | None:
-        """Get evidence, where a file should be what its image is."""
+    def _ask(self, ledger: ledgers.Ledger, hashed: bool) -> None:
+        """Ask for what its image is, where a file should be that.
+
+        :param hashed: whether all of it will be, from its first byte on
+        """
         image = ledger.image or self._job.image
-        original = self._file.kind is names.Kind.ORIGINAL
-        if image is None or not original or ledger.origin is not None:
-            return None
-        return self._method.ask(self._file, image)
-
-    def _weigh(
-        self, concluded: conclusions.Conclusion, reading: conclusions.Reading
-    ) -> tuple[
-        conclusions.Conclusion,
-        Callable[[knowledge.Finding], knowledge.Finding],
-    ]:
-        """Add evidence, if there is any; give what adds to the finding."""
-        given = self._evidence
-        if given is None or reading.comparison.sha1 is None:
-            return concluded, lambda finding: finding
-        concluded = conclusions.weigh(
-            concluded, reading, given.image, given.holds
-        )
-        return (
-            concluded,
-            lambda finding: finding if given.holds else _noting_other(finding),
-        )
-
-    def _is_without(self, ledger: ledgers.Ledger) -> bool:
-        """Whether a file has no SHA-1, and gets none (decision 0081)."""
-        known = self._keeper.known
-        return known.sparse and (known.stored or ledger.sha1) is None
+        if image is None or self._file.kind is not names.Kind.ORIGINAL:
+            return
+        if hashed and ledger.origin is None:
+            self._evidence = self._method.asker.digest(self._file, image)
+        else:
+            self._method.asker.look_again(self._file, image)
 
     def _continued(
         self,
@@ -309,123 +298,6 @@ class _Scrub:
             )
             self._keeper.publish(ledger, blocks)
 
-    def _end(
-        self,
-        ledger: ledgers.Ledger,
-        comparison: comparisons.Comparison,
-        moved: bool,
-        size: int,
-        form: ledgers.Form | None,
-    ) -> knowledge.Finding:
-        """Conclude, publish, and give the verdict."""
-        failure: Exception | None = None
-        try:
-            self._keeper.recall_checksum()
-        except errors.NotNow as error:
-            # The verdict holds all the same.
-            failure = error
-        known = self._keeper.known
-        assert ledger.started is not None  # noqa: S101 for mypy
-        key = self._file.incarnation.key
-        likeness = identity.compare(
-            known.ledger.key if known.ledger else key, key
-        )
-        reading = conclusions.Reading(
-            comparison,
-            ledger.started,
-            moved,
-            size,
-            known.stored,
-            self._job.outlived,
-            self._file.kind is names.Kind.ORIGINAL,
-            likeness is identity.Likeness.UNSURE,
-            ledger.corrupt,
-            form,
-            self._is_without(ledger),
-        )
-        concluded = conclusions.conclude(ledger, reading)
-        concluded, weighed = self._weigh(concluded, reading)
-        after = concluded.ledger
-        image = after.image or self._job.image
-        after = dataclasses.replace(after, image=image)
-        self._log_change(ledger, comparison)
-        stored = None if concluded.supersedes else known.stored
-        finding = knowledge.judge(after, stored, known.sparse, size)
-        finding = weighed(finding)
-        finding = dataclasses.replace(
-            finding, history=knowledge.history_of(after, finding)
-        )
-        first = comparison.aim is Aim.LEARN and not known.digests
-        try:
-            if failure is not None:
-                raise failure
-            self._keeper.publish(
-                after,
-                concluded.blocks,
-                self._file.guard(
-                    self._method.patience,
-                    self._method.means.stop.wait,
-                    self._method.monotonic,
-                ),
-                concluded.supersedes,
-            )
-        except errors.Changed:
-            raise
-        except (errors.NotNow, OSError) as error:
-            # The verdict holds all the same, if this is still that file.
-            self._file.same()
-            reason = getattr(error, 'strerror', None) or str(error)
-            LOG.warning(
-                '[P13] What was learnt of base file %(name)s cannot be kept, '
-                'so it will be read again: %(error)s',
-                {'name': names.printable(self._file.name), 'error': reason},
-            )
-            if first:
-                if not finding.harmful:
-                    # There was no ledger, and so none is lost.
-                    finding = dataclasses.replace(finding, history=None)
-                return finding.postponed(
-                    f'its checksum cannot be kept: {reason}', problem=True
-                )
-            return dataclasses.replace(
-                self._beside(finding).noting(f'that cannot be kept: {reason}'),
-                problem=True,
-            )
-        if first and after.settled and not finding.harmful:
-            if not after.proven and known.sparse:
-                return finding.noting('its blocks have been digested')
-            return finding.noting(
-                'its checksum has been created'
-                if after.proven
-                else 'its blocks have been digested; its SHA-1 takes a '
-                'reading that is not interrupted'
-            )
-        return finding
-
-    def _beside(self, finding: knowledge.Finding) -> knowledge.Finding:
-        """Have the state remember what the ledger beside does not say."""
-        history = finding.history
-        if history is None or history.damage is None:
-            return finding
-        damage = dataclasses.replace(
-            history.damage, beside=self._keeper.known.last_read
-        )
-        return dataclasses.replace(
-            finding, history=dataclasses.replace(history, damage=damage)
-        )
-
-    def _log_change(
-        self, ledger: ledgers.Ledger, comparison: comparisons.Comparison
-    ) -> None:
-        again = ledger.read is not None and not ledger.settled
-        if again and comparison.changed:
-            LOG.warning(
-                '[N12] Base file %(name)s was touched while it was first '
-                'read, and did not hold the same when it was read again: '
-                'somebody writes to it, or it is going bad.',
-                {'name': names.printable(self._file.name)},
-            )
-
     def _give_up(self, reason: str) -> knowledge.Finding:
         """Remember that a file cannot be read; what is known of it stays."""
         try:
@@ -458,14 +330,3 @@ class _Scrub:
     ) -> None:
         with contextlib.suppress(errors.NotNow, OSError):
             self._keeper.publish(ledger, blocks)
-
-
-def _noting_other(finding: knowledge.Finding) -> knowledge.Finding:
-    """Say that a file is not what its image is."""
-    return dataclasses.replace(
-        finding.noting(
-            'it is not what its image is in the image service; see '
-            'nova-imagecache verify --origin'
-        ),
-        problem=True,
-    )

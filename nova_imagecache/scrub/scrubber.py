@@ -66,7 +66,6 @@ class Scrubber:
         clock: clocks.Clock = clocks.now,
         monotonic: Callable[[], float] = time.monotonic,
         progress_bar: readers.ProgressBar = readers.no_progress_bar,
-        ask: evidence.Ask = evidence.ask_nobody,
     ) -> None:
         """Prepare a scrub.
 
@@ -81,7 +80,7 @@ class Scrubber:
         self._monotonic = monotonic
         self._progress_bar = progress_bar
         #: Who has evidence on a file; may be set until it runs.
-        self.ask = ask
+        self.asker: evidence.Asker = evidence.Nobody()
         self._pulse = monotonic()
         self._report = -_REPORT_SECONDS
         self._next_rate = self._pulse
@@ -154,7 +153,7 @@ class Scrubber:
                 _PATIENCE_SECONDS,
                 monotonic=self._monotonic,
                 pulse=self.look_around,
-                ask=self.ask,
+                asker=self.asker,
             )
             while queue.items and not means.stop.is_set():
                 name = queue.items[0].name

@@ -19,6 +19,7 @@ import fixtures
 import psutil
 
 from nova_imagecache.apart import parent
+from nova_imagecache import children
 from nova_imagecache import hook
 from nova_imagecache import host
 from nova_imagecache.passes import pipeline
@@ -377,6 +378,33 @@ class LentTest(ApartTestCase):
         self.assertIn('has not answered', report.vetoes[0])
         self.assertIn('other', self.file_of(report, self.name).users)
 
+    def test_what_hangs_there_takes_one_thread_and_not_one_for_each_pass(
+        self,
+    ) -> None:
+        over = threading.Event()
+        self.addCleanup(over.set)
+
+        def read(path: str, offset: int, length: int) -> bytes:
+            found = self.read(path, offset, length)
+            over.wait()
+            return found
+
+        self.in_child(
+            parent._PROGRAM[2].replace('child.main()', '')
+            + 'child._PATIENCE_SECONDS = 0.2\n'
+        )
+        manager = self.manager(self.lent(read_as_root=read))
+        for _pass in range(2):
+            report = manager.update(None, [])
+            self.assertIn('has not answered', report.vetoes[0])
+        self.assertEqual(1, self.asked.count('read'))
+        over.set()
+        assert manager._apart is not None
+        calls = manager._apart._calls
+        self.assertTrue(processes.wait_for(lambda: not calls._open))
+        report = manager.update(None, [])
+        self.assertEqual((), report.vetoes)
+
 
 class LibvirtTest(ApartTestCase):
     def setUp(self) -> None:
@@ -445,6 +473,48 @@ class BadTest(ApartTestCase):
         thread.join()
         self.assertIn('with this service', str(reasons[0]))
         self.assertIn(self.name, self.node.files())
+
+    def test_it_takes_no_longer_than_a_build_may_wait(self) -> None:
+        self.patch(parent, '_ASIDE_SECONDS', 0.5)
+        self.block()
+        reason = self.manager().set_aside(self.name)
+        self.assertIn('longer than 0.5 s', str(reason))
+        self.assertIn(self.name, self.node.files())
+
+    def test_there_is_one_at_a_time(self) -> None:
+        manager = self.manager()
+        self.block()
+        thread = threading.Thread(target=manager.set_aside, args=[self.name])
+        thread.start()
+        self.blocked()
+        self.patch(parent, '_ASIDE_SECONDS', 0.1)
+        reason = manager.set_aside(self.name)
+        self.assertIn('another file is being set aside', str(reason))
+        # One process of this one, and it is blocked.
+        self.blocked()
+        manager.stop()
+        thread.join()
+        self.patch(parent, '_ASIDE_SECONDS', 60)
+        self.let_go_on()
+        self.assertIsNone(manager.set_aside(self.name))
+
+    def test_while_its_process_cannot_be_ended_there_is_no_other(self) -> None:
+        self.patch(parent, '_ASIDE_SECONDS', 0.5)
+        self.patch(parent, '_END_SECONDS', 0.1)
+        self.patch(children, '_GONE_SECONDS', 0.1)
+        manager = self.manager()
+        self.in_child('import time\ntime.sleep(100)')
+        # As one that hangs in the kernel, and does not see that it is to end.
+        with base.patched(os, 'killpg', lambda pid, number: None):
+            manager.set_aside(self.name)
+            reason = manager.set_aside(self.name)
+        self.assertIn('hangs', str(reason))
+        (child,) = psutil.Process().children()
+        child.kill()
+        child.wait()
+        self.patch(parent, '_ASIDE_SECONDS', 60)
+        self.in_child('')
+        self.assertIsNone(manager.set_aside(self.name))
 
     def test_a_pass_that_is_at_work_does_not_keep_it(self) -> None:
         manager = self.manager()

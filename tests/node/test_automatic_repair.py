@@ -74,7 +74,8 @@ class HealerTest(healing.HealTestCase):
     def test_what_came_over_a_network_is_told_by_what_came_of_it(
         self,
     ) -> None:
-        good, bad = healing.Given(self.data), healing.Given(b'', 'empty')
+        good = healing.Given(self.data)
+        bad = healing.Given(bytes(len(self.data)), 'empty')
         down = Down(b'', 'down')
         for number, each in enumerate((bad, down, good), 1):
             each.fetched = number * BLOCK
@@ -225,6 +226,46 @@ class HealerTest(healing.HealTestCase):
         self.assertEqual(2, len(down.asked))
         found = self.account().files[self.name]
         self.assertEqual(1200.0, found.sources['image-service'].wait)
+
+    def test_it_says_after_each_block_that_it_goes_on(self) -> None:
+        """On a disk that is dying, each may take minutes."""
+        self.damage(1, 2)
+        pulses: list[int] = []
+        healer = dataclasses.replace(
+            self.healer(healing.Given(self.data)),
+            pulse=lambda: pulses.append(1),
+        )
+        healer.heal(self.name)
+        self.assertEqual(2, len(pulses))
+
+    def test_what_a_server_says_without_an_end_is_cut(self) -> None:
+        """A record has its limit, and is not read beyond that."""
+        long = 'x' * 10**6
+        account = self.account().failing(
+            self.name, 'no-data', long, {'one': ('failed', long)},
+            self.node.clock(), 0.5,
+        )  # fmt: skip
+        accounts.save(self.node.layout, self.node.settings.host, account)
+        found = self.account().files[self.name]
+        for attempt in (found.last, found.sources['one']):
+            self.assertEqual(300, len(attempt.message))
+
+    def test_a_clock_that_was_set_back_does_not_stop_repairs(self) -> None:
+        """After a reboot, for as long as it takes to be there again."""
+        self.damage(1)
+        now = self.node.clock()
+        later = dataclasses.replace(
+            now, wall=now.wall + 10**9, boot_id='before'
+        )
+        account = self.account().failing(
+            self.name, 'no-data', 'x', {'given': ('unreachable', 'x')}, later,
+            0.5,
+        )  # fmt: skip
+        account = dataclasses.replace(account, spent=20.0, noted=later)
+        accounts.save(self.node.layout, self.node.settings.host, account)
+        self.node.clock.advance(2 * base.DAY)
+        self.healer(healing.Given(self.data)).heal(self.name)
+        self.assert_healed()
 
     def test_what_fetched_much_for_nothing_is_asked_much_later(self) -> None:
         """As where all of an image came, and with other bytes."""

@@ -2,6 +2,7 @@
 
 """Processes that are started, and what becomes of them."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -99,6 +100,41 @@ class ChildrenTest(ChildTestCase):
         os.killpg(self.pids()[1], signal.SIGKILL)
         self.assert_gone()
 
+    def test_while_one_cannot_be_ended_no_other_is_started(self) -> None:
+        """As many as there are tries would hang otherwise."""
+        self.patch(children, '_GONE_SECONDS', 0.2)
+        logged = self.useFixture(fixtures.FakeLogger(level=logging.WARNING))
+        with base.patched(os, 'killpg', lambda pid, number: None):
+            self.assertRaises(children.TimedOut, self.hang, 0.5)
+        error = self.assertRaises(OSError, self.hang, 60)
+        self.assertIn('hangs', str(error.strerror))
+        self.assertEqual(1, logged.output.count('[P21]'))
+        # One of another kind is.
+        children.run('true', timeout=60)
+        os.killpg(self.pids()[1], signal.SIGKILL)
+        while is_there(self.pids()[1]):
+            time.sleep(0.01)
+        children.run('sh', '-c', 'true', timeout=60)
+
+    def test_one_that_says_too_much_is_ended_and_that_is_not_kept(
+        self,
+    ) -> None:
+        script = f'sleep 100 & echo $! $$ > {self.path}; cat /dev/zero'
+        error = self.assertRaises(
+            children.TooMuch, children.run, 'sh', '-c', script,
+            timeout=60,
+            most=99999,
+        )  # fmt: skip
+        self.assertIn('99999', str(error.strerror))
+        self.assert_gone()
+
+    def test_of_what_goes_wrong_the_end_is_kept(self) -> None:
+        script = 'head -c 999999 /dev/zero >&2; echo end >&2; echo said'
+        done = children.run('sh', '-c', script, timeout=60)
+        self.assertEqual(b'said\n', done.stdout)
+        self.assertEqual(65536, len(done.stderr))
+        self.assertEqual(b'end\n', done.stderr[-4:])
+
     def test_a_pass_that_does_not_end_is_ended(self) -> None:
         self.patch(parent, '_END_SECONDS', 0.1)
         child = subprocess.Popen(
@@ -169,6 +205,12 @@ class SourcesTest(ChildTestCase):
         self.patch(qemu, '_TIMEOUT_SECONDS', 2)
         self.patch(files, '_SECONDS', 2)
         self.assert_refused(sources.State.TIMEOUT, name)
+
+    def test_a_host_that_gives_without_an_end_is_not_read_to_it(self) -> None:
+        directory, _sep, _rest = os.environ['PATH'].partition(os.pathsep)
+        with open(os.path.join(directory, 'ssh'), 'a') as file:
+            file.write('cat /dev/zero\n')
+        self.assert_refused(sources.State.TOO_LARGE, 'ssh')
 
     @ddt.data('ssh', 'file', 'image')
     def test_nor_who_no_longer_waits_for_it(self, name: str) -> None:

@@ -4,11 +4,14 @@
 
 from collections.abc import Sequence
 import dataclasses
+import logging
 import os
 import random
 import subprocess
 import sys
 from typing import Any
+
+import fixtures
 
 from nova_imagecache.cache import states
 from nova_imagecache.content import ledgers
@@ -19,7 +22,9 @@ from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_records
 from nova_imagecache.heal.sources import images
+from nova_imagecache.scrub import keeper
 from nova_imagecache.scrub import one_file
+from tests.support import base
 from tests.support import image_server
 from tests.support import nodes
 from tests.support import scrubbing
@@ -76,7 +81,7 @@ class FirstSightTestCase(scrubbing.ScrubTestCase):
             'xxh3_128',
             self.means,
             self.node.clock,
-            ask=self.asker(),
+            asker=self.asker(),
             **values,
         )
         return one_file.scrub(job, method)
@@ -154,7 +159,7 @@ class AskedTest(FirstSightTestCase):
     def test_who_does_not_answer_is_asked_again_later(self) -> None:
         """For whatever file: it is not the file that does not answer."""
         self.server.stored.record_code = 503
-        ask, file = self.asker(), self.file(self.name)
+        ask, file = self.asker().digest, self.file(self.name)
         self.assertIsNone(ask(file, image_server.ID))
         self.assertIsNone(ask(file, image_server.ID))
         self.assert_asked(1)
@@ -178,7 +183,9 @@ class AskedTest(FirstSightTestCase):
 
     def test_the_image_of_another_file_is_not_asked_for(self) -> None:
         other = '11111111-2222-4333-8444-555555555555'
-        self.assertIsNone(self.asker()(self.file(self.name), other))
+        asker, file = self.asker(), self.file(self.name)
+        self.assertIsNone(asker.digest(file, other))
+        asker.look_again(file, other)
         self.assertEqual([], self.server.requests)
 
     def test_the_client_is_imported_by_another_process(self) -> None:
@@ -191,6 +198,129 @@ class AskedTest(FirstSightTestCase):
         )
         done = subprocess.run([sys.executable, '-c', code])
         self.assertEqual(0, done.returncode)
+
+
+class LookAgainTest(FirstSightTestCase):
+    """A file that is proven, and whose image may be deleted any day."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(image_records, 'ask', ask_here)
+        self.configure(
+            'auth_type = password\nusername = nova\npassword = secret\n'
+            f'auth_url = {self.server.url}/v3\nproject_name = service\n'
+            'user_domain_id = default\nproject_domain_id = default\n'
+        )
+        self.scrub_it()
+        self.asked = len(self.server.requests)
+
+    def later(self, seconds: float = 7 * base.DAY) -> Any:
+        self.node.clock.advance(seconds)
+        return self.scrub_it()
+
+    def last_copies(self) -> list[str]:
+        return sorted(accounts.last_copies(self.node.layout))
+
+    def test_that_it_is_gone_comes_out_at_a_later_reading(self) -> None:
+        self.server.stored.record_code = 404
+        logged = self.useFixture(fixtures.FakeLogger(level=logging.WARNING))
+        finding = self.later()
+        self.assertEqual([self.name], self.last_copies())
+        self.assertIn('[N23]', logged.output)
+        # Which is no fault of the file.
+        self.assertIs(Verdict.GOOD, finding.verdict)
+        self.assertFalse(finding.problem)
+        self.assertIs(Trust.ORIGIN_VERIFIED, self.ledger(self.name).trust)
+        # Said once, and over when there is one again.
+        self.later()
+        self.assertEqual(1, logged.output.count('[N23]'))
+        self.server.stored.record_code = 200
+        self.later()
+        self.assertEqual([], self.last_copies())
+        self.assertEqual([], self.server.asked)
+
+    def test_who_verifies_each_hour_asks_once_in_days(self) -> None:
+        for _hour in range(24):
+            self.later(base.HOUR)
+        self.assertEqual(self.asked, len(self.server.requests))
+        self.later(4 * base.DAY)
+        self.assertLess(self.asked, len(self.server.requests))
+
+    def test_who_does_not_answer_is_left_alone_for_a_while(self) -> None:
+        self.server.stored.record_code = 503
+        self.later()
+        self.asked = len(self.server.requests)
+        self.later(300)
+        self.assertEqual(self.asked, len(self.server.requests))
+        self.later(600)
+        self.assertLess(self.asked, len(self.server.requests))
+        unanswered = self.account().unanswered
+        assert unanswered is not None
+        self.assertEqual(2, unanswered.tries)
+        self.assertEqual([], self.last_copies())
+
+    def test_who_may_not_see_it_is_not_asked_each_time_either(self) -> None:
+        self.server.roles = ['service']
+        self.server.stored.record_code = 404
+        self.later()
+        self.asked = len(self.server.requests)
+        self.later(base.DAY)
+        self.assertEqual(self.asked, len(self.server.requests))
+        self.assertEqual([], self.last_copies())
+
+    def test_a_reading_that_goes_on_does_not_ask_again(self) -> None:
+        ledger = dataclasses.replace(
+            self.ledger(self.name), started=self.node.clock(), position=1
+        )
+        kept = keeper.Keeper(self.file(self.name), self.known(self.name))
+        kept.publish(ledger, kept.recall_blocks())
+        self.later()
+        self.assertEqual(self.asked, len(self.server.requests))
+
+    def test_where_nothing_can_be_noted_the_reading_goes_on(self) -> None:
+        def refuse(*args: Any) -> None:
+            raise PermissionError(13, 'Permission denied')
+
+        self.patch(accounts, 'save', refuse)
+        self.assertIs(Verdict.GOOD, self.later().verdict)
+
+
+class ProcessTest(FirstSightTestCase):
+    """The process that asks, where something is wrong with it."""
+
+    def ask(self, script: str) -> sources.Unavailable:
+        self.patch(image_records, '_PROGRAM', ('-c', script))
+        return self.assertRaises(
+            sources.Unavailable,
+            image_records.ask,
+            ID,
+            [self.conf],
+            sources.Watch(),
+        )
+
+    def test_why_it_does_not_answer_is_what_it_said_last(self) -> None:
+        error = self.ask('raise ImportError("no such\\x1b[1m library")')
+        self.assertIs(sources.State.FAILED, error.state)
+        self.assertIn('ImportError: no such', str(error))
+        self.assertNotIn('\x1b', str(error))
+
+    def test_one_that_ends_without_a_word_has_a_status(self) -> None:
+        self.assertIn('status -9', str(self.ask(
+            'import os; os.kill(os.getpid(), 9)'
+        )))  # fmt: skip
+
+    def test_one_that_says_anything_without_an_end_is_ended(self) -> None:
+        error = self.ask('while True: print("x" * 999999)')
+        self.assertIn('says more than', str(error))
+
+    def test_the_reason_is_kept_and_told(self) -> None:
+        self.patch(image_records, '_PROGRAM', ('-c', 'raise OSError("odd")'))
+        logged = self.useFixture(fixtures.FakeLogger())
+        self.asker().digest(self.file(self.name), ID)
+        self.assertIn('OSError: odd', logged.output)
+        unanswered = self.account().unanswered
+        assert unanswered is not None
+        self.assertIn('OSError: odd', unanswered.message)
 
 
 class CommandTest(FirstSightTestCase, shell.ShellTestCase):

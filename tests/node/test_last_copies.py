@@ -52,6 +52,18 @@ class LastCopiesTest(nodes.NodeTestCase):
             file.write('garbage')
         self.assertEqual({names.get_cache_fname(ID)}, self.last_copies())
 
+    def test_what_is_no_image_hides_no_other_one(self) -> None:
+        self.lose(ID)
+        account = accounts.load(self.layout, self.host)
+        accounts.save(
+            self.layout,
+            self.host,
+            dataclasses.replace(
+                account, gone={**account.gone, '\ud800': self.now}
+            ),
+        )
+        self.assertEqual({names.get_cache_fname(ID)}, self.last_copies())
+
     def test_an_answer_that_was_cut_off_gives_no_image_back(self) -> None:
         self.lose(ID)
         for state in ('not-found', 'timeout', 'stopped', 'truncated'):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from typing import Any
 
 import ddt
@@ -15,8 +16,10 @@ from nova_imagecache.content import blockmap
 from nova_imagecache import errors
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
+from nova_imagecache.heal import patients
 from nova_imagecache.heal import repair
 from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import files
 from nova_imagecache.heal import writer
 from tests.support import base
 from tests.support import healing
@@ -27,6 +30,7 @@ from tests.support import scrubbing
 
 BLOCK = healing.BLOCK
 Result = outcomes.Result
+GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
 
 class RepairTest(healing.HealTestCase):
@@ -58,6 +62,42 @@ class RepairTest(healing.HealTestCase):
         self.assertNotEqual(before.bad, found.bad)
         self.assertEqual(vars(found) | {'bad': ()}, vars(after))
 
+    def test_between_two_writes_others_get_the_lock(self) -> None:
+        """It is held for less than a second, however slow the disk is."""
+        self.patch(patients, '_HELD_SECONDS', 0)
+        self.flip(1, at=5)
+        self.damage(1, at=20000)
+        held: list[bool] = []
+        real = time.sleep
+
+        def pause(seconds: float) -> None:
+            with self.file(self.name).guard():
+                held.append(False)
+            real(0)
+
+        self.patch(time, 'sleep', pause)
+        outcome = self.heal(healing.Given(self.data))
+        self.assertEqual(2 * pages.PAGE, outcome.written)
+        self.assertEqual([False], held)
+        self.assert_healed()
+
+    def test_a_block_is_written_a_mebibyte_at_a_time(self) -> None:
+        self.patch(patients, '_MOST_PAGES', 3)
+        self.damage(5)
+        written: list[int] = []
+
+        def rewrite(path: str, inode: int, offset: int, data: bytes) -> None:
+            written.append(len(data))
+            writer.rewrite(path, inode, offset, data)
+
+        with open(self.target, 'r+b') as file:
+            file.seek(5 * BLOCK)
+            file.write(bytes(7 * pages.PAGE))
+        self.drop()
+        self.heal(healing.Given(self.data), rewrite=rewrite)
+        self.assertEqual([3 * pages.PAGE, 3 * pages.PAGE, pages.PAGE], written)
+        self.assert_healed()
+
     def test_a_source_that_fails_in_any_way_is_told_and_the_next_asked(
         self,
     ) -> None:
@@ -69,6 +109,18 @@ class RepairTest(healing.HealTestCase):
         self.damage(1)
         outcome = self.heal(Odd(b'', 'odd'), healing.Given(self.data))
         self.assertEqual(('failed', 'odd'), outcome.sources['odd'])
+        self.assert_healed()
+
+    def test_what_is_too_short_or_too_long_is_no_data(self) -> None:
+        class Odd(healing.Given):
+            def read(self, base: Any, wanted: Any) -> Any:
+                for each in wanted:
+                    for length in (0, each.length - 1, each.length + 1):
+                        yield sources.Piece(each, bytes(length), 'nowhere')
+
+        self.damage(1)
+        outcome = self.heal(Odd(b'', 'odd'), healing.Given(self.data))
+        self.assertEqual('truncated', outcome.sources['odd'][0])
         self.assert_healed()
 
     def test_no_more_is_read_than_the_bad_block(self) -> None:
@@ -200,6 +252,22 @@ class RepairTest(healing.HealTestCase):
         self.assert_healed()
 
 
+@ddt.ddt
+class SizeTest(healing.HealTestCase):
+    @ddt.data(1, 511, 4096, 4097, BLOCK, BLOCK + 1)
+    def test_the_last_byte_of_a_file_of_any_size(self, size: int) -> None:
+        self.data = self.data[:size]
+        self.name = self.node.add_image(f'of {size} bytes', data=self.data)
+        self.target = self.node.base_path(self.name)
+        self.learn()
+        self.damage(0, at=size - 1)
+        before = self.identity()
+        outcome = self.heal(healing.Given(self.data))
+        self.assertEqual((size - 1) % pages.PAGE + 1, outcome.written)
+        self.assert_healed()
+        self.assertEqual(before, self.identity())
+
+
 class RefusalTest(healing.HealTestCase):
     """What cannot be repaired stays as it was, and it is said why."""
 
@@ -260,7 +328,7 @@ class RefusalTest(healing.HealTestCase):
 
     def test_a_file_whose_lock_is_held(self) -> None:
         self.damage(1)
-        self.patch(repair, '_PATIENCE_SECONDS', 0)
+        self.patch(patients, '_PATIENCE_SECONDS', 0)
         with locks.nova_lock(self.node.layout, self.name, blocking=True):
             self.refused(Result.FAILED)
 
@@ -393,6 +461,28 @@ class CommandTest(healing.HealTestCase):
         code, _blocks, _summary, stderr = self.repair('--source', self.copy)
         self.assertEqual(0, code, stderr)
         self.assert_healed()
+
+    def test_a_guest_that_copies_bad_bytes_until_the_last_moment_is_named(
+        self,
+    ) -> None:
+        """All of an image may have to come first, which takes hours."""
+        disk = self.node.add_overlay(GUEST, self.name)
+        self.damage(1)
+        real = files.File.read
+
+        def read(*args: Any) -> Any:
+            # In the same cluster as the bad byte.
+            nodes.qemu_io(disk, f'write {BLOCK + 8192} 4k')
+            yield from real(*args)
+
+        self.patch(files.File, 'read', read)
+        code, _blocks, summary, stderr = self.repair('--source', self.copy)
+        self.assertEqual(0, code, stderr)
+        (guest,) = summary['guests']
+        self.assertEqual(
+            ('still-damaged', [[BLOCK, 2 * BLOCK]]),
+            (guest['fate'], guest['extents']),
+        )
 
     def test_damage_that_stays_is_exit_code_3(self) -> None:
         self.damage(1)

@@ -23,6 +23,7 @@ from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
 from nova_imagecache.heal import repair
 from nova_imagecache.heal import sources
+from nova_imagecache.heal import writer
 from tests.node import test_crash_points
 from tests.support import base
 from tests.support import healing
@@ -168,6 +169,34 @@ class ReadTest(_Checking):
             self.heal_it()
         self.check_in_the_end(f'read {at}')
         return count[0]
+
+    def test_a_block_that_cannot_be_read_at_all_is_not_tried_to_its_end(
+        self,
+    ) -> None:
+        """Each page costs the disk up to half a minute."""
+        self.patch(pages, '_MOST_UNREADABLE', 3)
+        self.damage_it()
+        real = os.preadv
+        tried: list[int] = []
+        written = False
+
+        def preadv(fd: int, buffers: Any, offset: int, *flags: int) -> int:
+            if offset // BLOCK == 1 and not written:
+                tried.append(offset)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, buffers, offset, *flags)
+
+        def rewrite(*args: Any) -> None:
+            nonlocal written
+            written = True
+            writer.rewrite(*args)
+
+        with base.patched(os, 'preadv', preadv):
+            outcome = self.heal(healing.Given(self.data), rewrite=rewrite)
+        # All of it once, and three pages.
+        self.assertEqual(4, len(tried))
+        self.assertEqual(BLOCK, outcome.blocks[0].written)
+        self.assert_healed()
 
     def test_a_medium_that_gives_back_something_else_is_told(self) -> None:
         self.damage_it()

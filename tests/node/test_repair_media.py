@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import time
+from typing import Any
 
 import ddt
 
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
+from nova_imagecache.heal import rewriters
 from nova_imagecache.heal.sources import page_cache
+from nova_imagecache.heal import writer
 from tests.support import base
 from tests.support import healing
 from tests.support import mounts
@@ -337,6 +340,45 @@ class CacheTest(MediaTestCase):
             [(BLOCK, 'was-good')],
             [(block['start'], block['result']) for block in blocks],
         )
+        self.assert_healed()
+
+
+class HungTest(MediaTestCase):
+    """A file system that is frozen: who writes waits in the kernel."""
+
+    def test_a_write_that_the_kernel_does_not_finish(self) -> None:
+        point = self.on('ext4')
+        self.need('fsfreeze')
+        self.damage(1)
+        before = self.content()
+        self.patch(rewriters, '_WRITE_SECONDS', 0.3)
+        self.patch(rewriters, '_END_SECONDS', 0.5)
+        real = writer.rewrite
+
+        def freeze(*args: Any) -> None:
+            if args[3]:
+                # Now, so that all else is written by then.
+                processes.run('fsfreeze', '--freeze', point)
+            real(*args)
+
+        with base.patched(writer, 'rewrite', freeze):
+            remote = rewriters.fork(self.node.layout.base)
+        frozen = contextlib.ExitStack()
+        self.stack.push(frozen)
+        frozen.callback(processes.run, 'fsfreeze', '--unfreeze', point)
+        outcome = self.heal(healing.Given(self.data), rewrite=remote)
+        self.assertEqual([Result.HUNG], [b.result for b in outcome.blocks])
+        self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
+        # It was told to end, and was killed.
+        remote.close()
+        frozen.close()
+        with self.assertRaises(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+        self.drop()
+        self.assertIn(self.content(), (before, self.data))
+        self.heal(healing.Given(self.data))
+        self.drop()
         self.assert_healed()
 
 

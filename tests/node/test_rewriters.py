@@ -2,6 +2,7 @@
 
 """Rights to write are those of a process that does nothing else."""
 
+import logging
 import os
 import signal
 import socket
@@ -13,13 +14,18 @@ import time
 from typing import Any
 
 import ddt
+import fixtures
 
 from nova_imagecache.cli import healing as healing_commands
+from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import rewriters
 from nova_imagecache.heal import writer
 from tests.node import test_children
 from tests.support import healing
 from tests.support import nodes
+from tests.support import scrubbing
+
+Result = outcomes.Result
 
 # Of QEMU, which base files belong to.
 QEMU = 12345
@@ -111,6 +117,18 @@ class ForkTest(RightsTestCase):
         )  # fmt: skip
         self.assertIs(writer.Refusal.CHANGED, error.refusal)
 
+    def test_who_reads_what_this_process_says_does_not_wait_for_it(
+        self,
+    ) -> None:
+        """It may be there for as long as it hangs."""
+        remote: Any = self.fork()
+        remote.prepare(self.target, os.stat(self.target).st_ino)
+        (pid,) = remote._reap.args
+        for stream in (0, 1):
+            self.assertEqual(
+                os.devnull, os.readlink(f'/proc/{pid}/fd/{stream}')
+            )
+
     def test_it_says_before_that_it_could(self) -> None:
         inode = os.stat(self.target).st_ino
         remote = self.fork()
@@ -163,6 +181,110 @@ class ForkTest(RightsTestCase):
         owner = os.stat(self.node.layout.ledger(self.name)).st_uid
         self.assertEqual(nodes.NOBODY, owner)
         self.assertEqual(QEMU, os.stat(self.target).st_uid)
+
+
+class HungTest(RightsTestCase):
+    """A write that hangs, as on a disk that has gone."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(rewriters, '_WRITE_SECONDS', 0.2)
+        self.patch(rewriters, '_END_SECONDS', 0.1)
+        self.damage(1)
+        self.before = self.content()
+        # When the other end is closed everywhere, the write goes on.
+        self.hung, self.other = os.pipe()
+        self.addCleanup(self.let_go_on)
+        self.real = writer.rewrite
+
+    def let_go_on(self) -> None:
+        if self.other >= 0:
+            os.close(self.other)
+        self.other = -1
+
+    def fork(self, hangs: bool = True) -> rewriters.Remote:
+        def hang(*args: Any) -> None:
+            self.let_go_on()
+            if args[3] and hangs:
+                os.read(self.hung, 1)
+            self.real(*args)
+
+        self.patch(writer, 'rewrite', hang)
+        remote = rewriters.fork(self.node.layout.base)
+        self.patch(writer, 'rewrite', self.real)
+        return remote
+
+    def end(self, remote: rewriters.Remote) -> None:
+        """Let it go on, and wait until it is gone."""
+        self.let_go_on()
+        self.patch(rewriters, '_END_SECONDS', 60)
+        remote.close()
+
+    def hang(self) -> rewriters.Remote:
+        remote = self.fork()
+        outcome = self.heal(healing.Given(self.data), rewrite=remote)
+        (block,) = outcome.blocks
+        self.assertEqual(Result.HUNG, block.result, str(block))
+        self.assertIn('is not waited for', outcome.stopped)
+        return remote
+
+    def test_the_lock_is_given_up_and_the_block_stays_bad(self) -> None:
+        remote = self.hang()
+        with self.file(self.name).guard():
+            self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
+        self.assertEqual(self.before, self.content())
+        self.end(remote)
+
+    def test_what_is_written_late_is_good_and_is_found_so(self) -> None:
+        self.end(self.hang())
+        self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
+        outcome = self.heal(rewrite=self.fail)
+        self.assertEqual([Result.WAS_GOOD], [b.result for b in outcome.blocks])
+        self.assert_healed()
+
+    def test_another_file_of_that_name_is_not_written(self) -> None:
+        remote = self.hang()
+        other = self.target + '.new'
+        with open(other, 'wb') as file:
+            file.write(bytes(len(self.data)))
+        os.rename(other, self.target)
+        self.end(remote)
+        self.assertEqual(bytes(len(self.data)), self.content())
+
+    def test_meanwhile_no_other_is_begun(self) -> None:
+        """Nobody can end one of them, so there are never two."""
+        remote = self.hang()
+        other = self.fork(hangs=False)
+        outcome = self.heal(healing.Given(self.data), rewrite=other)
+        (block,) = outcome.blocks
+        self.assertEqual(Result.HUNG, block.result)
+        self.assertIn('an earlier write', outcome.stopped)
+        self.assertEqual(self.before, self.content())
+        other.close()
+        self.end(remote)
+        self.heal(healing.Given(self.data))
+        self.assert_healed()
+
+    def test_that_it_does_not_end_is_told(self) -> None:
+        logged = self.useFixture(fixtures.FakeLogger(level=logging.WARNING))
+        remote = self.hang()
+        remote.close()
+        self.assertEqual(1, logged.output.count('[P21]'))
+        self.let_go_on()
+        os.waitpid(self.pid_of(remote), 0)
+
+    def test_it_ends_by_itself_where_the_kernel_lets_it(self) -> None:
+        """We may not end what is root's."""
+        self.patch(writer, '_LONGEST_SECONDS', 0.4)
+        remote = self.hang()
+        _pid, status = os.waitpid(self.pid_of(remote), 0)
+        self.assertEqual(signal.SIGALRM, os.WTERMSIG(status))
+        self.assertEqual(self.before, self.content())
+        remote.close()
+
+    def pid_of(self, remote: Any) -> int:
+        (pid,) = remote._reap.args
+        return int(pid)
 
 
 @ddt.ddt
@@ -239,16 +361,37 @@ class LentTest(healing.HealTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.mark = os.path.join(self.temporary, 'mark')
+        base = self.node.layout.base
         self.lent = rewriters.Lent(
-            [sys.executable, '-c', self._COMMAND, self.node.layout.base,
-             self.mark]
-        )  # fmt: skip
+            base, [sys.executable, '-c', self._COMMAND, base, self.mark]
+        )
+        self.addCleanup(self.lent.close)
+
+    def lent_by(self, *command: str) -> rewriters.Lent:
+        return rewriters.Lent(self.node.layout.base, command)
 
     def test_what_we_may_write_ourselves_needs_nobody(self) -> None:
         self.damage(1)
         self.heal(healing.Given(self.data), rewrite=self.lent)
         self.assert_healed()
         self.assertFalse(os.path.exists(self.mark))
+
+    def test_it_is_not_written_by_the_process_that_holds_the_lock(
+        self,
+    ) -> None:
+        """A write to a disk that has gone would never return."""
+        self.damage(1)
+        written: list[bytes] = []
+        real = writer.rewrite
+
+        def rewrite(*args: Any) -> None:
+            written.append(args[3])
+            real(*args)
+
+        self.patch(writer, 'rewrite', rewrite)
+        self.heal(healing.Given(self.data), rewrite=self.lent)
+        self.assert_healed()
+        self.assertEqual([b''], written)
 
     def test_what_we_may_not_is_written_by_the_command(self) -> None:
         self.damage(1, 4)
@@ -309,6 +452,6 @@ class LentTest(healing.HealTestCase):
 
         self.patch(writer, 'rewrite', refuse)
         outcome = self.heal(
-            healing.Given(self.data), rewrite=rewriters.Lent(['/nonexistent'])
+            healing.Given(self.data), rewrite=self.lent_by('/nonexistent')
         )
         self.assertIn('cannot be run', outcome.stopped)

@@ -10,7 +10,7 @@ from unittest import mock
 
 import psutil
 
-from nova_imagecache.apart import parent
+from nova_imagecache.apart import lending
 from nova_imagecache.nova import privsep
 from tests.nova import base
 from tests.support import base as plain
@@ -148,7 +148,7 @@ class ApartTest(base.DatabaseTestCase):
             )
         )
         asked: list[Any] = []
-        services = parent._services(self.manager._assembly)
+        services = lending.services(self.manager._assembly)
 
         def read(*args: Any) -> Any:
             asked.append(args[0])
@@ -158,7 +158,7 @@ class ApartTest(base.DatabaseTestCase):
         with (
             mock.patch.dict(services, {'read': read}),
             mock.patch.object(
-                parent, '_services', autospec=True, return_value=services
+                lending, 'services', autospec=True, return_value=services
             ),
         ):
             self.begin()

@@ -4,7 +4,9 @@
 
 import os
 import random
+import signal
 import sys
+import time
 
 from nova_imagecache.heal import rewriters
 from nova_imagecache.heal import writer
@@ -33,6 +35,23 @@ class RewriterTest(base.NodeTestCase):
         )
         self.assertEqual(DATA, self.content())
         self.assertEqual(before.st_mtime, os.stat(self.path).st_mtime)
+
+    def test_it_ends_by_itself_where_it_hangs(self) -> None:
+        """It is root's, and nobody else may end it."""
+        self.stub_out('nova_imagecache.heal.writer._LONGEST_SECONDS', 0.1)
+
+        def hang(*args: object) -> None:
+            time.sleep(60)
+
+        self.stub_out('nova_imagecache.heal.writer.rewrite', hang)
+        child = os.fork()
+        if not child:
+            try:
+                privsep.rewrite(self.name, self.inode, 0, DATA)
+            finally:
+                os._exit(0)
+        _pid, status = os.waitpid(child, 0)
+        self.assertEqual(signal.SIGALRM, os.WTERMSIG(status))
 
     def test_nothing_else_is(self) -> None:
         disk = self.node.add_file('guest', 'disk', data=bytes(4096))
@@ -79,8 +98,10 @@ class RewriterTest(base.NodeTestCase):
                 f'helper_command = {helper} --config-file {conf}\n'
             )
         lent = rewriters.Lent(
-            [*rewriter.command()[:4], f'--config-file={conf}']
+            os.path.dirname(self.path),
+            [*rewriter.command()[:4], f'--config-file={conf}'],
         )
+        self.addCleanup(lent.close)
         calls = []
 
         def refuse(*args: object) -> None:
@@ -89,8 +110,8 @@ class RewriterTest(base.NodeTestCase):
 
         self.stub_out('nova_imagecache.heal.writer.rewrite', refuse)
         lent.prepare(self.path, self.inode)
-        calls.clear()
         lent(self.path, self.inode, 0, DATA)
+        # To see who may.
         self.assertEqual(1, len(calls))
         self.assertEqual(DATA, self.content())
         error = self.assertRaises(

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
+
 import ddt
 
 from nova_imagecache import clocks
@@ -65,6 +67,35 @@ class BudgetTest(base.TestCase):
     ) -> None:
         self.assertEqual(left, policies.left(spent))
 
+    @ddt.data(1e308, float('inf'))
+    def test_whatever_was_noted_there_is_an_end_to_it(
+        self, spent: float
+    ) -> None:
+        self.assertEqual(2**20, policies.spent(spent, None, NOON))
+        by_then = policies.spent(spent, NOON, after(17 * 3600))
+        self.assertLess(0, policies.left(by_then))
+
+    def test_a_clock_that_was_set_back_over_a_reboot_stops_nothing(
+        self,
+    ) -> None:
+        """What was noted in a year to come refills from the boot on."""
+        noted = dataclasses.replace(
+            NOON, wall=NOON.wall + 10**9, boot_id='before'
+        )
+        booted = dataclasses.replace(NOON, boottime=3600.0)
+        self.assertEqual(3600, policies.since(noted, booted))
+        self.assertEqual(15, policies.spent(30, noted, booted))
+        self.assertEqual(60, policies.since(NOON, after(60)))
+
+    @ddt.data(0, 0.5, 500)
+    def test_over_a_reboot_the_clock_is_believed_where_it_went_on(
+        self, seconds: float
+    ) -> None:
+        noted = dataclasses.replace(
+            NOON, wall=NOON.wall - seconds, boot_id='before'
+        )
+        self.assertEqual(seconds, policies.since(noted, NOON))
+
     def test_it_is_told_when_the_next_block_may_be(self) -> None:
         self.assertEqual(0, policies.refills_in(19))
         seconds = policies.refills_in(38)
@@ -83,9 +114,26 @@ class WaitTest(base.TestCase):
     ) -> None:
         self.assertEqual(seconds, policies.wait(tries, 0.5))
 
+    @ddt.data(129600.0, 1e300, float('inf'), float('nan'))
+    def test_no_wait_is_longer_than_a_day_and_a_half(
+        self, noted: float
+    ) -> None:
+        self.assertFalse(policies.is_over(NOON, noted, after(129599)))
+        self.assertTrue(policies.is_over(NOON, noted, after(129600)))
+        self.assertTrue(policies.is_over(NOON, 600, after(600)))
+
     def test_a_fleet_does_not_ask_in_step(self) -> None:
         self.assertEqual(300, policies.wait(1, 0))
         self.assertEqual(900, policies.wait(1, 1))
+
+    @ddt.data((0, 3.75), (0.5, 5), (1, 6.25))
+    @ddt.unpack
+    def test_whether_there_is_an_image_is_asked_every_five_days_or_so(
+        self, chance: float, days: float
+    ) -> None:
+        seconds = days * 86400
+        self.assertTrue(policies.is_to_ask(seconds, chance))
+        self.assertFalse(policies.is_to_ask(seconds - 1, chance))
 
     def test_what_fetched_much_for_nothing_waits_the_longer(self) -> None:
         """256 KiB/s at most, be it for whole images."""

@@ -15,17 +15,24 @@ import sys
 
 import msgspec
 from oslo_config import cfg
+from oslo_utils import units
 
 from nova_imagecache import children
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import images
+from nova_imagecache import names
 
 State = sources.State
 
 _PROGRAM = ('-P', '-m', 'nova_imagecache.heal.sources.image_records')
 _DEADLINE_SECONDS = 180
+
+# The record of an image has a MiB at most, and is some hundred bytes here.
+_MOST_BYTES = units.Mi
+# Of what went wrong, in a line of the log.
+_MOST_SAID = 300
 
 
 def is_configured(paths: Sequence[str]) -> bool:
@@ -72,18 +79,28 @@ def ask(uuid: str, paths: Sequence[str], watch: sources.Watch) -> images.Image:
             *paths,
             timeout=_DEADLINE_SECONDS,
             look=watch.look,
+            most=_MOST_BYTES,
         )
-        found = json.loads(done.stdout)
-        if 'state' in found:
-            raise sources.Unavailable(State(found['state']), found['message'])
-        return msgspec.convert(found, images.Image)
     except children.TimedOut as error:
         raise sources.Unavailable(
             State.TIMEOUT, f'no answer in {_DEADLINE_SECONDS} s'
         ) from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except OSError as error:
         raise sources.Unavailable(
-            State.FAILED, f'the process that asks does not answer: {error}'
+            State.FAILED,
+            f'the process that asks cannot be run: {error.strerror}',
+        ) from error
+    try:
+        found = json.loads(done.stdout)
+        if 'state' in found:
+            raise sources.Unavailable(State(found['state']), found['message'])
+        return msgspec.convert(found, images.Image)
+    except (ValueError, LookupError, TypeError) as error:
+        status = f'it ended with status {done.returncode}'
+        lines = os.fsdecode(done.stderr).strip().splitlines()
+        last = names.printable([status, *lines][-1][:_MOST_SAID])
+        raise sources.Unavailable(
+            State.FAILED, f'the process that asks does not answer: {last}'
         ) from error
 
 

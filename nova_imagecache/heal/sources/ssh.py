@@ -84,10 +84,17 @@ class Ssh:
                 f'ConnectTimeout={_CONNECT_SECONDS}', '--', self._host, there,
                 timeout=_SECONDS,
                 look=self._watch.look,
+                most=count * pages.PAGE,
             )  # fmt: skip
         except children.TimedOut as error:
             raise sources.Unavailable(
                 State.TIMEOUT, f'{self._host}: no answer in {_SECONDS} s'
+            ) from error
+        except children.TooMuch as error:
+            raise sources.Unavailable(
+                State.TOO_LARGE,
+                f'{self._host} gave more than the {count * pages.PAGE} bytes '
+                'that it was asked for; see what its shell says at a login',
             ) from error
         except OSError as error:
             raise sources.Unavailable(
