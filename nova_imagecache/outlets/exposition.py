@@ -11,12 +11,10 @@ from collections.abc import Iterable
 import functools
 import importlib
 import importlib.metadata
-import os
 from typing import Any
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
-from nova_imagecache.cache import publish
 from nova_imagecache.cache import tallies
 from nova_imagecache import clocks
 from nova_imagecache import errors
@@ -234,20 +232,3 @@ def text(facts: metrics.Facts) -> bytes:
     :raises nova_imagecache.errors.Error: ``prometheus_client`` is missing
     """
     return Encoder().encode(facts)[0]
-
-
-def write(path: str, facts: metrics.Facts) -> None:
-    """Write all metrics to a file that others read, complete or not at all.
-
-    The directory has to be there. What is not complete yet does not end in
-    ``.prom``, so node_exporter does not read it.
-
-    :raises nova_imagecache.errors.Error: ``prometheus_client`` is missing, or
-        the directory is
-    :raises OSError: it was not written
-    """
-    directory = os.path.dirname(path)
-    data = text(facts)
-    if not os.path.isdir(directory):
-        raise errors.Error(f'there is no directory {directory}; make it')
-    publish.publish(path, data, directory)

@@ -2,12 +2,15 @@
 
 """What a pass leaves for whoever shows metrics."""
 
+import functools
+
 from nova_imagecache.cache import layouts
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
 from nova_imagecache.outlets import exposition
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import textfiles
 from nova_imagecache.passes import reports
 
 
@@ -51,7 +54,10 @@ def write(settings: Settings) -> list[codes.Problem]:
         return []
     layout = layouts.Layout.of(settings)
     try:
-        exposition.write(path, exposition.gather(layout, settings.host))
+        textfiles.write(
+            path,
+            functools.partial(exposition.gather, layout, settings.host),
+        )
     except (errors.Error, OSError) as error:
         return [
             codes.Problem(
