@@ -14,6 +14,7 @@ from nova_imagecache.cache import identity
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import reading
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
@@ -105,6 +106,7 @@ class Confirm(reading.Reading):
                     'guests': ', '.join(map(names.printable, each.outdated)),
                 },
             )
+        measuring.write(self.settings)
         self._finding = finding
         return self.columns, [columns.row(each) for each in report.files]
 

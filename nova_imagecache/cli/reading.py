@@ -11,9 +11,12 @@ from typing import Any
 
 from oslo_utils import units
 
+from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import lines
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import progress
+from nova_imagecache.conf import Settings
 from nova_imagecache.conf import settings
 from nova_imagecache import errors
 from nova_imagecache.scrub import readers
@@ -77,6 +80,14 @@ class Reading(lines.Lines, metaclass=abc.ABCMeta):
                 'end is kept; run it again for the others.\n'
             )
             raise
+
+    def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
+        """Find out which node, and become who may act on it."""
+        assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
+        settings = self.app.read_settings()
+        measuring.prepare(settings)
+        app.become_owner(settings)
+        return settings
 
     def adjust(self, parsed_args: argparse.Namespace) -> None:
         """Let the options of the command override the configuration.

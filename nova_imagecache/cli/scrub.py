@@ -209,7 +209,7 @@ class Scrub(summing.Summing, reading.Reading):
                 },
             )
         told.tell()
-        told.write_metrics()
+        measuring.write(self.settings)
         if {knowledge.Verdict.CORRUPT, knowledge.Verdict.DIFFERS} & {
             *verdicts
         }:

@@ -11,6 +11,7 @@ from nova_imagecache.cache import scans
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import originating
 from nova_imagecache.cli import reading
 from nova_imagecache import errors
@@ -86,6 +87,7 @@ class Verify(reading.Reading):
             self._report, self.exit_code = originating.verify(
                 self, chosen, parsed_args.image, self.progress_bar(parsed_args)
             )
+            measuring.write(self.settings)
             return self.columns, self._rows()
         if not chosen:
             layout = layouts.Layout.of(self.settings)
@@ -98,6 +100,7 @@ class Verify(reading.Reading):
             self.settings, progress_bar=self.progress_bar(parsed_args)
         ).verify_now(chosen, strict=bool(parsed_args.names))
         listing.show_findings(self._report)
+        measuring.write(self.settings)
         self.exit_code = exit_codes.of(self._report)
         return self.columns, self._rows()
 
