@@ -92,6 +92,7 @@ class FormatsTest(nodes.NodeTestCase):
 
     @ddt.data(
         ('1', {'unknown': 4259840}),
+        ('2', {'unknown': 4259840}),
         ('3', {'repaired': 4194304, 'unreachable': 65536}),
     )
     @ddt.unpack
@@ -112,6 +113,24 @@ class FormatsTest(nodes.NodeTestCase):
         self.assertEqual(
             ('unreachable', 'no route', 2, 1200.0),
             (asked.state, asked.message, asked.tries, asked.wait),
+        )
+
+    def test_whose_image_was_gone_is_still_known(self) -> None:
+        path = os.path.join(self.node.layout.repairs, '_a-host')
+        self.put('_repairs', '2', path)
+        found = accounts.load(self.node.layout, 'a-host')
+        self.assertEqual(1.7e9, found.gone['an-image'].wall)
+        assert found.unanswered is not None
+        self.assertEqual('no answer', found.unanswered.message)
+
+    @ddt.data('incidents', 'repairs')
+    def test_there_is_one_of_each_version(self, kind: str) -> None:
+        present = {
+            'incidents': incidents._FORMAT, 'repairs': accounts._FORMAT,
+        }[kind]  # fmt: skip
+        self.assertEqual(
+            [*map(str, range(1, present.version + 1))],
+            sorted(os.listdir(os.path.join(HERE, f'_{kind}'))),
         )
 
     @ddt.data(('1', None), ('2', 'ubuntu-24.04'))
