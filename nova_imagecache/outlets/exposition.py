@@ -20,9 +20,11 @@ from nova_imagecache import clocks
 from nova_imagecache import errors
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import outcomes
+from nova_imagecache.outlets import families
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import since
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import totals
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 
@@ -138,9 +140,7 @@ class Collector:
     def describe(self) -> Iterable[Any]:
         """Give all metrics that there may be, without their values."""
         then = clocks.Instant(0.0, 0.0, '')
-        nothing = summaries.summarised(
-            reports.Report(''), '', then, then, {}, 1
-        )
+        nothing = totals.summarised(reports.Report(''), '', then, then, {}, 1)
         return self._made(metrics.collect(metrics.Facts('', nothing)))
 
     def collect(self) -> Iterable[Any]:
@@ -148,13 +148,13 @@ class Collector:
         return self._made(metrics.collect(self._gather()))
 
     @staticmethod
-    def _made(families: Iterable[metrics.Family]) -> Iterable[Any]:
+    def _made(told: Iterable[families.Family]) -> Iterable[Any]:
         core = client().metrics_core
         kinds = {
-            metrics.Kind.COUNTER: core.CounterMetricFamily,
-            metrics.Kind.GAUGE: core.GaugeMetricFamily,
+            families.Kind.COUNTER: core.CounterMetricFamily,
+            families.Kind.GAUGE: core.GaugeMetricFamily,
         }
-        for family in families:
+        for family in told:
             made = kinds[family.kind](
                 metrics.PREFIX + family.name, family.text, labels=family.labels
             )
@@ -213,7 +213,7 @@ def _escaped(text: str) -> str:
     return text.replace('"', r'\"')
 
 
-def _encoded(family: metrics.Family) -> bytes:
+def _encoded(family: families.Family) -> bytes:
     """Write a gauge as both text formats have it."""
     name = metrics.PREFIX + family.name
     lines = [f'# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n']

@@ -24,6 +24,7 @@ from nova_imagecache.outlets import exporter
 from nova_imagecache.outlets import figures
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import totals
 from nova_imagecache.passes import reports
 from tests.support import exporters
 from tests.support import nodes
@@ -42,7 +43,7 @@ def nothing() -> metrics.Facts:
 
 def with_images() -> metrics.Facts:
     now = clocks.now()
-    summary = summaries.summarised(reports.Report('/c'), 'h', now, now, {}, 1)
+    summary = totals.summarised(reports.Report('/c'), 'h', now, now, {}, 1)
     images = (summaries.Named('a', CRUEL),)
     return metrics.Facts('1', dataclasses.replace(summary, images=images))
 

@@ -126,10 +126,11 @@ class FormatsTest(nodes.NodeTestCase):
     @ddt.data('incidents', 'repairs')
     def test_there_is_one_of_each_version(self, kind: str) -> None:
         present = {
-            'incidents': incidents._FORMAT, 'repairs': accounts._FORMAT,
-        }[kind]  # fmt: skip
+            'incidents': incidents._FORMAT.version,
+            'repairs': accounts._FORMAT.version,
+        }[kind]
         self.assertEqual(
-            [*map(str, range(1, present.version + 1))],
+            [*map(str, range(1, present + 1))],
             sorted(os.listdir(os.path.join(HERE, f'_{kind}'))),
         )
 

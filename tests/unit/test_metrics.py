@@ -13,10 +13,12 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import names
+from nova_imagecache.outlets import families
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import pages
 from nova_imagecache.outlets import since
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import totals
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
@@ -68,7 +70,7 @@ def summary_of(
 ) -> summaries.Summary:
     report = reports.Report('/i/_base', files)
     report = dataclasses.replace(report, **values)  # type: ignore[arg-type]
-    return summaries.summarised(report, 'here', EARLIER, NOW, {}, 1)
+    return totals.summarised(report, 'here', EARLIER, NOW, {}, 1)
 
 
 def facts_of(*files: reports.FileReport, **values: object) -> metrics.Facts:
@@ -89,7 +91,7 @@ def samples(facts: metrics.Facts) -> dict[str, float]:
 class ConventionTest(base.TestCase):
     """What Prometheus recommends."""
 
-    def families(self) -> list[metrics.Family]:
+    def families(self) -> list[families.Family]:
         activity = activities.Activity('here', NOW, NOW)
         facts = dataclasses.replace(
             facts_of(bad_file(), file_of(image='x')), activity=activity
@@ -103,7 +105,7 @@ class ConventionTest(base.TestCase):
     def test_counters_and_no_others_end_in_total(self) -> None:
         for family in self.families():
             self.assertEqual(
-                family.kind is metrics.Kind.COUNTER,
+                family.kind is families.Kind.COUNTER,
                 family.name.endswith('_total'),
                 family.name,
             )
@@ -172,7 +174,7 @@ class SummaryTest(base.TestCase):
             ),
         )
         before = {'unused': summaries.Amount(3, 7)}
-        summary = summaries.summarised(report, 'h', EARLIER, NOW, before, 1)
+        summary = totals.summarised(report, 'h', EARLIER, NOW, before, 1)
         self.assertEqual(
             {
                 'unused': summaries.Amount(4, 7 + base.MIB),
@@ -239,7 +241,7 @@ class SummaryTest(base.TestCase):
             '/i/_base', (file_of(image='x'), file_of('swap_1'))
         )
         for wanted in (False, True):
-            summary = summaries.summarised(
+            summary = totals.summarised(
                 report, 'h', EARLIER, NOW, {}, 1, wanted
             )
             family = metrics.of_each_file(metrics.Facts('1', summary))
