@@ -62,25 +62,25 @@ class List(lines.Lines):
         self._files = files
         return listing.table(files, parsed_args)
 
-    def produce_output(
+    def own_lines(
         self,
         parsed_args: argparse.Namespace,
         column_names: Sequence[str],
         data: Iterable[Any],
-    ) -> int:
-        """Print a short table, or what was asked for."""
+    ) -> Iterable[str] | None:
+        """Give a short table, unless something else was asked for."""
         asked = parsed_args.long or parsed_args.columns
         if parsed_args.formatter != 'table' or asked:
-            code: int = super().produce_output(parsed_args, column_names, data)
-            return code
+            return super().own_lines(parsed_args, column_names, data)
         width = parsed_args.max_width or shutil.get_terminal_size().columns
         shown = tables.table([*map(_cells, self._files)], width)
         bad = [file.checksum in _HARMFUL for file in self._files]
-        for line, is_bad in zip(shown, [False, *bad], strict=True):
-            if is_bad:
-                line = colours.on_terminal(self.app.stdout, line, colours.RED)
-            self.app.stdout.write(f'{line}\n')
-        return 0
+        return [
+            colours.on_terminal(self.app.stdout, line, colours.RED)
+            if is_bad
+            else line
+            for line, is_bad in zip(shown, [False, *bad], strict=True)
+        ]
 
 
 def _cells(file: reports.FileReport) -> dict[str, Any]:

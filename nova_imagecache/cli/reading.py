@@ -5,8 +5,10 @@
 import abc
 import argparse
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
+import json
 from typing import Any
 
 from oslo_utils import units
@@ -116,24 +118,29 @@ class Reading(lines.Lines, metaclass=abc.ABCMeta):
             return readers.no_progress_bar
         return progress.progress_bar
 
-    def produce_output(
+    def own_lines(
         self,
         parsed_args: argparse.Namespace,
         column_names: Sequence[str],
         data: Iterable[Any],
-    ) -> int:
-        """Print a line of JSON per file if asked for, or as cliff does."""
+    ) -> Iterable[str] | None:
+        """Give a line of JSON per file and a summary, if asked for."""
         if parsed_args.progress != 'json':
-            code: int = super().produce_output(parsed_args, column_names, data)
-            return code
-        shown = parsed_args.columns or column_names
+            return super().own_lines(parsed_args, column_names, data)
+        return self._json_lines(parsed_args.columns, column_names, data)
+
+    def _json_lines(
+        self,
+        shown: Sequence[str],
+        column_names: Sequence[str],
+        data: Iterable[Any],
+    ) -> Iterator[str]:
         for line in data:
             values = columns.machine_readable(column_names, line)
-            progress.print_json(
-                self.app.stdout, {name: values[name] for name in shown}
+            yield json.dumps(
+                {name: values[name] for name in shown or column_names}
             )
-        progress.print_json(self.app.stdout, {'summary': self.summary()})
-        return 0
+        yield json.dumps({'summary': self.summary()})
 
     @abc.abstractmethod
     def summary(self) -> dict[str, Any]:
