@@ -170,14 +170,7 @@ class SummaryTest(FiguresTestCase):
         self.node.configure(checksum=True)
         self.node.add_image('x')
         self.make_pass()
-        opened: list[str] = []
-        real = os.open
-
-        def spy(path: Any, *args: Any, **kwargs: Any) -> int:
-            opened.append(os.fspath(path))
-            return real(path, *args, **kwargs)
-
-        self.patch(os, 'open', spy)
+        opened = self.note_opens()
         self.metrics()
         own = [path for path in opened if path.startswith(self.layout.base)]
         self.assertTrue(own)
