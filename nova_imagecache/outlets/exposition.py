@@ -17,6 +17,7 @@ from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import tallies
 from nova_imagecache import clocks
+from nova_imagecache.content import incidents
 from nova_imagecache import errors
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import outcomes
@@ -98,6 +99,7 @@ def gather(
     unreadable = []
     summary = None
     counts: dict[tallies.Event, int] = {}
+    known: tuple[incidents.Incident, ...] = ()
     try:
         summary = reader.load(layout, host)
     except (errors.Error, OSError) as error:
@@ -121,6 +123,7 @@ def gather(
         repairs or _repairs(accounts.load(layout, host)),
         tuple(unreadable),
         clocks.now().wall,
+        known,
     )
 
 

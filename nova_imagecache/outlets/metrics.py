@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import dataclasses
 
 from nova_imagecache.cache import tallies
+from nova_imagecache.content import incidents
 from nova_imagecache.content import knowledge
 from nova_imagecache import names
 from nova_imagecache.outlets import families
@@ -31,6 +32,7 @@ VERDICTS = (
     knowledge.Verdict.CORRUPT,
     knowledge.Verdict.UNREADABLE,
     knowledge.Verdict.DIFFERS,
+    summaries.MADE_ANEW,
 )
 
 
@@ -63,6 +65,7 @@ class Facts:
     :ivar running: whether somebody reads base files
     :ivar unreadable: why a record cannot be read, a sentence each
     :ivar read: when the records were read, in seconds since the epoch
+    :ivar history: incidents that are remembered, the oldest first
     """
 
     version: str
@@ -75,6 +78,7 @@ class Facts:
     repairs: Repairs = dataclasses.field(default_factory=Repairs)
     unreadable: tuple[str, ...] = ()
     read: float | None = None
+    history: tuple[incidents.Incident, ...] = ()
 
 
 def collect(facts: Facts) -> Iterator[families.Family]:

@@ -24,6 +24,9 @@ from nova_imagecache import errors
 
 LOG = logging.getLogger(__name__)
 
+#: Of a file that is good, under guests that have disks over an earlier one.
+MADE_ANEW = 'made_anew'
+
 # Files that are named one by one, and guests of each.
 MOST_NAMED = 20
 MOST_GUESTS = 10
@@ -65,9 +68,10 @@ class Amount:
 class Damaged:
     """A file that guests may be hit by.
 
+    :ivar verdict: what is wrong with its content, or :data:`MADE_ANEW`
     :ivar bytes: of it that are bad
     :ivar readers: guests of which a disk or a domain shows that they read it
-    :ivar guests: some of these
+    :ivar guests: some of these, each with its name behind it if it is known
     :ivar image_name: what people call the image, where it is known
     """
 
@@ -116,8 +120,9 @@ class Summary:
     :ivar damaged: the first of these files, those first that guests read
     :ivar unnamed: how many more there are
     :ivar hosts: that share the cache
-    :ivar vetoes: why unused files are kept, some sentences
-    :ivar problems: what could not be done, some sentences
+    :ivar vetoes: why unused files are kept, some sentences, each behind its
+        code in brackets
+    :ivar problems: what could not be done, likewise
     :ivar images: the base files of images, where that was asked for
     """
 

@@ -4,8 +4,10 @@
 
 from collections.abc import Iterable
 from collections.abc import Mapping
+import itertools
 
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache import names
 from nova_imagecache.outlets import summaries
 from nova_imagecache.passes import reports
@@ -13,23 +15,50 @@ from nova_imagecache.passes import reports
 # Sentences of a kind.
 _MOST_SENTENCES = 10
 
+_ANEW = 'it was made anew with other bytes under guests whose disks are older'
+
 
 def bad_bytes(file: reports.FileReport) -> int:
     """Say how much of a file is bad: all, where only that is known."""
     return sum(each.end - each.start for each in file.bad) or file.size
 
 
-def _damaged(file: reports.FileReport) -> summaries.Damaged:
-    readers = [*map(names.printable, file.readers)]
+def _damaged(
+    file: reports.FileReport, titles: Mapping[str, str]
+) -> summaries.Damaged:
+    readers = file.readers if file.code else file.outdated
     return summaries.Damaged(
         names.printable(file.name),
         file.image,
-        str(file.checksum),
-        names.printable(file.reason),
+        _verdict(file),
+        names.printable(file.note or file.reason) if file.code else _ANEW,
         bad_bytes(file),
         len(readers),
-        tuple(readers[: summaries.MOST_GUESTS]),
+        tuple(
+            names.printable(f'{each} {titles.get(each, "")}'.strip())
+            for each in readers[: summaries.MOST_GUESTS]
+        ),
         file.image_name or None,
+    )
+
+
+def _verdict(file: reports.FileReport) -> str:
+    return str(file.checksum) if file.code else summaries.MADE_ANEW
+
+
+def _worst(report: reports.Report) -> list[reports.FileReport]:
+    """Give the files that guests may be hit by, those first that they read."""
+    anew = [file for file in report.outdated if file.code is None]
+    return [
+        *sorted(report.harmful, key=lambda file: not file.readers),
+        *anew,
+    ]
+
+
+def _sentences(found: Iterable[codes.Problem]) -> tuple[str, ...]:
+    return tuple(
+        f'[{each.code}] {names.printable(each)}'
+        for each in itertools.islice(found, _MOST_SENTENCES)
     )
 
 
@@ -116,13 +145,12 @@ def summarised(
         reason = str(each.reason)
         counts[reason] = counts.get(reason, 0) + 1
     damage: dict[str, summaries.Amount] = {}
-    for file in report.harmful:
-        verdict = str(file.checksum)
+    worst = _worst(report)
+    for file in worst:
+        verdict = _verdict(file)
         known = damage.get(verdict, summaries.Amount())
         damage[verdict] = known + summaries.Amount(1, bad_bytes(file))
-    worst = sorted(report.harmful, key=lambda file: not file.readers)
     coverage = report.coverage
-    sentences = [*report.vetoes, *report.withheld]
     return summaries.Summary(
         host=names.printable(host),
         ended=ended.wall,
@@ -143,13 +171,14 @@ def summarised(
         limit=coverage.limit,
         damage=damage,
         exposed=_exposed(report.harmful),
-        damaged=tuple(map(_damaged, worst[: summaries.MOST_NAMED])),
+        damaged=tuple(
+            _damaged(file, report.titles)
+            for file in worst[: summaries.MOST_NAMED]
+        ),
         unnamed=max(0, len(worst) - summaries.MOST_NAMED),
         hosts=sharing,
-        vetoes=tuple(map(names.printable, sentences[:_MOST_SENTENCES])),
-        problems=tuple(
-            map(names.printable, report.problems[:_MOST_SENTENCES])
-        ),
+        vetoes=_sentences((*report.vetoes, *report.withheld)),
+        problems=_sentences(report.problems),
         images=tuple(
             summaries.Named(file.name, file.image)
             for file in report.files

@@ -76,12 +76,12 @@ class ProcessTest(nodes.NodeTestCase):
         started = self.start()
         bad = 'damaged_files{verdict="corrupt"} '
         self.assertIn(f'{bad}0.0', exporters.fetch(started.url))
-        self.assertIn('All is well.', self.page(started))
+        self.assertIn('OK, NOT CHECKED YET', self.page(started))
         nodes.flip_bit(self.node.base_path(self.name))
         self.make_pass()
         self.assertIn(f'{bad}1.0', exporters.fetch(started.url))
         page = self.page(started)
-        self.assertIn('1 base file is damaged; 1 guest reads what is.', page)
+        self.assertIn('1 base file is damaged; 1 guest reads it.', page)
         self.assertIn(GUEST, page)
 
     def test_what_was_noted_since_the_last_pass_counts_at_once(self) -> None:
