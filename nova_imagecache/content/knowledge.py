@@ -407,7 +407,9 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         blind = True
         problems.append(
             _unknown(
-                file, f'the ledger of {file.name} cannot be read: {error}'
+                file,
+                f'the ledger of {file.name} cannot be read: '
+                f'{errors.why(error)}',
             )
         )
     try:
@@ -416,7 +418,9 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         blind = True
         problems.append(
             _unknown(
-                file, f'the checksum of {file.name} cannot be read: {error}'
+                file,
+                f'the checksum of {file.name} cannot be read: '
+                f'{errors.why(error)}',
             )
         )
     older = False

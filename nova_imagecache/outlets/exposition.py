@@ -103,17 +103,18 @@ def gather(
     try:
         summary = reader.load(layout, host)
     except (errors.Error, OSError) as error:
-        unreadable.append(f'{summaries.path_of(layout, host)}: {error}')
+        path = summaries.path_of(layout, host)
+        unreadable.append(f'{path}: {errors.why(error)}')
     try:
         known = reader.load_incidents(layout).incidents
     except (errors.Error, OSError) as error:
-        unreadable.append(f'{layout.incidents}: {error}')
+        unreadable.append(f'{layout.incidents}: {errors.why(error)}')
     else:
         summary = summary and since.with_incidents(summary, known)
     try:
         counts = tallies.load(layout, host)
     except OSError as error:
-        unreadable.append(f'{layout.tallies}: {error}')
+        unreadable.append(f'{layout.tallies}: {errors.why(error)}')
     return metrics.Facts(
         _version(),
         summary,

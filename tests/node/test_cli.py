@@ -327,7 +327,10 @@ class UsageTest(shell.ShellTestCase):
         self.assertEqual(2, code)
         self.assertNotIn('Traceback', stderr)
 
-    @ddt.data(['--help'], ['help', 'pass'], ['pass', '--help'])
+    @ddt.data(
+        ['--help'], ['help', 'pass'], ['pass', '--help'],
+        ['verify', '--bandwidth', '0', 'NAME', '--help'],
+    )  # fmt: skip
     def test_help_is_fine(self, argv: list[str]) -> None:
         code, stdout, _stderr = self.shell(*argv)
         self.assertEqual(0, code)
@@ -338,6 +341,16 @@ class UsageTest(shell.ShellTestCase):
         self.assertEqual(1, code)
         self.assertEqual(1, len(stderr.splitlines()), stderr)
         return stderr
+
+    def test_an_error_of_the_system_is_told_in_words(self) -> None:
+        pins = self.node.layout.pins
+        os.makedirs(os.path.dirname(pins))
+        with open(pins, 'w'):
+            pass
+        stderr = self.assert_one_line(
+            '--instances-path', self.node.layout.instances, 'pins'
+        )
+        self.assertEqual(f'{pins}: Not a directory\n', stderr)
 
     def test_a_missing_instances_path_is_one_line(self) -> None:
         self.assertIn(
