@@ -222,12 +222,15 @@ def _file_lines(
     yield f'Content  {file["verdict"]}' + (f'  {shown}' if shown else '')
     for line in textwrap.wrap(file['note'], width - _LABEL):
         yield ' ' * _LABEL + line
-    for each in file['ranges'][:_RANGES_SHOWN]:
-        yield (
-            f'         bytes {each["start"]}-{each["end"] - 1}: '
-            f'{each["damage"]}'
-        )
-    more = len(file['ranges']) - _RANGES_SHOWN
+    # The note names the first ones.
+    told = [
+        (f'bytes {each["start"]}-{each["end"] - 1}', each["damage"])
+        for each in file['ranges']
+    ]
+    told = [each for each in told if f'{each[0]} ' not in file['note']]
+    for where, damage in told[:_RANGES_SHOWN]:
+        yield f'{" " * _LABEL}{where}: {damage}'
+    more = len(told) - _RANGES_SHOWN
     if more > 0:
         yield f'         and {more} more ranges, which -f json has'
     yield f'Next     {file["action"]}'

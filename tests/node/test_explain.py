@@ -3,6 +3,7 @@
 """What explain says of a file, a code and an alert."""
 
 from nova_imagecache.cli import runbook
+from nova_imagecache.content import blockmap
 from tests.support import nodes
 from tests.support import shell
 
@@ -51,6 +52,25 @@ class ExplainTest(shell.ShellTestCase):
         self.assertEqual(1, got)
         self.assertIn('there is no incident 12', stderr)
 
+    def test_of_many_ranges_those_are_listed_that_the_note_has_not(
+        self,
+    ) -> None:
+        self.patch(blockmap, 'BLOCK_SIZE', 4096)
+        for _time in range(2):
+            self.run_command('verify')
+        for block in range(1, 13, 2):
+            nodes.flip_bit(self.node.base_path(self.name), block * 4096)
+        self.run_command('verify')
+        text = self.text(self.name, code=3)
+        self.assertIn('bytes 4096-8191 are corrupt, ', text)
+        self.assertIn('and 2 more', text)
+        self.assertNotIn('bytes 28672-32767: corrupt', text)
+        self.assertIn(
+            '         bytes 36864-40959: corrupt\n'
+            '         bytes 45056-49151: corrupt\nNext ',
+            text,
+        )
+
     def test_a_code_that_there_is_not_is_said_to_be_none(self) -> None:
         got, _stdout, stderr = self.run_command('explain', 'z99')
         self.assertEqual(1, got)
@@ -78,7 +98,8 @@ class ExplainTest(shell.ShellTestCase):
         nodes.flip_bit(self.node.base_path(self.name))
         self.run_command('verify')
         text = self.text(self.name, code=3)
-        self.assertIn('\n         bytes 0-65535 are corrupt\n', text)
+        # And once.
+        self.assertIn('\n         bytes 0-65535 are corrupt\nNext ', text)
         # It lasts.
         self.assertIn('INCIDENT 1', self.text('1', code=3))
         for words in (
