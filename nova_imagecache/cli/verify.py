@@ -10,6 +10,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import scans
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import filing
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import measuring
 from nova_imagecache.cli import originating
@@ -31,7 +32,7 @@ def _check(parsed_args: argparse.Namespace) -> None:
         raise errors.Error('--image goes with --origin and one file')
 
 
-class Verify(reading.Reading):
+class Verify(reading.Reading, filing.Filing):
     """Verify base files now, whether due or not.
 
     Reads each file and compares it with what is known of it; one of which
@@ -105,6 +106,7 @@ class Verify(reading.Reading):
         return self.columns, self._rows()
 
     def _rows(self) -> list[tuple[Any, ...]]:
+        self.files = self._report.files
         return [columns.row(each) for each in self._report.files]
 
     def summary(self) -> dict[str, Any]:

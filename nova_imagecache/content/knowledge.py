@@ -17,6 +17,9 @@ from nova_imagecache.content import sidecars
 from nova_imagecache import errors
 from nova_imagecache import measures
 
+#: What the note of a file begins with that was to be read, and was not.
+NOT_VERIFIED = 'not verified: '
+
 # Bad ranges named in a sentence; status has them all.
 _RANGES_SHOWN = 4
 
@@ -89,7 +92,7 @@ class Finding:
     def postponed(self, reason: str, problem: bool = False) -> 'Finding':
         """Give this finding again, as nothing was read: bad stays bad."""
         return dataclasses.replace(
-            self.noting(f'not verified: {reason}'),
+            self.noting(f'{NOT_VERIFIED}{reason}'),
             skipped=True,
             problem=problem,
         )
