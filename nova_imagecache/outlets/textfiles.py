@@ -39,30 +39,48 @@ def write(path: str, gather: exposition.Gather) -> metrics.Facts:
     exposition.client()
     if not os.path.isdir(directory):
         raise errors.Error(f'there is no directory {directory}; make it')
-    with _turn(directory):
+    # Of whatever is not in its place yet.
+    prefix = f'.{os.path.basename(path)}-'
+    with _turn(directory) as alone:
+        if alone:
+            _clear(directory, prefix)
         facts = gather()
-        publish.publish(path, exposition.text(facts), directory)
+        publish.publish(path, exposition.text(facts), directory, prefix)
     return facts
 
 
+def _clear(directory: str, prefix: str) -> None:
+    """Remove what was left by one that was killed, in a directory of others.
+
+    :raises OSError: it stays
+    """
+    for name in os.listdir(directory):
+        if name.startswith(prefix):
+            os.unlink(os.path.join(directory, name))
+
+
 @contextlib.contextmanager
-def _turn(directory: str) -> Iterator[None]:
+def _turn(directory: str) -> Iterator[bool]:
     """Have all that write to a directory do so one by one.
 
     The lock is on the directory itself: it leaves no file there, is that of
     this host alone, and goes with whoever had it. One that was stopped in the
     midst keeps nobody from being told of, and neither does a file system
     without such locks.
+
+    :returns: whether nobody else writes there meanwhile
     """
+    alone = False
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             fd = stack.enter_context(
                 directories.opened(directory, follow=True)
             )
-            if _locked(fd):
+            alone = _locked(fd)
+            if alone:
                 # A child that was forked meanwhile has it open too.
                 stack.callback(fcntl.flock, fd, fcntl.LOCK_UN)
-        yield
+        yield alone
 
 
 def _locked(fd: int) -> bool:

@@ -110,6 +110,38 @@ class WritersTest(base.TestCase):
     def _no_locks(*_args: int) -> None:
         raise OSError(9, 'Bad file descriptor')
 
+    def test_what_one_that_was_killed_has_left_goes(self) -> None:
+        others = ['x.prom-other', '.y.prom-left', 'tmp12345678']
+        for name in ('.x.prom-left', *others):
+            with open(os.path.join(self.directory, name), 'w'):
+                pass
+        self.write('x')
+        self.assertEqual({'x.prom', *others}, {*os.listdir(self.directory)})
+
+    def test_what_another_is_about_to_write_stays(self) -> None:
+        self.patch(textfiles, '_PATIENCE_SECONDS', 0)
+        self.hold()
+        path = os.path.join(self.directory, '.x.prom-other')
+        with open(path, 'w'):
+            pass
+        self.write('x')
+        self.assertTrue(os.path.exists(path))
+
+    def test_until_it_is_complete_nobody_reads_it(self) -> None:
+        """node_exporter reads what ends in .prom."""
+        seen: list[str] = []
+        real = os.rename
+
+        def rename(source: str, target: str) -> None:
+            seen.append(os.path.basename(source))
+            real(source, target)
+
+        self.patch(os, 'rename', rename)
+        self.write('x')
+        (name,) = seen
+        self.assertTrue(name.startswith('.x.prom-'))
+        self.assertFalse(name.endswith('.prom'))
+
     def test_nothing_is_left_beside_it(self) -> None:
         self.write('x')
         self.assertEqual(['x.prom'], os.listdir(self.directory))
