@@ -33,6 +33,18 @@ def write(settings: Settings) -> None:
         LOG.warning('[P13] %s', problem)
 
 
+def load_settings(shell: app.Shell) -> Settings:
+    """Find out which node, and become who may act on it and write metrics.
+
+    :raises oslo_config.cfg.Error: a value makes no sense
+    :raises nova_imagecache.errors.Error: there is no such directory
+    """
+    settings = shell.read_settings()
+    prepare(settings)
+    app.become_owner(settings)
+    return settings
+
+
 def prepare(settings: Settings) -> None:
     """Import what metrics take, likewise, for who may write them as well.
 

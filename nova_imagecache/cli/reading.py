@@ -86,10 +86,7 @@ class Reading(lines.Lines, metaclass=abc.ABCMeta):
     def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
         """Find out which node, and become who may act on it."""
         assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
-        settings = self.app.read_settings()
-        measuring.prepare(settings)
-        app.become_owner(settings)
-        return settings
+        return measuring.load_settings(self.app)
 
     def adjust(self, parsed_args: argparse.Namespace) -> None:
         """Let the options of the command override the configuration.
