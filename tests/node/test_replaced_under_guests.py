@@ -164,6 +164,18 @@ class MadeAnewTest(UnderGuestsTestCase):
             self.assertIn(OTHER, told)
             self.assertNotIn(YOUNG, told)
 
+    def test_a_fleet_hears_of_it_too(self) -> None:
+        self.make_anew('swap_64')
+        self.run_command('pass')
+        told = self.run_command('metrics')[1]
+        for line in (
+            'damaged_files{verdict="made_anew"} 1.0',
+            'damaged_file_info{image_id="",name="swap_64",verdict="made_anew"}'
+            ' 1.0',
+            'damaged_file_readers{name="swap_64"} 2.0',
+        ):
+            self.assertIn(f'\nnova_imagecache_{line}\n', told)
+
     def test_without_older_guests_nothing_is_wrong(self) -> None:
         self.add_base('swap_64')
         os.unlink(self.disk)
