@@ -95,3 +95,11 @@ class InvalidOption(cfg.Error):
         """Name the option as oslo.config does: ``[group]/name``."""
         super().__init__(f'{option} = {value}: {problem}')
         self.option = option
+
+
+def why(error: Exception) -> str:
+    """Say why something went wrong, for people who know where that was.
+
+    Of an error of the system the words alone, without its number and path.
+    """
+    return getattr(error, 'strerror', None) or str(error)

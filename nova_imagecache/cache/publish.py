@@ -51,7 +51,10 @@ def place(source: str, target: str) -> None:
 
 @contextlib.contextmanager
 def prepared(
-    data: bytes, temporary: str, durable: bool = True
+    data: bytes,
+    temporary: str,
+    durable: bool = True,
+    prefix: str | None = None,
 ) -> Iterator[Callable[[str], None]]:
     """Write a small file that is yet to get its place.
 
@@ -60,13 +63,14 @@ def prepared(
     :param temporary: a directory on the same file system, made when missing
     :param durable: else it need not be on the disk, and if the host crashes
         soon it may be lost, or be there with half of its data
+    :param prefix: of its name until then
     :returns: puts it in the place of a path: complete, or not at all
     :raises OSError: it was not published; what was there before, if
         anything, still is
     """
     os.makedirs(temporary, exist_ok=True)
     # Not beside what it becomes (decision 0058).
-    fd, scratch = tempfile.mkstemp(dir=temporary)
+    fd, scratch = tempfile.mkstemp(prefix=prefix, dir=temporary)
     try:
         with os.fdopen(fd, 'wb') as file:
             file.write(data)
@@ -81,12 +85,14 @@ def prepared(
             os.unlink(scratch)
 
 
-def publish(path: str, data: bytes, temporary: str) -> None:
+def publish(
+    path: str, data: bytes, temporary: str, prefix: str | None = None
+) -> None:
     """Write a small file, and put it in its place.
 
     :raises OSError: as :func:`prepared`
     """
-    with prepared(data, temporary) as put:
+    with prepared(data, temporary, prefix=prefix) as put:
         put(path)
 
 

@@ -19,6 +19,8 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cli import config
 from nova_imagecache.cli import owner
 from nova_imagecache.conf import Settings
+from nova_imagecache import errors
+from nova_imagecache import names
 
 _USAGE = 2
 
@@ -120,6 +122,10 @@ class Shell(app.App):
 
     def run_subcommand(self, argv: list[str]) -> int:
         """Run a command; argparse ends the process on wrong usage."""
+        if argv[0] == 'help':
+            # cliff makes it of "--help", wherever that is in the line; a
+            # command is one word, and what comes after it needs no help.
+            argv = argv[:2]
         try:
             return super().run_subcommand(argv)
         except SystemExit as error:
@@ -205,6 +211,13 @@ class NodeCommand(command.Command):
         except WrongUsage as error:
             self.app.stderr.write(f'{error}\n')
             return _USAGE
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f'{error.filename}: ' if error.filename else ''
+            raise errors.Error(
+                names.printable(f'{where}{errors.why(error)}')
+            ) from error
         return self.exit_code
 
     def load_settings(self, parsed_args: argparse.Namespace) -> Settings:

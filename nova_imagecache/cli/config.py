@@ -22,7 +22,9 @@ LOG = logging.getLogger(__name__)
 
 GROUP = 'image_cache'
 
-_LOCATION = re.compile(r'LocationInfo\(.*?detail=[\'"](?P<file>.*?)[\'"]\)')
+_LOCATION = re.compile(
+    r'(?P<option>\w+) from LocationInfo\(.*?detail=[\'"](?P<file>.*?)[\'"]\)'
+)
 
 # How much of two names is the same, from 0 to 1.
 _ALIKE = 0.85
@@ -48,6 +50,20 @@ def _written(path: str) -> set[str]:
     with contextlib.suppress(OSError, ValueError, cfg.ParseError):
         cfg.ConfigParser(path, sections).parse()
     return {*sections.get(GROUP, ())}
+
+
+def _place(found: re.Match[str]) -> str:
+    """Say where an option is, with the line if it is there by that name."""
+    option, path = found['option'], found['file']
+    line = re.compile(rf'{option}\s*[=:]')
+    numbers = []
+    with contextlib.suppress(OSError, ValueError), open(path) as file:
+        numbers = [
+            number for number, text in enumerate(file, 1) if line.match(text)
+        ]
+    # The last one wins.
+    place = f'{path}, line {numbers[-1]},' if numbers else path
+    return f'{option} from {place}'
 
 
 def _warn_of_misspelt(config_files: Sequence[str]) -> None:
@@ -124,7 +140,7 @@ def read(
         settings = read_settings(conf)
     except cfg.ConfigFileValueError as error:
         # oslo.config shows an object of its own where the file should be.
-        text = _LOCATION.sub(r'\g<file>', str(error))
+        text = _LOCATION.sub(_place, str(error))
         raise errors.Error(text) from error
     if not os.path.isdir(settings.instances_path):
         found = '' if config_files or default_files else 'no nova.conf found; '

@@ -13,7 +13,9 @@ from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import filing
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import reading
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
@@ -38,7 +40,7 @@ def _digest(text: str) -> str:
     return digest
 
 
-class Confirm(reading.Reading):
+class Confirm(reading.Reading, filing.Filing):
     """Compare a base file with evidence that it is right.
 
     Ends what cannot be found out from the file itself: that it is suspect,
@@ -105,7 +107,9 @@ class Confirm(reading.Reading):
                     'guests': ', '.join(map(names.printable, each.outdated)),
                 },
             )
+        measuring.write(self.settings)
         self._finding = finding
+        self.files = report.files
         return self.columns, [columns.row(each) for each in report.files]
 
     def _preview(self, name: str) -> reports.Report:

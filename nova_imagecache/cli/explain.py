@@ -5,7 +5,9 @@
 import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import re
+import textwrap
 from typing import Any
 
 import msgspec
@@ -27,6 +29,9 @@ _CODE = re.compile(r'\[?([A-Za-z][0-9]{2})\]?')
 
 # Of bad ranges.
 _RANGES_SHOWN = 10
+
+# Columns of what comes before the text.
+_LABEL = 9
 
 
 def _anchor(text: str) -> str | None:
@@ -76,7 +81,7 @@ class Explain(showing.Showing):
         if anchor is not None:
             values = self._of_code(what, anchor)
         elif what.isdecimal() and len(what) < 7:
-            values = self._of_incident(int(what))
+            values = self._of_number(what)
         else:
             values = self._of_file(what)
         return tuple(values), tuple(values.values())
@@ -89,13 +94,19 @@ class Explain(showing.Showing):
             'doc': f'{runbook.PAGE}#{anchor}',
         }
 
-    def _of_incident(self, number: int) -> dict[str, Any]:
+    def _of_number(self, what: str) -> dict[str, Any]:
+        """Give an incident, or the file whose name begins so."""
+        number = int(what)
         remembered, lost = listing.remembered(self)
         for problem in lost:
             raise errors.Error(problem)
         for each in remembered.incidents:
             if each.number == number:
+                if each.ended is None:
+                    self.exit_code = exit_codes.CORRUPTION
                 return {'incident': listing.incident(each)}
+        with contextlib.suppress(errors.Error):
+            return self._of_file(what)
         raise errors.Error(
             f'there is no incident {number}; nova-imagecache status -f json '
             'has those that there are'
@@ -112,11 +123,17 @@ class Explain(showing.Showing):
                 prefix = each.name.startswith(what) and len(what) > 3
                 if prefix or what in (each.image, each.image_name):
                     return {'incident': listing.incident(each)}
+            if _CODE.fullmatch(what):
+                raise errors.Error(
+                    f'there is no code {what.upper()}, and no file of that '
+                    f'name; the codes are in {runbook.PAGE}'
+                ) from None
             raise
         for file in report.only([name]).files:
-            self.exit_code = exit_codes.of_files(report.only([name]))
+            mine = _checks(file, report)
+            self.exit_code = exit_codes.of_checks(mine)
             return {
-                'file': _file(file, report),
+                'file': _file(file, report, mine),
                 'incidents': [
                     listing.incident(each)
                     for each in remembered.incidents
@@ -138,9 +155,19 @@ class Explain(showing.Showing):
             yield from _incident_lines(values['incident'], most)
 
 
-def _file(file: reports.FileReport, report: reports.Report) -> dict[str, Any]:
+def _checks(
+    file: reports.FileReport, report: reports.Report
+) -> list[health.Check]:
+    """Give what is to be looked into about one file."""
     found = health.checks(report.only([file.name]))
-    mine = [each for each in found if each.subject == file.name]
+    return [each for each in found if each.subject == file.name]
+
+
+def _file(
+    file: reports.FileReport,
+    report: reports.Report,
+    mine: Sequence[health.Check],
+) -> dict[str, Any]:
     totals: dict[str, dict[str, int]] = {}
     for exposure in file.exposures:
         for extent in exposure.extents:
@@ -193,15 +220,17 @@ def _file_lines(
     )
     shown = ' '.join(f'[{code}]' for code in file['codes'])
     yield f'Content  {file["verdict"]}' + (f'  {shown}' if shown else '')
-    yield from (
-        screens.labelled('', file['note'], width) if file['note'] else ()
-    )
-    for each in file['ranges'][:_RANGES_SHOWN]:
-        yield (
-            f'         bytes {each["start"]}-{each["end"] - 1}: '
-            f'{each["damage"]}'
-        )
-    more = len(file['ranges']) - _RANGES_SHOWN
+    for line in textwrap.wrap(file['note'], width - _LABEL):
+        yield ' ' * _LABEL + line
+    # The note names the first ones.
+    told = [
+        (f'bytes {each["start"]}-{each["end"] - 1}', each["damage"])
+        for each in file['ranges']
+    ]
+    told = [each for each in told if f'{each[0]} ' not in file['note']]
+    for where, damage in told[:_RANGES_SHOWN]:
+        yield f'{" " * _LABEL}{where}: {damage}'
+    more = len(told) - _RANGES_SHOWN
     if more > 0:
         yield f'         and {more} more ranges, which -f json has'
     yield f'Next     {file["action"]}'

@@ -23,8 +23,28 @@ class Lines(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         column_names: Sequence[str],
         data: Iterable[Any],
     ) -> int:
-        """Print as cliff does, and what there is not in one form."""
+        """Print what the command says, or as cliff does."""
+        own = self.own_lines(parsed_args, column_names, data)
+        if own is not None:
+            for line in own:
+                self.app.stdout.write(f'{line}\n')
+                # Somebody may wait for each.
+                self.app.stdout.flush()
+            return 0
+        # What there is not has one form.
         form = parsed_args.formatter
         data = (columns.filled(form, line) for line in data)
         code: int = super().produce_output(parsed_args, column_names, data)
         return code
+
+    def own_lines(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Any],
+    ) -> Iterable[str] | None:
+        """Give what is printed in the place of what cliff would, if anything.
+
+        :param data: what makes it may do the work
+        """
+        return None

@@ -96,7 +96,7 @@ def remembered(
             codes.Problem(
                 codes.Code.RECALL,
                 f'{layout.incidents}, which has the damage of earlier times, '
-                f'cannot be used: {error}',
+                f'cannot be used: {errors.why(error)}',
                 layout.incidents,
             )
         ]
@@ -285,7 +285,7 @@ def ignored(command: app.NodeCommand) -> list[dict[str, Any]]:
             '[P16] Which files are ignored cannot be read: %(error)s; move '
             '%(path)s away, and say "nova-imagecache ignore" again',
             {
-                'error': error,
+                'error': errors.why(error),
                 'path': ignored_files.path_of(layout, command.settings.host),
             },
         )

@@ -4,11 +4,15 @@
 
 import argparse
 import contextlib
+import logging
 
 from nova_imagecache.cli import app
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
+from nova_imagecache import outlets
 from nova_imagecache.outlets import exposition
+
+LOG = logging.getLogger(__name__)
 
 
 class Measuring(app.NodeCommand):
@@ -21,6 +25,24 @@ class Measuring(app.NodeCommand):
         """
         exposition.client()
         return super().run(parsed_args)
+
+
+def write(settings: Settings) -> None:
+    """Write the file for node_exporter, with what is known by now."""
+    for problem in outlets.write_metrics(settings):
+        LOG.warning('[P13] %s', problem)
+
+
+def load_settings(shell: app.Shell) -> Settings:
+    """Find out which node, and become who may act on it and write metrics.
+
+    :raises oslo_config.cfg.Error: a value makes no sense
+    :raises nova_imagecache.errors.Error: there is no such directory
+    """
+    settings = shell.read_settings()
+    prepare(settings)
+    app.become_owner(settings)
+    return settings
 
 
 def prepare(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 """The command metrics."""
 
 import argparse
+import functools
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import measuring
 from nova_imagecache.outlets import exposition
+from nova_imagecache.outlets import textfiles
 
 LOG = logging.getLogger(__name__)
 
@@ -37,11 +39,16 @@ class Metrics(measuring.Measuring):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Read the records, and print."""
         layout = layouts.Layout.of(self.settings)
-        facts = exposition.gather(layout, self.settings.host)
+        gather = functools.partial(
+            exposition.gather, layout, self.settings.host
+        )
+        if parsed_args.output is None:
+            facts = gather()
+        else:
+            path = os.path.abspath(parsed_args.output)
+            facts = textfiles.write(path, gather)
         for each in facts.unreadable:
             LOG.warning('[P13] %s', each)
             self.exit_code = exit_codes.COULD_NOT
         if parsed_args.output is None:
             sys.stdout.write(exposition.text(facts).decode())
-            return
-        exposition.write(os.path.abspath(parsed_args.output), facts)

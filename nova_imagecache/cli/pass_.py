@@ -44,10 +44,7 @@ class Pass(summing.Summing):
     def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
         """Find out which node, and become who may act on it."""
         assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
-        settings = self.app.read_settings()
-        measuring.prepare(settings)
-        app.become_owner(settings)
-        return settings
+        return measuring.load_settings(self.app)
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the options."""

@@ -5,15 +5,20 @@
 import abc
 import argparse
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
+import json
 from typing import Any
 
 from oslo_utils import units
 
+from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import lines
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import progress
+from nova_imagecache.conf import Settings
 from nova_imagecache.conf import settings
 from nova_imagecache import errors
 from nova_imagecache.scrub import readers
@@ -78,6 +83,11 @@ class Reading(lines.Lines, metaclass=abc.ABCMeta):
             )
             raise
 
+    def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
+        """Find out which node, and become who may act on it."""
+        assert isinstance(self.app, app.Shell)  # noqa: S101 for mypy
+        return measuring.load_settings(self.app)
+
     def adjust(self, parsed_args: argparse.Namespace) -> None:
         """Let the options of the command override the configuration.
 
@@ -105,24 +115,29 @@ class Reading(lines.Lines, metaclass=abc.ABCMeta):
             return readers.no_progress_bar
         return progress.progress_bar
 
-    def produce_output(
+    def own_lines(
         self,
         parsed_args: argparse.Namespace,
         column_names: Sequence[str],
         data: Iterable[Any],
-    ) -> int:
-        """Print a line of JSON per file if asked for, or as cliff does."""
+    ) -> Iterable[str] | None:
+        """Give a line of JSON per file and a summary, if asked for."""
         if parsed_args.progress != 'json':
-            code: int = super().produce_output(parsed_args, column_names, data)
-            return code
-        shown = parsed_args.columns or column_names
+            return super().own_lines(parsed_args, column_names, data)
+        return self._json_lines(parsed_args.columns, column_names, data)
+
+    def _json_lines(
+        self,
+        shown: Sequence[str],
+        column_names: Sequence[str],
+        data: Iterable[Any],
+    ) -> Iterator[str]:
         for line in data:
             values = columns.machine_readable(column_names, line)
-            progress.print_json(
-                self.app.stdout, {name: values[name] for name in shown}
+            yield json.dumps(
+                {name: values[name] for name in shown or column_names}
             )
-        progress.print_json(self.app.stdout, {'summary': self.summary()})
-        return 0
+        yield json.dumps({'summary': self.summary()})
 
     @abc.abstractmethod
     def summary(self) -> dict[str, Any]:

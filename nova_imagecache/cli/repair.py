@@ -17,6 +17,7 @@ from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import healing
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import reading
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
@@ -93,6 +94,7 @@ class Repair(reading.Reading):
         settings = self.app.read_settings()
         if not parsed_args.dry_run:
             self._rewrite = healing.keep_rights(settings)
+        measuring.prepare(settings)
         app.become_owner(settings)
         return settings
 
@@ -144,7 +146,7 @@ class Repair(reading.Reading):
                     look=looks.again,
                 )  # fmt: skip
                 outcome = repair.repair(file, given, means)
-                self._note(file, parsed_args.image, outcome, now)
+                self._note(file, parsed_args, outcome, now)
         except OSError as error:
             raise errors.Error(
                 f'{names.printable(name)} cannot be repaired: {error.strerror}'
@@ -152,6 +154,8 @@ class Repair(reading.Reading):
         self._outcome = outcome
         self._guests = healing.guests_of(file, looks.latest, outcome)
         self._tell(outcome, file)
+        if not parsed_args.dry_run:
+            measuring.write(self.settings)
         return self.columns, [_row(block) for block in outcome.blocks]
 
     def _tell(
@@ -188,16 +192,18 @@ class Repair(reading.Reading):
     def _note(
         self,
         file: base_file.BaseFile,
-        image: str | None,
+        parsed_args: argparse.Namespace,
         outcome: outcomes.Outcome,
         now: clocks.Instant,
     ) -> None:
-        """Note what the image service has told of the image."""
+        """Note what was repaired, and what the image service has told."""
         ledger = knowledge.recall(file).ledger
-        image = image or (ledger.image if ledger else None)
+        image = parsed_args.image or (ledger.image if ledger else None)
         host = self.settings.host
         # Nothing of this repair depends on it.
         with contextlib.suppress(OSError):
+            if not parsed_args.dry_run:
+                accounts.note_by_hand(file.layout, host, outcome)
             accounts.note_told(file.layout, host, image, outcome, now)
 
     def summary(self) -> dict[str, Any]:

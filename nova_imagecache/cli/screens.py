@@ -94,12 +94,13 @@ def _first(values: Values, short: Callable[[str], str]) -> str:
     if not values['files']:
         return f'HEALTH: {health}  the cache is empty'
     files = _count(values['files'], 'file')
+    all_files = files if values['files'] == 1 else f'all {files}'
     if values['checksums'] == 'off':
         return f'HEALTH: {health}  {files}; checksum_base_images is off'
     interval = values['interval']
     within = f' within {measures.span(interval)}' if interval else ''
     if values['bytes_verified'] == values['bytes']:
-        return f'HEALTH: {health}  all {files} verified{within}, none bad'
+        return f'HEALTH: {health}  {all_files} verified{within}, none bad'
     return f'HEALTH: {health}  {files}, none known to be bad'
 
 

@@ -22,7 +22,6 @@ from nova_imagecache.cli import reading
 from nova_imagecache.cli import summing
 from nova_imagecache.cli import telling
 from nova_imagecache.conf import Settings
-from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.heal import automatic
 from nova_imagecache.heal import first_sight
@@ -172,12 +171,12 @@ class Scrub(summing.Summing, reading.Reading):
     def _lines(
         self, one: scrubber.Scrubber, acting: healing.Acting
     ) -> Iterator[tuple[Any, ...]]:
-        verdicts = []
+        any_read = harmful = False
         told = telling.Telling(self.settings)
         try:
             for result in one.run():
                 finding = result.finding
-                verdicts.append(finding.verdict)
+                any_read = True
                 if finding.problem:
                     LOG.warning(
                         '[P08] %s: %s',
@@ -186,6 +185,7 @@ class Scrub(summing.Summing, reading.Reading):
                     )
                     self.exit_code = exit_codes.COULD_NOT
                 if finding.harmful:
+                    harmful = True
                     told.add(result.name)
                 yield (
                     names.printable(result.name),
@@ -200,7 +200,7 @@ class Scrub(summing.Summing, reading.Reading):
         finally:
             healing.let_go(self._rewrite)
         following = one.next
-        if not verdicts and following is not None:
+        if not any_read and following is not None:
             LOG.warning(
                 '[N19] Nothing is due. %(name)s is next, in %(time)s; '
                 'nova-imagecache verify reads files at once.',
@@ -210,13 +210,9 @@ class Scrub(summing.Summing, reading.Reading):
                 },
             )
         told.tell()
-        told.write_metrics()
-        if {knowledge.Verdict.CORRUPT, knowledge.Verdict.DIFFERS} & {
-            *verdicts
-        }:
+        measuring.write(self.settings)
+        if harmful:
             self.exit_code = exit_codes.CORRUPTION
-        elif knowledge.Verdict.UNREADABLE in verdicts:
-            self.exit_code = exit_codes.COULD_NOT
 
     def summary_lines(self) -> Iterator[str]:
         """Say how much was read, and why it ended."""

@@ -25,22 +25,19 @@ class Summing(lines.Lines, metaclass=abc.ABCMeta):
         )
         return parser
 
-    def produce_output(
+    def own_lines(
         self,
         parsed_args: argparse.Namespace,
         column_names: Sequence[str],
         data: Iterable[Any],
-    ) -> int:
-        """Print the summary, or as cliff does."""
+    ) -> Iterable[str] | None:
+        """Give the summary, if it was asked for."""
         if not parsed_args.summary:
-            code: int = super().produce_output(parsed_args, column_names, data)
-            return code
+            return super().own_lines(parsed_args, column_names, data)
         # What makes the lines does the work.
         for _line in data:
             pass
-        for line in self.summary_lines():
-            self.app.stdout.write(f'{line}\n')
-        return 0
+        return self.summary_lines()
 
     @abc.abstractmethod
     def summary_lines(self) -> Iterable[str]:

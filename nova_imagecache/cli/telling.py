@@ -3,16 +3,14 @@
 """Telling of damage while a scrub is still at work."""
 
 from collections.abc import Callable
-import logging
 import time
 
 from nova_imagecache.cache import layouts
+from nova_imagecache.cli import measuring
 from nova_imagecache.conf import Settings
 from nova_imagecache import outlets
 from nova_imagecache.passes import noting
 from nova_imagecache.passes import pipeline
-
-LOG = logging.getLogger(__name__)
 
 # A scrub may go on for hours; and to look at all guests takes seconds.
 _AGAIN_SECONDS = 60
@@ -38,11 +36,6 @@ class Telling:
         if self._monotonic() >= self._next:
             self.tell()
 
-    def write_metrics(self) -> None:
-        """Write the file for node_exporter, with what is known by now."""
-        for problem in outlets.write_metrics(self._settings):
-            LOG.warning('[P13] %s', problem)
-
     def tell(self) -> None:
         """Tell of those that are left, and note whom that hits."""
         if not self._untold:
@@ -50,6 +43,6 @@ class Telling:
         report = pipeline.Pass(self._settings).preview().only(self._untold)
         noting.note_guests(layouts.Layout.of(self._settings), report)
         outlets.tell_damage(report)
-        self.write_metrics()
+        measuring.write(self._settings)
         self._untold.clear()
         self._next = self._monotonic() + _AGAIN_SECONDS

@@ -10,7 +10,9 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import scans
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import filing
 from nova_imagecache.cli import listing
+from nova_imagecache.cli import measuring
 from nova_imagecache.cli import originating
 from nova_imagecache.cli import reading
 from nova_imagecache import errors
@@ -30,7 +32,7 @@ def _check(parsed_args: argparse.Namespace) -> None:
         raise errors.Error('--image goes with --origin and one file')
 
 
-class Verify(reading.Reading):
+class Verify(reading.Reading, filing.Filing):
     """Verify base files now, whether due or not.
 
     Reads each file and compares it with what is known of it; one of which
@@ -86,6 +88,7 @@ class Verify(reading.Reading):
             self._report, self.exit_code = originating.verify(
                 self, chosen, parsed_args.image, self.progress_bar(parsed_args)
             )
+            measuring.write(self.settings)
             return self.columns, self._rows()
         if not chosen:
             layout = layouts.Layout.of(self.settings)
@@ -98,10 +101,12 @@ class Verify(reading.Reading):
             self.settings, progress_bar=self.progress_bar(parsed_args)
         ).verify_now(chosen, strict=bool(parsed_args.names))
         listing.show_findings(self._report)
+        measuring.write(self.settings)
         self.exit_code = exit_codes.of(self._report)
         return self.columns, self._rows()
 
     def _rows(self) -> list[tuple[Any, ...]]:
+        self.files = self._report.files
         return [columns.row(each) for each in self._report.files]
 
     def summary(self) -> dict[str, Any]:

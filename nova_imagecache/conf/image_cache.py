@@ -446,7 +446,8 @@ METRICS_OPTS = [
         'metrics_textfile',
         default='',
         help="""
-Path of a file that each pass writes its metrics to.
+Path of a file that metrics are written to, by each pass, and by whoever finds
+damage or repairs it between two of them.
 
 The textfile collector of Prometheus' node_exporter reads files that end in
 ``.prom`` in the directory that it is told

@@ -120,6 +120,24 @@ class Sight:
     key: identity.Key | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Good:
+    """What is seen of a file that was read and is good.
+
+    :ivar key: which incarnation it is, where that is known
+    :ivar changed: when its inode was changed last, in seconds since the epoch
+    """
+
+    key: identity.Key | None = None
+    changed: float | None = None
+
+    @classmethod
+    def of(cls, known: knowledge.Knowledge) -> 'Good':
+        """Take it from what is known of a file."""
+        changed = known.changed
+        return cls(known.key, None if changed is None else changed / 10**9)
+
+
 def _from_1(body: records.Values) -> records.Values:
     """Remember what images are called, and which file it was."""
     more = {'image_name': None, 'key': None}
@@ -178,14 +196,14 @@ def _bounded(
 def updated(
     known: Incidents,
     damaged: Mapping[str, Sight],
-    good: Mapping[str, identity.Key | None],
+    good: Mapping[str, Good],
     present: Collection[str] | None,
     now: float,
 ) -> Incidents:
     """Open incidents and end them, by what is seen now: a pure function.
 
     :param damaged: the files that are damaged, by name
-    :param good: those that were read and found good, and which they are
+    :param good: those that were read and found good
     :param present: all that are in the cache; None where that was not looked
         at
     """
@@ -223,13 +241,19 @@ def updated(
     return Incidents(last, _bounded(found, now))
 
 
-def _good(incident: Incident, key: identity.Key | None) -> Outcome:
+def _good(incident: Incident, good: Good) -> Outcome:
     """Say why a file is good: it is another one, or nobody knows."""
-    if incident.key is not None and key is not None:
-        likeness = identity.compare(incident.key, key)
-        if likeness is identity.Likeness.ANOTHER:
-            return Outcome.REPLACED
-    return Outcome.GOOD
+    old, new = incident.key, good.key
+    if old is None or new is None:
+        return Outcome.GOOD
+    likeness = identity.compare(old, new)
+    if likeness is identity.Likeness.UNSURE:
+        # A mount may give all files other numbers, but changes none of them.
+        since = good.changed is not None and good.changed > incident.found
+        another = since and old[0] != new[0]
+    else:
+        another = likeness is identity.Likeness.ANOTHER
+    return Outcome.REPLACED if another else Outcome.GOOD
 
 
 def _ended(incident: Incident, outcome: Outcome, now: float) -> Incident:
@@ -257,7 +281,7 @@ def _known(layout: layouts.Layout) -> Incidents:
 def note(
     layout: layouts.Layout,
     damaged: Mapping[str, Sight],
-    good: Mapping[str, identity.Key | None],
+    good: Mapping[str, Good],
     present: Collection[str] | None,
     now: float,
 ) -> None:

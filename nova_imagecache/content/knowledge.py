@@ -17,6 +17,9 @@ from nova_imagecache.content import sidecars
 from nova_imagecache import errors
 from nova_imagecache import measures
 
+#: What the note of a file begins with that was to be read, and was not.
+NOT_VERIFIED = 'not verified: '
+
 # Bad ranges named in a sentence; status has them all.
 _RANGES_SHOWN = 4
 
@@ -89,7 +92,7 @@ class Finding:
     def postponed(self, reason: str, problem: bool = False) -> 'Finding':
         """Give this finding again, as nothing was read: bad stays bad."""
         return dataclasses.replace(
-            self.noting(f'not verified: {reason}'),
+            self.noting(f'{NOT_VERIFIED}{reason}'),
             skipped=True,
             problem=problem,
         )
@@ -268,6 +271,7 @@ class Knowledge:
         no ledger to say so, or an older one
     :ivar sparse: whether it is too sparse to be given a SHA-1
     :ivar size: bytes in the file, when this was recalled
+    :ivar changed: when its inode was changed last, in nanoseconds, likewise
     """
 
     stored: str | None = None
@@ -280,6 +284,7 @@ class Knowledge:
     damage: Verdict | None = None
     sparse: bool = False
     size: int | None = dataclasses.field(default=None, compare=False)
+    changed: int | None = dataclasses.field(default=None, compare=False)
 
     @property
     def digests(self) -> frozenset[str]:
@@ -405,7 +410,9 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         blind = True
         problems.append(
             _unknown(
-                file, f'the ledger of {file.name} cannot be read: {error}'
+                file,
+                f'the ledger of {file.name} cannot be read: '
+                f'{errors.why(error)}',
             )
         )
     try:
@@ -414,7 +421,9 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         blind = True
         problems.append(
             _unknown(
-                file, f'the checksum of {file.name} cannot be read: {error}'
+                file,
+                f'the checksum of {file.name} cannot be read: '
+                f'{errors.why(error)}',
             )
         )
     older = False
@@ -431,4 +440,5 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         (*problems,),
         sparse=sidecars.is_too_sparse(file.stat),
         size=file.stat.size,
+        changed=file.stat.changed,
     )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What repairs a host has made without a person, and what came of the others.
+"""What repairs a host has made, and what came of the others.
 
 One record per host: the pace of a host is that of its disk, and each of those
 that share a cache asks sources for itself.
@@ -345,6 +345,23 @@ def note_told(
     is_there = state in _THERE and outcome.fetched.get(_IMAGE_SERVICE)
     if image is not None and (is_gone or is_there):
         note_image(layout, host, image, is_gone, now)
+
+
+def note_by_hand(
+    layout: layouts.Layout, host: str, outcome: outcomes.Outcome
+) -> None:
+    """Count what a person has repaired, for which there is no budget.
+
+    The caller has the turn to read in this cache, as who repairs without one.
+
+    :raises OSError: it was not noted
+    """
+    before = load(layout, host)
+    after = before.counting(outcome)
+    if outcome.blocks and not (outcome.left or outcome.stopped):
+        after = after.without(outcome.name)
+    if after != before:
+        save(layout, host, after)
 
 
 def forget(layout: layouts.Layout, host: str) -> None:

@@ -11,20 +11,21 @@ from collections.abc import Iterable
 import functools
 import importlib
 import importlib.metadata
-import os
 from typing import Any
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
-from nova_imagecache.cache import publish
 from nova_imagecache.cache import tallies
 from nova_imagecache import clocks
+from nova_imagecache.content import incidents
 from nova_imagecache import errors
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import outcomes
+from nova_imagecache.outlets import families
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import since
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import totals
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 
@@ -98,20 +99,22 @@ def gather(
     unreadable = []
     summary = None
     counts: dict[tallies.Event, int] = {}
+    known: tuple[incidents.Incident, ...] = ()
     try:
         summary = reader.load(layout, host)
     except (errors.Error, OSError) as error:
-        unreadable.append(f'{summaries.path_of(layout, host)}: {error}')
+        path = summaries.path_of(layout, host)
+        unreadable.append(f'{path}: {errors.why(error)}')
     try:
         known = reader.load_incidents(layout).incidents
     except (errors.Error, OSError) as error:
-        unreadable.append(f'{layout.incidents}: {error}')
+        unreadable.append(f'{layout.incidents}: {errors.why(error)}')
     else:
         summary = summary and since.with_incidents(summary, known)
     try:
         counts = tallies.load(layout, host)
     except OSError as error:
-        unreadable.append(f'{layout.tallies}: {error}')
+        unreadable.append(f'{layout.tallies}: {errors.why(error)}')
     return metrics.Facts(
         _version(),
         summary,
@@ -121,6 +124,7 @@ def gather(
         repairs or _repairs(accounts.load(layout, host)),
         tuple(unreadable),
         clocks.now().wall,
+        known,
     )
 
 
@@ -140,9 +144,7 @@ class Collector:
     def describe(self) -> Iterable[Any]:
         """Give all metrics that there may be, without their values."""
         then = clocks.Instant(0.0, 0.0, '')
-        nothing = summaries.summarised(
-            reports.Report(''), '', then, then, {}, 1
-        )
+        nothing = totals.summarised(reports.Report(''), '', then, then, {}, 1)
         return self._made(metrics.collect(metrics.Facts('', nothing)))
 
     def collect(self) -> Iterable[Any]:
@@ -150,13 +152,13 @@ class Collector:
         return self._made(metrics.collect(self._gather()))
 
     @staticmethod
-    def _made(families: Iterable[metrics.Family]) -> Iterable[Any]:
+    def _made(told: Iterable[families.Family]) -> Iterable[Any]:
         core = client().metrics_core
         kinds = {
-            metrics.Kind.COUNTER: core.CounterMetricFamily,
-            metrics.Kind.GAUGE: core.GaugeMetricFamily,
+            families.Kind.COUNTER: core.CounterMetricFamily,
+            families.Kind.GAUGE: core.GaugeMetricFamily,
         }
-        for family in families:
+        for family in told:
             made = kinds[family.kind](
                 metrics.PREFIX + family.name, family.text, labels=family.labels
             )
@@ -215,7 +217,7 @@ def _escaped(text: str) -> str:
     return text.replace('"', r'\"')
 
 
-def _encoded(family: metrics.Family) -> bytes:
+def _encoded(family: families.Family) -> bytes:
     """Write a gauge as both text formats have it."""
     name = metrics.PREFIX + family.name
     lines = [f'# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n']
@@ -234,20 +236,3 @@ def text(facts: metrics.Facts) -> bytes:
     :raises nova_imagecache.errors.Error: ``prometheus_client`` is missing
     """
     return Encoder().encode(facts)[0]
-
-
-def write(path: str, facts: metrics.Facts) -> None:
-    """Write all metrics to a file that others read, complete or not at all.
-
-    The directory has to be there. What is not complete yet does not end in
-    ``.prom``, so node_exporter does not read it.
-
-    :raises nova_imagecache.errors.Error: ``prometheus_client`` is missing, or
-        the directory is
-    :raises OSError: it was not written
-    """
-    directory = os.path.dirname(path)
-    data = text(facts)
-    if not os.path.isdir(directory):
-        raise errors.Error(f'there is no directory {directory}; make it')
-    publish.publish(path, data, directory)

@@ -2,12 +2,17 @@
 
 """What a pass leaves for whoever shows metrics."""
 
+import functools
+
+from nova_imagecache.cache import hosts
 from nova_imagecache.cache import layouts
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
 from nova_imagecache.outlets import exposition
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import textfiles
+from nova_imagecache.outlets import totals
 from nova_imagecache.passes import reports
 
 
@@ -24,9 +29,7 @@ def keep(settings: Settings, report: reports.Report) -> list[codes.Problem]:
     layout = layouts.Layout.of(settings)
     problems = []
     try:
-        summaries.save(
-            layout, settings.host, report, settings.metrics_base_files
-        )
+        _save(layout, settings.host, report, settings.metrics_base_files)
     except (errors.Error, OSError) as error:
         problems.append(
             codes.Problem(
@@ -36,6 +39,42 @@ def keep(settings: Settings, report: reports.Report) -> list[codes.Problem]:
             )
         )
     return problems + write(settings)
+
+
+def _save(
+    layout: layouts.Layout,
+    host: str,
+    report: reports.Report,
+    with_names: bool,
+) -> None:
+    """Leave the figures of a pass, and add to what was removed in all.
+
+    :param report: of a pass that was made
+    :raises nova_imagecache.errors.NotNow: the lock cannot be had
+    :raises OSError: they were not saved
+    """
+    if report.began is None or report.ended is None:
+        return
+    with summaries.locked(layout):
+        before = summaries.load_or_begin(layout, host)
+        after = totals.summarised(
+            report,
+            host,
+            report.began,
+            report.ended,
+            before.removed if before else {},
+            _sharing(layout),
+            with_names,
+        )
+        summaries.put(layout, host, after)
+
+
+def _sharing(layout: layouts.Layout) -> int:
+    """Count the hosts that share the cache, this one included."""
+    try:
+        return max(1, len(hosts.names_of(layout)))
+    except OSError:
+        return 1
 
 
 def write(settings: Settings) -> list[codes.Problem]:
@@ -51,7 +90,10 @@ def write(settings: Settings) -> list[codes.Problem]:
         return []
     layout = layouts.Layout.of(settings)
     try:
-        exposition.write(path, exposition.gather(layout, settings.host))
+        textfiles.write(
+            path,
+            functools.partial(exposition.gather, layout, settings.host),
+        )
     except (errors.Error, OSError) as error:
         return [
             codes.Problem(

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import dataclasses
 import enum
 
-from oslo_utils import units
-
 from nova_imagecache import codes
 from nova_imagecache.content import knowledge
+from nova_imagecache import measures
 from nova_imagecache import names
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import reports
@@ -67,11 +66,11 @@ def shortfall(coverage: schedule.Coverage) -> str | None:
     if coverage.sufficient:
         return None
     return (
-        f'to read {coverage.size / units.Gi:.1f} GiB once in '
+        f'to read {measures.size(coverage.size)} once in '
         'checksum_interval_seconds takes '
-        f'{coverage.needed / units.Mi:.1f} MiB/s, and '
+        f'{measures.rate(coverage.needed)}, and '
         'scrub_bandwidth_mib_per_second allows '
-        f'{coverage.limit / units.Mi:.1f}; raise one of them'
+        f'{measures.rate(coverage.limit)}; raise one of them'
     )
 
 
@@ -291,21 +290,20 @@ def _summary(report: reports.Report) -> Message:
     deleted = () if report.dry_run else report.deleted
     return Message(
         Level.INFO,
-        'Image cache %(path)s: %(files)d files, %(used)d in use, '
-        '%(removed)d moved to the trash (%(moved).0f MiB), %(corrupt)d '
-        'corrupt; '
-        '%(trash)d in the trash, %(deleted)d deleted (%(freed).0f MiB)',
+        'Image cache %(path)s: %(files)s, %(used)d in use, %(removed)d moved '
+        'to the trash (%(moved)s), %(corrupt)d corrupt; %(trash)d in the '
+        'trash, %(deleted)d deleted (%(freed)s)',
         {
             'path': report.cache_dir,
-            'files': len(report.files),
+            'files': _count(len(report.files), 'file'),
             'used': sum(file.used for file in report.files),
             'removed': len(removed),
-            'moved': _allocated(removed) / units.Mi,
+            'moved': measures.size(_allocated(removed)),
             'trash': sum(
                 file.action is decide.Action.KEEP for file in report.trash
             ),
             'deleted': len(deleted),
-            'freed': _allocated(deleted) / units.Mi,
+            'freed': measures.size(_allocated(deleted)),
             'corrupt': len(report.corrupt),
         },
     )
@@ -314,15 +312,14 @@ def _summary(report: reports.Report) -> Message:
 def _coverage(report: reports.Report) -> Message:
     return Message(
         Level.INFO,
-        'Image cache %(path)s: %(verified).1f of %(size).1f GiB verified, '
-        '%(digested).1f GiB digested; %(queue)d files (%(queued).1f GiB) '
-        'to be read now',
+        'Image cache %(path)s: %(verified)s of %(size)s verified, '
+        '%(digested)s digested; %(queue)s (%(queued)s) to be read now',
         {
             'path': report.cache_dir,
-            'verified': report.coverage.verified / units.Gi,
-            'size': report.coverage.size / units.Gi,
-            'digested': report.coverage.digested / units.Gi,
-            'queue': report.coverage.queue,
-            'queued': report.coverage.queue_size / units.Gi,
+            'verified': measures.size(report.coverage.verified),
+            'size': measures.size(report.coverage.size),
+            'digested': measures.size(report.coverage.digested),
+            'queue': _count(report.coverage.queue, 'file'),
+            'queued': measures.size(report.coverage.queue_size),
         },
     )

@@ -9,13 +9,13 @@ the names of damaged files, which are few.
 
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
-import enum
 
 from nova_imagecache.cache import tallies
+from nova_imagecache.content import incidents
 from nova_imagecache.content import knowledge
 from nova_imagecache import names
+from nova_imagecache.outlets import families
 from nova_imagecache.outlets import summaries
 from nova_imagecache.scrub import activities
 from nova_imagecache.witnesses import exposure
@@ -32,34 +32,8 @@ VERDICTS = (
     knowledge.Verdict.CORRUPT,
     knowledge.Verdict.UNREADABLE,
     knowledge.Verdict.DIFFERS,
+    summaries.MADE_ANEW,
 )
-
-
-class Kind(enum.StrEnum):
-    """What a metric is to Prometheus."""
-
-    COUNTER = 'counter'
-    GAUGE = 'gauge'
-
-
-Labels = tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """One metric.
-
-    :ivar name: without the prefix
-    :ivar text: what it is, in a sentence
-    :ivar labels: the names of its labels
-    :ivar samples: values by the values of its labels
-    """
-
-    name: str
-    kind: Kind
-    text: str
-    labels: Labels = ()
-    samples: Sequence[tuple[Labels, float]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +65,7 @@ class Facts:
     :ivar running: whether somebody reads base files
     :ivar unreadable: why a record cannot be read, a sentence each
     :ivar read: when the records were read, in seconds since the epoch
+    :ivar history: incidents that are remembered, the oldest first
     """
 
     version: str
@@ -103,71 +78,27 @@ class Facts:
     repairs: Repairs = dataclasses.field(default_factory=Repairs)
     unreadable: tuple[str, ...] = ()
     read: float | None = None
+    history: tuple[incidents.Incident, ...] = ()
 
 
-def label_of(text: str) -> str:
-    """Give a value as it is in a label: without spaces."""
-    return text.replace(' ', '_')
-
-
-def _gauge(name: str, text: str, value: float | None) -> Family:
-    samples = () if value is None else (((), float(value)),)
-    return Family(name, Kind.GAUGE, text, (), samples)
-
-
-def _counter(name: str, text: str, value: float) -> Family:
-    return Family(name, Kind.COUNTER, text, (), (((), float(value)),))
-
-
-def _by(
-    kind: Kind,
-    name: str,
-    text: str,
-    label: str,
-    values: Mapping[str, float],
-) -> Family:
-    samples = [((label_of(each),), float(n)) for each, n in values.items()]
-    return Family(name, kind, text, (label,), samples)
-
-
-def _pair(
-    kind: Kind,
-    files: tuple[str, str],
-    size: tuple[str, str],
-    labels: Labels,
-    amounts: Mapping[Labels, summaries.Amount],
-) -> Iterator[Family]:
-    """Give the metric of some files, and that of their bytes.
-
-    :param files: its name, and what it is
-    :param size: likewise
-    """
-    for (name, text), numbers in (
-        (files, [(key, each.files) for key, each in amounts.items()]),
-        (size, [(key, each.bytes) for key, each in amounts.items()]),
-    ):
-        samples = [(key, float(number)) for key, number in numbers]
-        yield Family(name, kind, text, labels, samples)
-
-
-def collect(facts: Facts) -> Iterator[Family]:
+def collect(facts: Facts) -> Iterator[families.Family]:
     """Give all metrics, always in the same order.
 
     But for that of :func:`of_each_file`.
     """
-    yield Family(
+    yield families.Family(
         'build_info',
-        Kind.GAUGE,
+        families.Kind.GAUGE,
         'Version of nova_imagecache; always 1.',
         ('version',),
         (((facts.version,), 1.0),),
     )
-    yield _gauge(
+    yield families.gauge(
         'records_readable',
         'Whether all records that metrics are made of could be read.',
         not facts.unreadable,
     )
-    yield _gauge(
+    yield families.gauge(
         'records_read_timestamp_seconds',
         'When these records were read.',
         facts.read,
@@ -183,65 +114,65 @@ def collect(facts: Facts) -> Iterator[Family]:
     yield from _of_builds(facts.counts)
 
 
-def of_each_file(facts: Facts) -> Family | None:
+def of_each_file(facts: Facts) -> families.Family | None:
     """Give the metric that has a line per base file, if it was asked for."""
     if facts.summary is None or not facts.summary.images:
         return None
-    return Family(
+    return families.Family(
         EACH_FILE,
-        Kind.GAUGE,
+        families.Kind.GAUGE,
         'A base file, and the image it was made from; always 1.',
         ('name', 'image_id'),
         [((each.name, each.image), 1.0) for each in facts.summary.images],
     )
 
 
-def _of_pass(summary: summaries.Summary) -> Iterator[Family]:
-    yield _gauge(
+def _of_pass(summary: summaries.Summary) -> Iterator[families.Family]:
+    yield families.gauge(
         'last_pass_timestamp_seconds',
         'When the last pass of this host was through.',
         summary.ended,
     )
-    yield _gauge(
+    yield families.gauge(
         'pass_duration_seconds',
         'How long the last pass of this host took.',
         summary.seconds,
     )
-    yield _gauge(
+    yield families.gauge(
         'problems',
         'Problems in the last pass, ten at most.',
         len(summary.problems),
     )
-    yield _gauge(
+    yield families.gauge(
         'sharing_hosts',
         'Hosts that share the cache, this one included.',
         summary.hosts,
     )
 
 
-def _of_space(summary: summaries.Summary) -> Iterator[Family]:
+def _of_space(summary: summaries.Summary) -> Iterator[families.Family]:
     keys = [(kind, use) for kind in names.Kind for use in summaries.Use]
-    amounts: dict[Labels, summaries.Amount] = {
+    amounts: dict[families.Labels, summaries.Amount] = {
         (str(kind), str(use)): summary.usage.get(
             f'{kind}/{use}', summaries.Amount()
         )
         for kind, use in keys
     }
-    yield from _pair(
-        Kind.GAUGE,
+    yield from families.pair(
+        families.Kind.GAUGE,
         ('files', 'Files in the cache and in its trash.'),
         ('allocated_bytes', 'Bytes that these files take on the disk.'),
         ('kind', 'state'),
         amounts,
     )
-    yield _gauge(
+    yield families.gauge(
         'pressure_shortfall_bytes',
         'Bytes that should go to make room, and cannot.',
         summary.shortfall,
     )
 
 
-def _of_removal(summary: summaries.Summary) -> Iterator[Family]:
+def _of_removal(summary: summaries.Summary) -> Iterator[families.Family]:
     for name, text, things in (
         (
             'removal_vetoed',
@@ -257,19 +188,19 @@ def _of_removal(summary: summaries.Summary) -> Iterator[Family]:
         counts: dict[str, float] = {
             each: things.get(each, 0) for each in vetoing.Reason
         }
-        yield _by(Kind.GAUGE, name, text, 'reason', counts)
-    yield _gauge(
+        yield families.by(families.Kind.GAUGE, name, text, 'reason', counts)
+    yield families.gauge(
         'removal_vetoed_since_timestamp_seconds',
         'Since when something keeps unused files in each pass.',
         summary.vetoed_since,
     )
-    yield _gauge(
+    yield families.gauge(
         'last_removal_timestamp_seconds',
         'When a file was last removed or deleted by any host.',
         summary.last_removal,
     )
-    yield from _pair(
-        Kind.COUNTER,
+    yield from families.pair(
+        families.Kind.COUNTER,
         ('removed_files_total', 'Base files that were removed by this host.'),
         ('removed_bytes_total', 'Bytes that these took on the disk.'),
         ('reason',),
@@ -280,29 +211,29 @@ def _of_removal(summary: summaries.Summary) -> Iterator[Family]:
     )
 
 
-def _of_verification(summary: summaries.Summary) -> Iterator[Family]:
-    yield _gauge(
+def _of_verification(summary: summaries.Summary) -> Iterator[families.Family]:
+    yield families.gauge(
         'verification_enabled',
         'Whether base files are to be verified (checksum_base_images).',
         summary.checksums,
     )
-    yield _gauge(
+    yield families.gauge(
         'verifiable_bytes',
         'Bytes that base files take on the disk; 0 if none are verified.',
         summary.size,
     )
-    yield _gauge(
+    yield families.gauge(
         'verified_bytes',
         'Bytes of base files that were verified in time.',
         summary.verified,
     )
-    yield _gauge(
+    yield families.gauge(
         'oldest_verification_timestamp_seconds',
         'When the file was verified whose verification is the oldest.',
         summary.oldest,
     )
-    yield from _pair(
-        Kind.GAUGE,
+    yield from families.pair(
+        families.Kind.GAUGE,
         (
             'verification_overdue_files',
             'Base files that should have been read long since.',
@@ -314,21 +245,21 @@ def _of_verification(summary: summaries.Summary) -> Iterator[Family]:
         (),
         {(): summary.overdue},
     )
-    yield _gauge(
+    yield families.gauge(
         'scrub_needed_bytes_per_second',
         'Rate at which all base files can be verified in time.',
         summary.needed,
     )
-    yield _gauge(
+    yield families.gauge(
         'scrub_limit_bytes_per_second',
         'Rate that is allowed at most; 0 is no limit.',
         summary.limit,
     )
 
 
-def _of_damage(summary: summaries.Summary) -> Iterator[Family]:
-    yield from _pair(
-        Kind.GAUGE,
+def _of_damage(summary: summaries.Summary) -> Iterator[families.Family]:
+    yield from families.pair(
+        families.Kind.GAUGE,
         ('damaged_files', 'Base files that guests may be hit by.'),
         ('damaged_bytes', 'Bytes in them that are bad.'),
         ('verdict',),
@@ -337,16 +268,16 @@ def _of_damage(summary: summaries.Summary) -> Iterator[Family]:
             for each in VERDICTS
         },
     )
-    yield _by(
-        Kind.GAUGE,
+    yield families.by(
+        families.Kind.GAUGE,
         'exposed_guests',
         'Guests over these files, by what becomes of bad bytes in them.',
         'effect',
         {each: summary.exposed.get(each, 0) for each in exposure.Effect},
     )
-    yield Family(
+    yield families.Family(
         'damaged_file_info',
-        Kind.GAUGE,
+        families.Kind.GAUGE,
         'One of these files; always 1.',
         ('name', 'image_id', 'verdict'),
         [
@@ -354,41 +285,41 @@ def _of_damage(summary: summaries.Summary) -> Iterator[Family]:
             for each in summary.damaged
         ],
     )
-    yield Family(
+    yield families.Family(
         'damaged_file_readers',
-        Kind.GAUGE,
+        families.Kind.GAUGE,
         'Guests that are seen to read it.',
         ('name',),
         [((each.name,), float(each.readers)) for each in summary.damaged],
     )
-    yield _gauge(
+    yield families.gauge(
         'damaged_files_truncated',
         'Damaged files that are not listed by name.',
         summary.unnamed,
     )
 
 
-def _of_scrub(facts: Facts) -> Iterator[Family]:
+def _of_scrub(facts: Facts) -> Iterator[families.Family]:
     activity = facts.activity
     at_work = activity is not None and activity.ended is None
-    yield _gauge(
+    yield families.gauge(
         'scrub_running',
         'Whether a scrub of the cache is at work, on whatever host.',
         at_work and facts.running,
     )
-    yield _gauge(
+    yield families.gauge(
         'scrub_last_progress_timestamp_seconds',
         'When the last scrub of the cache last noted what it does.',
         activity.updated.wall if activity else None,
     )
-    yield _counter(
+    yield families.counter(
         'scrub_read_bytes_total',
         'Bytes that scrubs of the cache have read, on whatever host.',
         activity.total if activity else 0,
     )
 
 
-def _of_repairs(repairs: Repairs) -> Iterator[Family]:
+def _of_repairs(repairs: Repairs) -> Iterator[families.Family]:
     for name, text, totals in (
         ('repairs_total', 'Blocks that were to be repaired.', repairs.totals),
         (
@@ -397,27 +328,32 @@ def _of_repairs(repairs: Repairs) -> Iterator[Family]:
             repairs.fetched,
         ),
     ):
-        yield Family(
+        yield families.Family(
             name,
-            Kind.COUNTER,
+            families.Kind.COUNTER,
             text,
             ('source', 'result'),
             [
-                ((label_of(source), label_of(result)), float(count))
+                (
+                    (families.label_of(source), families.label_of(result)),
+                    float(count),
+                )
                 for (source, result), count in sorted(totals.items())
             ],
         )
-    yield _gauge(
+    yield families.gauge(
         'repair_paused',
         'Whether nothing more is repaired for now.',
         repairs.paused,
     )
 
 
-def _of_builds(counts: Mapping[tallies.Event, int]) -> Iterator[Family]:
+def _of_builds(
+    counts: Mapping[tallies.Event, int],
+) -> Iterator[families.Family]:
     refused = tallies.Event.REFUSED
-    yield _by(
-        Kind.COUNTER,
+    yield families.by(
+        families.Kind.COUNTER,
         'fetch_requests_total',
         'Requests for the base file of an image on this host.',
         'result',
@@ -427,7 +363,7 @@ def _of_builds(counts: Mapping[tallies.Event, int]) -> Iterator[Family]:
             if each is not refused
         },
     )
-    yield _counter(
+    yield families.counter(
         'builds_refused_total',
         'Disks that were not made, as their base file is known to be bad.',
         counts.get(refused, 0),

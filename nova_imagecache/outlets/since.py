@@ -27,8 +27,9 @@ def with_incidents(
                 damaged[name] = new = _damaged_since(each)
                 _count(damage, new, 1)
         elif each.ended is not None and each.ended > summary.ended:
-            old = damaged.pop(name, None)
-            if old is not None:
+            old = damaged.get(name)
+            if old is not None and old.verdict != summaries.MADE_ANEW:
+                del damaged[name]
                 _count(damage, old, -1)
     worst = sorted(damaged.values(), key=lambda each: not each.readers)
     return dataclasses.replace(

@@ -7,8 +7,6 @@ who shows them reads nothing else, and no disk.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
 import contextlib
 import dataclasses
 import enum
@@ -17,23 +15,21 @@ import os
 from typing import Any
 import urllib.parse
 
-from nova_imagecache.cache import hosts
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import records
-from nova_imagecache import clocks
 from nova_imagecache.content import incidents
 from nova_imagecache import errors
-from nova_imagecache import names
-from nova_imagecache.passes import reports
 
 LOG = logging.getLogger(__name__)
 
-# Files that are named one by one, guests of each, and sentences of a kind.
+#: Of a file that is good, under guests that have disks over an earlier one.
+MADE_ANEW = 'made_anew'
+
+# Files that are named one by one, and guests of each.
 MOST_NAMED = 20
 MOST_GUESTS = 10
-_MOST_SENTENCES = 10
 
 # Nobody holds the lock for longer than it takes to write a record.
 _PATIENCE_SECONDS = 5
@@ -72,9 +68,10 @@ class Amount:
 class Damaged:
     """A file that guests may be hit by.
 
+    :ivar verdict: what is wrong with its content, or :data:`MADE_ANEW`
     :ivar bytes: of it that are bad
     :ivar readers: guests of which a disk or a domain shows that they read it
-    :ivar guests: some of these
+    :ivar guests: some of these, each with its name behind it if it is known
     :ivar image_name: what people call the image, where it is known
     """
 
@@ -123,8 +120,9 @@ class Summary:
     :ivar damaged: the first of these files, those first that guests read
     :ivar unnamed: how many more there are
     :ivar hosts: that share the cache
-    :ivar vetoes: why unused files are kept, some sentences
-    :ivar problems: what could not be done, some sentences
+    :ivar vetoes: why unused files are kept, some sentences, each behind its
+        code in brackets
+    :ivar problems: what could not be done, likewise
     :ivar images: the base files of images, where that was asked for
     """
 
@@ -227,159 +225,11 @@ def put(layout: layouts.Layout, host: str, summary: Summary) -> None:
     _FORMAT.save(layout, path_of(layout, host), summary)
 
 
-def forget(layout: layouts.Layout, host: str) -> None:
-    """Forget the figures of a host.
+def load_or_begin(layout: layouts.Layout, host: str) -> Summary | None:
+    """Read a summary; one that is of no use is as good as none.
 
-    :raises OSError: the record cannot be removed
+    :raises OSError: it cannot be read
     """
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path_of(layout, host))
-
-
-def bad_bytes(file: reports.FileReport) -> int:
-    """Say how much of a file is bad: all, where only that is known."""
-    return sum(each.end - each.start for each in file.bad) or file.size
-
-
-def _damaged(file: reports.FileReport) -> Damaged:
-    readers = [*map(names.printable, file.readers)]
-    return Damaged(
-        names.printable(file.name),
-        file.image,
-        str(file.checksum),
-        names.printable(file.reason),
-        bad_bytes(file),
-        len(readers),
-        tuple(readers[:MOST_GUESTS]),
-        file.image_name or None,
-    )
-
-
-def _exposed(files: Iterable[reports.FileReport]) -> dict[str, int]:
-    """Count the guests by what becomes of bad bytes in them."""
-    guests: dict[str, set[str]] = {}
-    for file in files:
-        told = set()
-        for each in file.exposures:
-            for extent in each.extents:
-                told.add(each.guest)
-                guests.setdefault(str(extent.effect), set()).add(each.guest)
-        # Who reads it, and has no map that tells what of it.
-        unknown = {*file.readers} - told
-        if unknown and not file.exposures:
-            guests.setdefault('unknown', set()).update(unknown)
-    return {effect: len(found) for effect, found in guests.items()}
-
-
-def _cause(file: reports.FileReport) -> Cause:
-    if file.kind is names.Kind.LEFTOVER:
-        return Cause.LEFTOVER
-    return Cause.SPACE if file.early else Cause.UNUSED
-
-
-def _usage(report: reports.Report) -> dict[str, Amount]:
-    gone = {file.name for file in report.removed}
-    emptied = {file.name for file in (*report.deleted, *report.restored)}
-    usage: dict[str, Amount] = {}
-    for use, file in (
-        *(
-            (Use.USED if file.used else Use.UNUSED, file)
-            for file in report.files
-            if file.name not in gone
-        ),
-        # What was moved takes its space there, and what came back here.
-        *((Use.TRASHED, file) for file in report.removed),
-        *((Use.UNUSED, file) for file in report.restored),
-        *(
-            (Use.TRASHED, file)
-            for file in report.trash
-            if file.name not in emptied
-        ),
-    ):
-        key = f'{file.kind}/{use}'
-        usage[key] = usage.get(key, Amount()) + Amount(1, file.allocated)
-    return usage
-
-
-def _removed(
-    before: Mapping[str, Amount], report: reports.Report
-) -> dict[str, Amount]:
-    after = {str(cause): Amount() for cause in Cause} | {**before}
-    for file in report.removed:
-        after[_cause(file)] += Amount(1, file.allocated)
-    return after
-
-
-def summarised(
-    report: reports.Report,
-    host: str,
-    began: clocks.Instant,
-    ended: clocks.Instant,
-    removed: Mapping[str, Amount],
-    sharing: int,
-    with_names: bool = False,
-) -> Summary:
-    """Put a report in figures.
-
-    :param removed: in all passes before
-    :param sharing: how many hosts share the cache
-    :param with_names: whether each base file of an image is named
-    """
-
-    def ago(seconds: float | None) -> float | None:
-        return None if seconds is None else round(ended.wall - seconds)
-
-    vetoed: dict[str, int] = {}
-    withheld: dict[str, int] = {}
-    for each in report.obstacles:
-        counts = withheld if each.is_narrow else vetoed
-        reason = str(each.reason)
-        counts[reason] = counts.get(reason, 0) + 1
-    damage: dict[str, Amount] = {}
-    for file in report.harmful:
-        verdict = str(file.checksum)
-        known = damage.get(verdict, Amount())
-        damage[verdict] = known + Amount(1, bad_bytes(file))
-    worst = sorted(report.harmful, key=lambda file: not file.readers)
-    coverage = report.coverage
-    sentences = [*report.vetoes, *report.withheld]
-    return Summary(
-        host=names.printable(host),
-        ended=ended.wall,
-        seconds=max(0.0, clocks.elapsed(began, ended)),
-        usage=_usage(report),
-        vetoed=vetoed,
-        withheld=withheld,
-        vetoed_since=ago(report.vetoed_seconds),
-        last_removal=ago(report.removed_seconds),
-        removed=_removed(removed, report),
-        shortfall=report.shortfall,
-        checksums=report.checksums,
-        size=coverage.size,
-        verified=coverage.verified,
-        oldest=ago(coverage.oldest),
-        overdue=Amount(coverage.overdue, coverage.overdue_size),
-        needed=coverage.needed,
-        limit=coverage.limit,
-        damage=damage,
-        exposed=_exposed(report.harmful),
-        damaged=tuple(map(_damaged, worst[:MOST_NAMED])),
-        unnamed=max(0, len(worst) - MOST_NAMED),
-        hosts=sharing,
-        vetoes=tuple(map(names.printable, sentences[:_MOST_SENTENCES])),
-        problems=tuple(
-            map(names.printable, report.problems[:_MOST_SENTENCES])
-        ),
-        images=tuple(
-            Named(file.name, file.image)
-            for file in report.files
-            if with_names and file.kind.is_image and file.image
-        ),
-    )
-
-
-def _load_or_begin(layout: layouts.Layout, host: str) -> Summary | None:
-    """Read a summary; one that is of no use is as good as none."""
     try:
         return load(layout, host)
     except errors.Damaged as error:
@@ -389,40 +239,23 @@ def _load_or_begin(layout: layouts.Layout, host: str) -> Summary | None:
     return None
 
 
-def _sharing(layout: layouts.Layout) -> int:
-    """Count the hosts that share the cache, this one included."""
-    try:
-        return max(1, len(hosts.names_of(layout)))
-    except OSError:
-        return 1
-
-
-def save(
+def locked(
     layout: layouts.Layout,
-    host: str,
-    report: reports.Report,
-    with_names: bool = False,
-) -> None:
-    """Leave the figures of a pass, and add to what was removed in all.
+) -> contextlib.AbstractContextManager[None]:
+    """Have nobody else change a summary meanwhile.
 
-    :param report: of a pass that was made
     :raises nova_imagecache.errors.NotNow: the lock cannot be had
-    :raises OSError: they were not saved
     """
-    if report.began is None or report.ended is None:
-        return
-    with locks.manager_lock(layout, 'summaries', _PATIENCE_SECONDS):
-        before = _load_or_begin(layout, host)
-        after = summarised(
-            report,
-            host,
-            report.began,
-            report.ended,
-            before.removed if before else {},
-            _sharing(layout),
-            with_names,
-        )
-        put(layout, host, after)
+    return locks.manager_lock(layout, 'summaries', _PATIENCE_SECONDS)
+
+
+def forget(layout: layouts.Layout, host: str) -> None:
+    """Forget the figures of a host.
+
+    :raises OSError: the record cannot be removed
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path_of(layout, host))
 
 
 def note_damaged(layout: layouts.Layout, host: str, size: int) -> None:
@@ -433,7 +266,7 @@ def note_damaged(layout: layouts.Layout, host: str, size: int) -> None:
     :param size: bytes that it takes
     """
     try:
-        with locks.manager_lock(layout, 'summaries', _PATIENCE_SECONDS):
+        with locked(layout):
             summary = load(layout, host)
             if summary is None:
                 return

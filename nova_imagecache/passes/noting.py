@@ -32,6 +32,10 @@ def _key(entry: schedule.Entry | None) -> identity.Key | None:
     return entry.known.key if entry else None
 
 
+def _good(entry: schedule.Entry | None) -> incidents.Good:
+    return incidents.Good.of(entry.known) if entry else incidents.Good()
+
+
 def _sight(
     file: reports.FileReport,
     before: schedule.Entry | None,
@@ -71,7 +75,7 @@ def note(
             for file in report.harmful
         },
         {
-            file.name: _key(after.get(file.name))
+            file.name: _good(after.get(file.name))
             for file in report.files
             if file.checksum is good
         },
@@ -92,7 +96,7 @@ def note_guests(layout: layouts.Layout, report: reports.Report) -> None:
 def _note(
     layout: layouts.Layout,
     damaged: Mapping[str, incidents.Sight],
-    good: Mapping[str, identity.Key | None],
+    good: Mapping[str, incidents.Good],
     present: Collection[str] | None,
     now: float,
 ) -> None:

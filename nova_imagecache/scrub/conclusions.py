@@ -247,14 +247,8 @@ def weigh(
     sha1, fresh = compared.sha1, compared.fresh
     if sha1 is None or fresh is None:
         return concluded
-    begun = ledgers.Ledger.begin(
-        ledger.key, reading.size, fresh.algorithm, image
-    )
     begun = dataclasses.replace(
-        begun,
-        block_size=fresh.block_size,
-        form=reading.form,
-        read=reading.started,
+        _begun(ledger, reading, fresh, image),
         verified=reading.started,
         sha1=sha1,
         proven=True,
@@ -264,6 +258,21 @@ def weigh(
     # A checksum of other bytes is of an earlier file, or wrong.
     supersedes = reading.stored not in (None, sha1)
     return Conclusion(begun, fresh, supersedes)
+
+
+def _begun(
+    ledger: ledgers.Ledger,
+    reading: Reading,
+    fresh: blockmap.Blocks,
+    image: str | None,
+) -> ledgers.Ledger:
+    """Begin a ledger of what was read, whatever was known before."""
+    return dataclasses.replace(
+        ledgers.Ledger.begin(ledger.key, reading.size, fresh.algorithm, image),
+        block_size=fresh.block_size,
+        form=reading.form,
+        read=reading.started,
+    )
 
 
 def _begin_anew(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
@@ -277,14 +286,8 @@ def _begin_anew(ledger: ledgers.Ledger, reading: Reading) -> Conclusion:
         )
         return Conclusion(again, reading.comparison.blocks)
     sure = not reading.moved
-    begun = ledgers.Ledger.begin(
-        ledger.key, reading.size, fresh.algorithm, ledger.image
-    )
     begun = dataclasses.replace(
-        begun,
-        block_size=fresh.block_size,
-        form=reading.form,
-        read=reading.started,
+        _begun(ledger, reading, fresh, ledger.image),
         suspect=reading.outlived,
         sha1=sha1 if sure else None,
         proven=sure and sha1 is not None,

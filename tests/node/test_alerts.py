@@ -11,8 +11,10 @@ import subprocess
 import ddt
 
 from nova_imagecache import clocks
+from nova_imagecache.outlets import families
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import totals
 from nova_imagecache.passes import reports
 from tests.support import base
 from tests.support import mixin
@@ -35,9 +37,9 @@ RULES = [
 ]
 
 
-def families() -> list[metrics.Family]:
+def told() -> list[families.Family]:
     now = clocks.Instant(1.0, 1.0, 'boot')
-    summary = summaries.summarised(reports.Report('/c'), 'h', now, now, {}, 1)
+    summary = totals.summarised(reports.Report('/c'), 'h', now, now, {}, 1)
     summary_with_images = summaries.Summary(
         **{**vars(summary), 'images': (summaries.Named('a', 'b'),)}
     )
@@ -48,7 +50,7 @@ def families() -> list[metrics.Family]:
 
 
 def known_metrics() -> set[str]:
-    return {metrics.PREFIX + family.name for family in families()}
+    return {metrics.PREFIX + family.name for family in told()}
 
 
 @ddt.ddt
@@ -134,7 +136,7 @@ class PageTest(base.TestCase):
                     or 'none',
                     family.text,
                 )
-                for family in families()
+                for family in told()
             ],
             [(*most, ' '.join(what.split())) for *most, what in rows],
         )

@@ -128,6 +128,25 @@ class CommandTest(shell.ShellTestCase):
         self.assertEqual(1, len(stderr.splitlines()))
         self.assertIn('nova-imagecache list', stderr)
 
+    def test_what_was_verified_fits_a_terminal(self) -> None:
+        self.node.add_image('y')
+        for argv in (['verify'], ['verify', '-c', 'name', '-f', 'value']):
+            _code, stdout, _stderr = self.run_command(*argv)
+            for line in stdout.splitlines():
+                self.assertLessEqual(len(line), 80, line)
+        self.assertIn('SIZE/DISK', self.run_command('verify')[1])
+        self.assertIn(
+            '| age_seconds |', self.run_command('verify', '--long')[1]
+        )
+
+    def test_what_was_not_verified_is_told_below(self) -> None:
+        name = self.node.add_image('y')
+        for _time in range(2):
+            self.assertNotIn('not verified', self.run_command('verify')[1])
+        self.useFixture(processes.NovaProcess(self.node.layout.locks, name))
+        _code, stdout, _stderr = self.run_command('verify')
+        self.assertIn(f'\n{name}: not verified: its lock is held', stdout)
+
     def test_verify_of_a_file_that_may_grow_could_not_do_it(self) -> None:
         name = self.node.add_image('x') + '_20'
         self.node.add_base(name)
@@ -327,7 +346,10 @@ class UsageTest(shell.ShellTestCase):
         self.assertEqual(2, code)
         self.assertNotIn('Traceback', stderr)
 
-    @ddt.data(['--help'], ['help', 'pass'], ['pass', '--help'])
+    @ddt.data(
+        ['--help'], ['help', 'pass'], ['pass', '--help'],
+        ['verify', '--bandwidth', '0', 'NAME', '--help'],
+    )  # fmt: skip
     def test_help_is_fine(self, argv: list[str]) -> None:
         code, stdout, _stderr = self.shell(*argv)
         self.assertEqual(0, code)
@@ -338,6 +360,16 @@ class UsageTest(shell.ShellTestCase):
         self.assertEqual(1, code)
         self.assertEqual(1, len(stderr.splitlines()), stderr)
         return stderr
+
+    def test_an_error_of_the_system_is_told_in_words(self) -> None:
+        pins = self.node.layout.pins
+        os.makedirs(os.path.dirname(pins))
+        with open(pins, 'w'):
+            pass
+        stderr = self.assert_one_line(
+            '--instances-path', self.node.layout.instances, 'pins'
+        )
+        self.assertEqual(f'{pins}: Not a directory\n', stderr)
 
     def test_a_missing_instances_path_is_one_line(self) -> None:
         self.assertIn(

@@ -84,7 +84,7 @@ class SummaryTest(shell.ShellTestCase):
         moved, summary, coverage = stdout.splitlines()
         self.assertIn(f'Moved to the trash: original file {gone}', moved)
         self.assertIn(': 21 files, 20 in use, 1 moved', summary)
-        self.assertIn(' GiB verified', coverage)
+        self.assertIn(' MiB verified', coverage)
 
     def test_a_scrub_says_how_much_it_has_read_and_why_it_ended(self) -> None:
         self.node.add_image('x')

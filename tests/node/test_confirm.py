@@ -171,7 +171,7 @@ class WrongTest(confirming.ConfirmTestCase):
         self.assertRaises(hook.Error, manager.damage_of, self.name)
         code, stdout, _stderr = self.confirm('--sha1', earlier)
         self.assertEqual(3, code)
-        self.assertIn('corrupt', stdout)
+        self.assertIn('CORRUPT', stdout)
         self.assertEqual((3, 'corrupt'), self.short_found())
         self.assertEqual({2: scrubbing.CORRUPT}, self.bad(self.name))
         self.assertEqual(earlier, self.read_sidecar())

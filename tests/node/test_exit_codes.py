@@ -2,7 +2,9 @@
 
 """All commands end with the same number where a node is the same."""
 
+import errno
 import os
+from typing import Any
 
 from nova_imagecache.cli import exit_codes
 from tests.support import base
@@ -44,10 +46,29 @@ class ExitCodesTest(shell.ShellTestCase):
         self.assert_all(exit_codes.COULD_NOT, *LOOKING, ['pass'])
         self.assert_all(exit_codes.FINE, ['verify'], ['show', self.name])
 
-    def test_a_file_that_the_disk_does_not_give_is_damage(self) -> None:
+    def test_what_a_scrub_has_found_is_damage(self) -> None:
         nodes.flip_bit(self.node.base_path(self.name))
-        self.run_command('scrub', '--bandwidth', '0')
-        self.assert_all(exit_codes.CORRUPTION, *LOOKING)
+        self.assert_all(
+            exit_codes.CORRUPTION, ['scrub', '--bandwidth', '0'], *LOOKING
+        )
+
+    def test_a_file_that_the_disk_does_not_give_is_damage(self) -> None:
+        path = self.node.base_path(self.name)
+
+        # Mocked here; tests/node/test_medium.py has a disk that fails.
+        def preadv(fd: int, buffers: Any, offset: int, *flags: int) -> int:
+            if os.readlink(f'/proc/self/fd/{fd}') == path:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, buffers, offset, *flags)
+
+        real = os.preadv
+        self.patch(os, 'preadv', preadv)
+        self.assert_all(
+            exit_codes.CORRUPTION,
+            ['scrub', '--bandwidth', '0'],
+            *LOOKING,
+            ['verify'],
+        )
 
     def test_a_note_alone_makes_none(self) -> None:
         self.write_conf(

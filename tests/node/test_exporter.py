@@ -24,6 +24,7 @@ from nova_imagecache.outlets import exporter
 from nova_imagecache.outlets import figures
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import totals
 from nova_imagecache.passes import reports
 from tests.support import exporters
 from tests.support import nodes
@@ -42,7 +43,7 @@ def nothing() -> metrics.Facts:
 
 def with_images() -> metrics.Facts:
     now = clocks.now()
-    summary = summaries.summarised(reports.Report('/c'), 'h', now, now, {}, 1)
+    summary = totals.summarised(reports.Report('/c'), 'h', now, now, {}, 1)
     images = (summaries.Named('a', CRUEL),)
     return metrics.Facts('1', dataclasses.replace(summary, images=images))
 
@@ -75,12 +76,12 @@ class ProcessTest(nodes.NodeTestCase):
         started = self.start()
         bad = 'damaged_files{verdict="corrupt"} '
         self.assertIn(f'{bad}0.0', exporters.fetch(started.url))
-        self.assertIn('All is well.', self.page(started))
+        self.assertIn('OK, NOT CHECKED YET', self.page(started))
         nodes.flip_bit(self.node.base_path(self.name))
         self.make_pass()
         self.assertIn(f'{bad}1.0', exporters.fetch(started.url))
         page = self.page(started)
-        self.assertIn('1 base file is damaged; 1 guest reads what is.', page)
+        self.assertIn('1 base file is damaged; 1 guest reads it.', page)
         self.assertIn(GUEST, page)
 
     def test_what_was_noted_since_the_last_pass_counts_at_once(self) -> None:

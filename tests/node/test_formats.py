@@ -92,7 +92,9 @@ class FormatsTest(nodes.NodeTestCase):
 
     @ddt.data(
         ('1', {'unknown': 4259840}),
+        ('2', {'unknown': 4259840}),
         ('3', {'repaired': 4194304, 'unreachable': 65536}),
+        ('4', {'repaired': 4194304, 'unreachable': 65536}),
     )
     @ddt.unpack
     def test_what_a_host_has_repaired_is_still_read(
@@ -112,6 +114,37 @@ class FormatsTest(nodes.NodeTestCase):
         self.assertEqual(
             ('unreachable', 'no route', 2, 1200.0),
             (asked.state, asked.message, asked.tries, asked.wait),
+        )
+
+    def test_whose_image_was_told_of_is_still_known(self) -> None:
+        path = os.path.join(self.node.layout.repairs, '_a-host')
+        self.put('_repairs', '4', path)
+        found = accounts.load(self.node.layout, 'a-host')
+        self.assertEqual(1.7e9, found.told['an-image'].wall)
+
+    @ddt.data('2', '4')
+    def test_whose_image_was_gone_is_still_known(self, version: str) -> None:
+        path = os.path.join(self.node.layout.repairs, '_a-host')
+        self.put('_repairs', version, path)
+        found = accounts.load(self.node.layout, 'a-host')
+        self.assertEqual(1.7e9, found.gone['an-image'].wall)
+
+    def test_why_an_image_is_not_known_of_is_still_told(self) -> None:
+        path = os.path.join(self.node.layout.repairs, '_a-host')
+        self.put('_repairs', '2', path)
+        found = accounts.load(self.node.layout, 'a-host')
+        assert found.unanswered is not None
+        self.assertEqual('no answer', found.unanswered.message)
+
+    @ddt.data('incidents', 'repairs')
+    def test_there_is_one_of_each_version(self, kind: str) -> None:
+        present = {
+            'incidents': incidents._FORMAT.version,
+            'repairs': accounts._FORMAT.version,
+        }[kind]
+        self.assertEqual(
+            [*map(str, range(1, present + 1))],
+            sorted(os.listdir(os.path.join(HERE, f'_{kind}'))),
         )
 
     @ddt.data(('1', None), ('2', 'ubuntu-24.04'))

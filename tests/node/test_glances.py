@@ -47,14 +47,7 @@ class GlanceTestCase(seeing.SeeingTestCase):
         self.opened: list[str] = []
 
     def spy_on_opens(self) -> None:
-        """Note all that is opened by its path."""
-        real = os.open
-
-        def spy(path: Any, *args: Any, **kwargs: Any) -> int:
-            self.opened.append(os.fspath(path))
-            return real(path, *args, **kwargs)
-
-        self.patch(os, 'open', spy)
+        self.opened = self.note_opens()
 
     def opened_of(self, guest: str) -> list[str]:
         return [path for path in self.opened if guest in path]

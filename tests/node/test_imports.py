@@ -123,8 +123,8 @@ class ImportForCommandTest(shell.ShellTestCase):
         imported = self.imported('list', '-f', 'json')
         self.assertEqual(
             {
-                'app', 'colours', 'columns', 'config', 'exit_codes', 'lines',
-                'list', 'listing', 'owner', 'tables',
+                'app', 'colours', 'columns', 'config', 'exit_codes', 'filing',
+                'lines', 'list', 'listing', 'owner', 'tables',
             },
             {
                 name.rpartition('.')[2]

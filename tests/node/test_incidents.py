@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+import ddt
 import fixtures
 import msgspec
 
@@ -25,6 +26,7 @@ NEWER = b'{"kind": "incidents", "version": 99, "sha256": "", "sealed": {}}\n'
 COPIER = '22222222-bbbb-4bbb-8bbb-000000000002'
 
 
+@ddt.ddt
 class IncidentsTest(shell.ShellTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -161,10 +163,8 @@ class IncidentsTest(shell.ShellTestCase):
         told.add(self.name)
         self.assertIn(other, logger.output)
 
-    def test_a_file_that_was_fetched_anew_and_is_good_ends_it(self) -> None:
+    def fetch_anew(self) -> None:
         path = self.node.base_path(self.name)
-        if identity.stat_of(path).incarnation.key[1] is None:
-            self.skipTest('this file system has no birth times')
         with open(path, 'rb') as file:
             good = file.read()
         self.damage()
@@ -173,9 +173,42 @@ class IncidentsTest(shell.ShellTestCase):
         os.rename(f'{path}.part', path)
         self.run_command('pass', '--no-verify')
         self.assertIsNone(self.known()[0].ended)
-        self.run_command('verify')
+
+    def without_birth_times(self) -> None:
+        # Mocked: such a file system takes a server.
+        self.patch(identity, '_STATX_BTIME', 0)
+        self.patch(identity, '_generation', lambda fd: None)
+
+    @ddt.data('verify', 'scrub')
+    def test_a_file_that_was_fetched_anew_and_is_good_ends_it(
+        self, command: str
+    ) -> None:
+        if identity.stat_of(self.temporary).incarnation.key[1] is None:
+            self.skipTest('this file system has no birth times')
+        self.fetch_anew()
+        self.run_command(command)
         (one,) = self.known()
         self.assertEqual(incidents.Outcome.REPLACED, one.outcome)
+
+    @ddt.data('verify', 'scrub')
+    def test_where_there_are_no_birth_times_it_is_replaced_all_the_same(
+        self, command: str
+    ) -> None:
+        self.without_birth_times()
+        self.fetch_anew()
+        self.run_command(command)
+        (one,) = self.known()
+        self.assertEqual(incidents.Outcome.REPLACED, one.outcome)
+
+    def test_one_that_got_better_by_itself_is_not_said_to_be_another(
+        self,
+    ) -> None:
+        self.without_birth_times()
+        self.damage()
+        nodes.flip_bit(self.node.base_path(self.name))
+        self.run_command('scrub')
+        (one,) = self.known()
+        self.assertEqual(incidents.Outcome.GOOD, one.outcome)
 
     def test_one_of_an_earlier_release_is_still_known(self) -> None:
         self.damage()

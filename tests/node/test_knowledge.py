@@ -34,6 +34,15 @@ class RecallTest(scrubbing.OneFileTestCase):
         self.assertFalse(Knowledge().newer)
         self.assertEqual(len(self.data), self.recall().size)
 
+    def test_when_its_inode_was_changed_last_is_known(self) -> None:
+        status = os.stat(self.path)
+        self.assertEqual(status.st_ctime_ns, self.recall().changed)
+
+    def test_one_with_little_data_in_much_is_known_to_be_sparse(self) -> None:
+        self.assertFalse(self.recall().sparse)
+        os.truncate(self.path, 2**43)
+        self.assertTrue(self.recall().sparse)
+
     def test_what_was_learnt_is_known(self) -> None:
         self.learn()
         known = self.recall()

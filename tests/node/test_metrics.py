@@ -170,14 +170,7 @@ class SummaryTest(FiguresTestCase):
         self.node.configure(checksum=True)
         self.node.add_image('x')
         self.make_pass()
-        opened: list[str] = []
-        real = os.open
-
-        def spy(path: Any, *args: Any, **kwargs: Any) -> int:
-            opened.append(os.fspath(path))
-            return real(path, *args, **kwargs)
-
-        self.patch(os, 'open', spy)
+        opened = self.note_opens()
         self.metrics()
         own = [path for path in opened if path.startswith(self.layout.base)]
         self.assertTrue(own)
@@ -402,6 +395,35 @@ class CommandTest(shell.ShellTestCase):
         self.assertEqual((0, ''), (code, stdout))
         with open(path) as file:
             self.assertIn('last_pass_timestamp_seconds', parse(file.read()))
+
+    def test_who_finds_or_ends_damage_writes_the_file_of_passes_too(
+        self,
+    ) -> None:
+        name = self.node.add_image('x')
+        path = self.node.base_path(name)
+        with open(path, 'rb') as file:
+            good = file.read()
+        copy = os.path.join(self.temporary, 'copy')
+        with open(copy, 'wb') as file:
+            file.write(good)
+        textfile = os.path.join(self.temporary, 'x.prom')
+        self.write_conf(checksum_base_images='true', metrics_textfile=textfile)
+        self.run_command('pass')
+        damaged = 'damaged_files{verdict="corrupt"}'
+        for argv, number in (
+            (['verify'], 1),
+            (['repair', name, '--source', copy], 0),
+            (['verify', name], 1),
+            (['confirm', name, '--file', copy], 0),
+        ):
+            if number:
+                nodes.flip_bit(path)
+            elif argv[0] == 'confirm':
+                nodes.flip_bit(path)
+            self.run_command(*argv)
+            with open(textfile) as file:
+                found = parse(file.read())
+            self.assertEqual((argv, number), (argv, found[damaged]))
 
     def test_before_the_first_pass_it_says_so_by_leaving_it_out(self) -> None:
         code, stdout, _stderr = self.run_command('metrics')

@@ -20,7 +20,11 @@ class MisspeltTest(shell.ShellTestCase):
         self.write_conf(checksum_interval_seconds='a week')
         code, _stdout, stderr = self.run_command('list')
         self.assertEqual(1, code)
-        self.assertIn(self.nova_conf, stderr)
+        with open(self.nova_conf) as file:
+            before = file.read().partition('= a week')[0]
+        # The last of two that are there.
+        line = len(before.splitlines())
+        self.assertIn(f'from {self.nova_conf}, line {line}, is', stderr)
         self.assertIn('checksum_interval_seconds', stderr)
         self.assertNotIn('LocationInfo', stderr)
 

@@ -43,14 +43,7 @@ class FileTest(odd.OddTestCase):
             self.skipTest('only root can make devices')
         path = self.node.base_path(odd.SHA)
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
-        opened: list[Any] = []
-        real = os.open
-
-        def spy(name: Any, *args: Any, **kwargs: Any) -> int:
-            opened.append(name)
-            return real(name, *args, **kwargs)
-
-        self.patch(os, 'open', spy)
+        opened = self.note_opens()
         self.node.configure(checksum=True)
         self.pass_days()
         self.assertIn(odd.SHA, self.node.files())

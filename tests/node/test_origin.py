@@ -118,7 +118,7 @@ class Suite:
         self.assertTrue(self.current_ledger().differs)
         code, stdout, _stderr = self.verify()
         self.assertEqual(3, code)
-        self.assertIn('corrupt', stdout)
+        self.assertIn('CORRUPT', stdout)
         ledger = self.current_ledger()
         self.assertFalse(ledger.differs)
         self.assertEqual({2}, ledger.corrupt)

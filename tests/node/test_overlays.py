@@ -42,17 +42,6 @@ class OverlaysTestCase(nodes.NodeTestCase):
         self.assertEqual((), testimony.vetoes)
         self.assertEqual(frozenset(users), testimony.users.get(SHA, set()))
 
-    def spy_on_opens(self) -> list[str]:
-        opened: list[str] = []
-        real = os.open
-
-        def spy(path: Any, *args: Any, **kwargs: Any) -> int:
-            opened.append(os.fspath(path))
-            return real(path, *args, **kwargs)
-
-        self.patch(os, 'open', spy)
-        return opened
-
 
 @ddt.ddt
 class UsersTest(OverlaysTestCase):
@@ -152,7 +141,7 @@ class UsersTest(OverlaysTestCase):
         directory = self.node.add_directory(GUEST)
         os.symlink('/', os.path.join(directory, 'everything'))
         os.symlink('/', os.path.join(self.node.layout.instances, 'root'))
-        opened = self.spy_on_opens()
+        opened = self.note_opens()
         failures = [str(veto) for veto in self.look().vetoes]
         self.assertEqual(2, len(failures))
         self.assertIn('everything', ' '.join(failures))
@@ -218,7 +207,7 @@ class UsersTest(OverlaysTestCase):
     def test_locks_are_not_even_opened(self) -> None:
         # Closing one would drop it for the whole process.
         self.node.add_file('locks', f'nova-{SHA}')
-        opened = self.spy_on_opens()
+        opened = self.note_opens()
         self.assert_users()
         self.assertEqual([], [path for path in opened if 'locks' in path])
 
@@ -250,7 +239,7 @@ class HostileTest(OverlaysTestCase):
         path = os.path.join(self.node.add_directory(GUEST), 'disk')
         nodes.qemu_img('create', '-f', 'qcow2', path, '1M')
         self.node.add_overlay(OTHER, SHA)
-        opened = self.spy_on_opens()
+        opened = self.note_opens()
         self.assert_users(OTHER)
         before = sorted(opened)
         nodes.qemu_img('rebase', '-u', '-b', name, '-F', 'raw', path)
@@ -267,7 +256,7 @@ class HostileTest(OverlaysTestCase):
         path = os.path.join(self.node.add_directory(GUEST), 'disk')
         nodes.qemu_img('create', '-f', 'qcow2', path, '1M')
         nodes.qemu_img('rebase', '-u', '-b', 'disk', '-F', 'qcow2', path)
-        opened = self.spy_on_opens()
+        opened = self.note_opens()
         self.assert_users()
         self.assertEqual(1, opened.count(path))
 
@@ -377,7 +366,7 @@ class FailureTest(OverlaysTestCase):
         directory = self.node.add_directory(GUEST)
         os.mkfifo(os.path.join(directory, 'fifo'))
         os.symlink('/dev/null', os.path.join(directory, 'device'))
-        opened = self.spy_on_opens()
+        opened = self.note_opens()
         self.assert_users(OTHER)
         for name in ('fifo', 'device'):
             self.assertNotIn(os.path.join(directory, name), opened)
@@ -732,7 +721,7 @@ class ChangingTest(OverlaysTestCase):
         witness = overlays.OverlayWitness(self.node.layout)
         witness.look([SHA])
         self.node.add_overlay(GUEST, SHA)
-        opened = self.spy_on_opens()
+        opened = self.note_opens()
         self.assertEqual({GUEST, OTHER}, witness.look_again([SHA]).users[SHA])
         disks = {path for path in opened if path.endswith('disk')}
         self.assertEqual(

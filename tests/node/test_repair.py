@@ -14,6 +14,8 @@ import ddt
 from nova_imagecache.cache import locks
 from nova_imagecache.content import blockmap
 from nova_imagecache import errors
+from nova_imagecache.heal import accounts
+from nova_imagecache.heal import automatic
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
 from nova_imagecache.heal import patients
@@ -484,6 +486,59 @@ class CommandTest(healing.HealTestCase):
             (guest['fate'], guest['extents']),
         )
 
+    def counted(self) -> dict[str, float]:
+        """Give what metrics tell of repairs."""
+        code, stdout, stderr = self.run_command('metrics')
+        self.assertEqual((0, ''), (code, stderr))
+        return {
+            line.rpartition(' ')[0].removeprefix('nova_imagecache_'): float(
+                line.rpartition(' ')[2]
+            )
+            for line in stdout.splitlines()
+            if line.startswith('nova_imagecache_repair')
+        }
+
+    def test_what_a_person_repairs_is_counted_as_all_else_is(self) -> None:
+        repaired = 'repairs_total{result="repaired",source="file"}'
+        for total in (2, 4):
+            self.damage(1, 2)
+            self.assertEqual(0, self.repair('--source', self.copy)[0])
+            counted = self.counted()
+            self.assertEqual(total, counted[repaired])
+            self.assertEqual(0, counted['repair_paused'])
+        self.damage(1)
+        self.repair()
+        left = 'repairs_total{result="no-data",source="none"}'
+        counted = self.counted()
+        self.assertEqual((4, 1), (counted[repaired], counted[left]))
+
+    def test_what_is_only_tried_is_not_counted(self) -> None:
+        self.damage(1)
+        before = self.counted()
+        self.repair('--dry-run', '--source', self.copy)
+        self.assertEqual(before, self.counted())
+
+    def test_what_a_person_has_repaired_waits_for_nothing_any_more(
+        self,
+    ) -> None:
+        """A scrub had failed to."""
+        self.damage(1)
+        automatic.Healer(
+            self.node.settings, sources_of=lambda settings: []
+        ).heal(self.name)
+        layout, host = self.node.layout, self.node.settings.host
+        self.assertIn(self.name, accounts.load(layout, host).files)
+        self.repair('--source', self.copy)
+        account = accounts.load(layout, host)
+        self.assertEqual({}, account.files)
+        self.assertEqual({'file': 1}, account.repaired)
+
+    def test_a_person_has_no_budget_to_spend(self) -> None:
+        self.damage(1)
+        self.repair('--source', self.copy)
+        layout, host = self.node.layout, self.node.settings.host
+        self.assertEqual(0, accounts.load(layout, host).spent)
+
     def test_damage_that_stays_is_exit_code_3(self) -> None:
         self.damage(1)
         code, blocks, _summary, _stderr = self.repair()
@@ -609,6 +664,11 @@ class CommandTest(healing.HealTestCase):
         )
         self.assertEqual(0, code, stderr)
         self.assertEqual(2 * BLOCK - 99, summary['fetched']['ssh'])
+        self.assertIn(
+            f'fetched_bytes_total{{result="repaired",source="ssh"}} '
+            f'{2 * BLOCK - 99}.0',
+            self.run_command('metrics')[1],
+        )
         self.assert_healed()
 
     def test_its_checksum_is_what_it_was(self) -> None:

@@ -27,6 +27,7 @@ from nova_imagecache.heal import automatic
 from nova_imagecache.outlets import exposition
 from nova_imagecache.outlets import figures
 from nova_imagecache.outlets import metrics
+from nova_imagecache.outlets import textfiles
 from nova_imagecache.scrub import activities
 from tests.support import base
 from tests.support import exporters
@@ -275,7 +276,7 @@ class TextfileTest(SeenTestCase):
         now = self.facts()
         assert now.read is not None
         frozen = dataclasses.replace(now, read=now.read - 3 * base.HOUR)
-        exposition.write(self.path, frozen)
+        textfiles.write(self.path, lambda: frozen)
         self.start_textfile()
         self.fires('MetricsStale', severity='warning', job='node')
         self.make_pass()
@@ -339,9 +340,9 @@ class FleetTest(SeenTestCase):
         (file,) = facts.summary.damaged
         damaged = (dataclasses.replace(file, image=image),) if image else ()
         summary = dataclasses.replace(facts.summary, damaged=damaged)
-        exposition.write(
-            os.path.join(directory, 'imagecache.prom'),
-            dataclasses.replace(facts, summary=summary),
+        changed = dataclasses.replace(facts, summary=summary)
+        textfiles.write(
+            os.path.join(directory, 'imagecache.prom'), lambda: changed
         )
 
 

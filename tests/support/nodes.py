@@ -298,6 +298,18 @@ class FileTestCase(base.TestCase):
         (found,) = [file for file in report.files if file.name == name]
         return found
 
+    def note_opens(self) -> list[str]:
+        """Note each path that is opened from now on, as it was given."""
+        opened: list[str] = []
+        real = os.open
+
+        def spy(path: Any, *args: Any, **kwargs: Any) -> int:
+            opened.append(os.fspath(path))
+            return real(path, *args, **kwargs)
+
+        self.patch(os, 'open', spy)
+        return opened
+
     def note_syncs(self) -> list[str]:
         """Note the path of each file that is synced from now on."""
         synced: list[str] = []

@@ -82,7 +82,7 @@ class NodeExporter(_Server):
 
 
 class Prometheus(_Server):
-    """A Prometheus that scrapes and evaluates rules five times a second."""
+    """A Prometheus that scrapes and evaluates rules some times a second."""
 
     ready = '/-/ready'
 
@@ -106,8 +106,8 @@ class Prometheus(_Server):
         ]
         config = {
             'global': {
-                'scrape_interval': '200ms',
-                'scrape_timeout': '200ms',
+                'scrape_interval': '400ms',
+                'scrape_timeout': '400ms',
                 'evaluation_interval': '200ms',
             },
             'rule_files': [rule_file],

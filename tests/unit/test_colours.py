@@ -17,6 +17,7 @@ class ColoursTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.useFixture(fixtures.EnvironmentVariable('NO_COLOR'))
+        self.useFixture(fixtures.EnvironmentVariable('TERM', 'xterm'))
 
     def text(self, stream: io.StringIO) -> str:
         return colours.on_terminal(stream, 'x', colours.RED)
@@ -27,4 +28,8 @@ class ColoursTest(base.TestCase):
 
     def test_who_wants_none_gets_none(self) -> None:
         self.useFixture(fixtures.EnvironmentVariable('NO_COLOR', ''))
+        self.assertEqual('x', self.text(Terminal()))
+
+    def test_a_terminal_that_has_none_gets_none(self) -> None:
+        self.useFixture(fixtures.EnvironmentVariable('TERM', 'dumb'))
         self.assertEqual('x', self.text(Terminal()))

@@ -297,6 +297,21 @@ class VerifyingTest(concluding.ConclusionTestCase):
         self.assertEqual('sha256', after.blocks.algorithm)
         self.assertEqual(0, after.blocks.unknown)
 
+    def test_one_that_has_no_sha1_and_gets_none_has_them_by_its_blocks(
+        self,
+    ) -> None:
+        ledger = letters.proven_of('abc', sha1=None, proven=False, stored=None)
+        for without, algorithm in (
+            (True, 'sha256'),
+            (False, letters.ALGORITHM),
+        ):
+            after = self.conclude(
+                ledger, 'abc', 'abc', whole=False, algorithm='sha256',
+                without=without,
+            )  # fmt: skip
+            self.assertEqual(algorithm, after.ledger.algorithm)
+            self.assertEqual(algorithm, after.blocks.algorithm)
+
     @ddt.data('axc', 'a!c', 'ab')
     def test_new_digests_wait_while_something_is_bad(self, found: str) -> None:
         after = self.check(found, algorithm='sha256')

@@ -150,6 +150,20 @@ class QuestionTest(concluding.ConclusionTestCase):
         self.assertFalse(after.supersedes)
         self.assert_blocks('abc', after)
 
+    def test_of_one_that_gets_no_sha1_the_digests_are_one(self) -> None:
+        after = self.ask('axc', original=False, whole=False, without=True)
+        self.assertTrue(after.supersedes)
+        self.assertEqual(
+            (None, False, None, True),
+            (
+                after.ledger.sha1,
+                after.ledger.proven,
+                after.ledger.stored,
+                after.ledger.anew,
+            ),
+        )
+        self.assert_blocks('axc', after)
+
     def test_nor_without_new_digests_is_there_one(self) -> None:
         after = self.ask('axc', original=False, algorithm=None)
         self.assertTrue(after.ledger.question)

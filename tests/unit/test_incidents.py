@@ -4,9 +4,11 @@
 
 import dataclasses
 
+from nova_imagecache.cache import identity
 from nova_imagecache.content import incidents
 from tests.support import base
 
+GOOD = incidents.Good()
 NONE = incidents.Incidents()
 SEEN = incidents.Sight(
     'corrupt', 'an-image', 50.0, ((0, 10),), ('one', 'two'), ('two',)
@@ -63,7 +65,7 @@ class UpdatedTest(base.TestCase):
 
     def test_a_good_reading_ends_it_and_so_does_a_file_that_went(self) -> None:
         for good, present, outcome in (
-            ({'x': None}, ('x',), incidents.Outcome.GOOD),
+            ({'x': GOOD}, ('x',), incidents.Outcome.GOOD),
             ({}, (), incidents.Outcome.GONE),
         ):
             known = incidents.updated(self.opened(), {}, good, present, 200.0)
@@ -76,13 +78,38 @@ class UpdatedTest(base.TestCase):
         old, new = (1, 100, None), (2, 200, None)
         for key, outcome in (
             (old, Outcome.GOOD), (new, Outcome.REPLACED),
-            (None, Outcome.GOOD), ((2, None, None), Outcome.GOOD),
+            (None, Outcome.GOOD), ((1, None, None), Outcome.GOOD),
         ):  # fmt: skip
-            seen = dataclasses.replace(SEEN, key=old)
-            known = incidents.updated(NONE, {'x': seen}, {}, ('x',), 100.0)
-            known = incidents.updated(known, {}, {'x': key}, ('x',), 200.0)
-            (one,) = known.incidents
-            self.assertEqual(outcome, one.outcome)
+            good = incidents.Good(key, 150.0)
+            self.assertEqual(outcome, self.outcome(old, good))
+
+    def outcome(
+        self, key: identity.Key | None, good: incidents.Good
+    ) -> incidents.Outcome | None:
+        """Say how one ends that was found at 100, of such a file."""
+        seen = dataclasses.replace(SEEN, key=key)
+        known = incidents.updated(NONE, {'x': seen}, {}, ('x',), 100.0)
+        known = incidents.updated(known, {}, {'x': good}, ('x',), 200.0)
+        (one,) = known.incidents
+        return one.outcome
+
+    def test_without_birth_times_another_number_and_a_change_since_tell(
+        self,
+    ) -> None:
+        """Another number alone may be that of another mount."""
+        Outcome = incidents.Outcome
+        old, new = (1, None, None), (2, None, None)
+        for key, good, outcome in (
+            (old, incidents.Good(new, 150.0), Outcome.REPLACED),
+            (old, incidents.Good(new, 100.0), Outcome.GOOD),
+            (old, incidents.Good(new, None), Outcome.GOOD),
+            (old, incidents.Good(old, 150.0), Outcome.GOOD),
+            (None, incidents.Good(new, 150.0), Outcome.GOOD),
+            # A server has birth times, and its client has none.
+            ((1, 5, None), incidents.Good(new, 150.0), Outcome.REPLACED),
+            (old, incidents.Good((1, 5, None), 150.0), Outcome.GOOD),
+        ):
+            self.assertEqual(outcome, self.outcome(key, good))
 
     def test_one_that_is_bad_as_well_is_what_it_is_about_then(self) -> None:
         known = NONE
@@ -122,7 +149,7 @@ class UpdatedTest(base.TestCase):
 
     def test_the_same_file_damaged_again_is_another(self) -> None:
         known = incidents.updated(
-            self.opened(), {}, {'x': None}, ('x',), 200.0
+            self.opened(), {}, {'x': GOOD}, ('x',), 200.0
         )
         known = incidents.updated(known, {'x': SEEN}, {}, ('x',), 300.0)
         self.assertEqual([1, 2], [each.number for each in known.incidents])
@@ -132,7 +159,7 @@ class UpdatedTest(base.TestCase):
 
     def test_who_looked_before_it_was_healed_opens_no_other_one(self) -> None:
         known = incidents.updated(
-            self.opened(), {}, {'x': None}, ('x',), 200.0
+            self.opened(), {}, {'x': GOOD}, ('x',), 200.0
         )
         known = incidents.updated(known, {'x': SEEN}, {}, ('x',), 150.0)
         self.assertEqual([1], [each.number for each in known.incidents])
@@ -146,7 +173,7 @@ class UpdatedTest(base.TestCase):
                 known, {name: SEEN, 'x': SEEN}, {}, present, 200.0
             )
             known = incidents.updated(
-                known, {'x': SEEN}, {name: None}, present, 200.0
+                known, {'x': SEEN}, {name: GOOD}, present, 200.0
             )
         self.assertEqual(101, len(known.incidents))
         self.assertEqual('x', known.incidents[0].name)

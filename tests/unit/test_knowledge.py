@@ -60,6 +60,11 @@ class FindingTest(base.TestCase):
         self.assertEqual(Finding(), Finding(history=history))
         self.assertEqual(repr(Finding()), repr(Finding(history=history)))
 
+    def test_nor_is_how_it_was_found_out(self) -> None:
+        self.assertFalse(Finding().contradicted)
+        self.assertFalse(Finding().digested)
+        self.assertEqual(Finding(), Finding(contradicted=True, digested=True))
+
     def test_a_note_is_added_to_others(self) -> None:
         finding = Finding(Verdict.GOOD).noting('one').noting('two')
         self.assertEqual(Finding(Verdict.GOOD, 'one; two'), finding)
@@ -311,6 +316,37 @@ class VerdictTest(base.TestCase):
         )  # fmt: skip
         self.assertNotIn('confirm', self.judge().note)
 
+    def test_it_is_told_where_only_the_stored_checksum_says_so(self) -> None:
+        self.assertTrue(self.judge(OTHER).contradicted)
+        for stored, fields in (
+            (SHA1, {}),
+            (OTHER, {'bad': bad(_1=CORRUPT)}),
+            (SHA1, {'found': OTHER}),
+            # What it was is not known.
+            (OTHER, {'found': SHA1, 'proven': False}),
+        ):
+            finding = self.judge(stored, **fields)
+            self.assertFalse(finding.contradicted, finding)
+
+    def test_that_one_is_too_sparse_for_a_sha1_is_told_where_it_has_none(
+        self,
+    ) -> None:
+        none: dict[str, Any] = {'sha1': None, 'proven': False, 'stored': None}
+        why = 'it has no SHA-1, as it is too sparse for one'
+
+        def note(of: str | None, sparse: bool, /, **fields: Any) -> str:
+            ledger = letters.proven_of('abc', **fields)
+            return knowledge.judge(ledger, of, sparse).note
+
+        self.assertEqual(why, note(None, True, **none))
+        for other in (
+            note(None, False, **none),
+            note(SHA1, True, **none),
+            note(None, True),
+            note(None, True, **none, unsettled=(ledgers.Run(0, 1),)),
+        ):
+            self.assertNotIn(why, other)
+
     def test_marks_are_told_whatever_the_verdict(self) -> None:
         finding = self.judge(suspect=True, rebaselined=1e9)
         self.assertIs(Verdict.GOOD, finding.verdict)
@@ -485,6 +521,13 @@ class KnowledgeTest(base.TestCase):
         self.assertTrue(known.remembering(sighting_of()).lost)
         known = knowledge.Knowledge(lost=True)
         self.assertTrue(known.remembering(new).lost)
+
+    def test_what_was_lost_stays_so(self) -> None:
+        damage = sightings.Damage('corrupt', -1.0)
+        seen = sighting_of(digested=False, damage=damage)
+        known = knowledge.Knowledge(lost=True).remembering(seen)
+        self.assertTrue(known.lost)
+        self.assertIs(Verdict.CORRUPT, known.damage)
 
     def test_what_is_not_seen_just_now_is_not_lost(self) -> None:
         known = knowledge.Knowledge(blind=True)

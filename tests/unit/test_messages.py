@@ -208,9 +208,8 @@ class MessagesTest(base.TestCase):
         )
         self.assertEqual(20, level)
         self.assertEqual(
-            'Image cache /base: 1 files, 1 in use, 0 moved to '
-            'the trash (0 MiB), 1 '
-            'corrupt; 0 in the trash, 0 deleted (0 MiB)',
+            'Image cache /base: 1 file, 1 in use, 0 moved to the trash '
+            '(0 B), 1 corrupt; 0 in the trash, 0 deleted (0 B)',
             text,
         )
 
@@ -257,16 +256,16 @@ class MessagesTest(base.TestCase):
             (
                 done,
                 ['Moved to the trash:', 'Put back', 'Deleted', 'Deleted'],
-                '1 moved to the trash (1 MiB), 0 corrupt; 1 in the '
-                'trash, 2 deleted (2 MiB)',
+                '1 moved to the trash (1.0 MiB), 0 corrupt; 1 in the '
+                'trash, 2 deleted (2.0 MiB)',
             ),
             (
                 dataclasses.replace(done, dry_run=True),
                 [f'Would have {each}' for each in (
                     'moved to the trash:', 'put back', 'deleted', 'deleted',
                 )],
-                '0 moved to the trash (0 MiB), 0 corrupt; 1 in the '
-                'trash, 0 deleted (0 MiB)',
+                '0 moved to the trash (0 B), 0 corrupt; 1 in the trash, '
+                '0 deleted (0 B)',
             ),
         ):  # fmt: skip
             *told, last = [
@@ -293,8 +292,8 @@ class MessagesTest(base.TestCase):
         *_others, (level, text) = lines(messages.of_pass(report))
         self.assertEqual(logging.INFO, level)
         self.assertEqual(
-            'Image cache /base: 2.0 of 4.0 GiB verified, 3.0 GiB digested; 5 '
-            'files (1.0 GiB) to be read now',
+            'Image cache /base: 2.0 GiB of 4.0 GiB verified, 3.0 GiB '
+            'digested; 5 files (1.0 GiB) to be read now',
             text,
         )
 
@@ -311,6 +310,6 @@ class MessagesTest(base.TestCase):
         report = self.report(checksums=True, coverage=coverage)
         ((level, text),) = lines(messages.of_findings(report))
         self.assertEqual(30, level)
-        self.assertIn('to read 1024.0 GiB once', text)
+        self.assertIn('to read 1.0 TiB once', text)
         self.assertIn('takes 16.0 MiB/s', text)
-        self.assertIn('allows 1.0; raise one of them', text)
+        self.assertIn('allows 1.0 MiB/s; raise one of them', text)

@@ -8,18 +8,22 @@ import ddt
 
 from nova_imagecache.cache import tallies
 from nova_imagecache import clocks
+from nova_imagecache import codes
 from nova_imagecache.content import incidents
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import names
+from nova_imagecache.outlets import families
 from nova_imagecache.outlets import metrics
 from nova_imagecache.outlets import pages
 from nova_imagecache.outlets import since
 from nova_imagecache.outlets import summaries
+from nova_imagecache.outlets import totals
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import exposure
 from nova_imagecache.witnesses import vetoing
 from tests.support import base
@@ -68,7 +72,13 @@ def summary_of(
 ) -> summaries.Summary:
     report = reports.Report('/i/_base', files)
     report = dataclasses.replace(report, **values)  # type: ignore[arg-type]
-    return summaries.summarised(report, 'here', EARLIER, NOW, {}, 1)
+    return totals.summarised(report, 'here', EARLIER, NOW, {}, 1)
+
+
+def seen_facts(oldest: float | None = 5.0) -> metrics.Facts:
+    """Give facts of a cache that is verified."""
+    coverage = schedule.Coverage(1, 10, verified=10, oldest=oldest)
+    return facts_of(coverage=coverage, checksums=True)
 
 
 def facts_of(*files: reports.FileReport, **values: object) -> metrics.Facts:
@@ -89,7 +99,7 @@ def samples(facts: metrics.Facts) -> dict[str, float]:
 class ConventionTest(base.TestCase):
     """What Prometheus recommends."""
 
-    def families(self) -> list[metrics.Family]:
+    def families(self) -> list[families.Family]:
         activity = activities.Activity('here', NOW, NOW)
         facts = dataclasses.replace(
             facts_of(bad_file(), file_of(image='x')), activity=activity
@@ -103,7 +113,7 @@ class ConventionTest(base.TestCase):
     def test_counters_and_no_others_end_in_total(self) -> None:
         for family in self.families():
             self.assertEqual(
-                family.kind is metrics.Kind.COUNTER,
+                family.kind is families.Kind.COUNTER,
                 family.name.endswith('_total'),
                 family.name,
             )
@@ -172,7 +182,7 @@ class SummaryTest(base.TestCase):
             ),
         )
         before = {'unused': summaries.Amount(3, 7)}
-        summary = summaries.summarised(report, 'h', EARLIER, NOW, before, 1)
+        summary = totals.summarised(report, 'h', EARLIER, NOW, before, 1)
         self.assertEqual(
             {
                 'unused': summaries.Amount(4, 7 + base.MIB),
@@ -207,6 +217,19 @@ class SummaryTest(base.TestCase):
         self.assertEqual(1, found[f'damaged_file_info,{name},x,corrupt'])
         self.assertEqual(1, found[f'damaged_file_readers,{name}'])
 
+    def test_a_file_that_was_made_anew_under_guests_is_told_as_damage(
+        self,
+    ) -> None:
+        """As ``status`` and its exit code have it."""
+        anew = file_of('c' * 40, outdated=(GUEST, 'other'))
+        both = bad_file(outdated=(GUEST,))
+        found = samples(facts_of(anew, both))
+        self.assertEqual(1, found['damaged_files,made_anew'])
+        self.assertEqual(1, found['damaged_files,corrupt'])
+        self.assertEqual(2, found[f'damaged_file_readers,{anew.name}'])
+        self.assertEqual(1, found[f'damaged_file_info,{anew.name},,made_anew'])
+        self.assertEqual(1, found[f'damaged_file_info,{both.name},,corrupt'])
+
     def test_a_guest_counts_once_however_many_disks_it_has(self) -> None:
         one = bad_file()
         two = dataclasses.replace(one, exposures=one.exposures * 2)
@@ -239,7 +262,7 @@ class SummaryTest(base.TestCase):
             '/i/_base', (file_of(image='x'), file_of('swap_1'))
         )
         for wanted in (False, True):
-            summary = summaries.summarised(
+            summary = totals.summarised(
                 report, 'h', EARLIER, NOW, {}, 1, wanted
             )
             family = metrics.of_each_file(metrics.Facts('1', summary))
@@ -375,6 +398,16 @@ class SinceTest(base.TestCase):
                 files * 4 * base.MIB, found.damage['corrupt'].bytes
             )
 
+    def test_one_that_was_made_anew_under_guests_stays_when_it_is_good(
+        self,
+    ) -> None:
+        anew = file_of(outdated=(GUEST,))
+        over = self.incident(anew.name, NOW.wall - 9, ended=NOW.wall + 1)
+        self.assertEqual(
+            {'made_anew': (1, 8 * base.MIB)},
+            self.damage(summary_of(anew), over),
+        )
+
     def test_those_that_guests_read_are_named_first_and_the_rest_counted(
         self,
     ) -> None:
@@ -389,52 +422,181 @@ class SinceTest(base.TestCase):
 
 
 class PageTest(base.TestCase):
-    def line(self, facts: metrics.Facts, later: float = 0) -> tuple[str, str]:
-        level, line = pages.headline(facts, NOW.wall + later)
-        self.assertIn(line, pages.page(facts, NOW.wall + later))
-        return level, line
+    def head(self, facts: metrics.Facts, later: float = 0) -> pages.Headline:
+        found = pages.headline(facts, NOW.wall + later)
+        shown = pages.page(facts, NOW.wall + later)
+        for text in (found.word, found.text, found.action):
+            self.assertIn(text, shown)
+        return found
 
-    def test_the_first_line_says_whether_all_is_well(self) -> None:
-        self.assertEqual(('well', 'All is well.'), self.line(facts_of()))
+    def assert_head(
+        self, *expected: str, of: metrics.Facts, later: float = 0
+    ) -> None:
+        found = self.head(of, later)
+        self.assertEqual(
+            expected, (found.level, found.word, found.text, found.action)
+        )
 
-    def test_the_worst_comes_first(self) -> None:
+    def test_it_begins_with_whether_all_is_well(self) -> None:
+        self.assert_head('well', 'OK', 'All is well.', '', of=seen_facts())
+        self.assert_head(
+            'well',
+            'OK',
+            'All is well; base files are not verified.',
+            '',
+            of=facts_of(checksums=False),
+        )
+        self.assert_head(
+            'well',
+            'OK, NOT CHECKED YET',
+            'Nothing has been verified so far.',
+            '',
+            of=seen_facts(oldest=None),
+        )
+
+    def test_the_worst_comes_first_with_what_to_do(self) -> None:
         veto = vetoing.Veto(vetoing.Reason.UNREADABLE, '/x', 'no')
-        many = facts_of(bad_file(), obstacles=(veto,), problems=('p',))
-        self.assertEqual(
-            ('harm', '1 base file is damaged; 1 guest reads what is.'),
-            self.line(many, later=base.DAY),
+        told: dict[str, Any] = {
+            'obstacles': (veto,),
+            'vetoes': (codes.Problem(codes.Code.UNREADABLE_DISK, 'v'),),
+            'problems': (codes.Problem(codes.Code.NOT_MOVED, 'p'),),
+        }
+        self.assert_head(
+            'harm',
+            'DAMAGED',
+            '1 base file is damaged; 1 guest reads it.',
+            'nova-imagecache explain bbbbbbbbbbbb',
+            of=facts_of(bad_file(), **told),
+            later=base.DAY,
         )
-        veto_only = facts_of(obstacles=(veto,), problems=('p',))
-        self.assertEqual(
-            ('warn', 'Nothing can be removed from the cache.'),
-            self.line(veto_only),
+        self.assert_head(
+            'warn',
+            'DEGRADED',
+            'A disk or directory cannot be looked at, and 1 more.',
+            'nova-imagecache explain V04',
+            of=facts_of(**told),
         )
-        self.assertIn('1 d ago', self.line(veto_only, base.DAY)[1])
+        late = self.head(facts_of(**told), base.DAY)
+        self.assertIn('The last pass was 1 d ago', late.text)
+        self.assertEqual('nova-imagecache explain P03', late.action)
+        cannot_start = codes.Problem(codes.Code.MISSING_BASE, 'g')
+        told['problems'] = (*told['problems'], cannot_start)
         self.assertEqual(
-            ('warn', '2.0 MiB too much is in the cache.'),
-            self.line(facts_of(shortfall=2 * base.MIB, problems=('p',))),
+            'nova-imagecache explain G01', self.head(facts_of(**told)).action
         )
-        self.assertEqual(('warn', 'p'), self.line(facts_of(problems=('p',))))
+
+    def test_what_is_behind_is_told_where_nothing_else_is(self) -> None:
+        self.assert_head(
+            'warn',
+            'DEGRADED',
+            '2.0 MiB too much is in the cache.',
+            'nova-imagecache explain P10',
+            of=facts_of(shortfall=2 * base.MIB),
+        )
+        coverage = schedule.Coverage(2, 10, oldest=5.0, overdue=2)
+        self.assert_head(
+            'warn',
+            'DEGRADED',
+            '2 files wait to be verified.',
+            'nova-imagecache explain P07',
+            of=facts_of(coverage=coverage, checksums=True),
+        )
+
+    def test_a_scrub_that_hangs_is_told_and_one_that_ended_is_not(
+        self,
+    ) -> None:
+        begun = activities.Activity('here', NOW, NOW)
+        facts = dataclasses.replace(seen_facts(), activity=begun, running=True)
+        self.assertEqual('OK', self.head(facts, 599).word)
+        self.assert_head(
+            'warn',
+            'DEGRADED',
+            'The scrub makes no progress.',
+            'nova-imagecache explain P05',
+            of=facts,
+            later=600,
+        )
+        for changed in (
+            dataclasses.replace(facts, running=False),
+            dataclasses.replace(
+                facts, activity=dataclasses.replace(begun, ended=NOW)
+            ),
+        ):
+            self.assertEqual('OK', self.head(changed, 600).word)
+
+    def test_what_an_earlier_release_has_left_without_a_code_is_told(
+        self,
+    ) -> None:
+        facts = facts_of()
+        assert facts.summary is not None
+        summary = dataclasses.replace(facts.summary, problems=('[x it is',))
+        self.assert_head(
+            'warn',
+            'DEGRADED',
+            '[x it is.',
+            'nova-imagecache status',
+            of=dataclasses.replace(facts, summary=summary),
+        )
 
     def test_a_node_of_which_nothing_is_known_is_not_well(self) -> None:
-        self.assertEqual('warn', self.line(metrics.Facts('1'))[0])
+        self.assertEqual('UNKNOWN', self.head(metrics.Facts('1')).word)
         facts = metrics.Facts('1', unreadable=('x: torn',))
-        self.assertEqual('warn', self.line(facts)[0])
+        self.assertEqual('UNKNOWN', self.head(facts).word)
         self.assertIn('x: torn', pages.page(facts, NOW.wall))
 
     def test_a_name_on_the_disk_is_no_markup(self) -> None:
+        evil = '<script>alert(1)</script>'
         page = pages.page(
             facts_of(
-                bad_file(readers=('<script>alert(1)</script>',)),
-                problems=('<img src=x>',),
+                bad_file(readers=(evil,), note='<b>'),
+                problems=(codes.Problem(codes.Code.NOT_MOVED, '<img src=x>'),),
+                host=evil,
+                titles={evil: evil},
             ),
             NOW.wall,
         )
         self.assertNotIn('<script>', page)
         self.assertNotIn('<img', page)
+        self.assertNotIn('<b>', page)
         self.assertIn('&lt;script&gt;', page)
 
-    def test_who_reads_a_damaged_file_is_named(self) -> None:
-        page = pages.page(facts_of(bad_file(image='x')), NOW.wall)
-        self.assertIn(GUEST, page)
-        self.assertIn('image x', page)
+    def test_whom_damage_hits_is_named_and_what_to_do(self) -> None:
+        bad = bad_file(image='x', image_name='ubuntu', note='bytes 0-9')
+        page = pages.page(facts_of(bad, titles={GUEST: 'web-3'}), NOW.wall)
+        for text in (
+            f'1 guest<br>{GUEST} web-3',
+            'x (ubuntu)',
+            'corrupt, 4.0 MiB: bytes 0-9',
+            f'<code>nova-imagecache explain {bad.name}</code>',
+        ):  # fmt: skip
+            self.assertIn(text, page)
+
+    def test_since_when_it_is_damaged_and_what_is_over_are_told(self) -> None:
+        bad = bad_file()
+        open_ = incidents.Incident(
+            2, bad.name, 'corrupt', None, NOW.wall - 3600
+        )
+        over = [
+            incidents.Incident(
+                1,
+                f'{number:040x}',
+                'corrupt',
+                None,
+                NOW.wall - 2 * base.DAY,
+                copied_up=(GUEST,),
+                ended=NOW.wall - base.DAY,
+                outcome=incidents.Outcome.HEALED,
+                image_name=f'image-{number}',
+            )
+            for number in range(5)
+        ]
+        facts = dataclasses.replace(facts_of(bad), history=(*over, open_))
+        page = pages.page(facts, NOW.wall)
+        self.assertIn('<th>Found</th><td>1 h ago', page)
+        self.assertIn(
+            '(image-4) corrupt; healed 13 Nov 22:13 UTC; 1 guest had copied '
+            'it',
+            page,
+        )
+        self.assertIn('image-2', page)
+        self.assertNotIn('image-1', page)
