@@ -19,7 +19,7 @@ from nova_imagecache.content import soundness
 from nova_imagecache import errors
 from nova_imagecache import host
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import evidence
+from nova_imagecache.passes import observed
 from nova_imagecache import pools
 from nova_imagecache.witnesses import testimonies
 
@@ -79,7 +79,7 @@ class Actor:
         self,
         layout: layouts.Layout,
         witnesses: Sequence[testimonies.Witness],
-        facts: evidence.Facts,
+        facts: observed.Facts,
         touch_as_root: host.TouchAsRoot | None = None,
     ) -> None:
         """Do nothing yet.

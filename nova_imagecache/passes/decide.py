@@ -22,7 +22,7 @@ from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import names
-from nova_imagecache.passes import evidence
+from nova_imagecache.passes import observed
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
 
@@ -156,7 +156,7 @@ def _used_by(count: int) -> str:
 
 def _in_use(
     file: base_file.BaseFile,
-    facts: evidence.Facts,
+    facts: observed.Facts,
     users: tuple[str, ...],
     replaced: bool,
 ) -> str | None:
@@ -175,7 +175,7 @@ def _in_use(
 
 def _elapsed(
     since: clocks.Instant,
-    facts: evidence.Facts,
+    facts: observed.Facts,
     certain: Callable[[float], float],
 ) -> float:
     """Give the seconds since a moment, as far as they are certain."""
@@ -187,7 +187,7 @@ def _elapsed(
 def _age(
     file: base_file.BaseFile,
     sighting: sightings.Sighting | None,
-    facts: evidence.Facts,
+    facts: observed.Facts,
     settings: Settings,
 ) -> float:
     """Say for how long a file is without a user (decision 0076).
@@ -221,7 +221,7 @@ def _age(
 def _case(
     file: base_file.BaseFile,
     sighting: sightings.Sighting | None,
-    facts: evidence.Facts,
+    facts: observed.Facts,
     settings: Settings,
 ) -> _Case:
     """Put together what is known of a file.
@@ -259,7 +259,7 @@ def _case(
 
 
 def _reasons_to_keep(
-    case: _Case, facts: evidence.Facts, settings: Settings
+    case: _Case, facts: observed.Facts, settings: Settings
 ) -> Iterator[tuple[str, Action]]:
     """Give all reasons to keep a file, those first that count most.
 
@@ -303,7 +303,7 @@ def _reasons_to_keep(
 
 
 def _decide(
-    file: base_file.BaseFile, facts: evidence.Facts, settings: Settings
+    file: base_file.BaseFile, facts: observed.Facts, settings: Settings
 ) -> Decision:
     sighting = facts.state.sighting(file)
     case = _case(file, sighting, facts, settings)
@@ -344,7 +344,7 @@ def _decide(
 
 
 def _plan(
-    decisions: Decisions, facts: evidence.Facts, settings: Settings
+    decisions: Decisions, facts: observed.Facts, settings: Settings
 ) -> pressure.Plan:
     """Choose what goes before its time, where space is needed."""
     everything = (*decisions.files, *decisions.trash)
@@ -394,7 +394,7 @@ def _hasten(
     )
 
 
-def decide(facts: evidence.Facts, settings: Settings) -> Decisions:
+def decide(facts: observed.Facts, settings: Settings) -> Decisions:
     """Decide on each file in the cache and in the trash."""
     decisions = Decisions(
         tuple(_decide(each, facts, settings) for each in facts.files),

@@ -26,7 +26,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.heal import accounts
 from nova_imagecache import names
-from nova_imagecache.passes import evidence
+from nova_imagecache.passes import observed
 from nova_imagecache.passes import pressure
 from nova_imagecache import pools
 from nova_imagecache.scrub import activities
@@ -270,7 +270,7 @@ def look(
     recalled: states.State,
     obstacles: Sequence[vetoing.Veto],
     with_content: bool,
-) -> evidence.Facts:
+) -> observed.Facts:
     """See what is there, without changing anything.
 
     :param recalled: what earlier passes have left
@@ -301,7 +301,7 @@ def look(
     testimony = testimonies.combine(heard)
     unread += _no_cache(layout, testimony)
     problems += _missing(layout, testimony)
-    return evidence.Facts(
+    return observed.Facts(
         now=now,
         files=scan.files,
         trash=trashed.files,
@@ -334,9 +334,9 @@ def look(
 
 def look_closely(
     layout: layouts.Layout,
-    facts: evidence.Facts,
+    facts: observed.Facts,
     witness: testimonies.Witness,
-) -> evidence.Facts:
+) -> observed.Facts:
     """Have another one in the place of the last witness, who only glanced.
 
     :param witness: who looks at everything

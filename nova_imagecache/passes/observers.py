@@ -11,9 +11,9 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
-from nova_imagecache.passes import evidence
 from nova_imagecache.passes import foresight
 from nova_imagecache.passes import look
+from nova_imagecache.passes import observed
 from nova_imagecache.passes import storage
 from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import overlays
@@ -83,7 +83,7 @@ class Observer:
 
     def look(
         self, with_content: bool, closely: Closely = _by_glance
-    ) -> evidence.Facts:
+    ) -> observed.Facts:
         """See what there is; by a glance where that is likely to do.
 
         :param with_content: whether to read what is known of the content of
@@ -108,7 +108,7 @@ class Observer:
             facts, problems=(*facts.problems, *self._unrecalled)
         )
 
-    def look_closely(self, facts: evidence.Facts) -> evidence.Facts:
+    def look_closely(self, facts: observed.Facts) -> observed.Facts:
         """See everything as it is, and as it stays while it is seen."""
         if not self.has_glanced:
             return facts

@@ -26,8 +26,8 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import soundness
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import evidence
 from nova_imagecache.passes import noting
+from nova_imagecache.passes import observed
 from nova_imagecache.passes import observers
 from nova_imagecache.passes import remember
 from nova_imagecache.passes import reporting
@@ -41,7 +41,7 @@ from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import vetoing
 
 
-def _is_unmounted(facts: evidence.Facts, layout: layouts.Layout) -> bool:
+def _is_unmounted(facts: observed.Facts, layout: layouts.Layout) -> bool:
     """Whether what is made here may be below a mount point."""
     ours = [*map(os.path.realpath, (layout.instances, layout.base))]
     for veto in facts.obstacles:
@@ -98,8 +98,8 @@ class Pass:
         self._progress_bar = progress_bar
 
     def _decide(
-        self, facts: evidence.Facts
-    ) -> tuple[evidence.Facts, decide.Decisions]:
+        self, facts: observed.Facts
+    ) -> tuple[observed.Facts, decide.Decisions]:
         """Decide; by more than a glance where a file would go."""
         decisions = decide.decide(facts, self._settings)
         if decisions.take_away and self._observer.has_glanced:
@@ -122,7 +122,7 @@ class Pass:
             self._layout, self._settings, self._clock, self._observer.chains_to
         )
 
-    def _actor(self, facts: evidence.Facts) -> act.Actor:
+    def _actor(self, facts: observed.Facts) -> act.Actor:
         return act.Actor(
             self._layout,
             self._observer.witnesses,
@@ -179,7 +179,7 @@ class Pass:
         facts, decisions = self._decide(self._prepare(facts))
         return self._finish(facts, self._actor(facts).act(decisions))
 
-    def _prepare(self, facts: evidence.Facts) -> evidence.Facts:
+    def _prepare(self, facts: observed.Facts) -> observed.Facts:
         """Make what a removal needs while there is space (decision 0041).
 
         And compare our clock with that of the storage, which may be another:
@@ -219,7 +219,7 @@ class Pass:
         )
 
     def _misleading(
-        self, facts: evidence.Facts, skew: float
+        self, facts: observed.Facts, skew: float
     ) -> Iterator[vetoing.Veto]:
         """Tell a clock by which this host would mislead others.
 
@@ -235,7 +235,7 @@ class Pass:
             )
 
     def _refuse(
-        self, facts: evidence.Facts, problems: Sequence[codes.Problem] = ()
+        self, facts: observed.Facts, problems: Sequence[codes.Problem] = ()
     ) -> reports.Report:
         """Report that there is nothing to do, or no way to do it."""
         if not facts.usable:
@@ -337,7 +337,7 @@ class Pass:
 
     def _finish(
         self,
-        facts: evidence.Facts,
+        facts: observed.Facts,
         done: act.Done,
         urgent: bool = False,
         strict: bool = False,

@@ -18,7 +18,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import evidence
+from nova_imagecache.passes import observed
 from nova_imagecache.scrub import keeper
 from nova_imagecache.witnesses import vetoing
 
@@ -38,7 +38,7 @@ class Notes:
 
     def remember(
         self,
-        facts: evidence.Facts,
+        facts: observed.Facts,
         done: act.Done,
         kept: Sequence[decide.Decision],
     ) -> list[codes.Problem]:
@@ -111,7 +111,7 @@ class Notes:
             codes.Code.NOT_KEPT, f'{self.layout.state} cannot be kept: {why}'
         )
 
-    def remember_guests(self, facts: evidence.Facts) -> list[codes.Problem]:
+    def remember_guests(self, facts: observed.Facts) -> list[codes.Problem]:
         """Note what the guests of this host need, for when it is away."""
         testimony = facts.testimony
         narrow = [each for each in facts.obstacles if each.is_narrow]
@@ -157,7 +157,7 @@ class Notes:
 
 
 def restore_checksums(
-    facts: evidence.Facts, kept: Sequence[decide.Decision]
+    facts: observed.Facts, kept: Sequence[decide.Decision]
 ) -> list[codes.Problem]:
     """Bring back stored checksums that were lost; give what could not be."""
     problems = []

@@ -19,7 +19,7 @@ from nova_imagecache.heal import accounts
 from nova_imagecache import names
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import evidence
+from nova_imagecache.passes import observed
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import chains
@@ -43,7 +43,7 @@ class Reporter:
 
     def report(
         self,
-        facts: evidence.Facts,
+        facts: observed.Facts,
         done: act.Done,
         findings: Mapping[str, knowledge.Finding],
         dry_run: bool = False,
@@ -114,7 +114,7 @@ class Reporter:
 
     def _rows(
         self,
-        facts: evidence.Facts,
+        facts: observed.Facts,
         decisions: Sequence[decide.Decision],
         findings: Mapping[str, knowledge.Finding],
     ) -> tuple[reports.FileReport, ...]:
@@ -130,7 +130,7 @@ class Reporter:
         )
 
     def _coverage(
-        self, facts: evidence.Facts, gone: Collection[str]
+        self, facts: observed.Facts, gone: Collection[str]
     ) -> schedule.Coverage:
         return schedule.coverage(
             [each for name, each in facts.entries.items() if name not in gone],
@@ -141,13 +141,13 @@ class Reporter:
         )
 
 
-def _since(facts: evidence.Facts, when: clocks.Instant | None) -> float | None:
+def _since(facts: observed.Facts, when: clocks.Instant | None) -> float | None:
     if when is None:
         return None
     return max(0.0, clocks.elapsed(when, facts.now))
 
 
-def _jump(facts: evidence.Facts) -> list[codes.Problem]:
+def _jump(facts: observed.Facts) -> list[codes.Problem]:
     if not facts.jump:
         return []
     told = clocks.tell_jump(facts.jump)

@@ -16,7 +16,7 @@ from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache import names
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import evidence
+from nova_imagecache.passes import observed
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import exposure
@@ -247,7 +247,7 @@ def row(
     decision: decide.Decision,
     entry: schedule.Entry | None,
     finding: knowledge.Finding | None,
-    facts: evidence.Facts,
+    facts: observed.Facts,
     chains_to: Callable[[str], Sequence[chains.Chain]],
 ) -> FileReport:
     """Put together what there is to say of one file.

@@ -23,7 +23,7 @@ from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import evidence
+from nova_imagecache.passes import observed
 from nova_imagecache.witnesses import absences
 from nova_imagecache.witnesses import chain_ends
 from nova_imagecache.witnesses import findings
@@ -161,7 +161,7 @@ MUTATIONS = {
         (act, 'pins', _NO_PINS), steps='cache meanwhile'
     ),
     'the floor': _without((decide, 'FLOOR_SECONDS', 0)),
-    'obstacles': _without((evidence.Facts, 'obstacles', ())),
+    'obstacles': _without((observed.Facts, 'obstacles', ())),
     'putting back': _without(
         (act.Actor, '_put_back', lambda one, decision, restored: decision),
         steps='spawn vanish appear',

@@ -39,7 +39,7 @@ TESTS = {
     'outlets.messages': ('unit.test_messages', 'unit.test_columns'),
     'outlets.since': ('unit.test_metrics',),
     'passes.decide': ('unit.test_decide',),
-    'passes.evidence': ('unit.test_decide',),
+    'passes.observed': ('unit.test_decide',),
     'passes.pressure': ('unit.test_pressure', 'unit.test_decide'),
     'scrub.comparisons': ('unit.test_comparisons',),
     'scrub.conclusions': (

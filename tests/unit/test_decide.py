@@ -21,7 +21,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import names
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import evidence
+from nova_imagecache.passes import observed
 from nova_imagecache.passes import pressure
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import testimonies
@@ -113,7 +113,7 @@ def decide_one(
     **settings: Any,
 ) -> decide.Decision:
     decisions = decide.decide(
-        evidence.Facts(
+        observed.Facts(
             INSTANT,
             [file],
             testimony=testimony,
@@ -196,7 +196,7 @@ class RemovalTest(base.TestCase):
                 NOW - age, INSTANT.boottime - age, INSTANT.boot_id
             )
             decisions = decide.decide(
-                evidence.Facts(
+                observed.Facts(
                     INSTANT, trash=[file],
                     state=sighting(file, trashed=since),
                 ),
@@ -219,7 +219,7 @@ class RemovalTest(base.TestCase):
         )
 
     def test_what_a_newer_release_knows_more_of_stays(self) -> None:
-        facts = evidence.Facts(
+        facts = observed.Facts(
             INSTANT, [make_file(age=1e9)], newer=frozenset({SHA})
         )
         (decision,) = decide.decide(facts, SETTINGS).files
@@ -236,7 +236,7 @@ class RemovalTest(base.TestCase):
                 (1e9, decide.Action.REMOVE),
             ):
                 file = make_file(name, age=age)
-                facts = evidence.Facts(
+                facts = observed.Facts(
                     INSTANT,
                     [file],
                     state=remembering(file),
@@ -254,7 +254,7 @@ class RemovalTest(base.TestCase):
                 self.assertIn('gone from the image', decision.reason)
 
     def test_what_a_fetch_left_behind_is_no_last_copy(self) -> None:
-        facts = evidence.Facts(
+        facts = observed.Facts(
             INSTANT,
             [make_file(f'{SHA}.part', age=700)],
             last_copies=frozenset({SHA}),
@@ -265,7 +265,7 @@ class RemovalTest(base.TestCase):
 
     def test_seconds_in_the_place_of_the_options_count(self) -> None:
         for least, action in ((5000, REMOVE), (5001, KEEP)):
-            facts = evidence.Facts(INSTANT, [make_file(age=5000)], least=least)
+            facts = observed.Facts(INSTANT, [make_file(age=5000)], least=least)
             (decision,) = decide.decide(facts, SETTINGS).files
             self.assertIs(action, decision.action)
 
@@ -333,7 +333,7 @@ class RemovalTest(base.TestCase):
     ) -> None:
         file = make_file(age=30 * base.DAY)
         other = sighting(make_file(inode=8), last_used=NOW)
-        facts = evidence.Facts(INSTANT, [file], state=other, least=600)
+        facts = observed.Facts(INSTANT, [file], state=other, least=600)
         (decision,) = decide.decide(facts, SETTINGS).files
         self.assert_removed(decision)
 
@@ -425,7 +425,7 @@ class AgeTest(base.TestCase):
         if seen is not None:
             state = sighting(file, seen=seen, last_used=last_used)
         state = dataclasses.replace(state, steps=steps or {})
-        facts = evidence.Facts(
+        facts = observed.Facts(
             INSTANT, [file], state=state, least=least, skew=skew
         )
         settings = Settings(instances_path='/i', host='here')
@@ -456,7 +456,7 @@ class AgeTest(base.TestCase):
     def test_clocks_are_right_unless_it_was_seen_that_they_are_not(
         self,
     ) -> None:
-        facts = evidence.Facts(INSTANT)
+        facts = observed.Facts(INSTANT)
         self.assertEqual((0, 0), (facts.jump, facts.skew))
 
     def test_a_birth_in_the_future_says_nothing(self) -> None:
@@ -506,7 +506,7 @@ class AgeTest(base.TestCase):
                 sighting(file, trashed=since), steps=steps
             )
             (decision,) = decide.decide(
-                evidence.Facts(INSTANT, trash=[file], state=state),
+                observed.Facts(INSTANT, trash=[file], state=state),
                 Settings(instances_path='/i', host='here'),
             ).trash
             self.assertEqual(age, decision.age)
@@ -559,7 +559,7 @@ class TrashTest(base.TestCase):
         since = clocks.Instant(NOW - age, INSTANT.boottime - age, 'boot')
         values: dict[str, Any] = {'state': sighting(file, trashed=since)}
         return decide.decide(
-            evidence.Facts(
+            observed.Facts(
                 INSTANT, files=files, trash=[file], **(values | facts)
             ),
             Settings(instances_path='/i'),
@@ -600,7 +600,7 @@ class TrashTest(base.TestCase):
             found |= sighting(file, trashed=since, damage=damage).files
             files.append(file)
         state = states.State(files=found if known else {})
-        facts = evidence.Facts(INSTANT, trash=files, state=state)
+        facts = observed.Facts(INSTANT, trash=files, state=state)
         settings = Settings(instances_path='/i', corruption_action=action)
         decisions = decide.decide(facts, settings).trash
         for each in decisions:
@@ -690,7 +690,7 @@ class TrashTest(base.TestCase):
             testimonies.Testimony(held=frozenset({name})),
         ):
             decisions = decide.decide(
-                evidence.Facts(
+                observed.Facts(
                     INSTANT, trash=[make_file(name)], testimony=testimony
                 ),
                 SETTINGS,
@@ -745,7 +745,7 @@ class TrashTest(base.TestCase):
         for moved, action in ((then, KEEP), (then - 1, DELETE)):
             file = make_file(names.trash_name(SHA, moved), age=1e9)
             decisions = decide.decide(
-                evidence.Facts(INSTANT, trash=[file]),
+                observed.Facts(INSTANT, trash=[file]),
                 Settings(instances_path='/i'),
             )
             self.assertEqual(
@@ -755,7 +755,7 @@ class TrashTest(base.TestCase):
     def test_its_name_tells_where_no_pass_has_noted_it(self) -> None:
         file = make_file(names.trash_name(SHA, NOW - 700), age=1e9)
         decisions = decide.decide(
-            evidence.Facts(INSTANT, trash=[file], state=sighting(file)),
+            observed.Facts(INSTANT, trash=[file], state=sighting(file)),
             SETTINGS,
         )
         self.assertEqual([700], [each.age for each in decisions.trash])
@@ -763,7 +763,7 @@ class TrashTest(base.TestCase):
     def test_a_name_from_the_future_is_as_of_now(self) -> None:
         file = make_file(names.trash_name(SHA, NOW + 1e6), age=1e9)
         decisions = decide.decide(
-            evidence.Facts(INSTANT, trash=[file]),
+            observed.Facts(INSTANT, trash=[file]),
             Settings(instances_path='/i'),
         )
         self.assertEqual([0], [each.age for each in decisions.trash])
@@ -782,7 +782,7 @@ class EarlyTest(base.TestCase):
         sighted = remembering(*values['files']).files
         state = dataclasses.replace(state, files={**sighted, **state.files})
         return decide.decide(
-            evidence.Facts(INSTANT, state=state, **values),
+            observed.Facts(INSTANT, state=state, **values),
             Settings(instances_path='/i', max_size=int(4096 * blocks)),
         )
 
@@ -820,7 +820,7 @@ class EarlyTest(base.TestCase):
         stat = dataclasses.replace(file.stat, allocated=base.MIB)
         return dataclasses.replace(file, stat=stat)
 
-    def stays(self, facts: evidence.Facts, **settings: Any) -> str:
+    def stays(self, facts: observed.Facts, **settings: Any) -> str:
         """Say what stays, where more should go than can."""
         given = Settings(instances_path='/i', max_size=1, **settings)
         (problem,) = decide.decide(facts, given).problems
@@ -830,7 +830,7 @@ class EarlyTest(base.TestCase):
         """Each file once, be it here or in the trash."""
         pinned = ['swap_3', 'swap_4']
         back = names.trash_name('swap_5', NOW)
-        facts = evidence.Facts(
+        facts = observed.Facts(
             INSTANT,
             [
                 *(self.large(name, age=1e6) for name in ('swap_1', 'swap_2')),
@@ -853,7 +853,7 @@ class EarlyTest(base.TestCase):
 
     def test_where_removal_is_off_all_of_it_is_kept(self) -> None:
         trashed = names.trash_name('swap_3', NOW - 1e6)
-        facts = evidence.Facts(
+        facts = observed.Facts(
             INSTANT,
             [self.large(name, age=1e6) for name in ('swap_1', 'swap_2')],
             trash=[self.large(trashed, age=1e6)],
@@ -908,7 +908,7 @@ class EarlyTest(base.TestCase):
 
     def problem(self, settings: Settings, **facts: Any) -> str:
         (problem,) = decide.decide(
-            evidence.Facts(
+            observed.Facts(
                 INSTANT,
                 space=SPACE,
                 state=remembering(*facts['files']),

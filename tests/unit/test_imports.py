@@ -60,7 +60,7 @@ PURE = frozenset(
         'outlets.since',
         'outlets.totals',
         'passes.decide',
-        'passes.evidence',
+        'passes.observed',
         'passes.foresight',
         'passes.pressure',
         'scrub.comparisons',
@@ -333,5 +333,5 @@ class PurityTest(base.TestCase):
             'states.remember()',
         ):
             self.assertNotEqual(
-                [], impurities('passes.evidence', ast.parse(line)), line
+                [], impurities('passes.observed', ast.parse(line)), line
             )
