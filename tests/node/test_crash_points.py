@@ -15,6 +15,7 @@ import dataclasses
 import errno
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -61,6 +62,9 @@ _PR_SET_PTRACER = 0x59616D61
 
 # Of these, somebody is told.
 _TOLD = ('renameat2', 'unlinkat', 'write', 'fchmod')
+
+# So that several processes can go through them.
+_PARTS = 4
 
 _ERRORS = ('ENOSPC', 'EIO', 'EACCES', 'EROFS', 'ESTALE', 'EMFILE')
 
@@ -209,12 +213,17 @@ class KilledTest(CrashPointsTestCase):
             found.append(f'it was killed at {last}')
         self.check(found, point)
 
-    @ddt.data('renew', 'renew_without_traces')
-    def test_a_pass_killed_at_any_call_loses_nothing(self, renew: str) -> None:
+    @ddt.data(
+        *itertools.product(('renew', 'renew_without_traces'), range(_PARTS))
+    )
+    @ddt.unpack
+    def test_a_pass_killed_at_any_call_loses_nothing(
+        self, renew: str, part: int
+    ) -> None:
         set_up = getattr(self.node, renew)
         set_up()
         *points, last = self.points(self.make_pass)
-        for point in points:
+        for point in points[part::_PARTS]:
             # Where nothing changes, killed at the next one is the same.
             if ' = -1 ' not in point.line and point.call not in _SYNCS:
                 set_up()
@@ -256,13 +265,17 @@ class FailingTest(CrashPointsTestCase):
         reason = os.strerror(getattr(errno, error))
         return [text for text in said if reason in text]
 
-    @ddt.data('renew', 'renew_without_traces')
+    @ddt.data(
+        *itertools.product(('renew', 'renew_without_traces'), range(_PARTS))
+    )
+    @ddt.unpack
     def test_a_pass_in_which_any_call_fails_says_so_and_loses_nothing(
-        self, renew: str
+        self, renew: str, part: int
     ) -> None:
         set_up = getattr(self.node, renew)
         set_up()
-        for index, point in enumerate(self.points(self.make_pass)):
+        points = [*enumerate(self.points(self.make_pass))]
+        for index, point in points[part::_PARTS]:
             for error in self.errors(index, point):
                 set_up()
                 said = self.fail_at(self.make_pass, point, error)
