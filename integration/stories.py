@@ -45,7 +45,7 @@ _PASS_SECONDS = 3
 _BUSY = (
     'verification is overdue: ',
     'the pass was ended with this service',
-    f'still at work, as it has been for {_PASS_SECONDS} s, ',
+    *(f'still at work, as it has been for {each} s, ' for each in range(60)),
 )
 
 # Of a line in the log.

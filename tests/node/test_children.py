@@ -208,8 +208,9 @@ class SourcesTest(ChildTestCase):
 
     def test_a_host_that_gives_without_an_end_is_not_read_to_it(self) -> None:
         directory, _sep, _rest = os.environ['PATH'].partition(os.pathsep)
-        with open(os.path.join(directory, 'ssh'), 'a') as file:
-            file.write('cat /dev/zero\n')
+        script = self.script.replace('wait', 'cat /dev/zero')
+        with open(os.path.join(directory, 'ssh'), 'w') as file:
+            file.write(f'#!/bin/sh\n{script}\n')
         self.assert_refused(sources.State.TOO_LARGE, 'ssh')
 
     @ddt.data('ssh', 'file', 'image')

@@ -233,7 +233,10 @@ class ImageServer(fixtures.Fixture):
         http = server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
         http.daemon_threads = True
         self.url = f'http://127.0.0.1:{http.server_address[1]}'
-        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        # It looks every so many seconds whether it is to end.
+        thread = threading.Thread(
+            target=http.serve_forever, args=(0.01,), daemon=True
+        )
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(http.server_close)
