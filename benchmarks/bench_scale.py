@@ -89,6 +89,8 @@ def main() -> None:
         for guests in (options.guests // 2, options.guests):
             path = os.path.join(space, str(guests))
             nodes.build(path, guests)
+            # Until nothing is too new to be believed by its times.
+            time.sleep(options.settle)
             measure(path, 'pass')
             found = common.interleave(
                 options.rounds,

@@ -84,7 +84,7 @@ _TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
 
 # Asked again at once of what is in the cache, and of the disks of all guests,
 # which have the same few names.
-_remembering = functools.lru_cache(maxsize=2**14)
+_remembering = functools.lru_cache(maxsize=1024)
 
 
 @_remembering
