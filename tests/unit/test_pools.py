@@ -80,6 +80,26 @@ class EachTest(testtools.TestCase):
         self.assertEqual(pools._FIRST, ahead[0])
         self.assertGreater(16, max(ahead))
 
+    def test_what_is_done_is_not_given_up(self) -> None:
+        """However long it takes until the next item is begun."""
+        chunk = pools._Chunk[int, int]([1, 2])
+        given_up: list[bool] = []
+
+        def is_slow_after(_pace: object, _seconds: float) -> bool:
+            given_up.append(chunk.give_up(0))
+            return False
+
+        self.patch(pools._Pace, 'is_slow_after', is_slow_after)
+        chunk.work_off(_double, pools._Pace())
+        self.assertEqual([False, False], given_up)
+        self.assertEqual([2, 4], chunk.results)
+
+    def test_what_is_worked_at_is(self) -> None:
+        chunk = pools._Chunk[int, bool]([1])
+        chunk.work_off(lambda _item: not chunk.give_up(0), pools._Pace())
+        self.assertEqual([], chunk.results)
+        self.assertFalse(chunk.done.is_set())
+
     def crew(self) -> list[threading.Thread]:
         return [
             thread
@@ -98,6 +118,7 @@ class EachTest(testtools.TestCase):
         for _round in range(pools.THREADS):
             for thread in self.crew():
                 thread.join(processes.PATIENCE_SECONDS)
+                self.assertFalse(thread.is_alive())
         self.assertEqual([], self.crew())
 
     def test_what_is_slow_is_done_by_several_at_once(self) -> None:
