@@ -34,8 +34,11 @@ _QCOW2_DATA_FILE = 0x44415441
 _QCOW2_EXTENSIONS_END = 64 * 1024
 
 # This much in one read, with a name that begins at the end of it: of each
-# extension by itself there could be thousands, each by a process of root's.
+# extension by itself there could be thousands.
 _HEAD = _QCOW2_EXTENSIONS_END + 1024
+
+# What QEMU and qemu-img write is in here, and a raw disk needs no more.
+_FIRST = 4096
 
 # docs/interop/qed_spec.txt
 _QED_MAGIC = b'QED\0'
@@ -82,10 +85,13 @@ class Source:
 
     :ivar pread: gives so many bytes, the first number, from an offset, the
         second; fewer at the end
+    :ivar costly: whether each read is, whatever its length, as one for which
+        root has to be asked
     """
 
     pread: Callable[[int, int], bytes]
     size: int
+    costly: bool = False
 
 
 def _read(source: Source, offset: int, length: int) -> bytes:
@@ -168,7 +174,7 @@ def _read_qed(source: Source, block: bytes) -> DiskHeader:
 
 
 def _read_vmdk(source: Source, block: bytes) -> DiskHeader:
-    descriptor = block
+    descriptor = _read(source, 0, min(source.size, _VMDK_DESCRIPTOR_LIMIT))
     if block.startswith(_VMDK_MAGIC):
         _magic, offset, length = _unpack(_VMDK_DESCRIPTOR, block)
         if not offset:
@@ -179,24 +185,37 @@ def _read_vmdk(source: Source, block: bytes) -> DiskHeader:
     return DiskHeader('vmdk', _name(match[1]) if match else None)
 
 
-def _pread(source: Source, head: bytes, length: int, offset: int) -> bytes:
-    if offset + length <= len(head):
-        return head[offset : offset + length]
-    return source.pread(length, offset)
+class _Head:
+    """The beginning of a disk, of which no more is read than is asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.block = source.pread(_HEAD if source.costly else _FIRST, 0)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        if len(self.block) < offset + length <= _HEAD and (
+            len(self.block) == _FIRST
+        ):
+            self.block = self._source.pread(_HEAD, 0)
+        if offset + length <= len(self.block):
+            return self.block[offset : offset + length]
+        return self._source.pread(length, offset)
 
 
 def read_header_from(source: Source) -> DiskHeader:
     """Read the header of a disk image, wherever it comes from.
 
-    It takes one read, or two: the second one for a name, or the descriptor of
-    VMDK, that is not at the beginning.
+    It takes one read. Where that is not costly, it is a short one, and may
+    take a second, longer one; and in any case one more for a name, or the
+    descriptor of VMDK, that is not at the beginning.
 
     :raises TruncatedHeader: it has the magic of a format, and ends too soon
     :raises MalformedHeader: it has the magic of a format, and cannot be one
     :raises Exception: whatever reading raises
     """
-    block = source.pread(_HEAD, 0)
-    source = Source(functools.partial(_pread, source, block), source.size)
+    head = _Head(source)
+    block = head.block
+    source = Source(head.pread, source.size)
     if block.startswith(_QCOW_MAGIC):
         return _read_qcow(source, block)
     if block.startswith(_QED_MAGIC):

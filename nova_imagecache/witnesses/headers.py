@@ -46,7 +46,7 @@ def _read_as_root(
         return data
 
     return disk_header.read_header_from(
-        disk_header.Source(pread, status.st_size)
+        disk_header.Source(pread, status.st_size, costly=True)
     )
 
 

@@ -264,7 +264,7 @@ class MalformedTest(HeaderTestCase):
 class ReadsTest(HeaderTestCase):
     """Each read of a disk may take a process of root's."""
 
-    def reads(self, path: str) -> list[int]:
+    def reads(self, path: str, costly: bool = True) -> list[int]:
         """Read a header; give how much was read each time."""
         lengths = []
         with open(path, 'rb') as file:
@@ -273,7 +273,7 @@ class ReadsTest(HeaderTestCase):
                 lengths.append(length)
                 return os.pread(file.fileno(), length, offset)
 
-            source = disk_header.Source(pread, os.path.getsize(path))
+            source = disk_header.Source(pread, os.path.getsize(path), costly)
             with contextlib.suppress(disk_header.MalformedHeader):
                 self.header = disk_header.read_header_from(source)
         return lengths
@@ -297,6 +297,42 @@ class ReadsTest(HeaderTestCase):
             self.assertEqual(1, len(self.reads(self.path('top'))))
             self.assertEqual('name', self.header.backing_file)
             self.assertEqual('raw', self.header.backing_format)
+
+    def test_of_a_real_disk_a_page_is_read(self) -> None:
+        for options in ('cluster_size=64k', 'cluster_size=2M'):
+            nodes.qemu_img(
+                'create', '-u', '-f', 'qcow2', '-o', options,
+                '-b', 'name', '-F', 'raw', self.path('top'), '1M',
+            )  # fmt: skip
+            self.assertEqual([4096], self.reads(self.path('top'), False))
+            self.assertEqual('name', self.header.backing_file)
+            self.assertEqual('raw', self.header.backing_format)
+        path = self.write(bytes(2**20))
+        self.assertEqual([4096], self.reads(path, False))
+
+    def test_what_is_behind_the_first_page_is_read_too(self) -> None:
+        for end in (80, 4096 - 24, 4088, 4096, 40000, 64 * 1024 - 8):
+            for offset in (2**16, 2**17):
+                path = self.extensions(end, b'n' * 1023, offset)
+                reads = self.reads(path, False)
+                self.assertLessEqual(len(reads), 3)
+                self.assertLessEqual(max(reads), 65 * 1024)
+                self.assertEqual('n' * 1023, self.header.backing_file)
+                self.assertEqual('n' * 1023, self.header.backing_format)
+
+    def test_both_ways_find_the_same_in_what_qemu_makes(self) -> None:
+        for form in ('qcow', 'qcow2', 'qed'):
+            path = self.path(form)
+            nodes.qemu_img(
+                'create', '-u', '-f', form, '-b', 'name', '-F', 'raw', path,
+                '1M',
+            )  # fmt: skip
+            found = []
+            for costly in (True, False):
+                self.reads(path, costly)
+                found.append(self.header)
+            self.assertEqual(found[0], found[1])
+            self.assertEqual('name', found[0].backing_file)
 
     def test_any_number_of_extensions_takes_two_reads_at_most(self) -> None:
         for end in (80, 40000, 64 * 1024 - 2048, 64 * 1024 - 8, 64 * 1024):
