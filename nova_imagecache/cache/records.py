@@ -83,11 +83,27 @@ class _Record:
 
 
 def _serialised(sealed: dict[str, Any]) -> bytes:
+    try:
+        found = msgspec.json.encode(sealed, order='deterministic')
+    except UnicodeEncodeError:
+        found = b''
+    # As the standard library does it, in a tenth of the time; but for names
+    # that need escapes there (decision 0062).
+    if found and found.isascii():
+        return found
     return json.dumps(sealed, sort_keys=True, separators=(',', ':')).encode()
 
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _record_in(line: bytes) -> _Record:
+    try:
+        return msgspec.json.decode(line, type=_Record)
+    except msgspec.DecodeError:
+        # Names of files that are not UTF-8 (decision 0062).
+        return msgspec.convert(json.loads(line), _Record)
 
 
 def _is_sealed(line: bytes, record: _Record) -> bool:
@@ -258,8 +274,7 @@ class Format(Generic[Body]):
     def _parse(self, line: bytes) -> _Sealed:
         """Check the line of a record, and give what it seals."""
         try:
-            # JSON is left to the standard library (decision 0062).
-            record = msgspec.convert(json.loads(line), _Record)
+            record = _record_in(line)
         except (ValueError, RecursionError):
             raise errors.Damaged('it is not a record of ours') from None
         if record.kind != self.kind:
