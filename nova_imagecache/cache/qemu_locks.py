@@ -87,9 +87,17 @@ def in_use(path: str) -> bool:
 
     :raises OSError: this cannot be found out
     """
+    return look(path)[0]
+
+
+def look(path: str) -> tuple[bool, int]:
+    """Say whether a QEMU has an image open, and on which device this is.
+
+    :raises OSError: as :func:`in_use`
+    """
     fd = identity.open_regular(path)
     try:
-        return _ask(fd, _USES_READ)
+        return _ask(fd, _USES_READ), os.fstat(fd).st_dev
     finally:
         os.close(fd)
 

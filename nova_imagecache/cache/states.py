@@ -149,6 +149,8 @@ class State:
         :param host: whose clock says how late it is
         :param since: by anybody's wall clock
         """
+        if not self.steps:
+            return now.wall - since
         # What the clock of another machine showed is not to be counted from.
         boot = None if self.twins(host, now) is None else now.boot_id
         ages = [now.wall - since]
@@ -191,10 +193,7 @@ def _save(layout: layouts.Layout, state: State, before: State) -> None:
     if (
         before.written is not None
         and state.used == before.used
-        and uses.agree(
-            state.files,
-            uses.completed(before.written, before.used, passed),
-        )
+        and uses.agree(state.files, before.written, before.used, passed)
     ):
         state_records.save_passes(layout, passes)
         return

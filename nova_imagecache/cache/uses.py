@@ -13,11 +13,11 @@ import operator
 
 from nova_imagecache.cache import sightings
 
-_beside_mtime = operator.attrgetter(
+_beside_uses = operator.attrgetter(
     *(
         field.name
         for field in dataclasses.fields(sightings.Sighting)
-        if field.name != 'modified'
+        if field.name not in ('last_used', 'modified')
     )
 )
 
@@ -47,18 +47,25 @@ def completed(
     :param files: sightings as they were written
     :param passed: when each host made its last pass
     """
-    found = dict(files)
-    for host, names in used.items():
-        when = passed.get(host)
-        if when is None:
-            continue
-        for name in names:
-            sighting = found.get(name)
-            if sighting is not None and (
-                sighting.last_used is None or sighting.last_used < when
-            ):
-                found[name] = dataclasses.replace(sighting, last_used=when)
+    last = _last_uses(used, passed)
+    return {
+        name: sightings.used_at(sighting, last[name])
+        if name in last and _adds(last[name], sighting)
+        else sighting
+        for name, sighting in files.items()
+    }
+
+
+def _last_uses(used: Used, passed: Mapping[str, float]) -> dict[str, float]:
+    """Say of each file when it was last used in the last pass of a host."""
+    found: dict[str, float] = {}
+    for host in sorted(used.keys() & passed.keys(), key=passed.__getitem__):
+        found.update(dict.fromkeys(used[host], passed[host]))
     return found
+
+
+def _adds(when: float, sighting: sightings.Sighting) -> bool:
+    return sighting.last_used is None or sighting.last_used < when
 
 
 def settled(
@@ -73,28 +80,41 @@ def settled(
     return {
         host: names
         for host, names in used.items()
-        if completed(files, {host: names}, passed) == files
+        if host not in passed
+        or not any(
+            _adds(passed[host], files[name]) for name in names & files.keys()
+        )
     }
 
 
 def agree(
-    one: Mapping[str, sightings.Sighting],
-    other: Mapping[str, sightings.Sighting],
+    files: Mapping[str, sightings.Sighting],
+    written: Mapping[str, sightings.Sighting],
+    used: Used,
+    passed: Mapping[str, float],
 ) -> bool:
-    """Whether sightings say the same."""
-    return one.keys() == other.keys() and all(
-        _agree(sighting, other[name]) for name, sighting in one.items()
+    """Whether sightings are what others say once these are completed."""
+    last = _last_uses(used, passed)
+    return files.keys() == written.keys() and all(
+        _agree(sighting, written[name], last.get(name))
+        for name, sighting in files.items()
     )
 
 
-def _agree(one: sightings.Sighting, other: sightings.Sighting) -> bool:
-    if one == other:
-        return True
+def _agree(
+    one: sightings.Sighting, other: sightings.Sighting, when: float | None
+) -> bool:
+    last_used = other.last_used
+    if when is not None and _adds(when, other):
+        last_used = when
     # Each pass touches what is used, and of an mtime that is not ahead nobody
     # asks what it was.
-    return not (one.ahead or other.ahead) and _beside_mtime(
-        one
-    ) == _beside_mtime(other)
+    ahead = one.ahead or other.ahead
+    return (
+        (one.modified == other.modified or not ahead)
+        and one.last_used == last_used
+        and _beside_uses(one) == _beside_uses(other)
+    )
 
 
 def grouped(used: Used, order: Iterable[str], limit: int) -> tuple[Group, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import dataclasses
 import enum
 import functools
+import itertools
 from typing import NamedTuple
 
 from nova_imagecache.cache import base_file
@@ -307,7 +308,8 @@ def _decide(
 ) -> Decision:
     sighting = facts.state.sighting(file)
     case = _case(file, sighting, facts, settings)
-    reasons = [*_reasons_to_keep(case, facts, settings)]
+    # One is told, and a second one tells that this is not the only one.
+    reasons = [*itertools.islice(_reasons_to_keep(case, facts, settings), 2)]
     reason, action = (
         reasons[0]
         if reasons

@@ -203,8 +203,9 @@ def _unkept(
 def _not_mounted(layout: layouts.Layout) -> list[vetoing.Veto]:
     """Tell an empty mount point by its being empty."""
     try:
-        if os.listdir(layout.instances):
-            return []
+        with os.scandir(layout.instances) as entries:
+            if next(entries, None) is not None:
+                return []
     except OSError:
         # The overlays say so.
         return []

@@ -54,7 +54,7 @@ class Findings:
     :ivar raw: the same, as they were found
     :ivar fresh: the guests of disks that may just be in the making, by path
     :ivar named: what libvirt has named and could not be read, by what it is
-    :ivar odd: directories with more in them than plain disks
+    :ivar odd: directories with more in them than plain disks, or files
     :ivar notes: what somebody may want to look into, by path
     """
 
@@ -79,7 +79,7 @@ class Findings:
         self._before = before
         self._remembered: dict[str, list[str]] = {}
         for path in before:
-            directory = os.path.dirname(path)
+            directory, _slash, _name = path.rpartition(os.sep)
             self._remembered.setdefault(directory, []).append(path)
         self.cache: tuple[int, int] | None = None
         self.disks = chains.Disks()
@@ -128,20 +128,22 @@ class Findings:
         self, listed_as: walks.Stamp, entry: walks.Entry, read: _Read
     ) -> None:
         """Note what an entry of a directory needs."""
-        if not isinstance(read, tuple):
-            self.odd.add(os.path.dirname(entry.path))
         if listed_as[:2] == self.cache:
             self._read_cached(entry, read)
-        elif not self._is_of_sibling(entry):
-            self._read_disk(entry, read)
+            plain = read is True or entry.name in self.raw
+        else:
+            plain = isinstance(read, tuple)
+            if not self._is_of_sibling(entry):
+                self._read_disk(entry, read)
+        if not plain:
+            self.odd.add(entry.directory)
 
     def _is_of_sibling(self, entry: walks.Entry) -> bool:
         """Whether this is a base file of another host's cache."""
         is_base = names.kind_of(entry.name).is_base
         if not is_base and not names.leftover_of(entry.name):
             return False
-        directory = os.path.dirname(entry.path)
-        return chain_ends.is_sibling(self._layout, directory)
+        return chain_ends.is_sibling(self._layout, entry.directory)
 
     def _read_disk(self, entry: walks.Entry, read: _Read) -> None:
         path = entry.path
@@ -164,8 +166,7 @@ class Findings:
             self.walk.fail(path, Reason.UNREADABLE, error.strerror)
         except disk_header.MalformedHeader as error:
             # Decision 0004.
-            directory = os.path.dirname(path)
-            if not headers.declared_raw(directory, entry.name):
+            if not headers.declared_raw(entry.directory, entry.name):
                 self.walk.fail(
                     path, Reason.DAMAGED, f'its header is damaged: {error}'
                 )
@@ -221,8 +222,7 @@ class Findings:
 
     def _note_disk(self, entry: walks.Entry, read: _Read) -> None:
         """Note what a disk needs: what its header names, or it links to."""
-        path = entry.path
-        directory = os.path.dirname(path)
+        path, directory = entry.path, entry.directory
         in_cache = directory == self._layout.base
         root = directory if in_cache else self._layout.instances
         guest = owners.guest_of(root, directory, entry.name)
@@ -392,7 +392,10 @@ class Findings:
         """Take the disks in a directory for what they were.
 
         They name base files alone, or nothing, or it would have been listed.
+        In the cache there are no others than those that name nothing.
         """
+        if directory == self._layout.base:
+            self.raw.update(self.plain)
         device = self.walk.directories[directory][0]
         for path in self._remembered.get(directory, ()):
             seen = self._before[path]

@@ -11,8 +11,11 @@ import re
 from nova_imagecache.cache import layouts
 from nova_imagecache import names
 
-# Logs and vTPM state are not even readable for the compute service.
-_OF_NOVA = re.compile(r'console\.log.*|disk\.info|swtpm')
+# Logs and vTPM state are not even readable for the compute service. And what
+# quotacheck(8) leaves, of whatever file system is mounted there.
+_NO_DISKS = re.compile(
+    r'console\.log.*|disk\.info|swtpm|a?quota\.(user|group|project)'
+)
 
 # What file systems, filers and tools for snapshots keep in them: those of
 # NetApp and Isilon, ZFS, snapper and GPFS, Gluster (a brick), file managers.
@@ -21,9 +24,6 @@ _OF_NOVA = re.compile(r'console\.log.*|disk\.info|swtpm')
 _DIRECTORIES = re.compile(
     r'\.snapshots?|\.zfs|\.glusterfs|\.Trash(-[0-9]+)?|\.ckpt'
 )
-
-# quotacheck(8), of whatever file system is mounted there.
-_QUOTA = re.compile(r'a?quota\.(user|group|project)')
 
 # Emacs locks the file that it edits by a link to whoever does.
 _EDITORS_LOCK = re.compile(r'\.#.*')
@@ -75,8 +75,7 @@ class Ignored:
         if (
             path in self._ours
             or path in self._top
-            or _OF_NOVA.fullmatch(name)
-            or _QUOTA.fullmatch(name)
+            or _NO_DISKS.fullmatch(name)
             or (name == names.OWN_DIRECTORY and self._is_a_siblings(path))
         ):
             return True
@@ -84,6 +83,9 @@ class Ignored:
             return True
         if name == _LOST_AND_FOUND:
             return _is_lost_and_found(path)
+        # All that is left begins so.
+        if not name.startswith('.'):
+            return False
         if _EDITORS_LOCK.fullmatch(name):
             return os.path.islink(path) and not os.path.exists(path)
         return bool(_DIRECTORIES.fullmatch(name)) and is_directory()

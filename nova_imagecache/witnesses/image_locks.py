@@ -88,17 +88,18 @@ class ImageLockWitness:
             return error
 
     def _held(self, path: str) -> bool:
-        why = self._why_untold(path)
         try:
             # One that is seen counts, whoever else is not.
-            return qemu_locks.in_use(path)
+            held, device = qemu_locks.look(path)
         except OSError as error:
+            why = self._why_untold(path, os.lstat(path).st_dev)
             if why is None or error.errno not in qemu_locks.NO_LOCKS:
                 raise
             return False
+        self._why_untold(path, device)
+        return held
 
-    def _why_untold(self, path: str) -> str | None:
-        device = os.lstat(path).st_dev
+    def _why_untold(self, path: str, device: int) -> str | None:
         if device not in self._untold:
             self._untold[device] = qemu_locks.why_untold(path)
         return self._untold[device]

@@ -220,7 +220,7 @@ class OverlayWitness:
         failed = {*self._walk.failures, *self._found.named}
         odd = self._found.odd | failed | {*map(os.path.dirname, failed)}
         for directory, listed_as in self._walk.directories.items():
-            if directory in (self._layout.instances, self._layout.base):
+            if directory == self._layout.instances:
                 continue
             settled = (
                 directory not in odd

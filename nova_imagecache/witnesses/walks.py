@@ -59,7 +59,7 @@ class StorageClock:
 class Entry:
     """As ``os.DirEntry``, of a directory that is open no more."""
 
-    __slots__ = ('_type', 'listed', 'name', 'path')
+    __slots__ = ('_type', 'directory', 'listed', 'name', 'path')
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class Entry:
         :param listed: what is known of it in a directory that this process
             may not look into
         """
+        self.directory = directory
         self.name = name
         self.path = f'{directory}{os.sep}{name}'
         self.listed = listed
@@ -134,9 +135,7 @@ def stamp(directory: str, fd: int | None = None) -> Stamp:
     :raises OSError: as statx(2)
     """
     if fd is None:
-        seen = identity.stat_of_directory(directory)
-        which = seen.incarnation
-        return which.device, which.inode, seen.modified, seen.changed
+        return identity.times_of(directory)
     status = os.fstat(fd)
     return (
         status.st_dev,
@@ -215,7 +214,7 @@ class Walk:
         self._once = once
         self._below: dict[str, list[str]] = {}
         for path in self._known:
-            above = os.path.dirname(path)
+            above, _slash, _name = path.rpartition(os.sep)
             self._below.setdefault(above, []).append(path)
 
     def doubt(self) -> list[str]:

@@ -17,6 +17,7 @@ from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scans
+from nova_imagecache import names
 from nova_imagecache.passes import foresight
 from nova_imagecache.passes import look
 from nova_imagecache import pools
@@ -32,6 +33,7 @@ from tests.support import seeing
 GUEST = seeing.GUEST
 OTHER = seeing.OTHER
 THIRD = seeing.THIRD
+MORE = names.get_cache_fname('more')
 
 
 class GlanceTestCase(seeing.SeeingTestCase):
@@ -105,6 +107,47 @@ class QuietTest(GlanceTestCase):
         self.patch(headers, 'read', spy)
         self.node.run()
         self.assertEqual([], read)
+
+    def visited(self) -> list[str]:
+        """Make a pass; give the names that it has come to in the cache."""
+        found: list[str] = []
+        real = findings.Findings.visit
+
+        def spy(them: Any, stamp: Any, entry: walks.Entry, read: Any) -> None:
+            if entry.directory == self.node.layout.base:
+                found.append(entry.name)
+            real(them, stamp, entry, read)
+
+        with mock.patch.object(findings.Findings, 'visit', spy):
+            self.node.run()
+        return found
+
+    def test_nor_is_the_cache_gone_through_once_more(self) -> None:
+        self.assertEqual([], self.visited())
+        self.assertEqual([], self.visited())
+
+    @ddt.data('qcow2', 'link', 'garbage', 'somebody\'s')
+    def test_but_with_more_in_it_than_plain_files(self, what: str) -> None:
+        path = self.node.base_path(MORE)
+        if what == 'qcow2':
+            nodes.qemu_img('create', '-f', 'qcow2', path, '1M')
+        elif what == 'link':
+            os.symlink(self.node.base_path(self.used), path)
+        else:
+            if what == 'somebody\'s':
+                path = self.node.base_path('somebody\'s')
+            with open(path, 'wb') as file:
+                file.write(b'QFI\xfb' + bytes(4092))
+        self.node.run()
+        self.assertIn(self.used, self.visited())
+
+    def test_what_comes_into_the_cache_is_read(self) -> None:
+        path = self.node.base_path(MORE)
+        nodes.qemu_img(
+            'create', '-f', 'qcow2', '-F', 'raw',
+            '-b', self.node.base_path(self.free), path,
+        )  # fmt: skip
+        self.assertNotEqual((), self.users_of(self.free))
 
     @ddt.data(
         (findings.Findings, 'visit'), (overlays.OverlayWitness, '_users')

@@ -70,6 +70,8 @@ class AgreeTest(base.TestCase):
         return uses.agree(
             {'f': dataclasses.replace(sighting(1.0), **one)},
             {'f': dataclasses.replace(sighting(1.0), **other)},
+            {},
+            {},
         )
 
     def test_a_touch_is_no_news(self) -> None:
@@ -91,8 +93,21 @@ class AgreeTest(base.TestCase):
             ('damage', sightings.Damage('corrupt', 1.0)),
         ):  # fmt: skip
             self.assertFalse(self.agree({}, {field: value, 'modified': 6}))
-        self.assertFalse(uses.agree({}, {'f': sighting(1.0)}))
-        self.assertFalse(uses.agree({'f': sighting(1.0)}, {}))
+        self.assertFalse(uses.agree({}, {'f': sighting(1.0)}, {}, {}))
+        self.assertFalse(uses.agree({'f': sighting(1.0)}, {}, {}, {}))
+
+    def test_the_last_passes_of_hosts_count(self) -> None:
+        used = {'a': frozenset({'f'}), 'b': frozenset({'f'})}
+        for written in (None, 1.0, 3.0, 5.0):
+            for passed in ({}, {'a': 2.0}, {'a': 2.0, 'b': 4.0}, {'c': 9.0}):
+                before = {'f': sighting(written)}
+                completed = uses.completed(before, used, passed)
+                for last in (None, 1.0, 2.0, 3.0, 4.0, 5.0, 9.0):
+                    files = {'f': sighting(last)}
+                    self.assertEqual(
+                        files == completed,
+                        uses.agree(files, before, used, passed),
+                    )
 
 
 class GroupedTest(base.TestCase):
