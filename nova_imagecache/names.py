@@ -82,8 +82,8 @@ _RSYNC_LEAVES_OUT = stat.S_IRWXG | stat.S_IRWXO
 _TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
 
 
-# Asked several times in a pass of each file in the cache, of what each disk of a
-# guest names, and of these disks, which have the same few names.
+# Asked several times in a pass of each file in the cache and of what each disk
+# of a guest names; and of these disks, which have the same few names.
 _remembering = functools.lru_cache(maxsize=32768)
 
 

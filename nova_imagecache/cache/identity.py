@@ -21,7 +21,7 @@ _AT_EMPTY_PATH = 0x1000
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
 _STATX_BTIME = 0x800
-_STATX_SIZE = 256
+_Statx = ctypes.c_char * 256
 # mask, mode, inode, size, blocks, and the four times (a, b, c, m).
 _STATX_FIELDS = struct.Struct('=I24xH2xQQQ8x' + 'qI4x' * 4 + '8xII')
 
@@ -147,7 +147,7 @@ def _generation(fd: int) -> int | None:
 
 
 def _statx(dirfd: int, path: bytes, flags: int) -> bytes:
-    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    buffer = _Statx()
     mask = _STATX_BASIC_STATS | _STATX_BTIME
     if _libc.statx(dirfd, path, flags, mask, buffer):
         code = ctypes.get_errno()

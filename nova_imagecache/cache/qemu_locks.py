@@ -16,6 +16,7 @@ import fcntl
 import os
 import struct
 import sys
+from typing import NamedTuple
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import mounts
@@ -79,25 +80,28 @@ def _shared(fd: int, byte: int) -> Iterator[None]:
         _give_up(fd, byte)
 
 
-def in_use(path: str) -> bool:
-    """Whether a QEMU has an image open, on this host or, on NFS, on another.
+class Seen(NamedTuple):
+    """What was seen of an image.
+
+    :ivar in_use: whether a QEMU has it open
+    :ivar device: number of the file system that it is on
+    """
+
+    in_use: bool
+    device: int
+
+
+def look(path: str) -> Seen:
+    """See whether a QEMU has an image open, here or, on NFS, elsewhere.
 
     Not seen are those with ``locking=off``, and a migration target that is
     still waiting.
 
     :raises OSError: this cannot be found out
     """
-    return look(path)[0]
-
-
-def look(path: str) -> tuple[bool, int]:
-    """Say whether a QEMU has an image open, and on which device this is.
-
-    :raises OSError: as :func:`in_use`
-    """
     fd = identity.open_regular(path)
     try:
-        return _ask(fd, _USES_READ), os.fstat(fd).st_dev
+        return Seen(_ask(fd, _USES_READ), os.fstat(fd).st_dev)
     finally:
         os.close(fd)
 

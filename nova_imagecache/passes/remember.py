@@ -127,7 +127,8 @@ class Notes:
         kept = {
             file.original
             for file in (*facts.files, *facts.trash)
-            if any(each.keeps_file(file.original) for each in narrow)
+            if narrow
+            and any(each.keeps_file(file.original) for each in narrow)
         }
         try:
             hosts.remember(

@@ -51,7 +51,7 @@ def inventory_of(
         _inode(instances),
         mounts.mount_point(instances),
         _mounts_of(
-            instances, {os.path.dirname(path) for path in disks}, links
+            instances, {path.rpartition(os.sep)[0] for path in disks}, links
         ),
         disks,
     )
@@ -158,12 +158,14 @@ def _missing_guests(
     directories: Collection[str],
     found: Collection[str],
 ) -> Iterable[Absence]:
+    if not others.expected:
+        return
     having = {owners.owner_of(instances, path) for path in found}
     remembered: dict[str, dict[str, inventories.Seen]] = {}
     for path, seen in inventory.disks.items():
         owner = owners.owner_of(instances, path)
         remembered.setdefault(owner, {})[path] = seen
-    for guest, called in sorted((others.expected or {}).items()):
+    for guest, called in sorted(others.expected.items()):
         places = [os.path.join(instances, name) for name in sorted(called)]
         disks = {
             path: seen
@@ -234,22 +236,24 @@ def _lost(
         owner = owners.owner_of(instances, path)
         return others.aliases.get(owner, owner) in others.expected
 
-    # What lies beside the directories is no disk of Nova's.
-    before = {
-        path: seen
-        for path, seen in inventory.disks.items()
-        if os.path.dirname(path) != instances and is_expected(path)
-    }
-    now = [
-        seen
+    if any(
+        seen.needs and _is_inside(instances, path)
         for path, seen in found.items()
-        if os.path.dirname(path) != instances
-    ]
-    if not now:
-        return len(before)
-    if any(seen.needs for seen in now):
+    ):
         return 0
-    return sum(bool(seen.needs) for seen in before.values())
+    before = [
+        seen
+        for path, seen in inventory.disks.items()
+        if _is_inside(instances, path) and is_expected(path)
+    ]
+    if not any(_is_inside(instances, path) for path in found):
+        return len(before)
+    return sum(bool(seen.needs) for seen in before)
+
+
+def _is_inside(instances: str, path: str) -> bool:
+    """Whether a disk is in a directory, as those that Nova makes."""
+    return os.path.dirname(path) != instances
 
 
 def find(
@@ -273,8 +277,11 @@ def find(
     expected = {
         guest for guest, called in (others.expected or {}).items() if called
     }
-    nothing = all(os.path.dirname(path) == instances for path in found)
-    if guests and len(guests) == len(expected) and nothing:
+    if (
+        guests
+        and len(guests) == len(expected)
+        and not any(_is_inside(instances, path) for path in found)
+    ):
         absent.append(_all_missing(instances, expected))
     else:
         absent += guests

@@ -72,7 +72,8 @@ def is_sibling(layout: layouts.Layout, directory: str) -> bool:
 
 
 def _tail(path: str) -> str:
-    return os.sep.join(path.rsplit(os.sep, 2)[-2:])
+    above, _slash, name = path.rpartition(os.sep)
+    return above[above.rfind(os.sep) + 1 :] + os.sep + name
 
 
 class Scanned:

@@ -37,6 +37,15 @@ _NEEDS_NOTHING = disk_header.DiskHeader()
 _Read = tuple[os.stat_result, disk_header.DiskHeader] | Exception | bool | None
 
 
+def _named(header: disk_header.DiskHeader) -> tuple[str, ...]:
+    """Give the references in a header."""
+    data_file = header.data_file
+    if data_file is not None and not data_file.startswith(os.sep):
+        # Nobody but QEMU knows from which directory.
+        data_file = f'file:{data_file}'
+    return tuple(filter(None, (header.backing_file, data_file)))
+
+
 class Findings:
     """What the disks that were read need, and what could not be read.
 
@@ -226,18 +235,16 @@ class Findings:
         in_cache = directory == self._layout.base
         root = directory if in_cache else self._layout.instances
         guest = owners.guest_of(root, directory, entry.name)
-        linked: set[str] = set()
+        linked: frozenset[str] = frozenset()
         if entry.is_symlink():
             for target in (os.readlink(path), os.path.realpath(path)):
                 linked |= references.read(target).names
-            self.disks.add(
-                chains.Disk(directory, entry.name, guest, frozenset(linked))
-            )
+            self.disks.add(chains.Disk(directory, entry.name, guest, linked))
             # What a link leads to may be a device: not even opened. Where it
             # is nothing, that may be in the trash.
             os.stat(path)
         if entry.is_file():
-            self._read_header(path, guest, entry, frozenset(linked), read)
+            self._read_header(path, guest, entry, linked, read)
 
     def _read_header(
         self,
@@ -247,7 +254,6 @@ class Findings:
         linked: frozenset[str] = frozenset(),
         read: _Read = None,
     ) -> None:
-        directory, name = os.path.split(path)
         if not isinstance(read, tuple):
             # Before it is read: it is there, whatever that gives.
             self.scanned.add(path, None)
@@ -262,19 +268,13 @@ class Findings:
             )
         status, header = read
         self.scanned.add(path, (status.st_dev, status.st_ino))
-        data_file = header.data_file
-        if data_file is not None and not data_file.startswith(os.sep):
-            # Nobody but QEMU knows from which directory.
-            data_file = f'file:{data_file}'
-        named = tuple(
-            reference
-            for reference in (header.backing_file, data_file)
-            if reference is not None
-        )
-        parsed = [references.read(each) for each in named]
-        wanted = linked.union(*(each.names for each in parsed))
-        usual = all(self.ends.is_usual(path, each) for each in parsed)
-        if data_file is not None or not usual:
+        directory, name = os.path.split(path)
+        named, wanted, usual = _named(header), linked, True
+        parsed = [*map(references.read, named)]
+        for each in parsed:
+            wanted |= each.names
+            usual = usual and self.ends.is_usual(path, each)
+        if header.data_file is not None or not usual:
             self.odd.add(directory)
         if usual:
             pass

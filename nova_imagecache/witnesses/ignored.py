@@ -79,7 +79,9 @@ class Ignored:
             or (name == names.OWN_DIRECTORY and self._is_a_siblings(path))
         ):
             return True
-        if any(fnmatch.fnmatchcase(path, each) for each in self._patterns):
+        if self._patterns and any(
+            fnmatch.fnmatchcase(path, each) for each in self._patterns
+        ):
             return True
         if name == _LOST_AND_FOUND:
             return _is_lost_and_found(path)

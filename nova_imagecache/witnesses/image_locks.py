@@ -90,14 +90,14 @@ class ImageLockWitness:
     def _held(self, path: str) -> bool:
         try:
             # One that is seen counts, whoever else is not.
-            held, device = qemu_locks.look(path)
+            seen = qemu_locks.look(path)
         except OSError as error:
             why = self._why_untold(path, os.lstat(path).st_dev)
             if why is None or error.errno not in qemu_locks.NO_LOCKS:
                 raise
             return False
-        self._why_untold(path, device)
-        return held
+        self._why_untold(path, seen.device)
+        return seen.in_use
 
     def _why_untold(self, path: str, device: int) -> str | None:
         if device not in self._untold:

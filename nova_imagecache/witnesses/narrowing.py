@@ -66,6 +66,9 @@ def narrow(
         whoever has the directory that it is in; by its path
     """
     narrowed = Narrowed()
+    failed = [*failed]
+    if not failed:
+        return narrowed
     remembered: dict[str, dict[str, inventories.Seen]] = {}
     for path, seen in memory.inventory.disks.items():
         guest = _guest(instances, path, others)

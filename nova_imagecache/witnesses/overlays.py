@@ -183,10 +183,11 @@ class OverlayWitness:
         if not self._has_ended:
             # A directory that was listed has disks that nobody has read.
             return before
+        failed = self._absent or self._walk.failures or self._found.named
         disks = {
             path: seen
             for path, seen in before.disks.items()
-            if self._is_unseen(path)
+            if failed and self._is_unseen(path)
         }
         for path, seen in self._found.seen.items():
             # Also by a layer that only libvirt has told of this time.
@@ -234,8 +235,6 @@ class OverlayWitness:
         """Whether a path, or a directory above, could not be looked at."""
         if any(each.has(path) for each in self._absent):
             return True
-        if not self._walk.failures and not self._found.named:
-            return False
         failed = path
         while failed != os.path.dirname(failed):
             if failed in self._walk.failures or failed in self._found.named:
@@ -274,7 +273,7 @@ class OverlayWitness:
         recalled = {
             path: seen
             for path, seen in self._memory.inventory.disks.items()
-            if any(each.has(path) for each in self._absent)
+            if self._absent and any(each.has(path) for each in self._absent)
         }
         self._found.recall(recalled | narrowed.recalled)
         below, beyond = self._users(base_files)
@@ -331,7 +330,7 @@ class OverlayWitness:
         stamp = directories.get(directory)
         if root is None or stamp is None or stamp[0] != root[0]:
             return False
-        return not any(
+        return not self._mounted or not any(
             f'{directory}{os.sep}'.startswith(f'{point}{os.sep}')
             for point in self._mounted
         )

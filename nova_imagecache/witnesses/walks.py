@@ -81,25 +81,25 @@ class Entry:
         self.listed = listed
         self._type = type_
 
-    def _mode(self) -> int:
-        if not self.is_symlink():
+    def _leads_to(self) -> int:
+        if self._type != stat.S_IFLNK:
             return self._type
         try:
-            return os.stat(self.path).st_mode
+            return stat.S_IFMT(os.stat(self.path).st_mode)
         except FileNotFoundError:
             return 0
 
     def is_dir(self) -> bool:
         """Whether it is, or links to, a directory."""
-        return stat.S_ISDIR(self._mode())
+        return self._leads_to() == stat.S_IFDIR
 
     def is_file(self) -> bool:
         """Whether it is, or links to, a regular file."""
-        return stat.S_ISREG(self._mode())
+        return self._leads_to() == stat.S_IFREG
 
     def is_symlink(self) -> bool:
         """Whether it is a symbolic link."""
-        return stat.S_ISLNK(self._type)
+        return self._type == stat.S_IFLNK
 
 
 def _type_of(entry: 'os.DirEntry[str]') -> int:

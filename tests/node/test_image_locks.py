@@ -20,8 +20,7 @@ from tests.support import processes
 
 GUEST = '11111111-aaaa-4aaa-8aaa-000000000001'
 
-
-in_use = qemu_locks.in_use
+look = qemu_locks.look
 
 
 @ddt.ddt
@@ -49,7 +48,7 @@ class ImageLockTest(nodes.NodeTestCase):
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         processes.wait_for(
-            lambda: in_use(self.path) or process.poll() is not None
+            lambda: look(self.path).in_use or process.poll() is not None
         )
         return process
 
@@ -108,11 +107,11 @@ class ImageLockTest(nodes.NodeTestCase):
         self.assertNotIn(self.name, self.node.files())
 
     def test_asking_keeps_nobody_out(self) -> None:
-        self.assertFalse(qemu_locks.in_use(self.path))
+        self.assertFalse(qemu_locks.look(self.path).in_use)
         self.assertIsNone(qemu_locks.why_untold(self.path))
         process = self.start_qemu()
         self.assertIsNone(process.poll())
-        self.assertTrue(qemu_locks.in_use(self.path))
+        self.assertTrue(qemu_locks.look(self.path).in_use)
         with self.assertRaisesRegex(errors.NotNow, 'running QEMU'):
             with qemu_locks.fence(self.path):
                 self.fail('it was let in')
@@ -174,15 +173,15 @@ class ImageLockTest(nodes.NodeTestCase):
 
     def test_a_base_file_that_cannot_be_asked_about_stays(self) -> None:
         self.node.add_image('another', age=365 * base.DAY)
-        real = qemu_locks.in_use
+        real = qemu_locks.look
 
         # Mocked: another user's file takes root.
-        def in_use(path: str) -> bool:
+        def look_at(path: str) -> qemu_locks.Seen:
             if path == self.path:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return real(path)
 
-        self.patch(qemu_locks, 'in_use', in_use)
+        self.patch(qemu_locks, 'look', look_at)
         report = self.node.run()
         self.assertIn('cannot be asked', report.notes[0])
         self.assertEqual({self.name}, self.node.files())

@@ -127,7 +127,9 @@ class GuestTest(libvirt_guests.LibvirtTestCase):
         self.assertIn(self.name, self.node.files())
         guest.destroy()
         self.assertTrue(
-            processes.wait_for(lambda: not qemu_locks.in_use(self.base_path))
+            processes.wait_for(
+                lambda: not qemu_locks.look(self.base_path).in_use
+            )
         )
         # It counts as used until then.
         self.node.clock.advance(25 * base.HOUR)

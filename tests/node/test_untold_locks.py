@@ -42,7 +42,7 @@ class FuseTest(mounting.MountingTestCase):
         self.stack.callback(process.wait)
         self.stack.callback(process.kill)
         processes.wait_for(
-            lambda: qemu_locks.in_use(path) or process.poll() is not None
+            lambda: qemu_locks.look(path).in_use or process.poll() is not None
         )
         self.assertIsNone(process.poll())
         return process
@@ -55,7 +55,7 @@ class FuseTest(mounting.MountingTestCase):
         self,
     ) -> None:
         self.start_qemu(self.below)
-        self.assertFalse(qemu_locks.in_use(self.path))
+        self.assertFalse(qemu_locks.look(self.path).in_use)
         (note,) = self.look().notes
         for part in (
             self.node.layout.base,
