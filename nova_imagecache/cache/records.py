@@ -83,14 +83,6 @@ class _Record:
 
 
 def _serialised(sealed: dict[str, Any]) -> bytes:
-    try:
-        found = msgspec.json.encode(sealed, order='deterministic')
-    except UnicodeEncodeError:
-        found = b''
-    # As the standard library does it, in a tenth of the time; but for names
-    # that need escapes there (decision 0062).
-    if found and found.isascii():
-        return found
     return json.dumps(sealed, sort_keys=True, separators=(',', ':')).encode()
 
 
