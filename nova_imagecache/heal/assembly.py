@@ -13,6 +13,7 @@ from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import files
 from nova_imagecache.heal.sources import image_service
+from nova_imagecache.heal.sources import other_stores
 from nova_imagecache.heal.sources import page_cache
 from nova_imagecache.heal.sources import siblings
 from nova_imagecache.heal.sources import ssh
@@ -42,11 +43,10 @@ def sources_of(
         siblings.Siblings(layout),
     ]
     if get_client is not None:
-        found.append(
-            image_service.ImageService(
-                get_client, layout.temporary, whole, watch
-            )
+        service = image_service.ImageService(
+            get_client, layout.temporary, whole, watch
         )
+        found += [service, other_stores.OtherStores(service)]
     found += [_named(text, layout, watch) for text in named]
     return found
 

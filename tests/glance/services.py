@@ -4,11 +4,14 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from http import server
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 import urllib.request
@@ -28,8 +31,8 @@ _SECONDS = 120
 
 _CONF = """
 [DEFAULT]
-enabled_backends = fs:file
-enabled_import_methods = []
+enabled_backends = fs:file,other:file
+enabled_import_methods = [copy-image]
 use_keystone_limits = false
 
 [database]
@@ -37,6 +40,9 @@ connection = sqlite:///{path}/glance.sqlite
 
 [fs]
 filesystem_store_datadir = {path}/images
+
+[other]
+filesystem_store_datadir = {path}/other
 
 [glance_store]
 default_backend = fs
@@ -63,13 +69,16 @@ def identity_filter(
 ) -> Callable[[Application], Application]:
     """Believe what a token says of itself: a project and roles.
 
-    In the place of authtoken, as there is no Keystone.
+    In the place of authtoken, which answers 401 to a token that is none.
     """
 
     def wrap(application: Application) -> Application:
         def identified(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
             token = environ.get('HTTP_X_AUTH_TOKEN', 'service:admin')
-            project, _colon, roles = token.partition(':')
+            project, colon, roles = token.partition(':')
+            if not colon:
+                start('401 Unauthorized', [('Content-Length', '0')])
+                return []
             identity = {
                 'HTTP_X_IDENTITY_STATUS': 'Confirmed',
                 'HTTP_X_USER_ID': project,
@@ -83,12 +92,66 @@ def identity_filter(
     return wrap
 
 
+class Keystone(server.BaseHTTPRequestHandler):
+    """Gives who logs in a token that is his name: a project and roles."""
+
+    glance = ''
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Say which version this is."""
+        url = f'http://{self.headers["Host"]}/v3'
+        link = {'rel': 'self', 'href': url}
+        version = {'id': 'v3.14', 'status': 'stable', 'links': [link]}
+        self._reply(200, {'version': version})
+
+    def do_POST(self) -> None:
+        """Let somebody in."""
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        user = json.loads(body)['auth']['identity']['password']['user']
+        project, _colon, roles = user['name'].partition(':')
+        domain = {'id': 'default', 'name': 'Default'}
+        endpoint = {
+            'id': 'one', 'interface': 'internal', 'region': 'one',
+            'region_id': 'one', 'url': self.glance,
+        }  # fmt: skip
+        token = {
+            'methods': ['password'],
+            'expires_at': '2099-01-01T00:00:00.000000Z',
+            'issued_at': '2026-01-01T00:00:00.000000Z',
+            'user': {'id': project, 'name': project, 'domain': domain},
+            'project': {'id': project, 'name': project, 'domain': domain},
+            'catalog': [
+                {
+                    'type': 'image',
+                    'name': 'glance',
+                    'id': 'image',
+                    'endpoints': [endpoint],
+                }
+            ],
+            'roles': [{'id': each, 'name': each} for each in roles.split(',')],
+        }
+        self._reply(201, {'token': token}, user['name'])
+
+    def _reply(self, code: int, value: Any, token: str = '') -> None:
+        body = json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header('Content-Type', 'application/json')
+        self.send_header('Content-Length', str(len(body)))
+        if token:
+            self.send_header('X-Subject-Token', token)
+        self.end_headers()
+        self.wfile.write(body)
+
+
 class Glance(fixtures.Fixture):
     """Runs until it is cleaned up."""
 
     def _setUp(self) -> None:
         self.path = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        for name in ('images', 'staging', 'tasks'):
+        for name in ('images', 'other', 'staging', 'tasks'):
             (self.path / name).mkdir()
         conf = self.path / 'glance-api.conf'
         conf.write_text(_CONF.format(path=self.path))
@@ -134,6 +197,20 @@ class Glance(fixtures.Fixture):
         self.addCleanup(process.wait)
         self.addCleanup(process.terminate)
         self._wait(process)
+        self.keystone = self._begin_keystone()
+
+    def _begin_keystone(self) -> str:
+        handler = type('Bound', (Keystone,), {'glance': self.url})
+        http = server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+        http.daemon_threads = True
+        thread = threading.Thread(
+            target=http.serve_forever, args=(0.01,), daemon=True
+        )
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(http.server_close)
+        self.addCleanup(http.shutdown)
+        return f'http://127.0.0.1:{http.server_address[1]}/v3'
 
     def _wait(self, process: 'subprocess.Popen[bytes]') -> None:
         deadline = time.monotonic() + _SECONDS
@@ -173,6 +250,37 @@ class Glance(fixtures.Fixture):
             .id
         )
         return image
+
+    def copy_to_the_other_store(self, image: str) -> None:
+        """Have both stores have an image, each of them in a file."""
+        api = self.as_user('service:admin').image
+        answer = api.post(
+            f'/images/{image}/import',
+            json={
+                'method': {'name': 'copy-image'},
+                'stores': ['other'],
+                'all_stores_must_succeed': True,
+            },
+        )
+        if answer.status_code != 202:
+            raise AssertionError(answer.text)
+        deadline = time.monotonic() + _SECONDS
+        while time.monotonic() < deadline:
+            record = api.get(f'/images/{image}').json()
+            if record['stores'] == 'fs,other':
+                return
+            time.sleep(0.1)
+        raise AssertionError(record)
+
+    def nova_conf_with_roles(self, token: str) -> str:
+        """Give the same for one who logs in, and so knows his roles."""
+        project, _colon, _roles = token.partition(':')
+        return (
+            f'[service_user]\nauth_type = password\nusername = {token}\n'
+            f'auth_url = {self.keystone}\npassword = secret\n'
+            f'project_name = {project}\nuser_domain_id = default\n'
+            'project_domain_id = default\n'
+        )
 
     def nova_conf(self, token: str) -> str:
         """Give the part of nova.conf that says how to ask it."""

@@ -13,6 +13,7 @@ import yaml
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_service
+from nova_imagecache.heal.sources import other_stores
 from nova_imagecache import names
 from tests.glance import services
 from tests.node import test_image_service
@@ -56,8 +57,13 @@ class GlanceTest(nodes.FileTestCase):
         nodes.qemu_img('convert', '-O', disk_format, *options, self.raw, path)
         return self.glance.upload(path, disk_format)
 
-    def source(self, token: str = ADMIN) -> image_service.ImageService:
-        conf = image_server.make_conf(self.glance.nova_conf(token))
+    def source(
+        self, token: str = ADMIN, knows_roles: bool = False
+    ) -> image_service.ImageService:
+        nova_conf = self.glance.nova_conf
+        if knows_roles:
+            nova_conf = self.glance.nova_conf_with_roles
+        conf = image_server.make_conf(nova_conf(token))
         return image_service.ImageService(
             clients.from_options(conf), self.temporary
         )
@@ -97,8 +103,10 @@ class GlanceTest(nodes.FileTestCase):
         self.assertEqual('sha512', image.algorithm)
         self.assertEqual(len(CONTENT), image.size)
 
-    def assert_refused(self, state: State, image: str, token: str) -> None:
-        pieces = self.source(token).read(
+    def assert_refused(
+        self, state: State, image: str, token: str, knows_roles: bool = False
+    ) -> None:
+        pieces = self.source(token, knows_roles).read(
             self.base_of(image), [sources.Wanted(0, BLOCK)]
         )
         error = self.assertRaises(sources.Unavailable, next, pieces)
@@ -158,10 +166,59 @@ class GlanceTest(nodes.FileTestCase):
             documented,
         )
 
-    def test_a_deleted_image_is_not_found(self) -> None:
+    def test_a_deleted_image_is_gone_for_who_would_see_it(self) -> None:
+        """And for nobody else, as a private image of others looks so too."""
+        deleted, private = self.upload('raw'), self.upload('raw')
+        self.glance.as_user('tenant:member,reader').image.delete_image(deleted)
+        self.assert_refused(State.GONE, deleted, ADMIN, knows_roles=True)
+        for token in (SERVICE, 'service:member,reader'):
+            for image in (deleted, private):
+                self.assert_refused(
+                    State.NOT_FOUND, image, token, knows_roles=True
+                )
+        # Who cannot tell his roles.
+        self.assert_refused(State.NOT_FOUND, deleted, ADMIN)
+        # And what is there is there.
+        (piece,) = self.source(ADMIN, knows_roles=True).read(
+            self.base_of(private), [sources.Wanted(0, BLOCK)]
+        )
+        self.assert_is(0, piece)
+
+    def test_a_token_that_is_none_is_unauthorized_and_nothing_is_gone(
+        self,
+    ) -> None:
         image = self.upload('raw')
-        self.glance.as_user('tenant:member,reader').image.delete_image(image)
-        self.assert_refused(State.NOT_FOUND, image, ADMIN)
+        self.assert_refused(State.UNAUTHORIZED, image, 'nobody')
+        self.assert_refused(
+            State.UNAUTHORIZED, image, 'nobody', knows_roles=True
+        )
+
+    def test_an_image_that_is_seen_and_may_not_be_read_is_forbidden(
+        self,
+    ) -> None:
+        image = self.upload('raw')
+        self.assert_refused(State.FORBIDDEN, image, 'tenant:reader')
+
+    def test_of_two_stores_the_one_that_is_not_damaged_gives_the_block(
+        self,
+    ) -> None:
+        image = self.upload('raw')
+        self.glance.copy_to_the_other_store(image)
+        path = self.glance.path / 'images' / image
+        with open(path, 'r+b') as file:
+            file.seek(9)
+            file.write(bytes([CONTENT[9] ^ 1]))
+        source, wanted = self.source(), [sources.Wanted(0, BLOCK)]
+        base_ = self.base_of(image)
+        (first,) = source.read(base_, wanted)
+        self.assertFalse(CONTENT[:BLOCK] == first.data, 'it is good')
+        others = {
+            piece.origin.split()[-1]: piece.data
+            for piece in other_stores.OtherStores(source).read(base_, wanted)
+        }
+        self.assertEqual({'fs', 'other'}, {*others})
+        self.assertTrue(first.data == others['fs'], 'it is another one')
+        self.assertTrue(CONTENT[:BLOCK] == others['other'], 'it is bad too')
 
     def test_a_deactivated_image_is_had_by_an_administrator_alone(
         self,

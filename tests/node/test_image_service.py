@@ -25,6 +25,7 @@ from nova_imagecache.heal.sources import clients
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import image_service
 from nova_imagecache.heal.sources import images
+from nova_imagecache.heal.sources import other_stores
 from nova_imagecache.heal.sources import qemu
 from nova_imagecache.heal.sources import streams
 from nova_imagecache import names
@@ -216,6 +217,139 @@ class PartsTest(ImageServiceTestCase):
 
 
 @ddt.ddt
+class OtherStoresTest(ImageServiceTestCase):
+    """One of two stores has damaged data, and is the one that is taken."""
+
+    def serve_damaged(
+        self, form: str, damaged: bytes | None = None, **values: Any
+    ) -> None:
+        good = self.convert(form)
+        with open(good, 'rb') as file:
+            data = bytearray(file.read())
+        # In the second half of block 1, which is no zeros.
+        data[data.index(CONTENT[BLOCK + BLOCK // 2 :][:64])] ^= 1
+        bad = self.put('other', bytes(data) if damaged is None else damaged)
+        self.serve(
+            good, disk_format=form, stores='one,two', paths={'one': bad},
+            **values,
+        )  # fmt: skip
+        self.others = other_stores.OtherStores(self.source)
+
+    def first(self, *blocks: int) -> list[bytes]:
+        wanted = [sources.Wanted(each * BLOCK, BLOCK) for each in blocks]
+        return [each.data for each in self.source.read(self.base, wanted)]
+
+    def again(self, *blocks: int) -> list[sources.Piece]:
+        """Take until each block is right, as a repair does."""
+        wanted = [sources.Wanted(each * BLOCK, BLOCK) for each in blocks]
+        found: list[sources.Piece] = []
+        given = self.others.read(self.base, wanted)
+        with contextlib.closing(given):  # type: ignore[type-var]
+            for piece in given:
+                start = piece.wanted.start
+                if piece.data == CONTENT[start : start + BLOCK]:
+                    found.append(piece)
+                if len(found) == len(wanted):
+                    break
+        return found
+
+    @ddt.data('raw', 'qcow2')
+    def test_a_part_that_is_wrong_comes_from_another_one(
+        self, form: str
+    ) -> None:
+        self.serve_damaged(form)
+        blocks = [CONTENT[:BLOCK], CONTENT[BLOCK : 2 * BLOCK]]
+        self.assertFalse(blocks == self.first(0, 1), 'it is good')
+        before = self.source.fetched
+        (piece,) = self.again(1)
+        self.assertIn('in store two', piece.origin)
+        # Twice, as nobody tells which store has been taken.
+        fetched = self.others.fetched - before
+        self.assertLessEqual(fetched, 2 * (BLOCK + TABLES))
+        self.assertNotIn(None, self.server.asked)
+
+    def test_so_does_all_of_it_where_there_are_no_parts(self) -> None:
+        self.patch(streams, '_RESERVE', 0)
+        for form in ('raw', 'qcow2'):
+            with open(self.convert(form), 'rb') as file:
+                digest = hashlib.sha512(file.read()).hexdigest()
+            self.serve_damaged(
+                form, rangeless=('one', 'two'), os_hash_value=digest
+            )
+            error = self.assertRaises(sources.Unavailable, self.first, 1)
+            self.assertEqual(State.OTHER_BYTES, error.state)
+            (piece,) = self.again(1)
+            self.assertIn('in store two', piece.origin)
+
+    def test_tables_that_are_damaged_in_one_store_are_not_in_another(
+        self,
+    ) -> None:
+        self.serve_damaged('qcow2', damaged=b'QFI\xfb' + bytes(BLOCK))
+        error = self.assertRaises(sources.Unavailable, self.first, 1)
+        self.assertIn(error.state, (State.HOSTILE, State.OTHER_BYTES))
+        (piece,) = self.again(1)
+        self.assertIn('in store two', piece.origin)
+
+    def test_all_of_it_is_read_last(self) -> None:
+        self.serve_damaged('raw')
+        self.first(1)
+        self.server.stored.rangeless = ('one',)
+        self.assertEqual(1, len(self.again(1)))
+        self.assertNotIn(None, self.server.asked)
+
+    def test_where_there_is_but_one_store_nothing_is_asked_again(
+        self,
+    ) -> None:
+        self.serve_damaged('raw')
+        self.server.stored.stores = 'one'
+        self.first(1)
+        before = len(self.server.requests)
+        self.assertEqual([], self.again(1))
+        self.assertEqual(before, len(self.server.requests))
+
+    def test_who_may_not_choose_a_store_has_what_he_was_given(self) -> None:
+        self.patch(streams, '_RESERVE', 0)
+        self.serve_damaged('raw')
+
+        def fault(it: Handler) -> None:
+            if 'prefer' in it.path:
+                it.reply(403)
+                return
+            self.server.stored.fault = None
+            Handler._data(it, '')
+            self.server.stored.fault = fault
+
+        self.server.stored.fault = fault
+        self.first(1)
+        self.assertEqual([], self.again(1))
+        # Nor is that why there are no parts to be had.
+        with open(self.server.stored.path, 'rb') as file:
+            digest = hashlib.sha512(file.read()).hexdigest()
+        self.server.stored.paths.clear()
+        self.server.stored.rangeless = ('one',)
+        self.server.stored.os_hash_value = digest
+        self.source = image_service.ImageService(
+            self.server.client, self.temporary
+        )
+        self.assert_right(1)
+        self.assertIn(None, self.server.asked)
+
+    @ddt.data(401, 403, 404, 500)
+    def test_nor_where_it_is_no_matter_of_the_store(self, code: int) -> None:
+        self.serve_damaged('raw')
+        self.server.stored.fault = lambda it: it.reply(code)
+        self.assertRaises(sources.Unavailable, self.first, 1)
+        before = len(self.server.requests)
+        self.assertEqual([], self.again(1))
+        self.assertEqual(before, len(self.server.requests))
+
+    def test_nor_where_nothing_was_asked_before(self) -> None:
+        self.serve_damaged('raw')
+        self.assertEqual([], self.again(1))
+        self.assertEqual([], self.server.requests)
+
+
+@ddt.ddt
 class WholeTest(ImageServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -226,7 +360,7 @@ class WholeTest(ImageServiceTestCase):
         sources_of = automatic.asking(self.server.client)
         settings = Settings(self.temporary)
         os.makedirs(layouts.Layout.of(settings).temporary)
-        *_here, source = sources_of(settings)
+        *_here, source, _others = sources_of(settings)
         assert isinstance(source, image_service.ImageService)
         self.source = source
         self.assert_right(1)

@@ -798,6 +798,26 @@ class ImageServiceTest(healing.HealTestCase):
         self.assertEqual('other-bytes', state)
         self.assertEqual(before, self.content())
 
+    def test_of_two_stores_the_one_that_has_the_data_gives_it(self) -> None:
+        """Of the block that the other one has wrong, and no more."""
+        other = os.path.join(self.temporary, 'other')
+        with open(other, 'wb') as file:
+            file.write(self.data[:BLOCK] + b'?' + self.data[BLOCK + 1 :])
+        server = self.serve(stores='one,two', paths={'one': other})
+        self.damage(1, 2)
+        code, blocks, summary, stderr = self.repair('--image', image_server.ID)
+        self.assertEqual(0, code, stderr)
+        self.assertIn('in store two', blocks[0]['source'])
+        self.assertEqual('image-service', blocks[1]['source'].split()[0])
+        # Both from whoever has them, and one from each store.
+        self.assertEqual(4 * BLOCK, server.sent)
+        fetched = summary['fetched']['image-service']
+        self.assertLessEqual(fetched, 4 * BLOCK + 64 * base.KIB)
+        # It is said that some store has the image damaged.
+        told = summary['sources']['image-service']
+        self.assertEqual('other-bytes', told['state'])
+        self.assert_healed()
+
     def test_what_is_here_is_asked_before_the_image_service(self) -> None:
         server = self.serve()
         self.damage(1)

@@ -30,6 +30,7 @@ class Stored:
 
     :ivar path: of its data
     :ivar fault: answers a request for data in the place of the server
+    :ivar paths: of the data in stores that have other data
     """
 
     path: str
@@ -41,6 +42,7 @@ class Stored:
     record_code: int = 200
     fault: 'Callable[[Handler], None] | None' = None
     rangeless: tuple[str, ...] = ()
+    paths: dict[str, str] = dataclasses.field(default_factory=dict)
     name: str = ''
 
 
@@ -159,7 +161,7 @@ class Handler(server.BaseHTTPRequestHandler):
             stored.fault(self)
             return
         store = query.removeprefix('prefer=') or stored.stores.split(',')[0]
-        with open(stored.path, 'rb') as file:
+        with open(stored.paths.get(store, stored.path), 'rb') as file:
             data = file.read()
         match = _RANGE.fullmatch(self.headers.get('Range') or '')
         if match is None:

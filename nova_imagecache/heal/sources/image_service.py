@@ -31,7 +31,11 @@ Read = Callable[[int, int], bytes]
 
 
 class ImageService:
-    """Gets blocks of base files from the image service."""
+    """Gets blocks of base files from the image service.
+
+    :ivar latest: the image that was read last, once its record was had
+    :ivar failed: why it came to an end before its time; None if it did not
+    """
 
     name = 'image-service'
     cryptographic = True
@@ -57,6 +61,8 @@ class ImageService:
         self._whole = whole
         self._watch = watch or sources.Watch()
         self._api: image_api.ImageApi | None = None
+        self.latest: images.Image | None = None
+        self.failed: State | None = None
 
     @property
     def fetched(self) -> int:
@@ -118,10 +124,37 @@ class ImageService:
         :raises sources.Unavailable: the image service gives nothing, or no
             more of it
         """
-        image = self.image(base)
+        self.latest = self.failed = None
+        image = self.latest = self.image(base)
+        several = image.stores if len(image.stores) > 1 else ()
+        given = 0
+        try:
+            try:
+                for piece in self.parts(base, image, wanted, None, *several):
+                    yield piece
+                    given += 1
+            except sources.Unavailable as error:
+                if error.state is not State.NO_RANGES or self._whole is None:
+                    raise
+                yield from self.streamed(base, image, wanted[given:])
+        except sources.Unavailable as error:
+            self.failed = error.state
+            raise
+
+    def parts(
+        self,
+        base: sources.Base,
+        image: images.Image,
+        wanted: Sequence[sources.Wanted],
+        *stores: str | None,
+    ) -> Iterator[sources.Piece]:
+        """Give parts of an image, from the first store that has such.
+
+        :raises sources.Unavailable: with ``NO_RANGES``, none of them has
+        """
         given = 0
         problem: sources.Unavailable | None = None
-        for store in (None, *image.stores):
+        for store in stores:
             try:
                 read = self.opened(base, image, store)
                 for each in wanted[given:]:
@@ -129,19 +162,17 @@ class ImageService:
                     yield sources.Piece(each, data, _origin(image, store))
                     given += 1
             except sources.Unavailable as error:
-                if error.state is not State.NO_RANGES:
+                # Who may have it need not be let choose a store.
+                chosen = problem is not None and store is not None
+                if error.state is not State.NO_RANGES and not (
+                    chosen and error.state is State.FORBIDDEN
+                ):
                     raise
                 problem = problem or error
             else:
                 return
-            if len(image.stores) < 2:
-                break
-        whole = self._whole
-        if whole is None:
-            raise problem or sources.Unavailable(
-                State.NO_RANGES, f'image {image.id} gives no parts'
-            )
-        yield from self._streamed(base, image, wanted[given:], whole)
+        if problem is not None:
+            raise problem
 
     def opened(
         self,
@@ -181,16 +212,22 @@ class ImageService:
 
         return read
 
-    def _streamed(
+    def streamed(
         self,
         base: sources.Base,
         image: images.Image,
         wanted: Sequence[sources.Wanted],
-        bounds: streams.Bounds,
+        store: str | None = None,
     ) -> Iterator[sources.Piece]:
-        """Read all of an image."""
+        """Read all of an image, if that is allowed.
+
+        :param store: which of its stores to prefer
+        :raises sources.Unavailable: it cannot be had
+        """
+        if self._whole is None:
+            return
         stream = streams.Stream(
-            self.api, image, self._directory, bounds, self._watch
+            self.api, image, self._directory, self._whole, self._watch, store
         )
         if images.is_as_it_is(image, base):
             # What was resized goes on with zeros.
@@ -206,7 +243,7 @@ class ImageService:
             found = streams.converted(stream, wanted)
         for each, data in zip(wanted, found, strict=True):
             yield sources.Piece(
-                each, data.ljust(each.length, b'\0'), _origin(image)
+                each, data.ljust(each.length, b'\0'), _origin(image, store)
             )
 
 

@@ -58,6 +58,7 @@ class Stream:
     """What reads an image as a whole.
 
     :ivar directory: where there is room for what is kept
+    :ivar store: which of its stores to prefer
     """
 
     api: image_api.ImageApi
@@ -65,6 +66,7 @@ class Stream:
     directory: str
     bounds: Bounds
     watch: sources.Watch
+    store: str | None = None
 
 
 def as_it_is(
@@ -133,7 +135,7 @@ def _checked(stream: Stream) -> Iterator[bytes]:
     """Give all bytes of an image, and fail at the end if they are not its."""
     image = stream.image
     digest = images.hasher(image)
-    for chunk in stream.api.whole(image, seconds=stream.bounds.seconds):
+    for chunk in stream.api.whole(image, stream.store, stream.bounds.seconds):
         if digest is not None:
             digest.update(chunk)
         yield chunk
