@@ -63,12 +63,16 @@ def let_go(rewrite: writer.Rewrite) -> None:
         rewrite.close()
 
 
-def look(settings: Settings, name: str) -> reports.FileReport:
+def look(
+    settings: Settings, name: str, ranges: Sequence[tuple[int, int]] = ()
+) -> reports.FileReport:
     """See which guests a file has, and how they fare with its damage.
 
+    :param ranges: bytes that were bad too, which is not known of them
     :raises nova_imagecache.errors.Error: it has gone
     """
-    found = pipeline.Pass(settings).preview().only([name]).files
+    seen = pipeline.Pass(settings).preview({name: ranges})
+    found = seen.only([name]).files
     if not found:
         raise errors.Changed('it has gone meanwhile')
     return found[0]
@@ -94,16 +98,35 @@ class Looks:
         with contextlib.suppress(errors.Error, OSError):
             self.latest = look(self._settings, self._name)
 
+    def when_bad(self, outcome: outcomes.Outcome) -> reports.FileReport:
+        """Give what was seen, or what is of bytes that nobody knew of.
+
+        What guests have copied is seen afterwards as well.
+        """
+        known = [(each.start, each.end) for each in self.latest.bad]
+        ranges = [
+            (block.start, block.end)
+            for block in outcome.blocks
+            if block.result.is_good
+            and not any(
+                start <= block.start and block.end <= end
+                for start, end in known
+            )
+        ]
+        if ranges:
+            with contextlib.suppress(errors.Error, OSError):
+                return look(self._settings, self._name, ranges)
+        return self.latest
+
 
 def guests_of(
-    file: base_file.BaseFile,
-    before: reports.FileReport,
-    outcome: outcomes.Outcome,
+    file: base_file.BaseFile, looks: Looks, outcome: outcomes.Outcome
 ) -> list[guests.Guest]:
     """Say what became of each guest of a file.
 
-    :param before: what was seen of the file when it was bad
+    :param looks: at the file when it was bad
     """
+    before = looks.when_bad(outcome)
     return [
         *guests.fates(
             before.users, before.exposures, _is_qcow2(file), outcome.blocks
@@ -139,8 +162,7 @@ def note(
     good = [block for block in outcome.blocks if block.result.is_good]
     if not good or outcome.left or outcome.stopped:
         return
-    if any(block.note for block in good):
-        # Pages that are wrong stay in the page cache.
+    if outcome.stuck:
         return
     try:
         incidents.healed(
@@ -216,7 +238,7 @@ class Acting:
         outcome = self._healer.heal(name, looks.again)
         if outcome is not None:
             _tell(outcome)
-            found = guests_of(file, looks.latest, outcome)
+            found = guests_of(file, looks, outcome)
             tell_guests(found)
             note(self._layout, outcome, found)
 
@@ -268,6 +290,17 @@ def _tell(outcome: outcomes.Outcome) -> None:
         names.printable(f'{source}: {message}')
         for source, (_state, message) in outcome.sources.items()
     )
+    for block in outcome.stuck:
+        LOG.warning(
+            '[P19] Base file %(name)s: bytes %(start)d-%(last)d are good on '
+            'the medium: %(note)s',
+            {
+                'name': name,
+                'start': block.start,
+                'last': block.end - 1,
+                'note': block.note,
+            },
+        )
     for block in outcome.left:
         LOG.warning(
             '[P19] Base file %(name)s: bytes %(start)d-%(last)d stay bad: '

@@ -152,7 +152,7 @@ class Repair(reading.Reading):
                 f'{names.printable(name)} cannot be repaired: {error.strerror}'
             ) from error
         self._outcome = outcome
-        self._guests = healing.guests_of(file, looks.latest, outcome)
+        self._guests = healing.guests_of(file, looks, outcome)
         self._tell(outcome, file)
         if not parsed_args.dry_run:
             measuring.write(self.settings)
@@ -177,7 +177,9 @@ class Repair(reading.Reading):
         if outcome.stopped:
             LOG.error('[P19] %s', outcome.stopped)
             self.exit_code = exit_codes.COULD_NOT
-        elif any(block.result is not possible for block in outcome.left):
+        elif outcome.stuck or any(
+            block.result is not possible for block in outcome.left
+        ):
             self.exit_code = exit_codes.CORRUPTION
         elif finding.harmful and not outcome.left:
             # Not by its blocks.

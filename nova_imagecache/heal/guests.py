@@ -23,6 +23,8 @@ class Fate(enum.StrEnum):
 
     STILL_DAMAGED: its own disk has a copy of what the file held before
 
+    READS_STALE: wrong bytes stay in the page cache, over a medium that is good
+
     RESTART: the file is qcow2, and a running QEMU keeps its tables in memory
 
     UNKNOWN: its disk cannot be looked at, or it has none over this file
@@ -30,6 +32,7 @@ class Fate(enum.StrEnum):
 
     READS_GOOD = 'reads-good'
     STILL_DAMAGED = 'still-damaged'
+    READS_STALE = 'reads-stale'
     RESTART = 'restart'
     UNKNOWN = 'unknown'
 
@@ -62,10 +65,11 @@ def fates(
         can be told
     :param is_qcow2: whether the base file is qcow2
     :param blocks: that were repaired
+    :returns: two of a disk that both reads stale bytes and has copied some
     """
-    ranges = [
-        (block.start, block.end) for block in blocks if block.result.is_good
-    ]
+    good = [block for block in blocks if block.result.is_good]
+    ranges = [(block.start, block.end) for block in good]
+    stuck = [(block.start, block.end) for block in good if block.stuck]
     if not ranges:
         return
     seen = set()
@@ -73,6 +77,11 @@ def fates(
         seen.add(each.guest)
         copied = _within(each, ranges, Effect.COPIED)
         unknown = _within(each, ranges, Effect.UNKNOWN)
+        stale = _within(each, stuck, Effect.READS_THROUGH)
+        if stale:
+            yield Guest(each.guest, each.disk, Fate.READS_STALE, stale)
+            if not copied:
+                continue
         fate = Fate.READS_GOOD
         if copied:
             fate = Fate.STILL_DAMAGED
@@ -109,6 +118,13 @@ def sentence(guest: Guest) -> str:
         return (
             f'Guest {who} has copied bytes {where} to its own disk, maybe '
             'while they were bad; the repair does not reach that'
+        )
+    if guest.fate is Fate.READS_STALE:
+        return (
+            f'Guest {who} may read wrong bytes {where} from the page cache of '
+            'this host, if it reads through that: its cache mode is neither '
+            'none nor directsync. Run nova-imagecache repair again; if they '
+            'stay, see with fuser -v who has the base file mapped'
         )
     if guest.fate is Fate.RESTART:
         return (

@@ -74,6 +74,7 @@ class Block:
     :ivar origin: what that came from, for people
     :ivar written: bytes that were written
     :ivar stale: pages of it that were cached and wrong
+    :ivar stuck: those of them that still are
     :ivar note: why it is not good, or what else there is to say
     """
 
@@ -86,6 +87,7 @@ class Block:
     origin: str = ''
     written: int = 0
     stale: int = 0
+    stuck: int = 0
     note: str = ''
 
 
@@ -111,6 +113,11 @@ class Outcome:
     def left(self) -> tuple[Block, ...]:
         """The blocks that are still bad."""
         return tuple(each for each in self.blocks if not each.result.is_good)
+
+    @property
+    def stuck(self) -> tuple[Block, ...]:
+        """The blocks that are good, and wrong in the page cache."""
+        return tuple(each for each in self.blocks if each.stuck)
 
     @property
     def repaired(self) -> int:

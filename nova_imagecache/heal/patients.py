@@ -196,10 +196,11 @@ class Patient:
 
     def drop_stale(
         self, index: int, good: Sequence[bytes | None]
-    ) -> tuple[int, str]:
+    ) -> tuple[int, int, str]:
         """Have the page cache forget what is wrong in it.
 
-        :returns: how many pages were, and what there is to say of them
+        :returns: how many pages were, how many still are, and what there is
+            to say of them
         """
         start = self.wanted(index).start
         stale, left = pages.drop_stale(self._fd, start, good)
@@ -212,7 +213,7 @@ class Patient:
             )
         elif stale:
             note = f'{stale} of its pages in the page cache were wrong'
-        return stale, note
+        return stale, left, note
 
     def clear(self, index: int) -> None:
         """Note that a block is good; the rest of the ledger stays.

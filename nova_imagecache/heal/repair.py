@@ -339,8 +339,8 @@ class _Repair:
         """Have the page cache forget what is wrong in a block."""
         if self._means.dry_run:
             return {}
-        stale, note = self._patient.drop_stale(index, good)
-        return {'stale': stale, 'note': note}
+        stale, stuck, note = self._patient.drop_stale(index, good)
+        return {'stale': stale, 'stuck': stuck, 'note': note}
 
     def _put(self, index: int, data: bytes, source: str, origin: str) -> None:
         """Write good data, and note that the block is good."""

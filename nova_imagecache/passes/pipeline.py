@@ -10,6 +10,7 @@ A pass looks (:mod:`nova_imagecache.passes.look`), decides
 
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
@@ -131,8 +132,13 @@ class Pass:
         )
 
     @_without_collector()
-    def preview(self) -> reports.Report:
-        """Say what a pass would do; change nothing, read no base file."""
+    def preview(
+        self, ranges: Mapping[str, Sequence[tuple[int, int]]] | None = None
+    ) -> reports.Report:
+        """Say what a pass would do; change nothing, read no base file.
+
+        :param ranges: of files, bytes to look at as if they were bad
+        """
         facts = self._observer.look(
             with_content=True, closely=self._observer.foresees
         )
@@ -151,7 +157,7 @@ class Pass:
             or entry.known.ledger
             or self._settings.checksum
         }
-        return self._reporter.report(
+        return dataclasses.replace(self._reporter, ranges=ranges or {}).report(
             facts, act.nothing(decisions), findings, dry_run=True
         )
 

@@ -34,12 +34,16 @@ class Reporter:
     """Says of one cache what a pass has seen and done there.
 
     :ivar chains_to: gives the disks that lead to a base file
+    :ivar ranges: bytes to look at as if they were bad, by name of the file
     """
 
     layout: layouts.Layout
     settings: Settings
     clock: clocks.Clock
     chains_to: Callable[[str], Sequence[chains.Chain]]
+    ranges: Mapping[str, Sequence[tuple[int, int]]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def report(
         self,
@@ -125,6 +129,7 @@ class Reporter:
                 findings.get(decision.file.name),
                 facts,
                 self.chains_to,
+                self.ranges.get(decision.file.name, ()),
             )
             for decision in decisions
         )

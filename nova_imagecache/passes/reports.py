@@ -249,6 +249,7 @@ def row(
     finding: knowledge.Finding | None,
     facts: observed.Facts,
     chains_to: Callable[[str], Sequence[chains.Chain]],
+    ranges: Sequence[tuple[int, int]] = (),
 ) -> FileReport:
     """Put together what there is to say of one file.
 
@@ -256,6 +257,7 @@ def row(
     :param finding: what was found in it, if anything was
     :param facts: what was decided on
     :param chains_to: gives the disks that lead to a base file
+    :param ranges: bytes to look at as if they were bad
     """
     file = decision.file
     aliases = facts.testimony.aliases
@@ -265,8 +267,8 @@ def row(
     finding = finding or _OFF
     bad = ledger.bad_ranges if ledger else ()
     exposures: Sequence[exposure.Exposure] = ()
-    if bad:
-        ranges = [(each.start, each.end) for each in bad]
+    ranges = [*((each.start, each.end) for each in bad), *ranges]
+    if ranges:
         exposures = exposure.expose(file.path, ranges, chains_to(file.name))
     outdated: Collection[str] = ()
     if ledger and (ledger.anew or ledger.differs):

@@ -5,6 +5,7 @@
 import contextlib
 import functools
 import json
+import mmap
 import os
 import subprocess
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import ddt
 
+from nova_imagecache.content import incidents
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import pages
 from nova_imagecache.heal import rewriters
@@ -326,6 +328,34 @@ class CacheTest(MediaTestCase):
         self,
     ) -> None:
         """To verify finds nothing: a read went wrong once, and is cached."""
+        self.have_wrong_pages_cached()
+        code, blocks, _summary, stderr = self.repair()
+        self.assertEqual(0, code, stderr)
+        self.assertEqual(
+            [(BLOCK, 'was-good')],
+            [(block['start'], block['result']) for block in blocks],
+        )
+        self.assert_healed()
+
+    def test_pages_that_were_dropped_keep_no_incident_from_its_end(
+        self,
+    ) -> None:
+        self.on('ext4')
+        self.node.add_overlay(GUEST, self.name)
+        self.change_medium(1)
+        self.run_command('verify', self.name)
+        self.assertEqual({1: scrubbing.CORRUPT}, self.bad(self.name))
+        good, self.data = self.data, self.content()
+        self.change_medium(1)
+        self.data = good
+        code, blocks, _summary, stderr = self.repair()
+        self.assertEqual(0, code, stderr)
+        self.assertIn('in the page cache were wrong', blocks[0]['note'])
+        self.assertEqual(self.data, self.content())
+        (incident,) = incidents.load(self.node.layout).incidents
+        self.assertEqual(incidents.Outcome.HEALED, incident.outcome)
+
+    def have_wrong_pages_cached(self) -> None:
         self.on('ext4')
         self.change_medium(1)
         self.drop()
@@ -335,12 +365,51 @@ class CacheTest(MediaTestCase):
         self.data = good
         self.assertEqual(0, self.run_command('verify')[0])
         self.assertFalse(good == self.content(), 'it is not cached')
-        code, blocks, _summary, stderr = self.repair()
+
+    def test_guests_are_told_apart_where_the_cache_alone_was_wrong(
+        self,
+    ) -> None:
+        """As where the medium was: nothing tells it before that is found."""
+        self.have_wrong_pages_cached()
+        other = GUEST.replace('1', '2')
+        self.node.add_overlay(GUEST, self.name)
+        disk = self.node.add_overlay(other, self.name)
+        # In the same cluster as the bad byte.
+        nodes.qemu_io(disk, f'write {BLOCK + 8192} 4k')
+        code, _blocks, summary, stderr = self.repair()
         self.assertEqual(0, code, stderr)
         self.assertEqual(
-            [(BLOCK, 'was-good')],
-            [(block['start'], block['result']) for block in blocks],
+            [
+                (GUEST, 'reads-good', []),
+                (other, 'still-damaged', [[BLOCK, 2 * BLOCK]]),
+            ],
+            [(g['guest'], g['fate'], g['extents']) for g in summary['guests']],
         )
+        self.assertIn(f'Guest {other} disk has copied bytes', stderr)
+        self.assertNotIn(f'guest {GUEST}', stderr.lower())
+
+    def test_who_reads_wrong_pages_that_stay_is_not_said_to_be_well(
+        self,
+    ) -> None:
+        """They stay where some process has the file mapped."""
+        self.have_wrong_pages_cached()
+        self.node.add_overlay(GUEST, self.name)
+        with (
+            open(self.target, 'rb') as file,
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+        ):
+            self.assertFalse(self.data == mapped[:], 'it is good')
+            code, blocks, summary, stderr = self.repair()
+            self.assertFalse(self.data == self.content(), 'it is dropped')
+        self.assertEqual(3, code, stderr)
+        self.assertIn('stay there', blocks[0]['note'])
+        self.assertEqual(
+            [(GUEST, 'reads-stale')],
+            [(g['guest'], g['fate']) for g in summary['guests']],
+        )
+        self.assertIn(f'Guest {GUEST} disk may read wrong bytes', stderr)
+        code, blocks, summary, stderr = self.repair()
+        self.assertEqual(0, code, stderr)
         self.assert_healed()
 
 

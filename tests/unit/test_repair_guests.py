@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
+
 from nova_imagecache.heal import guests
 from nova_imagecache.heal import outcomes
 from nova_imagecache.witnesses import exposure
@@ -63,6 +65,28 @@ class FateTest(base.TestCase):
             [(Fate.UNKNOWN, ((150, 200),))], fates(each, block(1))
         )
 
+    def test_who_reads_wrong_pages_that_stay_cached_is_not_well(self) -> None:
+        stuck = dataclasses.replace(block(1), stale=2, stuck=1)
+        each = exposed((150, 350, Effect.READS_THROUGH))
+        self.assertEqual(
+            [(Fate.READS_STALE, ((150, 200),))], fates(each, stuck, block(3))
+        )
+        # What it has copied is damaged for good.
+        each = exposed(
+            (100, 150, Effect.COPIED), (150, 200, Effect.READS_THROUGH)
+        )
+        self.assertEqual(
+            [
+                (Fate.READS_STALE, ((150, 200),)),
+                (Fate.STILL_DAMAGED, ((100, 150),)),
+            ],
+            fates(each, stuck),
+        )
+        # Pages that were dropped are none.
+        dropped = dataclasses.replace(block(1), stale=2)
+        each = exposed((100, 200, Effect.READS_THROUGH))
+        self.assertEqual([(Fate.READS_GOOD, ())], fates(each, dropped))
+
     def test_nothing_is_said_of_blocks_that_stay_bad(self) -> None:
         each = exposed((100, 200, Effect.COPIED))
         self.assertEqual([], fates(each, block(1, Result.NO_DATA)))
@@ -88,6 +112,13 @@ class SentenceTest(base.TestCase):
     def test_who_is_to_be_restarted_is_told(self) -> None:
         said = guests.sentence(guests.Guest('g', '', Fate.RESTART))
         self.assertTrue(said.startswith('Guest g may keep tables'), said)
+
+    def test_who_reads_wrong_pages_is_told_where_and_what_to_do(self) -> None:
+        said = guests.sentence(
+            guests.Guest('g', 'd', Fate.READS_STALE, ((5, 9),))
+        )
+        self.assertTrue(said.startswith('Guest g d may read wrong bytes 5-8'))
+        self.assertIn('repair again', said)
 
     def test_what_cannot_be_told_is_said_with_and_without_a_range(
         self,
