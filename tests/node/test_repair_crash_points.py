@@ -219,42 +219,82 @@ class ReadTest(_Checking):
 
 
 class ManyDamagesTest(healing.HealTestCase):
-    """Random damages on several files, and random kills, in a loop."""
+    """Random damages on several files, and random kills, in a loop.
 
-    ROUNDS = int(os.environ.get('HEAL_ROUNDS', '12'))
-    EACH = 12
+    ``HEAL_ROUNDS`` of them, of 60 damages and three kills each.
+    """
+
+    ROUNDS = int(os.environ.get('HEAL_ROUNDS', '50'))
+    EACH = 60
+    KILLS = 3
+    #: Where one of the files has a hole, in blocks; no medium loses that.
+    HOLE = range(5, 9)
 
     def setUp(self) -> None:
         super().setUp()
         self.random = random.Random(15)
         self.contents = {self.name: self.data}
-        for number in range(3):
-            size = self.random.randrange(3 * BLOCK, 6 * BLOCK)
-            data = self.random.randbytes(size)
-            name = self.node.add_image(f'more {number}', data=data)
-            self.contents[name] = data
+        for number in range(5):
+            self.add(f'more {number}')
+        self.sparse = self.add('sparse', hole=True)
+        #: Nothing has its data, and it has a second name.
+        self.lost, self.linked = self.add('lost'), self.add('linked')
         self.learn()
+        os.link(
+            self.node.base_path(self.linked),
+            os.path.join(self.temporary, 'other name'),
+        )
+        #: With its damage, as it is before a repair.
+        self.damaged = {
+            name: bytearray(data) for name, data in self.contents.items()
+        }
+        self.damages = self.kills = 0
+
+    def add(self, image: str, hole: bool = False) -> str:
+        size = self.random.randrange(10 * BLOCK, 20 * BLOCK)
+        data = bytearray(self.random.randbytes(size))
+        start, end = self.HOLE.start * BLOCK, self.HOLE.stop * BLOCK
+        if hole:
+            data[start:end] = bytes(end - start)
+        name = self.node.add_image(image, data=bytes(data))
+        if hole:
+            with open(self.node.base_path(name), 'r+b') as file:
+                file.truncate(start)
+                file.seek(end)
+                file.write(data[end:])
+        self.contents[name] = bytes(data)
+        return name
 
     def damage_at_random(self) -> None:
+        for name, data in self.contents.items():
+            if name not in (self.lost, self.linked):
+                self.damaged[name][:] = data
         for _time in range(self.EACH):
             name = self.random.choice(sorted(self.contents))
             data = self.contents[name]
             path = self.node.base_path(name)
             start = self.random.randrange(len(data))
             length = self.random.choice((1, 100, 4096, 20000))
+            if name == self.sparse and start < self.HOLE.stop * BLOCK:
+                start %= self.HOLE.start * BLOCK - length
             before = os.stat(path)
             with open(path, 'r+b') as file:
                 file.seek(start)
-                part = data[start : start + length]
-                file.write(bytes(byte ^ 0x5A for byte in part))
+                part = bytes(
+                    byte ^ 0x5A for byte in data[start : start + length]
+                )
+                file.write(part)
             times = (before.st_atime_ns, before.st_mtime_ns)
             os.utime(path, ns=times)
+            self.damaged[name][start : start + len(part)] = part
+            self.damages += 1
 
-    def heal_all(self) -> list[outcomes.Outcome]:
-        found = []
+    def heal_all(self) -> dict[str, outcomes.Outcome]:
+        found = {}
         for name, data in self.contents.items():
             file = base_file.BaseFile.named(self.node.layout, name)
-            found.append(repair.repair(file, [healing.Given(data)]))
+            given = bytes(len(data)) if name == self.lost else data
+            found[name] = repair.repair(file, [healing.Given(given)])
         return found
 
     def killed(self, seconds: float) -> None:
@@ -267,33 +307,78 @@ class ManyDamagesTest(healing.HealTestCase):
                 os._exit(0)
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _child, status = os.waitpid(child, 0)
+        self.kills += os.WIFSIGNALED(status)
+
+    def check_half_way(self) -> None:
+        """No page is anything but what it was, or good."""
+        for name, data in self.contents.items():
+            content = self.content_of(name)
+            self.assertEqual(len(data), len(content))
+            for start in range(0, len(data), pages.PAGE):
+                page = slice(start, start + pages.PAGE)
+                self.assertIn(
+                    content[page],
+                    (data[page], self.damaged[name][page]),
+                    f'{name}: page at {start} is neither old nor good',
+                )
+
+    def check_left(self, found: dict[str, outcomes.Outcome]) -> None:
+        """What cannot be repaired is told with the reason."""
+        for name, outcome in found.items():
+            reasons = {block.result for block in outcome.left}
+            expected = set()
+            if name == self.lost:
+                expected = {outcomes.Result.NO_DATA}
+                self.assertIn('other-bytes', outcome.sources['given'])
+            elif name == self.linked:
+                expected = {outcomes.Result.LINKED}
+                self.assertIn('hard links', outcome.stopped)
+            self.assertEqual(expected, reasons, f'{name} {outcome}')
 
     def test_in_the_end_each_file_is_what_it_was(self) -> None:
         before = {name: self.all_of(name) for name in self.contents}
+        times: dict[str, int] = {}
         for _round in range(self.ROUNDS):
             self.damage_at_random()
             self.node.run()
-            for _kill in range(3):
-                self.killed(self.random.random() * 0.05)
-            outcomes = self.heal_all()
-            self.assertEqual([], [each.left for each in outcomes if each.left])
+            for _kill in range(self.KILLS):
+                self.killed(self.random.random() * 0.1)
+                self.check_half_way()
+            times = {name: self.mtime(name) for name in self.contents}
+            self.check_left(self.heal_all())
+            # But for one that was killed after its write (decision 0089).
+            for name, mtime in times.items():
+                self.assertEqual(mtime, self.mtime(name), name)
         for name, data in self.contents.items():
-            with open(self.node.base_path(name), 'rb') as file:
-                self.assertTrue(data == file.read(), f'{name} is another')
             ledger = ledgers.Ledger.load(
                 base_file.BaseFile.named(self.node.layout, name)
             )
             assert ledger is not None
-            self.assertEqual((), ledger.bad)
-            # mtime may be renewed by one that was killed in between.
-            self.assertEqual(before[name], self.all_of(name))
+            stays = name in (self.lost, self.linked)
+            self.assertEqual(stays, bool(ledger.bad), name)
+            expected = bytes(self.damaged[name]) if stays else data
+            self.assertTrue(expected == self.content_of(name), name)
+            was, now = before[name], self.all_of(name)
+            self.assertEqual(was, now, name)
+        self.assertEqual(self.ROUNDS * self.EACH, self.damages)
+        self.assertGreater(self.kills, self.ROUNDS)
+
+    def content_of(self, name: str) -> bytes:
+        with open(self.node.base_path(name), 'rb') as file:
+            return file.read()
+
+    def mtime(self, name: str) -> int:
+        return os.stat(self.node.base_path(name)).st_mtime_ns
 
     def all_of(self, name: str) -> tuple[Any, ...]:
-        status = os.stat(self.node.base_path(name))
+        path = self.node.base_path(name)
+        status = os.stat(path)
+        with open(path, 'rb') as file:
+            hole = os.lseek(file.fileno(), 0, os.SEEK_HOLE)
         return (
             status.st_ino, status.st_uid, status.st_gid, status.st_mode,
-            status.st_size, status.st_nlink, status.st_blocks,
+            status.st_size, status.st_nlink, status.st_blocks, hole,
         )  # fmt: skip
 
 
