@@ -157,10 +157,16 @@ def find_base_file(
     file = base_file.BaseFile.named(layouts.Layout.of(settings), name)
     if not file.is_base:
         raise errors.Error(
-            f'{names.printable(name)} is no base file, so there is nothing to '
-            f'{what}'
+            f'{names.printable(name)} is {_what_it_is(file)}, so there is '
+            f'nothing to {what}'
         )
     return file
+
+
+def _what_it_is(file: base_file.BaseFile) -> str:
+    if not file.kind.is_base:
+        return 'no base file'
+    return 'no regular file, which a base file is'
 
 
 def _meant(text: str, known: Mapping[str, str]) -> str | None:

@@ -50,6 +50,11 @@ def verify(
     :raises OSError: it cannot be read, or the outcome not be kept
     """
     now = clock()
+    if not file.stat.regular:
+        raise errors.Error(
+            f'{names.printable(file.name)} is no regular file, which a base '
+            'file is'
+        )
     if file.kind is not names.Kind.ORIGINAL:
         raise errors.Error(
             f'{names.printable(file.name)} is {file.kind}: only an original '

@@ -429,6 +429,38 @@ class CommandTest(healing.HealTestCase):
         self.assert_healed()
         self.assertEqual(0, self.run_command('verify')[0])
 
+    @ddt.data(0, BLOCK, BLOCK + 100)
+    def test_one_that_is_too_short_is_said_to_be(self, size: int) -> None:
+        os.truncate(self.copy, size)
+        self.damage(1)
+        code, _blocks, summary, stderr = self.repair('--source', self.copy)
+        self.assertEqual(3, code)
+        self.assertEqual('truncated', summary['sources']['file']['state'])
+        self.assertIn(f'ends before byte {2 * BLOCK - 1}', stderr)
+
+    @ddt.data('fifo', 'symlink', 'directory')
+    def test_what_is_no_regular_file_is_said_to_be_none(
+        self, what: str
+    ) -> None:
+        self.damage(1)
+        moved = os.path.join(self.temporary, 'moved')
+        os.rename(self.target, moved)
+        if what == 'fifo':
+            os.mkfifo(self.target)
+        elif what == 'symlink':
+            os.symlink(moved, self.target)
+        else:
+            os.mkdir(self.target)
+        for argv in (
+            ('repair', self.name, '--source', self.copy),
+            ('verify', '--origin', self.name),
+        ):
+            code, _stdout, stderr = self.run_command(*argv)
+            self.assertEqual(1, code, stderr)
+            self.assertIn('no regular file, which a base file is', stderr)
+        with open(moved, 'rb') as file:
+            self.assertFalse(self.data == file.read(), 'it was written')
+
     @ddt.data('qcow2', 'vmdk', 'vdi', 'vpc', 'vhdx')
     def test_an_image_in_any_format_is_a_source(self, form: str) -> None:
         self.damage(1, 5)

@@ -102,9 +102,18 @@ class File:
         try:
             # A base file may be the image itself, whatever its format.
             yield from _as_it_is(fd, shown, wanted)
+            size = os.fstat(fd).st_size
             image = _inspect(fd, shown)
             if image is not None:
                 yield from self._decoded(image, shown, wanted)
+                size = max(size, image.size)
+            if any(each.end > size for each in wanted):
+                raise sources.Unavailable(
+                    State.TRUNCATED,
+                    f'{shown} ends before byte {wanted[-1].end - 1}, which is '
+                    f'bad: base file {names.printable(base.name)} has '
+                    f'{base.size} bytes',
+                )
         finally:
             os.close(fd)
 
