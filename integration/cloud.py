@@ -26,6 +26,7 @@ OWNER = 'owner'
 
 #: The role that the documentation has for reading private images.
 IMAGE_READER = 'image_reader'
+ADMIN = 'admin'
 
 
 def connect(user: str, project: str) -> Any:
@@ -137,6 +138,10 @@ class Cloud:
             allow_duplicates=True,
         ).id
         return image
+
+    def delete_image(self, image: str) -> None:
+        """Delete an image, which guests may have."""
+        self.owner.image.delete_image(image, ignore_missing=False)
 
     def make_flavor(self, name: str, **fields: int) -> str:
         """Make a flavor; give its ID."""

@@ -26,7 +26,7 @@ class RepairTest(stories.StoryTestCase):
     process: int
     bad: bytes
 
-    expected = ('[C01] Base file ', ' is not repaired: ')
+    expected = ('[C01] Base file ', ' is not repaired: ', '[N23] ')
 
     def restart(self, **options: object) -> None:
         super().restart(
@@ -159,4 +159,30 @@ class RepairTest(stories.StoryTestCase):
         self.assertLessEqual(
             {*self.cloud.console(self.guest)[1:-1]},
             {self.shown(self.content), self.shown(self.bad)},
+        )
+
+    def test_06_an_image_that_is_deleted_is_gone_for_an_administrator(
+        self,
+    ) -> None:
+        """The guest goes on with what is the last copy, as it is."""
+        self.cloud.delete_image(self.image)
+        self.cloud.grant('nova', clouds.SERVICES, clouds.ADMIN)
+        self.assertIn(clouds.ADMIN, self.cloud.roles('nova'))
+        stories.flip_bit(self.base)
+        system.wait_for(
+            lambda: self.image in self.account().gone,
+            120,
+            'it is noted that the image is gone',
+        )
+        system.wait_for(lambda: self.account().files, 120, 'a repair is tried')
+        sources = self.account().files[self.base.name].sources
+        self.assertEqual('gone', sources['image-service'].state)
+        shown = self.ours('list')[1]
+        (row,) = [each for each in shown if each['name'] == self.base.name]
+        self.assertTrue(row['last_copy'])
+        self.assertEqual('keep', row['action'])
+        self.assertEqual(self.bad, self.base.read_bytes())
+        self.assertEqual(
+            [self.process],
+            system.processes('qemu-system-x86_64', self.guest),
         )
