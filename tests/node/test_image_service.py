@@ -5,6 +5,7 @@
 from collections.abc import Callable
 import contextlib
 import hashlib
+import json
 import os
 import random
 import socket
@@ -887,6 +888,40 @@ class ClientTest(ImageServiceTestCase):
             )
         )
         self.assert_right(0)
+
+    def test_a_cloud_of_clouds_yaml_counts_more_than_nova_conf(self) -> None:
+        self.serve(self.raw)
+        path = self.put(
+            'other',
+            json.dumps(
+                {
+                    'clouds': {
+                        'mine': {
+                            'auth': {
+                                'auth_url': f'{self.server.url}/v3',
+                                'username': 'person',
+                                'password': 'of theirs',
+                                'project_name': 'images',
+                                'user_domain_id': 'default',
+                                'project_domain_id': 'default',
+                            },
+                            'interface': 'internal',
+                            'region_name': 'one',
+                        }
+                    }
+                }
+            ).encode(),
+        )
+        for name, value in (
+            ('OS_CLIENT_CONFIG_FILE', path),
+            ('OS_CLOUD', 'mine'),
+        ):
+            self.useFixture(fixtures.EnvironmentVariable(name, value))
+        nowhere = f'http://127.0.0.1:{image_server.unused_port()}'
+        self.use(self.keystone(endpoint_override=nowhere))
+        self.assert_right(0)
+        user = self.server.logins[0]['auth']['identity']['password']['user']
+        self.assertEqual('person', user['name'])
 
     def test_a_wrong_password_is_said(self) -> None:
         self.serve(self.raw)
