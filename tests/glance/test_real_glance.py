@@ -171,12 +171,20 @@ class GlanceTest(nodes.FileTestCase):
         deleted, private = self.upload('raw'), self.upload('raw')
         self.glance.as_user('tenant:member,reader').image.delete_image(deleted)
         self.assert_refused(State.GONE, deleted, ADMIN, knows_roles=True)
+        # As there is a private image of another project that it sees.
+        self.assert_refused(State.GONE, deleted, READER, knows_roles=True)
         for token in (SERVICE, 'service:member,reader'):
             for image in (deleted, private):
                 self.assert_refused(
                     State.NOT_FOUND, image, token, knows_roles=True
                 )
-        # Who cannot tell his roles.
+        # Nor for who sees those of his project alone, or cannot tell that.
+        self.assert_refused(
+            State.NOT_FOUND,
+            deleted,
+            'tenant:service,member,reader',
+            knows_roles=True,
+        )
         self.assert_refused(State.NOT_FOUND, deleted, ADMIN)
         # And what is there is there.
         (piece,) = self.source(ADMIN, knows_roles=True).read(

@@ -19,6 +19,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import automatic
 from nova_imagecache.heal import outcomes
+from nova_imagecache.heal import pages
 from nova_imagecache.heal import sources
 from nova_imagecache import manager
 from nova_imagecache.scrub import background
@@ -449,6 +450,19 @@ class ScrubTest(healing.HealTestCase):
         said = self.scrub_as('repair')
         self.assert_healed()
         self.assertIn('siblings', said)
+
+    def test_pages_that_stay_wrong_in_the_cache_are_told(self) -> None:
+        self.patch(pages, 'drop_stale', lambda *_: (2, 1))
+        self.node.add_overlay(GUEST, self.name)
+        self.flip(1)
+        self.drop()
+        said = self.scrub_as('repair')
+        self.assertIn(
+            f'[P19] Base file {self.name}: bytes {BLOCK}-{2 * BLOCK - 1} are '
+            'good on the medium: 1 of its pages in the page cache are wrong',
+            said,
+        )
+        self.assertIn(f'[C09] Guest {GUEST} disk may read wrong bytes', said)
 
     def test_what_was_found_before_is_repaired_too(self) -> None:
         self.node.add_overlay(GUEST, self.name)

@@ -873,6 +873,29 @@ class ClientTest(ImageServiceTestCase):
             self.use(self.keystone())
             self.assertIn('role', self.assert_refused(State.NOT_FOUND))
 
+    def test_who_sees_private_images_of_others_would_see_it(self) -> None:
+        """As with a role that is in context_is_admin of Glance."""
+        self.serve(self.raw, record_code=404)
+        self.server.roles = ['service', 'image_reader']
+        for visibility, owner, state in (
+            ('private', 'other', State.GONE),
+            ('private', 'p', State.NOT_FOUND),
+            ('private', '', State.NOT_FOUND),
+            ('public', 'other', State.NOT_FOUND),
+            ('shared', 'other', State.NOT_FOUND),
+        ):
+            self.server.listed = [{'visibility': visibility, 'owner': owner}]
+            self.use(self.keystone())
+            self.assert_refused(state)
+        for nonsense in ({}, {'visibility': 'private'}, 'private', None):
+            self.server.listed = [nonsense]  # type: ignore[list-item]
+            self.use(self.keystone())
+            self.assert_refused(State.NOT_FOUND)
+        self.assertIn(
+            '/v2/images?visibility=private&limit=100',
+            [path for path, _range in self.server.requests],
+        )
+
     def test_what_lists_no_images_does_not_know_what_is_gone(self) -> None:
         """As what is in front of the image service, or another one."""
         self.serve(self.raw, record_code=404)

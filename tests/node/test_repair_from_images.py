@@ -11,6 +11,7 @@ from typing import Any
 import ddt
 
 from nova_imagecache.content import blockmap
+from nova_imagecache.heal.sources import askers
 from nova_imagecache.heal.sources import image_api
 from nova_imagecache.heal.sources import streams
 from tests.support import base
@@ -176,7 +177,8 @@ class ImageServiceTest(healing.HealTestCase):
             self.patch(image_api, '_PATIENCE_SECONDS', -BLOCK)
         elif what in ('deleted', 'hidden'):
             stored.record_code = 404
-            self.patch(image_api, '_is_admin', lambda _: what == 'deleted')
+            asker = askers.Asker('p', what == 'deleted')
+            self.patch(askers, 'who_asks', lambda _client: asker)
         elif what == 'other size':
             stored.size = len(self.data) + 1
         elif what == 'hostile':

@@ -127,7 +127,7 @@ class Handler(server.BaseHTTPRequestHandler):
                 'stable', 'links': [{'rel': 'self', 'href':
                 f'{self.images.url}/v3'}]}})  # fmt: skip
         elif parts == ['v2', 'images'] and self.images.lists:
-            self.reply_json(200, {'images': []})
+            self.reply_json(200, {'images': self.images.listed})
         elif parts[:2] != ['v2', 'images'] or parts[2:3] != [ID]:
             self.reply_json(404, {})
         elif len(parts) == 3:
@@ -213,6 +213,7 @@ class ImageServer(fixtures.Fixture):
     :ivar requests: paths and ranges that were asked for
     :ivar roles: of who logs in
     :ivar lists: whether it gives a list of images
+    :ivar listed: what is in there
     :ivar sent: bytes of data that were sent
     """
 
@@ -227,6 +228,7 @@ class ImageServer(fixtures.Fixture):
         self.login_code = 201
         self.roles = ['admin']
         self.lists = True
+        self.listed: list[dict[str, str]] = []
         self.token: str | None = None
         self.sent = 0
 

@@ -18,6 +18,7 @@ from typing import Any
 from typing import Protocol
 
 from nova_imagecache.heal import sources
+from nova_imagecache.heal.sources import askers
 from nova_imagecache.heal.sources import exchanges
 from nova_imagecache.heal.sources import images
 from nova_imagecache import names
@@ -41,9 +42,6 @@ _CONTENT_RANGE = re.compile(
 _UUID = re.compile(r'[0-9a-fA-F-]{32,36}')
 
 _ABSENT = (404, 410)
-
-# Who has this role sees each image: ``get_image`` in glance/policies/image.py.
-_ADMIN = 'admin'
 
 # A deactivated image has its data, and administrators may read it.
 _WITH_DATA = ('active', 'deactivated')
@@ -131,19 +129,22 @@ class ImageApi:
     def _sees_all(self) -> bool:
         """Whether who asks would see any image that there is.
 
-        And it is the image service that answers, and not what is in front of
-        it and knows no such path.
+        See :mod:`nova_imagecache.heal.sources.askers`. And it is the image
+        service that answers, and not what is in front of it and knows no such
+        path.
         """
         try:
-            seen = exchanges.wait_for(
-                lambda: _is_admin(self._client), _PATIENCE_SECONDS, self._watch
+            who = exchanges.wait_for(
+                lambda: askers.who_asks(self._client),
+                _PATIENCE_SECONDS,
+                self._watch,
             )
-            if not seen:
+            if who is None:
                 return False
-            with self._asked('/images?limit=1', {}) as (answer, read):
+            with self._asked(who.question, {}) as (answer, read):
                 _check_status(answer, 'the list of images')
                 body = b''.join(read(_MOST_RECORD, 'the list of images'))
-            return isinstance(json.loads(body)['images'], list)
+            return who.sees_all(json.loads(body)['images'])
         except sources.Unavailable as error:
             if error.state is State.STOPPED:
                 raise
@@ -310,16 +311,6 @@ class _Body:
             raise sources.Unavailable(
                 State.FAILED, f'{what}: the record of it has no end'
             )
-
-
-def _is_admin(client: Any) -> bool:
-    """Whether a client has the role that shows all images."""
-    # Whatever else it may be has no roles.
-    with contextlib.suppress(Exception):
-        session = client.session
-        roles = session.auth.get_access(session).role_names
-        return any(str(role).lower() == _ADMIN for role in roles)
-    return False
 
 
 def _gone(uuid: str) -> sources.Unavailable:
