@@ -5,7 +5,7 @@
 ``instances_path`` is on a file system of our own, ``delayed.c``, that answers
 each request after a millisecond and counts them. Its peer is whoever does no
 more than what no pass can do without: list the directory of each guest, open
-its disk and read a page of it, 16 at a time.
+its disk and read 64 KiB of it, 16 at a time.
 
 And how long a pass takes there that removes base files, beside one that
 removes none and remembers nothing; and for how long Nova's locks are held.
@@ -39,7 +39,7 @@ from nova_imagecache.cache import mounts
 _SOURCE = os.path.join(os.path.dirname(__file__), 'delayed.c')
 _GREEN = os.path.join(os.path.dirname(__file__), 'green.py')
 _THREADS = 16
-_READ = 4 * units.Ki
+_READ = 64 * units.Ki
 # As a client of NFS, for a file that has just changed (acregmin).
 _TIMEOUT_SECONDS = 3
 _MOUNT_SECONDS = 10

@@ -31,9 +31,6 @@ LOG = logging.getLogger(__name__)
 
 _TEMPORARY = (names.OWN_DIRECTORY, 'tmp')
 
-# From so many on it pays to list what there is.
-_MANY = 16
-
 # Nothing of ours stays unpublished for so long.
 _STALE_SECONDS = 3600
 
@@ -61,14 +58,11 @@ def remove(
     @contextlib.contextmanager
     def prepared() -> Iterator[batches.Act]:
         with trash.opened(layout, make=True) as (base_fd, fd):
-            gone: trash.Gone | None = None
-            if len(files) >= _MANY:
-                gone = trash.gone_by_lists(layout, base_fd, fd)
 
             def act(file: base_file.BaseFile) -> None:
                 _check(base_fd, file)
                 # Decision 0042; of leftovers, decision 0074.
-                trash.move_in(file, base_fd, fd, now, rename, gone)
+                trash.move_in(file, base_fd, now, fd, rename)
 
             yield act
 

@@ -36,7 +36,6 @@ LOG = logging.getLogger(__name__)
 _COMPANIONS = (names.SIDECAR_SUFFIX, '.ledger')
 
 _BELOW_CACHE = (names.OWN_DIRECTORY, 'trash')
-_LEDGERS = (names.OWN_DIRECTORY, 'ledgers')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,42 +181,12 @@ class Renames:
             self._in_one_step = False
 
 
-#: Tells that there is no such file, by its path.
-Gone = Callable[[str], bool]
-
-
-def gone_by_lists(layout: layouts.Layout, base_fd: int, fd: int) -> Gone:
-    """Tell which of many files are not there, and ask once for all of them.
-
-    Of what is changed with the locks held that the caller has, and by nobody
-    else. To look for each by itself is a request for each, and waits for
-    whoever changes the directory, as the caller does all the time.
-
-    :param base_fd: handle of the cache directory
-    :param fd: handle of the trash
-    :raises OSError: a directory cannot be listed
-    """
-    there = {
-        layout.base: frozenset(os.listdir(base_fd)),
-        layout.trash: frozenset(os.listdir(fd)),
-    }
-    with directories.opened_below(base_fd, *_LEDGERS, make=True) as ledgers:
-        there[layout.ledgers] = frozenset(os.listdir(ledgers))
-
-    def gone(path: str) -> bool:
-        directory, name = os.path.split(path)
-        return name not in there[directory]
-
-    return gone
-
-
 def move_in(
     file: base_file.BaseFile,
     base_fd: int,
-    fd: int,
     now: float,
+    fd: int | None = None,
     rename: Callable[[int, str, int, str], object] = directories.rename,
-    gone: Gone | None = None,
 ) -> str:
     """Move a file of the cache to the trash.
 
@@ -225,10 +194,9 @@ def move_in(
     of it has two names for a moment (decision 0044).
 
     :param base_fd: handle of the cache directory
-    :param fd: handle of the trash
     :param now: seconds since the epoch
+    :param fd: handle of the trash, of whoever moves many
     :param rename: as :class:`Renames`
-    :param gone: as :func:`gone_by_lists`; by default each is asked for
     :returns: its name there
     :raises nova_imagecache.errors.NotNow: a QEMU has it open
     :raises FileExistsError: it is there already, moved in the same second
@@ -236,26 +204,31 @@ def move_in(
     """
     trashed = names.trash_name(file.name, now)
     there = dataclasses.replace(file, name=trashed, trashed=True)
-    gone = identity.gone if gone is None else gone
-    # The companions there would be those of another file.
-    if not gone(there.path):
-        raise FileExistsError(
-            errno.EEXIST, 'Another one was moved to the trash just now'
-        )
-    try:
-        moves = [
-            (source, target, _copy(file.layout, source, target))
-            for source, target in zip(
-                file.companions, there.companions, strict=True
+    with contextlib.ExitStack() as stack:
+        if fd is None:
+            fd = stack.enter_context(
+                directories.opened_below(base_fd, *_BELOW_CACHE, make=True)
             )
-            if not gone(source)
-        ]
-        with qemu_locks.fence(file.name, base_fd):
-            rename(base_fd, file.name, fd, trashed)
-    except BaseException:
-        _discard(*there.companions)
-        raise
-    _carry(moves)
+        # The companions there would be those of another file.
+        with contextlib.suppress(FileNotFoundError):
+            identity.stat_of(trashed, fd)
+            raise FileExistsError(
+                errno.EEXIST, 'Another one was moved to the trash just now'
+            )
+        try:
+            moves = [
+                (source, target, _copy(file.layout, source, target))
+                for source, target in zip(
+                    file.companions, there.companions, strict=True
+                )
+                if not identity.gone(source)
+            ]
+            with qemu_locks.fence(file.name, base_fd):
+                rename(base_fd, file.name, fd, trashed)
+        except BaseException:
+            _discard(*there.companions)
+            raise
+        _carry(moves)
     return trashed
 
 

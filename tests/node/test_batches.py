@@ -12,7 +12,6 @@ from typing import Any
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import batches
 from nova_imagecache.cache import directories
-from nova_imagecache.cache import identity
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scans
@@ -213,60 +212,6 @@ class SlowTest(nodes.NodeTestCase):
         removal.remove(self.node.layout, self.files, lambda _: {}, 0)
         self.assertEqual(set(), self.node.files())
         self.assertEqual(1, len(asked))
-
-
-class ListedTest(nodes.NodeTestCase):
-    """What is beside files, and in the trash, is asked of all at once."""
-
-    def remove(self, count: int) -> dict[str, batches.Outcome]:
-        for number in range(count):
-            name = names.get_cache_fname(str(number))
-            self.node.add_base(name, age=base.DAY)
-        files = [*scans.scan(self.node.layout).files]
-        layout, self.first = self.node.layout, files[0]
-        for directory in layout.directories:
-            os.makedirs(directory, exist_ok=True)
-        for file in files[:-1]:
-            for path in file.companions:
-                with open(path, 'w') as known:
-                    known.write(f'{file.name} {path}')
-        with open(os.path.join(layout.trash, self.trashed(files[1])), 'w'):
-            pass
-        self.asked: list[str] = []
-        real = identity.gone
-
-        def gone(path: str) -> bool:
-            self.asked.append(path)
-            return real(path)
-
-        self.patch(identity, 'gone', gone)
-        return removal.remove(layout, files, lambda _: {}, 0)
-
-    @staticmethod
-    def trashed(file: base_file.BaseFile) -> str:
-        return names.trash_name(file.name, 0)
-
-    def check(self, outcomes: dict[str, batches.Outcome]) -> None:
-        (kept,) = (
-            name for name in self.node.files() if not names.sidecar_of(name)
-        )
-        self.assertIsInstance(outcomes.pop(kept), FileExistsError)
-        self.assertEqual({None}, {*outcomes.values()})
-        there = os.path.join(self.node.layout.trash, self.trashed(self.first))
-        for path, suffix in zip(
-            self.first.companions, ('.sha1', '.ledger'), strict=True
-        ):
-            self.assertFalse(os.path.exists(path))
-            with open(there + suffix) as known:
-                self.assertEqual(f'{self.first.name} {path}', known.read())
-
-    def test_of_many_nothing_is_asked_of_each(self) -> None:
-        self.check(self.remove(40))
-        self.assertEqual([], self.asked)
-
-    def test_of_a_few_nothing_is_listed(self) -> None:
-        self.patch(trash, 'gone_by_lists', None)
-        self.check(self.remove(4))
 
 
 class InterruptionTest(base.TestCase):
