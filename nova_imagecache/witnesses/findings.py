@@ -147,6 +147,17 @@ class Findings:
         if not plain:
             self.odd.add(entry.directory)
 
+    def is_plain_still(self) -> bool:
+        """Whether all base files that needed nothing are what they were."""
+        return all(pools.each(self._is_plain_still, self.plain))
+
+    def _is_plain_still(self, name: str) -> bool:
+        try:
+            status = os.lstat(self._layout.file(name))
+        except OSError:
+            return False
+        return self.plain[name] == (status.st_ino, status.st_size)
+
     def _is_of_sibling(self, entry: walks.Entry) -> bool:
         """Whether this is a base file of another host's cache."""
         is_base = names.kind_of(entry.name).is_base
@@ -208,6 +219,7 @@ class Findings:
 
         A base file that cannot be read is noted only (decision 0005).
         """
+        self.raw.pop(entry.name, None)
         kind = names.kind_of(entry.name)
         if kind is names.Kind.OTHER and not names.leftover_of(entry.name):
             self._read_disk(entry, read)

@@ -133,6 +133,9 @@ class OverlayWitness:
         except OSError:
             self._found.cache = None
         self._there = frozenset(base_files)
+        if not self._found.is_plain_still():
+            # Written in place, which the times of the cache do not tell.
+            self._walk.distrust(self._layout.base)
         self._walk.go([self._layout.instances])
         for disk in self._others.disks:
             self._found.look_at(disk)

@@ -224,6 +224,10 @@ class Walk:
         self._known.clear()
         return [*believed]
 
+    def distrust(self, directory: str) -> None:
+        """Have a directory be listed, whatever its times say."""
+        self._known.pop(directory, None)
+
     def is_settled(self, directory: str) -> bool:
         """Whether its times tell whether it is as it was listed."""
         return not (directory in self._in_flux or directory in self._as_root)

@@ -141,6 +141,10 @@ class QuietTest(GlanceTestCase):
         self.node.run()
         self.assertIn(self.used, self.visited())
 
+    def test_nor_where_one_was_written_in_place(self) -> None:
+        os.truncate(self.node.base_path(self.used), 2**21)
+        self.assertIn(self.used, self.visited())
+
     def test_what_comes_into_the_cache_is_read(self) -> None:
         path = self.node.base_path(MORE)
         nodes.qemu_img(

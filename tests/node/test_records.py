@@ -54,6 +54,18 @@ class RecordTest(nodes.NodeTestCase):
         self.save(body)
         self.assertEqual(body, self.load())
 
+    def test_however_deep_it_goes_it_is_loaded_or_damaged(self) -> None:
+        self.save({})
+        for depth in range(10, 1200):
+            body = b'[' * depth + b']' * depth
+            with open(self.path, 'wb') as file:
+                file.write(
+                    b'{"kind": "test", "version": 3, "sha256": "", "sealed": '
+                    b'{"body": {"things": %s}, "payload": {"length": 0, '
+                    b'"sha256": ""}}}\n' % body
+                )
+            self.assertRaises(errors.Damaged, self.load)
+
     def test_no_record_is_none(self) -> None:
         self.assertIsNone(self.load())
 
