@@ -24,6 +24,7 @@ from nova_imagecache import errors
 from nova_imagecache.heal import accounts
 from nova_imagecache.heal import automatic
 from nova_imagecache.heal import guests
+from nova_imagecache.heal import notes
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import rewriters
 from nova_imagecache.heal import writer
@@ -242,8 +243,20 @@ class Acting:
             tell_guests(found)
             note(self._layout, outcome, found)
 
+    def _settle(self) -> None:
+        """Count the repairs that were killed, whoever made them."""
+        host = self._settings.host
+        if not accounts.load(self._layout, host).begun:
+            return
+        try:
+            with coordination.coordinator(self._layout).turn():
+                notes.settle(self._layout, host)
+        except (errors.NotNow, OSError) as error:
+            LOG.info('Repairs are counted later: %s', error)
+
     def act_on_all(self) -> None:
         """Go through all files that are known to be bad."""
+        self._settle()
         if self._settings.corruption_action == 'report':
             return
         bad = _bad_files(self._layout)

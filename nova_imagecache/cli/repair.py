@@ -4,6 +4,7 @@
 
 import argparse
 from collections.abc import Iterable
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import logging
@@ -23,8 +24,8 @@ from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
-from nova_imagecache.heal import accounts
 from nova_imagecache.heal import assembly
+from nova_imagecache.heal import notes
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import repair
 from nova_imagecache.heal import sources
@@ -145,7 +146,7 @@ class Repair(reading.Reading):
                     progress=progress,
                     look=looks.again,
                 )  # fmt: skip
-                outcome = repair.repair(file, given, means)
+                outcome = self._counted(file, given, means)
                 self._note(file, parsed_args, outcome, now)
         except OSError as error:
             raise errors.Error(
@@ -157,6 +158,29 @@ class Repair(reading.Reading):
         if not parsed_args.dry_run:
             measuring.write(self.settings)
         return self.columns, [_row(block) for block in outcome.blocks]
+
+    def _counted(
+        self,
+        file: base_file.BaseFile,
+        given: Sequence[sources.Source],
+        means: repair.Means,
+    ) -> outcomes.Outcome:
+        """Repair; what is killed meanwhile is counted by the next one."""
+        ledger = knowledge.recall(file).ledger
+        if means.dry_run or ledger is None:
+            return repair.repair(file, given, means)
+        host = self.settings.host
+        bad = repair.bad_blocks(ledger)
+        # Nothing of this repair depends on it.
+        with contextlib.suppress(OSError):
+            notes.note_begun(file.layout, host, file.name, len(bad))
+        try:
+            return repair.repair(file, given, means)
+        except (errors.Error, OSError) as error:
+            none = outcomes.Outcome(file.name, stopped=str(error))
+            with contextlib.suppress(OSError):
+                notes.note_by_hand(file.layout, host, none)
+            raise
 
     def _tell(
         self, outcome: outcomes.Outcome, file: base_file.BaseFile
@@ -205,8 +229,8 @@ class Repair(reading.Reading):
         # Nothing of this repair depends on it.
         with contextlib.suppress(OSError):
             if not parsed_args.dry_run:
-                accounts.note_by_hand(file.layout, host, outcome)
-            accounts.note_told(file.layout, host, image, outcome, now)
+                notes.note_by_hand(file.layout, host, outcome)
+            notes.note_told(file.layout, host, image, outcome, now)
 
     def summary(self) -> dict[str, Any]:
         """Say how it went, also for the guests."""

@@ -20,11 +20,7 @@ from nova_imagecache import codes
 from nova_imagecache import errors
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import policies
-from nova_imagecache.heal import sources
 from nova_imagecache import names
-
-# The name of the source.
-_IMAGE_SERVICE = 'image-service'
 
 # Of so many files it is remembered why they are still bad.
 _MOST_FILES = 1000
@@ -73,6 +69,8 @@ class Account:
     :ivar files: those that are still bad, by name
     :ivar repaired: blocks in all, by the name of the source
     :ivar results: blocks in all, by what became of them
+    :ivar begun: blocks of repairs of which nobody has told the end, by the
+        name of the file
     :ivar fetched: bytes in all that came over a network, by source and by
         what came of them
     :ivar gone: when images were first seen to be gone from the image service,
@@ -88,6 +86,7 @@ class Account:
     files: dict[str, File] = dataclasses.field(default_factory=dict)
     repaired: dict[str, int] = dataclasses.field(default_factory=dict)
     results: dict[str, int] = dataclasses.field(default_factory=dict)
+    begun: dict[str, int] = dataclasses.field(default_factory=dict)
     fetched: dict[str, dict[str, int]] = dataclasses.field(
         default_factory=dict
     )
@@ -157,9 +156,36 @@ class Account:
             self, spent=max(0.0, by_now + blocks), noted=now
         )
 
+    def beginning(self, name: str, blocks: int) -> 'Account':
+        """Give the account with a repair that begins.
+
+        It is counted when its outcome is, or when it has none.
+        """
+        return dataclasses.replace(
+            self.settled(), begun={name: blocks} if blocks else {}
+        )
+
+    def settled(self) -> 'Account':
+        """Give the account with repairs that were killed in its totals.
+
+        One repair is made at a time, so for whoever has the turn all that
+        have begun are over. How far they came nobody knows: what is still bad
+        is begun once more, and counted again.
+        """
+        results = dict(self.results)
+        for blocks in self.begun.values():
+            _add(results, str(outcomes.Result.INTERRUPTED), blocks)
+        return dataclasses.replace(self, results=results, begun={})
+
     def counting(self, outcome: outcomes.Outcome) -> 'Account':
         """Give the account with an outcome in its totals."""
         repaired, results = dict(self.repaired), dict(self.results)
+        begun = dict(self.begun)
+        begun.pop(outcome.name, None)
+        if outcome.interrupted:
+            _add(
+                results, str(outcomes.Result.INTERRUPTED), outcome.interrupted
+            )
         fetched = {key: dict(each) for key, each in self.fetched.items()}
         for block in outcome.blocks:
             _add(results, str(block.result), 1)
@@ -170,7 +196,11 @@ class Account:
                 result = outcome.result_of(source)
                 _add(fetched.setdefault(source, {}), result, length)
         return dataclasses.replace(
-            self, repaired=repaired, results=results, fetched=fetched
+            self,
+            repaired=repaired,
+            results=results,
+            begun=begun,
+            fetched=fetched,
         )
 
     def without(self, name: str) -> 'Account':
@@ -260,11 +290,16 @@ def _from_3(body: records.Values) -> records.Values:
     return {**body, 'told': {}}
 
 
+def _from_4(body: records.Values) -> records.Values:
+    """Know of no repair that has begun."""
+    return {**body, 'begun': {}}
+
+
 _FORMAT = records.Format(
     'repairs',
-    4,
+    5,
     Account,
-    {1: _from_1, 2: _from_2, 3: _from_3},
+    {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4},
     lasting=False,
     limit=4 * 2**20,
 )
@@ -305,63 +340,6 @@ def save(layout: layouts.Layout, host: str, account: Account) -> None:
     :raises OSError: it was not noted
     """
     _FORMAT.save(layout, hosts.record_path(layout.repairs, host), account)
-
-
-def note_image(
-    layout: layouts.Layout,
-    host: str,
-    image: str,
-    is_gone: bool,
-    now: clocks.Instant,
-) -> None:
-    """Note whether there is an image in the image service.
-
-    :raises OSError: it was not noted
-    """
-    before = load(layout, host)
-    after = before.seeing(image, is_gone, now)
-    if after != before:
-        save(layout, host, after)
-
-
-#: After which the service has told of the image; none where data was good.
-_THERE = frozenset(('', sources.State.OTHER_BYTES, sources.State.TOO_LARGE))
-
-
-def note_told(
-    layout: layouts.Layout,
-    host: str,
-    image: str | None,
-    outcome: outcomes.Outcome,
-    now: clocks.Instant,
-) -> None:
-    """Note what a repair was told of an image by the image service, if it was.
-
-    :raises OSError: it was not noted
-    """
-    state, _message = outcome.sources.get(_IMAGE_SERVICE, ('', ''))
-    is_gone = state == sources.State.GONE
-    # Bytes alone may be those of an error, or of an answer that was cut off.
-    is_there = state in _THERE and outcome.fetched.get(_IMAGE_SERVICE)
-    if image is not None and (is_gone or is_there):
-        note_image(layout, host, image, is_gone, now)
-
-
-def note_by_hand(
-    layout: layouts.Layout, host: str, outcome: outcomes.Outcome
-) -> None:
-    """Count what a person has repaired, for which there is no budget.
-
-    The caller has the turn to read in this cache, as who repairs without one.
-
-    :raises OSError: it was not noted
-    """
-    before = load(layout, host)
-    after = before.counting(outcome)
-    if outcome.blocks and not (outcome.left or outcome.stopped):
-        after = after.without(outcome.name)
-    if after != before:
-        save(layout, host, after)
 
 
 def forget(layout: layouts.Layout, host: str) -> None:

@@ -24,6 +24,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
 from nova_imagecache.heal import accounts
+from nova_imagecache.heal import notes
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import policies
 from nova_imagecache.heal import repair
@@ -178,7 +179,8 @@ class Healer:
                 file.name, stopped='the budget of this host is spent'
             )
         # Before, so that one that is killed each time comes to its end too.
-        if not self._save(account.charged(len(chosen), now)):
+        begun = account.charged(len(chosen), now)
+        if not self._save(begun.beginning(file.name, len(chosen))):
             return outcomes.Outcome(
                 file.name, stopped='what is repaired cannot be noted'
             )
@@ -208,7 +210,7 @@ class Healer:
             outcome = outcomes.Outcome(file.name, stopped=reason)
         # What was written counts, whether or not this can be noted.
         with contextlib.suppress(errors.Error, OSError):
-            accounts.note_told(
+            notes.note_told(
                 file.layout, self.settings.host, ledger.image, outcome, now
             )
         unspent = len(chosen) - outcome.charged

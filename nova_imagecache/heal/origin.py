@@ -18,7 +18,7 @@ from nova_imagecache.content import blockmap
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
-from nova_imagecache.heal import accounts
+from nova_imagecache.heal import notes
 from nova_imagecache.heal import sources
 from nova_imagecache.heal.sources import image_service
 from nova_imagecache.heal.sources import images
@@ -125,7 +125,7 @@ def _image(
         # What is found out depends on nothing that is noted here.
         with contextlib.suppress(OSError):
             if base.image is not None:
-                accounts.note_image(layout, host, base.image, is_gone, now)
+                notes.note_image(layout, host, base.image, is_gone, now)
 
     try:
         found = source.image(base)

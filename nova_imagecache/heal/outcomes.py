@@ -17,6 +17,8 @@ class Result(enum.StrEnum):
     POSSIBLE: in a dry run: there is good data for it
     NO_DIGEST: nothing tells which data would be good
     NO_DATA: no source gave data with its digest
+    INTERRUPTED: the repair was ended before it was done with the block, or
+        could say so
     """
 
     REPAIRED = 'repaired'
@@ -33,6 +35,7 @@ class Result(enum.StrEnum):
     MEDIUM = 'medium'
     HUNG = 'hung'
     FAILED = 'failed'
+    INTERRUPTED = 'interrupted'
 
     @property
     def is_good(self) -> bool:
@@ -99,6 +102,7 @@ class Outcome:
     :ivar sources: why sources gave nothing: state and message, by name
     :ivar fetched: bytes that came over a network, by source
     :ivar stopped: why nothing, or nothing more, was done; empty otherwise
+    :ivar interrupted: bad blocks that it was told to stop before
     """
 
     name: str
@@ -108,6 +112,7 @@ class Outcome:
     )
     fetched: Mapping[str, int] = dataclasses.field(default_factory=dict)
     stopped: str = ''
+    interrupted: int = 0
 
     @property
     def left(self) -> tuple[Block, ...]:

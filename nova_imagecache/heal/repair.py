@@ -139,12 +139,14 @@ class _Repair:
                 if not wanted:
                     self._check_cache()
             self._remember()
+        left = sum(index not in self._done for index in wanted)
         return outcomes.Outcome(
             self._file.name,
             tuple(block for _index, block in sorted(self._done.items())),
             self._asked.states,
             {each.name: each.fetched for each in self._sources},
             self._stopped,
+            left if self._means.stop.is_set() else 0,
         )
 
     def _remember(self) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 from oslo_config import cfg
 
+from nova_imagecache.cache import coordination
 from nova_imagecache.cache import hosts
 from nova_imagecache.cache import records
+from nova_imagecache.cli import healing as cli_healing
 from nova_imagecache.conf import register_opts
 from nova_imagecache.content import knowledge
 from nova_imagecache.heal import accounts
@@ -186,6 +188,67 @@ class HealerTest(healing.HealTestCase):
         healer = dataclasses.replace(healer, rewrite=die)
         self.assertRaises(KeyboardInterrupt, healer.heal, self.name)
         self.assertEqual(1, self.account().spent)
+
+    def killed(self) -> None:
+        def die(*args: Any) -> None:
+            raise KeyboardInterrupt
+
+        healer = self.healer(healing.Given(self.data))
+        healer = dataclasses.replace(healer, rewrite=die)
+        self.assertRaises(KeyboardInterrupt, healer.heal, self.name)
+
+    def test_one_that_is_killed_is_counted_by_the_next_one_and_once(
+        self,
+    ) -> None:
+        self.damage(1, 2)
+        self.killed()
+        self.assertEqual({}, self.account().results)
+        for _time in range(2):
+            self.healer(healing.Given(self.data)).heal(self.name)
+            self.assertEqual(
+                {'interrupted': 2, 'repaired': 2}, self.account().results
+            )
+
+    def test_one_that_is_killed_again_and_again_is_counted_each_time(
+        self,
+    ) -> None:
+        self.damage(1)
+        for _time in range(3):
+            self.killed()
+        self.assertEqual({'interrupted': 2}, self.account().results)
+        self.assertEqual({self.name: 1}, self.account().begun)
+
+    def test_one_that_is_killed_is_counted_by_a_scrub_that_repairs_nothing(
+        self,
+    ) -> None:
+        self.damage(1)
+        self.killed()
+        acting = cli_healing.Acting(self.healer())
+        self.assertEqual('report', self.node.settings.corruption_action)
+        for _time in range(2):
+            acting.act_on_all()
+            self.assertEqual({'interrupted': 1}, self.account().results)
+        self.assertEqual({}, self.account().begun)
+
+    def test_while_another_repairs_none_is_taken_for_killed(self) -> None:
+        self.damage(1)
+        self.killed()
+        before = self.account()
+        coordinator = coordination.coordinator(self.node.layout)
+        with coordinator.turn():
+            cli_healing.Acting(self.healer()).act_on_all()
+        self.assertEqual(before, self.account())
+
+    def test_blocks_that_it_was_told_to_stop_before_are_interrupted(
+        self,
+    ) -> None:
+        self.damage(1, 2)
+        healer = self.healer(healing.Given(self.data))
+        healer = dataclasses.replace(healer, pulse=healer.stop.set)
+        healer.heal(self.name)
+        self.assertEqual(
+            {'repaired': 1, 'interrupted': 1}, self.account().results
+        )
 
     def test_what_was_not_written_is_not_charged(self) -> None:
         self.damage(1)

@@ -9,6 +9,7 @@ from typing import Any
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import removal
 from nova_imagecache.heal import accounts
+from nova_imagecache.heal import notes
 from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import sources
 from nova_imagecache import names
@@ -27,9 +28,7 @@ class LastCopiesTest(nodes.NodeTestCase):
         self.now = self.node.clock()
 
     def lose(self, image: str, host: str | None = None) -> None:
-        accounts.note_image(
-            self.layout, host or self.host, image, True, self.now
-        )
+        notes.note_image(self.layout, host or self.host, image, True, self.now)
 
     def told(self, state: str, fetched: int) -> None:
         outcome = outcomes.Outcome(
@@ -37,7 +36,7 @@ class LastCopiesTest(nodes.NodeTestCase):
             sources={'image-service': (state, '')} if state else {},
             fetched={'image-service': fetched},
         )
-        accounts.note_told(self.layout, self.host, ID, outcome, self.now)
+        notes.note_told(self.layout, self.host, ID, outcome, self.now)
 
     def last_copies(self) -> frozenset[str]:
         return accounts.last_copies(self.layout)

@@ -542,6 +542,33 @@ class CommandTest(healing.HealTestCase):
         counted = self.counted()
         self.assertEqual((4, 1), (counted[repaired], counted[left]))
 
+    def test_one_that_is_interrupted_is_counted_by_the_next_and_once(
+        self,
+    ) -> None:
+        interrupted = 'repairs_total{result="interrupted",source="none"}'
+        self.damage(1, 2)
+
+        def die(*args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+        with base.patched(repair, 'repair', die):
+            code, _stdout, _stderr = self.run_command('repair', self.name)
+        self.assertEqual(130, code)
+        for _time in range(2):
+            self.repair('--source', self.copy)
+            self.assertEqual(2, self.counted()[interrupted])
+
+    def test_one_that_cannot_be_made_is_not_interrupted(self) -> None:
+        def fail(*args: Any, **kwargs: Any) -> None:
+            raise errors.NotNow('not now')
+
+        self.damage(1)
+        with base.patched(repair, 'repair', fail):
+            self.assertEqual(1, self.run_command('repair', self.name)[0])
+        layout, host = self.node.layout, self.node.settings.host
+        account = accounts.load(layout, host)
+        self.assertEqual(({}, {}), (account.begun, account.results))
+
     def test_what_is_only_tried_is_not_counted(self) -> None:
         self.damage(1)
         before = self.counted()
