@@ -44,13 +44,16 @@ class Outcome(enum.StrEnum):
     HEALED: its bytes were put right.
     REPLACED: another file has its name.
     GONE: there is no file of its name any more.
-    GOOD: a reading found it good, and nobody said why.
+    GOOD: a reading found it good, the same file, and nobody said why.
+    GOOD_OR_REPLACED: a reading found it good, and it cannot be told whether
+        it is the same file.
     """
 
     HEALED = 'healed'
     REPLACED = 'replaced'
     GONE = 'gone'
     GOOD = 'good'
+    GOOD_OR_REPLACED = 'good-or-replaced'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +136,14 @@ class Good:
 
     @classmethod
     def of(cls, known: knowledge.Knowledge) -> 'Good':
-        """Take it from what is known of a file."""
-        changed = known.changed
-        return cls(known.key, None if changed is None else changed / 10**9)
+        """Take it from what is known of a file.
+
+        As it is seen here and now: what a ledger has of its identity may be
+        of an earlier file, where nobody could tell it from this one.
+        """
+        if known.stat is None:
+            return cls()
+        return cls(known.stat.incarnation.key, known.stat.changed / 10**9)
 
 
 def _from_1(body: records.Values) -> records.Values:
@@ -147,7 +155,14 @@ def _from_1(body: records.Values) -> records.Values:
     }
 
 
-_FORMAT = records.Format('incidents', 2, Incidents, {1: _from_1}, limit=2**22)
+def _from_2(body: records.Values) -> records.Values:
+    """Know one outcome more."""
+    return body
+
+
+_FORMAT = records.Format(
+    'incidents', 3, Incidents, {1: _from_1, 2: _from_2}, limit=2**22
+)
 
 
 def _joined(
@@ -242,18 +257,23 @@ def updated(
 
 
 def _good(incident: Incident, good: Good) -> Outcome:
-    """Say why a file is good: it is another one, or nobody knows."""
+    """Say whether a file that is good is the one that was bad."""
     old, new = incident.key, good.key
-    if old is None or new is None:
+    likeness = identity.Likeness.UNSURE
+    if old is not None and new is not None:
+        likeness = identity.compare(old, new)
+    if likeness is identity.Likeness.SAME:
         return Outcome.GOOD
-    likeness = identity.compare(old, new)
-    if likeness is identity.Likeness.UNSURE:
-        # A mount may give all files other numbers, but changes none of them.
-        since = good.changed is not None and good.changed > incident.found
-        another = since and old[0] != new[0]
-    else:
-        another = likeness is identity.Likeness.ANOTHER
-    return Outcome.REPLACED if another else Outcome.GOOD
+    if likeness is identity.Likeness.ANOTHER:
+        return Outcome.REPLACED
+    if good.changed is None:
+        return Outcome.GOOD_OR_REPLACED
+    # A mount may give all files other numbers, but changes none of them; and
+    # the next file may get the number of one that went.
+    if good.changed <= incident.found:
+        return Outcome.GOOD
+    another = old is not None and new is not None and old[0] != new[0]
+    return Outcome.REPLACED if another else Outcome.GOOD_OR_REPLACED
 
 
 def _ended(incident: Incident, outcome: Outcome, now: float) -> Incident:

@@ -271,7 +271,7 @@ class Knowledge:
         no ledger to say so, or an older one
     :ivar sparse: whether it is too sparse to be given a SHA-1
     :ivar size: bytes in the file, when this was recalled
-    :ivar changed: when its inode was changed last, in nanoseconds, likewise
+    :ivar stat: what the file was like then
     """
 
     stored: str | None = None
@@ -284,7 +284,7 @@ class Knowledge:
     damage: Verdict | None = None
     sparse: bool = False
     size: int | None = dataclasses.field(default=None, compare=False)
-    changed: int | None = dataclasses.field(default=None, compare=False)
+    stat: identity.Stat | None = dataclasses.field(default=None, compare=False)
 
     @property
     def digests(self) -> frozenset[str]:
@@ -440,5 +440,5 @@ def recall(file: base_file.BaseFile) -> Knowledge:
         (*problems,),
         sparse=sidecars.is_too_sparse(file.stat),
         size=file.stat.size,
-        changed=file.stat.changed,
+        stat=file.stat,
     )

@@ -95,6 +95,7 @@ class FormatsTest(nodes.NodeTestCase):
         ('2', {'unknown': 4259840}),
         ('3', {'repaired': 4194304, 'unreachable': 65536}),
         ('4', {'repaired': 4194304, 'unreachable': 65536}),
+        ('5', {'repaired': 4194304, 'unreachable': 65536}),
     )
     @ddt.unpack
     def test_what_a_host_has_repaired_is_still_read(
@@ -122,7 +123,13 @@ class FormatsTest(nodes.NodeTestCase):
         found = accounts.load(self.node.layout, 'a-host')
         self.assertEqual(1.7e9, found.told['an-image'].wall)
 
-    @ddt.data('2', '4')
+    def test_what_had_begun_is_still_known(self) -> None:
+        path = os.path.join(self.node.layout.repairs, '_a-host')
+        self.put('_repairs', '5', path)
+        found = accounts.load(self.node.layout, 'a-host')
+        self.assertEqual({NAME: 2}, found.begun)
+
+    @ddt.data('2', '4', '5')
     def test_whose_image_was_gone_is_still_known(self, version: str) -> None:
         path = os.path.join(self.node.layout.repairs, '_a-host')
         self.put('_repairs', version, path)
@@ -147,7 +154,7 @@ class FormatsTest(nodes.NodeTestCase):
             sorted(os.listdir(os.path.join(HERE, f'_{kind}'))),
         )
 
-    @ddt.data(('1', None), ('2', 'ubuntu-24.04'))
+    @ddt.data(('1', None), ('2', 'ubuntu-24.04'), ('3', 'ubuntu-24.04'))
     @ddt.unpack
     def test_incidents_are_still_remembered(
         self, version: str, called: str | None

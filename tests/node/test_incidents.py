@@ -208,7 +208,25 @@ class IncidentsTest(shell.ShellTestCase):
         nodes.flip_bit(self.node.base_path(self.name))
         self.run_command('scrub')
         (one,) = self.known()
-        self.assertEqual(incidents.Outcome.GOOD, one.outcome)
+        self.assertEqual(incidents.Outcome.GOOD_OR_REPLACED, one.outcome)
+
+    def test_without_birth_times_an_inode_that_is_used_again_tells_nothing(
+        self,
+    ) -> None:
+        self.without_birth_times()
+        path = self.node.base_path(self.name)
+        with open(path, 'rb') as file:
+            good = file.read()
+        self.damage()
+        # The next file with the number of this one looks the same.
+        with open(path, 'wb') as file:
+            file.write(good)
+        self.run_command('verify')
+        (one,) = self.known()
+        self.assertEqual(incidents.Outcome.GOOD_OR_REPLACED, one.outcome)
+        code, stdout, _stderr = self.run_command('status')
+        self.assertEqual(0, code)
+        self.assertIn('good-or-replaced', stdout)
 
     def test_one_of_an_earlier_release_is_still_known(self) -> None:
         self.damage()

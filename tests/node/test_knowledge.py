@@ -36,7 +36,9 @@ class RecallTest(scrubbing.OneFileTestCase):
 
     def test_when_its_inode_was_changed_last_is_known(self) -> None:
         status = os.stat(self.path)
-        self.assertEqual(status.st_ctime_ns, self.recall().changed)
+        stat = self.recall().stat
+        assert stat is not None
+        self.assertEqual(status.st_ctime_ns, stat.changed)
 
     def test_one_with_little_data_in_much_is_known_to_be_sparse(self) -> None:
         self.assertFalse(self.recall().sparse)

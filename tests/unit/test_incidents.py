@@ -65,7 +65,11 @@ class UpdatedTest(base.TestCase):
 
     def test_a_good_reading_ends_it_and_so_does_a_file_that_went(self) -> None:
         for good, present, outcome in (
-            ({'x': GOOD}, ('x',), incidents.Outcome.GOOD),
+            (
+                {'x': incidents.Good(changed=99.0)},
+                ('x',),
+                incidents.Outcome.GOOD,
+            ),
             ({}, (), incidents.Outcome.GONE),
         ):
             known = incidents.updated(self.opened(), {}, good, present, 200.0)
@@ -78,7 +82,8 @@ class UpdatedTest(base.TestCase):
         old, new = (1, 100, None), (2, 200, None)
         for key, outcome in (
             (old, Outcome.GOOD), (new, Outcome.REPLACED),
-            (None, Outcome.GOOD), ((1, None, None), Outcome.GOOD),
+            (None, Outcome.GOOD_OR_REPLACED),
+            ((1, None, None), Outcome.GOOD_OR_REPLACED),
         ):  # fmt: skip
             good = incidents.Good(key, 150.0)
             self.assertEqual(outcome, self.outcome(old, good))
@@ -102,14 +107,20 @@ class UpdatedTest(base.TestCase):
         for key, good, outcome in (
             (old, incidents.Good(new, 150.0), Outcome.REPLACED),
             (old, incidents.Good(new, 100.0), Outcome.GOOD),
-            (old, incidents.Good(new, None), Outcome.GOOD),
-            (old, incidents.Good(old, 150.0), Outcome.GOOD),
-            (None, incidents.Good(new, 150.0), Outcome.GOOD),
+            (old, incidents.Good(new, None), Outcome.GOOD_OR_REPLACED),
+            # Its number may be that of the next file.
+            (old, incidents.Good(old, 150.0), Outcome.GOOD_OR_REPLACED),
+            (old, incidents.Good(old, 100.0), Outcome.GOOD),
+            (None, incidents.Good(new, 150.0), Outcome.GOOD_OR_REPLACED),
             # A server has birth times, and its client has none.
             ((1, 5, None), incidents.Good(new, 150.0), Outcome.REPLACED),
-            (old, incidents.Good((1, 5, None), 150.0), Outcome.GOOD),
+            (
+                old,
+                incidents.Good((1, 5, None), 150.0),
+                Outcome.GOOD_OR_REPLACED,
+            ),
         ):
-            self.assertEqual(outcome, self.outcome(key, good))
+            self.assertEqual(outcome, self.outcome(key, good), f'{key} {good}')
 
     def test_one_that_is_bad_as_well_is_what_it_is_about_then(self) -> None:
         known = NONE
