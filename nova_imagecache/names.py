@@ -79,6 +79,11 @@ _RSYNC_PATTERN = re.compile(r'\.(?P<base>.+)\.(?P<random>[A-Za-z0-9]{6})')
 _RSYNC_LEAVES_OUT = stat.S_IRWXG | stat.S_IRWXO
 
 # When it was moved there, in seconds since the epoch (decision 0043).
+_DIGITS = re.compile(r'([0-9a-f]{40})((?:[_.].*)?)')
+
+# As much as of a commit.
+_LEAST_DIGITS = 4
+
 _TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
 
 
@@ -224,11 +229,18 @@ def get_cache_fname(image_id: str) -> str:
 
 
 def abbreviated(name: str, digits: int = 12) -> str:
-    """Give the first digits of a name that has 40; the rest of it stays."""
-    stem, mark, rest = name.partition('_')
-    if len(stem) != _FINGERPRINT_LENGTH:
-        return name
-    return f'{stem[:digits]}{mark}{rest}'
+    """Give the first digits of a name that has 40; the rest of it stays.
+
+    Such as the size of a resized file, and what tells one in the trash.
+    """
+    found = _DIGITS.fullmatch(name)
+    return f'{found[1][:digits]}{found[2]}' if found else name
+
+
+def is_abbreviated(text: str, name: str) -> bool:
+    """Whether a text is a name, but for some of the last of its 40 digits."""
+    digits = len(text) - len(name) + _FINGERPRINT_LENGTH
+    return digits >= _LEAST_DIGITS and abbreviated(name, digits) == text
 
 
 def printable(text: str) -> str:

@@ -152,7 +152,7 @@ class Explain(showing.Showing):
         elif 'file' in values:
             yield from _file_lines(values, width, most)
         else:
-            yield from _incident_lines(values['incident'], most)
+            yield from _incident_lines(values['incident'], width, most)
 
 
 def _checks(
@@ -213,15 +213,14 @@ def _file_lines(
     file = values['file']
     image = screens.image_of(file) or 'image not known'
     yield f'File     {file["name"]}'
-    yield f'         {file["kind"]}, {image}'
+    yield from _behind('', f'{file["kind"]}, {image}', width)
     yield (
         f'         {measures.size(file["size"])}, '
         f'{measures.size(file["allocated"])} on the disk'
     )
     shown = ' '.join(f'[{code}]' for code in file['codes'])
     yield f'Content  {file["verdict"]}' + (f'  {shown}' if shown else '')
-    for line in textwrap.wrap(file['note'], width - _LABEL):
-        yield ' ' * _LABEL + line
+    yield from _behind('', file['note'], width)
     # The note names the first ones.
     told = [
         (f'bytes {each["start"]}-{each["end"] - 1}', each["damage"])
@@ -235,24 +234,34 @@ def _file_lines(
         yield f'         and {more} more ranges, which -f json has'
     yield f'Next     {file["action"]}'
     yield f'Readers  {len(file["readers"])}'
-    yield from _fares(file['readers'], most)
+    yield from _fares(file['readers'], width, most)
     kept = len(file['keepers'])
     yield f'Keepers  {kept}, of the same image, not seen to read it'
     yield from screens.guest_lines(file['keepers'], width, most)
     for each in reversed(values['incidents'][-3:]):
         yield ''
-        yield from _incident_lines(each, most)
+        yield from _incident_lines(each, width, most)
     for code in dict.fromkeys(file['codes']):
         yield ''
         yield runbook.text_of(f'code-{code}'.lower())
 
 
+def _behind(label: str, text: str, width: int) -> Iterator[str]:
+    """Give a text behind a label, and the rest of it below."""
+    # A name is in one piece where it fits.
+    room = max(_LABEL, width - _LABEL)
+    wrapped = textwrap.wrap(text, room, break_on_hyphens=False)
+    for line in wrapped:
+        yield f'{label:{_LABEL}}{line}'
+        label = ''
+
+
 def _fares(
-    readers: Sequence[dict[str, Any]], most: int | None
+    readers: Sequence[dict[str, Any]], width: int, most: int | None
 ) -> Iterator[str]:
     """Say in two lines who reads a file, and how that one fares."""
     for each in readers if most is None else readers[:most]:
-        yield f'         {each["uuid"]}  {each["name"] or ""}'.rstrip()
+        yield from _behind('', f'{each["uuid"]}  {each["name"] or ""}', width)
         fare = ', '.join(
             f'{effect} {measures.size(length)}'
             for effect, length in each['fare'].items()
@@ -264,7 +273,7 @@ def _fares(
 
 
 def _incident_lines(
-    incident: dict[str, Any], most: int | None
+    incident: dict[str, Any], width: int, most: int | None
 ) -> Iterator[str]:
     ended = incident['ended']
     last = incident['last_good']
@@ -275,7 +284,7 @@ def _incident_lines(
     )
     yield f'File     {incident["name"]}'
     if incident['image']:
-        yield f'         {screens.image_of(incident)}'
+        yield from _behind('', screens.image_of(incident), width)
     if ended:
         yield f'End      {incident["outcome"]} {measures.day(ended)}'
     else:

@@ -6,10 +6,10 @@ import abc
 import argparse
 from collections.abc import Iterable
 from collections.abc import Sequence
-import shutil
 from typing import Any
 
 from nova_imagecache.cli import colours
+from nova_imagecache.cli import fitting
 from nova_imagecache.cli import lines
 from nova_imagecache.cli import tables
 from nova_imagecache.content import knowledge
@@ -43,6 +43,10 @@ class Filing(lines.Lines, metaclass=abc.ABCMeta):
         )
         return parser
 
+    def is_long(self, parsed_args: argparse.Namespace) -> bool:
+        """Whether a table may be wider than a terminal."""
+        return parsed_args.long or super().is_long(parsed_args)
+
     def own_lines(
         self,
         parsed_args: argparse.Namespace,
@@ -50,10 +54,9 @@ class Filing(lines.Lines, metaclass=abc.ABCMeta):
         data: Iterable[Any],
     ) -> Iterable[str] | None:
         """Give a short table, unless something else was asked for."""
-        asked = parsed_args.long or parsed_args.columns
-        if parsed_args.formatter != 'table' or asked:
+        if parsed_args.formatter != 'table' or self.is_long(parsed_args):
             return super().own_lines(parsed_args, column_names, data)
-        width = parsed_args.max_width or shutil.get_terminal_size().columns
+        width = fitting.width(parsed_args)
         shown = tables.table([*map(_cells, self.files)], width)
         bad = [file.checksum in HARMFUL for file in self.files]
         table = [

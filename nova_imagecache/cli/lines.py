@@ -12,6 +12,7 @@ from cliff import lister
 
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
+from nova_imagecache.cli import fitting
 
 
 class Lines(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
@@ -34,8 +35,14 @@ class Lines(app.NodeCommand, lister.Lister, metaclass=abc.ABCMeta):
         # What there is not has one form.
         form = parsed_args.formatter
         data = (columns.filled(form, line) for line in data)
+        if form == 'table' and not self.is_long(parsed_args):
+            data = fitting.fitted(column_names, [*data], parsed_args)
         code: int = super().produce_output(parsed_args, column_names, data)
         return code
+
+    def is_long(self, parsed_args: argparse.Namespace) -> bool:
+        """Whether a table may be wider than a terminal."""
+        return bool(parsed_args.columns)
 
     def own_lines(
         self,

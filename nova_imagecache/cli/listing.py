@@ -38,8 +38,7 @@ LOG = logging.getLogger(__name__)
 # The formatters of cliff for programs.
 _WHOLE = ('json', 'yaml')
 
-# Of a name that is abbreviated; as much as of a commit.
-_LEAST_PREFIX = 4
+_FEW = 100
 
 #: Column names, and a line per file.
 Table = tuple[tuple[str, ...], Iterable[Any]]
@@ -177,21 +176,37 @@ def _meant(text: str, known: Mapping[str, str]) -> str | None:
     for exact in (text, names.get_cache_fname(text)):
         if exact in known:
             return known[exact]
-    stem, mark, rest = text.partition('_')
-    found = [
-        name
-        for name in known
-        if len(stem) >= _LEAST_PREFIX
-        and names.kind_of(name).is_base
-        and name.startswith(stem)
-        and name.partition('_')[1:] == (mark, rest)
-    ]
+    found = one_of(
+        text, (name for name in known if names.kind_of(name).is_base)
+    )
+    return None if found is None else known[found]
+
+
+def one_of(text: str, known: Iterable[str]) -> str | None:
+    """Give the name that a text is short for.
+
+    :raises nova_imagecache.errors.Error: several may be
+    """
+    found = {name for name in known if names.is_abbreviated(text, name)}
     if len(found) > 1:
         raise errors.Error(
             f'{text} may be any of {len(found)} files: '
             f'{", ".join(sorted(found)[:3])}'
         )
-    return known[found[0]] if found else None
+    return found.pop() if found else None
+
+
+def with_names(settings: Settings, report: reports.Report) -> reports.Report:
+    """Give a report with what people call the images of its files."""
+    wanted = {
+        names.fingerprint(file.name)
+        for file in (*report.files, *report.trash)
+        if file.kind.is_image
+    }
+    # Of many, few may have a record: a look at the directory tells.
+    few = wanted if len(wanted) < _FEW else None
+    images = image_names.load_all(layouts.Layout.of(settings), few)
+    return reports.with_names(report, images)
 
 
 def _called(

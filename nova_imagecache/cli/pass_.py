@@ -11,6 +11,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache.cache import registry
 from nova_imagecache.cli import app
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import filing
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import measuring
 from nova_imagecache.cli import progress
@@ -31,7 +32,7 @@ def _is_unmounted(report: reports.Report) -> bool:
     return any(each.reason is missing for each in report.obstacles)
 
 
-class Pass(summing.Summing):
+class Pass(summing.Summing, filing.Filing):
     """Make one pass, without the list of instances of the compute service.
 
     Checksums, verifies and removes as nova.conf says, and as the manager in
@@ -89,7 +90,10 @@ class Pass(summing.Summing):
         listing.show_findings(report)
         self._report = report
         self.exit_code = exit_codes.of(report, removing=True)
-        return listing.table([*report.files, *report.trash], parsed_args)
+        if not parsed_args.summary:
+            report = listing.with_names(self.settings, report)
+        self.files = (*report.files, *report.trash)
+        return listing.table(self.files, parsed_args)
 
     def summary_lines(self) -> Iterator[str]:
         """Say what was done, and how the cache is."""

@@ -4,6 +4,7 @@
 
 import abc
 import argparse
+import contextlib
 
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import pins
@@ -56,7 +57,9 @@ class Pinning(lines.Lines, metaclass=abc.ABCMeta):
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Pin or unpin all of them."""
-        chosen = [pins.Pin(_base_file(text)) for text in parsed_args.names]
+        chosen = [
+            pins.Pin(self._base_file(text)) for text in parsed_args.names
+        ]
         chosen += [
             pins.Pin(names.get_cache_fname(image), image)
             for image in map(self.image_id, parsed_args.image_id)
@@ -71,13 +74,19 @@ class Pinning(lines.Lines, metaclass=abc.ABCMeta):
         ]
         return ('name', 'image', 'changed'), rows
 
+    def _base_file(self, text: str) -> str:
+        """Take what was typed for the name of a base file, cached or not.
 
-def _base_file(text: str) -> str:
-    name = listing.name_of(text)
-    if not names.kind_of(name).is_base:
-        raise app.WrongUsage(
-            f'{names.printable(text)} is not the name of a base file; '
-            'nova-imagecache list shows what there is, and --image-id takes '
-            'the ID of an image'
-        )
-    return name
+        Or for the first digits of one that is cached.
+        """
+        name = listing.name_of(text)
+        if not names.kind_of(name).is_base:
+            with contextlib.suppress(errors.Error, OSError):
+                (name,) = listing.find(self.settings, [text])
+        if not names.kind_of(name).is_base:
+            raise app.WrongUsage(
+                f'{names.printable(text)} is not the name of a base file; '
+                'nova-imagecache list shows what there is, and --image-id '
+                'takes the ID of an image'
+            )
+        return name

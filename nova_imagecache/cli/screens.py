@@ -287,6 +287,14 @@ def _history(incident: Values, short: Callable[[str], str]) -> str:
     )
 
 
+def _where(values: Values, width: int) -> list[str]:
+    """Say which cache it is; a path is never in pieces."""
+    host, path = values['host'], values['cache_dir']
+    if len(host) + len(path) + 2 <= width:
+        return [f'{host}  {path}']
+    return [tables.clipped(host, width), path]
+
+
 def screen(values: Values, width: int) -> list[str]:
     """Give the lines of the screen.
 
@@ -296,7 +304,7 @@ def screen(values: Values, width: int) -> list[str]:
     short = tables.shortener(values['names'])
     lines = [
         _first(values, short),
-        f'{values["host"]}  {values["cache_dir"]}',
+        *_where(values, width),
         '',
     ]
     checks = [*_checks(values, short, width)]

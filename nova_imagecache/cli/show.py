@@ -3,6 +3,7 @@
 """The command show."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from cliff import show
@@ -10,6 +11,7 @@ from cliff import show
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
+from nova_imagecache.cli import fitting
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
 from nova_imagecache import outlets
@@ -24,6 +26,18 @@ class Show(app.NodeCommand, show.ShowOne):
         parser = super().get_parser(prog_name)
         parser.add_argument('name', metavar='NAME', help='name of the file')
         return parser
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Sequence[Any],
+    ) -> int:
+        """Print it as cliff does, no wider than the terminal."""
+        if parsed_args.formatter == 'table':
+            parsed_args.max_width = fitting.width(parsed_args)
+        code: int = super().produce_output(parsed_args, column_names, data)
+        return code
 
     def take_action(
         self, parsed_args: argparse.Namespace

@@ -6,13 +6,13 @@ import abc
 import argparse
 from collections.abc import Iterable
 from collections.abc import Sequence
-import shutil
 from typing import Any
 
 from cliff import show
 
 from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
+from nova_imagecache.cli import fitting
 
 
 class Showing(app.NodeCommand, show.ShowOne, metaclass=abc.ABCMeta):
@@ -30,7 +30,7 @@ class Showing(app.NodeCommand, show.ShowOne, metaclass=abc.ABCMeta):
             code: int = super().produce_output(parsed_args, column_names, data)
             return code
         values = dict(zip(column_names, data, strict=True))
-        width = parsed_args.max_width or shutil.get_terminal_size().columns
+        width = fitting.width(parsed_args)
         lines = self.lines(values, width, parsed_args)
         self.app.stdout.write('\n'.join(lines).rstrip() + '\n')
         return 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import functools
+import itertools
 from typing import Any
 
 from oslo_utils import units
@@ -21,6 +22,7 @@ NAME_WIDTH = 24
 
 _SHORT = 8
 _LEAST_NAME = 12
+_FEW_OF_NAME = 8
 
 
 def shortener(known: Iterable[str]) -> Callable[[str], str]:
@@ -92,14 +94,29 @@ _BAD = frozenset({'corrupt', 'unreadable', 'differs'})
 def table(rows: Sequence[Values], width: int) -> list[str]:
     """Give the lines of a short table of files.
 
-    Names are whole where there is the room.
+    Names are whole where there is the room, and where there is little, what
+    else tells of the image is left out.
     """
     short = shortener(each['name'] for each in rows)
     lines: list[str] = []
     # Names of files are short before those of images are.
-    for wide, room in ((True, 0), (False, NAME_WIDTH), (False, _LEAST_NAME)):
-        cells = [[*_HEADS, _LAST_HEAD]]
-        cells += [_row(each, short, wide, room) for each in rows]
+    for wide, room, without in (
+        (True, 0, ()),
+        (False, NAME_WIDTH, ()),
+        (False, _LEAST_NAME, ()),
+        (False, _FEW_OF_NAME, ()),
+        (False, _FEW_OF_NAME, ('KIND',)),
+        (False, _FEW_OF_NAME, ('KIND', 'IMAGE')),
+    ):
+        heads = [*_HEADS, _LAST_HEAD]
+        kept = [head not in without for head in heads]
+        cells = [
+            [*itertools.compress(line, kept)]
+            for line in (
+                heads,
+                *(_row(each, short, wide, room) for each in rows),
+            )
+        ]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             '  '.join(

@@ -4,11 +4,11 @@
 
 import argparse
 
-from nova_imagecache.cli import lines
+from nova_imagecache.cli import filing
 from nova_imagecache.cli import listing
 
 
-class Trash(lines.Lines):
+class Trash(filing.Filing):
     """List the files that were removed and are not deleted yet.
 
     The actions are those that a pass would take now. Nothing is changed.
@@ -16,4 +16,5 @@ class Trash(lines.Lines):
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
-        return listing.table(listing.preview(self).trash, parsed_args)
+        self.files = listing.preview(self).trash
+        return listing.table(self.files, parsed_args)

@@ -67,12 +67,19 @@ class Undelete(lines.Lines):
         return ('name', 'kind', 'size'), rows
 
 
+def _names(file: base_file.BaseFile) -> tuple[str, str]:
+    return file.name, file.original
+
+
 def _find(layout: layouts.Layout, text: str) -> base_file.BaseFile:
     scan = trash.scan(layout)
     if scan.problems:
         raise errors.Error(scan.problems[0])
     name = listing.name_of(text)
-    found = [file for file in scan.files if name in (file.name, file.original)]
+    called = listing.one_of(
+        name, (each for file in scan.files for each in _names(file))
+    )
+    found = [file for file in scan.files if {name, called} & {*_names(file)}]
     if not found:
         raise errors.Error(
             f'there is no {names.printable(text)} in the trash; '

@@ -106,8 +106,8 @@ class Verify(reading.Reading, filing.Filing):
         return self.columns, self._rows()
 
     def _rows(self) -> list[tuple[Any, ...]]:
-        self.files = self._report.files
-        return [columns.row(each) for each in self._report.files]
+        self.files = listing.with_names(self.settings, self._report).files
+        return [columns.row(each) for each in self.files]
 
     def summary(self) -> dict[str, Any]:
         """Count the verdicts."""

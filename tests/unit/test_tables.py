@@ -53,5 +53,21 @@ class TableTest(base.TestCase):
         _heads, line = tables.table([row('c' * 40)], 200)
         self.assertTrue(line.startswith('c' * 40))
 
+    def test_however_little_room_there_is_it_fits(self) -> None:
+        file = row('ephemeral_1048576_40d1d2c')
+        file |= {
+            'kind': 'ephemeral', 'image_name': 'x' * 99, 'guests': 123456,
+            'size': 1023 << 30, 'allocated': 1023 << 20,
+            'verdict': 'unreadable',
+        }  # fmt: skip
+        heads, line = tables.table([file], 80)
+        self.assertLessEqual(max(len(heads), len(line)), 80)
+        self.assertTrue(line.startswith(file['name']))
+        self.assertIn('UNREADABLE', line)
+
+    def test_what_tells_one_in_the_trash_stays(self) -> None:
+        _heads, line = tables.table([row('c' * 40 + '.6abc1234')], 80)
+        self.assertTrue(line.startswith('cccccccc.6abc1234 '))
+
     def test_no_file_is_a_head_alone(self) -> None:
         self.assertEqual(1, len(tables.table([], 80)))
