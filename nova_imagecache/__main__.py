@@ -9,6 +9,9 @@ from importlib import util
 import sys
 import types
 
+# What a shell says of one that SIGINT has ended.
+_INTERRUPTED = 130
+
 # oslo.config imports these for types of options that we have none of.
 _IMPORTED_WHEN_USED = frozenset({'netaddr', 'rfc3986'})
 
@@ -40,10 +43,12 @@ def main() -> int:
     # the collector begin.
     gc.disable()
     sys.meta_path.insert(0, _Later)
-    from nova_imagecache.cli import app
-
     try:
+        from nova_imagecache.cli import app
+
         return app.main()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     finally:
         # Nor is what the end of the process frees anyway.
         gc.freeze()

@@ -178,11 +178,13 @@ class NodeCommand(command.Command):
     :ivar exit_code: what the program ends with if nothing fails; cliff's own
         lists are always fine
     :cvar changes: whether it writes to the cache, unless in a dry run
+    :cvar interrupted: what to say where a person interrupts it
     """
 
     settings: Settings
     exit_code = 0
     changes: ClassVar[bool] = False
+    interrupted: ClassVar[str] = ''
 
     def get_epilog(self) -> str:
         """Give what hooks of cliff add to the help.
@@ -212,6 +214,19 @@ class NodeCommand(command.Command):
             self.app.stderr.write(f'{error}\n')
             return _USAGE
         except BrokenPipeError:
+            raise
+        except errors.Error as error:
+            if isinstance(error.__cause__, BrokenPipeError):
+                # Nobody reads what is printed while it is at work.
+                raise error.__cause__ from None
+            raise
+        except KeyboardInterrupt:
+            if self.interrupted:
+                # The terminal has shown ^C.
+                begin = '\n' if self.app.stderr.isatty() else ''
+                self.app.stderr.write(
+                    f'{begin}Interrupted. {self.interrupted}\n'
+                )
             raise
         except OSError as error:
             where = f'{error.filename}: ' if error.filename else ''

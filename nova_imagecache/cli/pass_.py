@@ -41,6 +41,10 @@ class Pass(summing.Summing, filing.Filing):
     """
 
     changes = True
+    interrupted = (
+        'What was found in files that were read to their end is kept, and '
+        'what was removed is in the trash; run it again for the rest.'
+    )
 
     def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
         """Find out which node, and become who may act on it."""

@@ -56,6 +56,10 @@ class Reading(lines.Lines, metaclass=abc.ABCMeta):
     """
 
     changes = True
+    interrupted = (
+        'What was found in files that were read to their end is kept; run it '
+        'again for the others.'
+    )
 
     columns: tuple[str, ...]
 
@@ -71,17 +75,6 @@ class Reading(lines.Lines, metaclass=abc.ABCMeta):
         )
         add_progress(parser)
         return parser
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run it; where it is interrupted, say what is kept of it."""
-        try:
-            return super().run(parsed_args)
-        except KeyboardInterrupt:
-            self.app.stderr.write(
-                'Interrupted. What was found in files that were read to their '
-                'end is kept; run it again for the others.\n'
-            )
-            raise
 
     def load_settings(self, parsed_args: argparse.Namespace) -> Settings:
         """Find out which node, and become who may act on it."""

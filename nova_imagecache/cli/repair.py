@@ -54,6 +54,10 @@ class Repair(reading.Reading):
     columns = (
         'start', 'end', 'result', 'source', 'written', 'unreadable', 'note',
     )  # fmt: skip
+    interrupted = (
+        'Each block is good, or still known to be bad; run it again for the '
+        'rest.'
+    )
     _rewrite: writer.Rewrite = staticmethod(writer.rewrite)
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -5,8 +5,9 @@
 import argparse
 from collections.abc import Iterable
 import dataclasses
-import time
+import select
 from typing import Any
+from typing import IO
 
 import msgspec
 
@@ -39,6 +40,18 @@ _COLOURS = {
     health.Health.DEGRADED: colours.YELLOW,
     health.Health.DAMAGED: colours.RED,
 }
+
+
+def _wait(stream: IO[str], seconds: float) -> None:
+    """Let time pass, until nobody reads a stream any more.
+
+    :raises BrokenPipeError: nobody does
+    """
+    poll = select.poll()
+    # For no event: that the other end is closed is told all the same.
+    poll.register(stream.fileno(), 0)
+    if poll.poll(1000 * seconds):
+        raise BrokenPipeError
 
 
 def _seconds(text: str) -> float:
@@ -195,17 +208,22 @@ class Status(showing.Showing):
         """Show it once, or all the time."""
         code = super().run(parsed_args)
         while parsed_args.watch is not None:
+            on_terminal = self.app.stdout.isatty()
+            # Who reads it has all of it, however long the pause is.
+            self.app.stdout.flush()
             try:
-                self.wait(parsed_args.watch)
+                self.wait(self.app.stdout, parsed_args.watch)
+                self.exit_code = exit_codes.FINE
+                self.app.stdout.write(_CLEAR if on_terminal else '\n')
+                code = super().run(parsed_args)
             except KeyboardInterrupt:
+                # The terminal has shown ^C behind the screen.
+                self.app.stdout.write('\n' if on_terminal else '')
                 return code
-            self.exit_code = exit_codes.FINE
-            self.app.stdout.write(_CLEAR if self.app.stdout.isatty() else '\n')
-            code = super().run(parsed_args)
         return code
 
     #: How the time until the next screen passes.
-    wait = staticmethod(time.sleep)
+    wait = staticmethod(_wait)
 
     def lines(
         self, values: dict[str, Any], width: int, args: argparse.Namespace

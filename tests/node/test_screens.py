@@ -236,7 +236,7 @@ class ScreensTest(shell.ShellTestCase):
         self.add(0)
         waits = []
 
-        def wait(seconds: float) -> None:
+        def wait(_stream: Any, seconds: float) -> None:
             waits.append(seconds)
             if len(waits) == 3:
                 raise KeyboardInterrupt
