@@ -2,7 +2,9 @@
 
 """What a pass has seen and done, in figures: pure functions."""
 
+import collections
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 import itertools
 
@@ -46,13 +48,13 @@ def _verdict(file: reports.FileReport) -> str:
     return str(file.checksum) if file.code else summaries.MADE_ANEW
 
 
-def _worst(report: reports.Report) -> list[reports.FileReport]:
+def _worst(
+    harmful: Iterable[reports.FileReport],
+    outdated: Iterable[reports.FileReport],
+) -> list[reports.FileReport]:
     """Give the files that guests may be hit by, those first that they read."""
-    anew = [file for file in report.outdated if file.code is None]
-    return [
-        *sorted(report.harmful, key=lambda file: not file.readers),
-        *anew,
-    ]
+    anew = [file for file in outdated if file.code is None]
+    return [*sorted(harmful, key=lambda file: not file.readers), *anew]
 
 
 def _sentences(found: Iterable[codes.Problem]) -> tuple[str, ...]:
@@ -87,26 +89,27 @@ def _cause(file: reports.FileReport) -> summaries.Cause:
 def _usage(report: reports.Report) -> dict[str, summaries.Amount]:
     gone = {file.name for file in report.removed}
     emptied = {file.name for file in (*report.deleted, *report.restored)}
-    usage: dict[str, summaries.Amount] = {}
-    for use, file in (
-        *(
-            (summaries.Use.USED if file.used else summaries.Use.UNUSED, file)
-            for file in report.files
-            if file.name not in gone
-        ),
-        # What was moved takes its space there, and what came back here.
-        *((summaries.Use.TRASHED, file) for file in report.removed),
-        *((summaries.Use.UNUSED, file) for file in report.restored),
-        *(
-            (summaries.Use.TRASHED, file)
-            for file in report.trash
-            if file.name not in emptied
-        ),
-    ):
-        key = f'{file.kind}/{use}'
-        known = usage.get(key, summaries.Amount())
-        usage[key] = known + summaries.Amount(1, file.allocated)
-    return usage
+    Use = summaries.Use
+    # Of many files it takes longest, so it makes no object for each.
+    sizes: dict[tuple[names.Kind, summaries.Use], list[int]] = (
+        collections.defaultdict(list)
+    )
+    for file in report.files:
+        if file.name not in gone:
+            use = Use.USED if file.used else Use.UNUSED
+            sizes[file.kind, use].append(file.allocated)
+    # What was moved takes its space there, and what came back here.
+    for file in report.removed:
+        sizes[file.kind, Use.TRASHED].append(file.allocated)
+    for file in report.restored:
+        sizes[file.kind, Use.UNUSED].append(file.allocated)
+    for file in report.trash:
+        if file.name not in emptied:
+            sizes[file.kind, Use.TRASHED].append(file.allocated)
+    return {
+        f'{kind}/{use}': summaries.Amount(len(found), sum(found))
+        for (kind, use), found in sizes.items()
+    }
 
 
 def _removed(
@@ -117,6 +120,12 @@ def _removed(
     for file in report.removed:
         after[_cause(file)] += summaries.Amount(1, file.allocated)
     return after
+
+
+def _images(report: reports.Report) -> Iterator[summaries.Named]:
+    for file in report.files:
+        if file.kind.is_image and file.image:
+            yield summaries.Named(file.name, file.image)
 
 
 def summarised(
@@ -145,7 +154,8 @@ def summarised(
         reason = str(each.reason)
         counts[reason] = counts.get(reason, 0) + 1
     damage: dict[str, summaries.Amount] = {}
-    worst = _worst(report)
+    harmful = report.harmful
+    worst = _worst(harmful, report.outdated)
     for file in worst:
         verdict = _verdict(file)
         known = damage.get(verdict, summaries.Amount())
@@ -170,7 +180,7 @@ def summarised(
         needed=coverage.needed,
         limit=coverage.limit,
         damage=damage,
-        exposed=_exposed(report.harmful),
+        exposed=_exposed(harmful),
         damaged=tuple(
             _damaged(file, report.titles)
             for file in worst[: summaries.MOST_NAMED]
@@ -179,9 +189,5 @@ def summarised(
         hosts=sharing,
         vetoes=_sentences((*report.vetoes, *report.withheld)),
         problems=_sentences(report.problems),
-        images=tuple(
-            summaries.Named(file.name, file.image)
-            for file in report.files
-            if with_names and file.kind.is_image and file.image
-        ),
+        images=tuple(_images(report) if with_names else ()),
     )

@@ -169,6 +169,22 @@ class SummaryTest(base.TestCase):
         self.assertEqual(2, found['files,original,trash'])
         self.assertEqual(2 * base.MIB, found['allocated_bytes,original,trash'])
 
+    def test_of_many_files_an_amount_is_made_for_each_kind_alone(self) -> None:
+        """One for each of 10,000 would cost more than all else does."""
+        made = []
+        real = summaries.Amount
+
+        def amount(*args: Any, **kwargs: Any) -> summaries.Amount:
+            made.append(args)
+            return real(*args, **kwargs)
+
+        self.patch(summaries, 'Amount', amount)
+        files = [file_of(f'{each:040x}', used=each > 9) for each in range(999)]
+        usage = summary_of(*files).usage
+        self.assertEqual(989, usage['original/used'].files)
+        self.assertEqual(10 * base.MIB, usage['original/unused'].bytes)
+        self.assertLess(len(made), 20)
+
     def test_removed_files_are_counted_by_cause_and_added_to_those_before(
         self,
     ) -> None:
