@@ -130,7 +130,7 @@ class Explain(showing.Showing):
                 ) from None
             raise
         for file in report.only([name]).files:
-            mine = _checks(file, report)
+            mine = listing.checks_of(file, report)
             self.exit_code = exit_codes.of_checks(mine)
             return {
                 'file': _file(file, report, mine),
@@ -153,14 +153,6 @@ class Explain(showing.Showing):
             yield from _file_lines(values, width, most)
         else:
             yield from _incident_lines(values['incident'], width, most)
-
-
-def _checks(
-    file: reports.FileReport, report: reports.Report
-) -> list[health.Check]:
-    """Give what is to be looked into about one file."""
-    found = health.checks(report.only([file.name]))
-    return [each for each in found if each.subject == file.name]
 
 
 def _file(

@@ -14,6 +14,7 @@ class Hosts(lines.Lines):
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
+        listing.insist(self)
         rows = [
             (
                 each['host'],

@@ -14,6 +14,7 @@ class Ignored(lines.Lines):
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
+        listing.insist(self)
         rows = [
             (each['path'], columns.Seconds(each['ignored_for']), each['holds'])
             for each in listing.ignored(self)

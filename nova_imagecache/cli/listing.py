@@ -29,6 +29,7 @@ from nova_imagecache.content import incidents
 from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache import outlets
+from nova_imagecache.outlets import health
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import vetoing
@@ -112,7 +113,7 @@ def incident(each: incidents.Incident) -> dict[str, Any]:
 def show_findings(report: reports.Report) -> None:
     """Tell the operator what is to be looked into."""
     if not os.path.isdir(report.cache_dir):
-        LOG.warning('[P18] There is no cache at %s', report.cache_dir)
+        _tell_none(report.cache_dir)
     outlets.tell_findings(report)
 
 
@@ -250,6 +251,26 @@ def writable_layout(settings: Settings) -> layouts.Layout:
             if veto.reason is vetoing.Reason.MISSING_MOUNT:
                 raise errors.Error(f'{veto}; {veto.way_out}')
     return layout
+
+
+def checks_of(
+    file: reports.FileReport, report: reports.Report
+) -> list[health.Check]:
+    """Give what is to be looked into about one file."""
+    found = health.checks(report.only([file.name]))
+    return [each for each in found if each.subject == file.name]
+
+
+def insist(command: app.NodeCommand) -> None:
+    """Say so where there is no cache, which has what a command shows."""
+    base = layouts.Layout.of(command.settings).base
+    if not os.path.isdir(base):
+        _tell_none(base)
+        _fail(command)
+
+
+def _tell_none(base: str) -> None:
+    LOG.warning('[P18] There is no cache at %s', base)
 
 
 def hosts_of(command: app.NodeCommand) -> list[dict[str, Any]]:

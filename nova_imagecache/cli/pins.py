@@ -18,6 +18,7 @@ class Pins(lines.Lines):
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""
+        listing.insist(self)
         layout = layouts.Layout.of(self.settings)
         now = time.time()
         rows = [

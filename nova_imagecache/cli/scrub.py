@@ -17,6 +17,7 @@ from nova_imagecache.cli import app
 from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import healing
+from nova_imagecache.cli import listing
 from nova_imagecache.cli import measuring
 from nova_imagecache.cli import reading
 from nova_imagecache.cli import summing
@@ -106,6 +107,9 @@ class Scrub(summing.Summing, reading.Reading):
         """Scrub; give a line per file as it comes."""
         self.adjust(parsed_args)
         layout = layouts.Layout.of(self.settings)
+        if not parsed_args.parent:
+            # As verify and pass do, where its file system is not mounted.
+            listing.writable_layout(self.settings)
         if not os.path.isdir(layout.base):
             self._idle = f'there is no cache at {layout.base}'
         elif parsed_args.if_enabled and not self.settings.checksum:

@@ -49,8 +49,10 @@ class Show(app.NodeCommand, show.ShowOne):
         if not report.files:
             raise errors.Error(f'{parsed_args.name} has gone meanwhile')
         outlets.tell_findings(report)
-        self.exit_code = exit_codes.of(report)
         (file,) = report.files
+        # Of the file, and not of the node.
+        mine = listing.checks_of(file, report)
+        self.exit_code = exit_codes.of_checks(mine)
         form = parsed_args.formatter
         row = columns.row(file) + columns.more(file)
         if form not in ('json', 'yaml', 'table'):

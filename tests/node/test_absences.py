@@ -456,7 +456,7 @@ class ShellTest(shell.ShellTestCase):
         self.assertEqual([], os.listdir(self.node.layout.base))
 
     def test_each_command_says_so(self) -> None:
-        for command in ('list', 'status', 'trash', 'verify'):
+        for command in ('list', 'status', 'trash', 'verify', 'scrub'):
             code, stdout, stderr = self.run_command(command)
             self.assertEqual(1, code, command)
             self.assertIn('it is empty', stdout + stderr, command)

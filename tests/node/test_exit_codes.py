@@ -4,6 +4,7 @@
 
 import errno
 import os
+import shutil
 from typing import Any
 
 from nova_imagecache.cli import exit_codes
@@ -11,6 +12,7 @@ from tests.support import base
 from tests.support import nodes
 from tests.support import shell
 
+NOTED = (['pins'], ['hosts'], ['ignored'])
 LOOKING = (['status'], ['list'], ['trash'], ['pass', '--dry-run'])
 VERIFYING = (['verify'], ['pass', '--no-verify'], ['pass'])
 
@@ -40,6 +42,35 @@ class ExitCodesTest(shell.ShellTestCase):
         nodes.flip_bit(self.node.base_path(self.name))
         self.run_command('verify')
         self.assert_all(exit_codes.CORRUPTION, *everything, *named)
+
+    def test_a_cache_that_is_full_stops_those_who_make_room(self) -> None:
+        named = (['show', self.name], ['explain', self.name])
+        self.write_conf(checksum_base_images='true', cache_max_size=1)
+        self.assert_all(exit_codes.COULD_NOT, *LOOKING, ['pass'])
+        self.assert_all(exit_codes.FINE, ['verify'], *named, *NOTED)
+
+    def test_what_is_not_mounted_stops_all_who_look(self) -> None:
+        everything = (
+            *LOOKING, *VERIFYING, *NOTED,
+            ['scrub'], ['scrub', '--if-enabled'], ['show', self.name],
+            ['explain', self.name], ['pin', self.name],
+        )  # fmt: skip
+        self.assert_all(exit_codes.FINE, *everything)
+        instances = self.node.layout.instances
+        shutil.rmtree(instances)
+        os.mkdir(instances)
+        self.assert_all(exit_codes.COULD_NOT, *everything)
+        self.assertEqual([], os.listdir(instances))
+
+    def test_what_a_command_is_asked_is_not_how_the_node_is(self) -> None:
+        nodes.flip_bit(self.node.base_path(self.name))
+        self.run_command('verify')
+        self.assert_all(
+            exit_codes.FINE,
+            *NOTED,
+            ['explain', 'C01'], ['pin', self.name], ['unpin', self.name],
+            ['metrics'],
+        )  # fmt: skip
 
     def test_what_keeps_unused_files_stops_those_who_remove(self) -> None:
         self.node.add_file('backup', 'x', data=b'QFI\xfb' + b'\xff' * 99)

@@ -124,7 +124,7 @@ class ImportForCommandTest(shell.ShellTestCase):
         self.assertEqual(
             {
                 'app', 'colours', 'columns', 'config', 'exit_codes', 'filing',
-                'lines', 'list', 'listing', 'owner', 'tables',
+                'fitting', 'lines', 'list', 'listing', 'owner', 'tables',
             },
             {
                 name.rpartition('.')[2]

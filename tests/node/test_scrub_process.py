@@ -116,6 +116,7 @@ class ProcessTest(ProcessTestCase):
 
     def test_a_node_without_a_cache_stays_one(self) -> None:
         os.rmdir(self.node.layout.base)
+        self.node.add_directory('locks')
         code, lines, stderr = self.run_scrub()
         self.assertEqual((0, 1), (code, len(lines)))
         self.assertIn('no cache', stderr)
