@@ -160,6 +160,7 @@ def _group(
     more = len(group) - _SUBJECTS_SHOWN
     if more > 0:
         yield (f'{_INDENT}and {more} more  -> nova-imagecache explain {code}')
+    yield f'{_INDENT}   {group[0]["doc"]}'
 
 
 def _subject(

@@ -223,6 +223,19 @@ class ScreensTest(shell.ShellTestCase):
         self.assertIn('P18', stdout)
         self.assertIn(f'{self.temporary}/_base', stdout)
 
+    def test_each_problem_has_the_page_that_explains_it(self) -> None:
+        self.blind()
+        _code, stdout, _stderr = self.run_command('status')
+        found = [
+            each
+            for each in self.values()['checks']
+            if each['severity'] != 'note'
+        ]
+        self.assertGreater(len(found), 2)
+        lines = [line.strip() for line in stdout.splitlines()]
+        for each in found:
+            self.assertEqual(1, lines.count(each['doc']), stdout)
+
     def test_an_action_that_it_names_can_be_typed(self) -> None:
         self.damaged()
         for check in self.values()['checks']:
