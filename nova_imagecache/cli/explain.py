@@ -43,7 +43,7 @@ def _anchor(text: str) -> str | None:
 
 
 class Explain(showing.Showing):
-    """Say what a file, a code or an incident is about, and what to do.
+    """Say what a file, a code or an incident is, and what to do.
 
     A code is what begins a line of the log, such as C01; the name of an alert
     will do. A file may be named by the first digits of its name, or by the ID

@@ -24,7 +24,7 @@ def _port(text: str) -> int:
 
 
 class Exporter(measuring.Measuring):
-    """Serve metrics to Prometheus, and the status of the node to a browser.
+    """Serve metrics to Prometheus, and a page to browsers.
 
     At /metrics and at /, until it gets SIGTERM. Only records are read: no
     disk, and no base file. It takes prometheus_client (pip install

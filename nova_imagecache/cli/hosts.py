@@ -10,7 +10,7 @@ from nova_imagecache.cli import listing
 
 
 class Hosts(lines.Lines):
-    """List the hosts that share the cache, and how much each needs of it."""
+    """List the hosts that share the cache, and how much each needs."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""

@@ -13,7 +13,7 @@ from nova_imagecache import names
 
 
 class Ignore(ignoring.Ignoring):
-    """Say of a file below instances_path that it is no disk of a guest.
+    """Say of a file that it is no disk of a guest.
 
     For a file that cannot be read, or that has the damaged header of a disk:
     it keeps base files from being removed, as a guest may need them. What is

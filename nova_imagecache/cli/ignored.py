@@ -10,7 +10,7 @@ from nova_imagecache.cli import listing
 
 
 class Ignored(lines.Lines):
-    """List the files that are ignored on this host, on somebody's word."""
+    """List the files of this host that are said to be no disks."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> listing.Table:
         """Look."""

@@ -9,7 +9,7 @@ from nova_imagecache.cli import listing
 
 
 class List(filing.Filing):
-    """List what is cached, who uses it, and the state of its checksum.
+    """List what is cached, who uses it, and how its checksum is.
 
     The actions are those that a pass would take now. Nothing is changed.
     """

@@ -33,7 +33,7 @@ def _is_unmounted(report: reports.Report) -> bool:
 
 
 class Pass(summing.Summing, filing.Filing):
-    """Make one pass, without the list of instances of the compute service.
+    """Make one pass, without the compute service's list of instances.
 
     Checksums, verifies and removes as nova.conf says, and as the manager in
     the compute service does. Who uses a file is learnt from the disks below

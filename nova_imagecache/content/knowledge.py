@@ -145,10 +145,10 @@ def _wrong_sha1(ledger: ledgers.Ledger, stored: str | None) -> str | None:
         return None
     text = f'its SHA-1 is {found} and not {wrong[0]}'
     if found == ledger.sha1:
+        # What to do is first, as a log line has no room for more.
         return (
-            f'{text}; it has not changed since it was first read, so the '
-            'stored checksum may be what is wrong: if so, remove it, and run '
-            'nova-imagecache verify'
+            'only its .sha1 says so: if that is wrong, remove it, and verify '
+            f'the file; it has not changed since it was first read; {text}'
         )
     return text
 

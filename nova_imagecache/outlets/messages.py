@@ -101,7 +101,7 @@ def _some(texts: Sequence[str], room: int) -> str:
         left = len(texts) - number - 1
         more = f' and {left} more' if left else ''
         longer = f'{shown}, {text}' if shown else text
-        if len(f'{longer}{more}'.encode(errors='replace')) > room:
+        if _size(f'{longer}{more}') > room:
             left = len(texts) - number
             return f'{shown} and {left} more' if shown else str(left)
         shown = longer
@@ -151,15 +151,31 @@ _VERBS = {
 # Of what is wrong with a file, in a log line; less says nothing.
 _NOTE_BYTES = 90
 _LEAST_NOTE_BYTES = 20
+# What it is worth to name the file, or its image, in less.
+_FEW_NOTE_BYTES = 60
 # Of what people call an image.
 _NAME_BYTES = 24
 # One guest with its name, and the number of the others.
 _GUESTS_BYTES = 60
 
 
+def _size(text: str) -> int:
+    return len(text.encode(errors='replace'))
+
+
+def _room(
+    text: str, details: Mapping[str, object], code: codes.Code, subject: str
+) -> tuple[Message, int]:
+    """Give an error without what is cut, and the bytes for that."""
+    fixed = {**details, 'note': '', 'guests': ''}
+    empty = Message(Level.ERROR, text, fixed, code, subject)
+    room = codes.LINE_BYTES - _size(empty.line)
+    return empty, room
+
+
 def _told_in_full(
     text: str,
-    details: Mapping[str, object],
+    details: Sequence[Mapping[str, object]],
     guests: Sequence[str],
     bare: Sequence[str],
     code: codes.Code,
@@ -168,22 +184,29 @@ def _told_in_full(
 ) -> Message:
     """Give an error that says as much as its line has room for.
 
+    :param details: with all that names the file, and with less and less
     :param guests: with how each fares
     :param bare: without
     """
     subject = names.printable(names.abbreviated(name))
-    fixed = {**details, 'note': '', 'guests': ''}
-    empty = Message(Level.ERROR, text, fixed, code, subject)
-    room = codes.LINE_BYTES - len(empty.line.encode(errors='replace'))
-    left = min(_NOTE_BYTES, room - _GUESTS_BYTES)
-    note = f': {codes.clipped(note, left)}' if left > _LEAST_NOTE_BYTES else ''
-    room -= len(note.encode(errors='replace'))
-    if len(', '.join(guests).encode(errors='replace')) > room:
+    wanted = min(_FEW_NOTE_BYTES, _size(note))
+    # And the colon before the note.
+    reserved = min(_GUESTS_BYTES, _size(', '.join(bare))) + 2
+    for each in details:
+        # What is wrong counts more; "explain" has the rest.
+        empty, room = _room(text, each, code, subject)
+        if room >= wanted + reserved:
+            break
+    left = min(_NOTE_BYTES, room - reserved)
+    says = note and left > _LEAST_NOTE_BYTES
+    note = f': {codes.clipped(note, left)}' if says else ''
+    room -= _size(note)
+    if _size(', '.join(guests)) > room:
         # Who it is counts more than how each fares.
         guests = bare
     return dataclasses.replace(
         empty,
-        details={**fixed, 'note': note, 'guests': _some(guests, room)},
+        details={**empty.details, 'note': note, 'guests': _some(guests, room)},
     )
 
 
@@ -192,7 +215,7 @@ def _outdated(report: reports.Report) -> Iterator[Message]:
         yield _told_in_full(
             'Base file %(path)s was made anew with other bytes under guests '
             'whose disks are older: %(guests)s.',
-            {'path': names.printable(f'{report.cache_dir}/{file.name}')},
+            [{'path': names.printable(f'{report.cache_dir}/{file.name}')}],
             [*map(names.printable, file.outdated)],
             [*map(names.printable, file.outdated)],
             codes.Code.ANEW,
@@ -200,9 +223,23 @@ def _outdated(report: reports.Report) -> Iterator[Message]:
         )
 
 
-def _image(file: reports.FileReport) -> str:
+def _names(
+    report: reports.Report, file: reports.FileReport
+) -> Iterator[Mapping[str, object]]:
+    """Name a file and its image, with less and less."""
     called = codes.clipped(file.image_name, _NAME_BYTES)
-    return f'{file.image or "unknown"}' + (f' "{called}"' if called else '')
+    image = file.image or 'unknown'
+    for path, whole in (
+        (f'{report.cache_dir}/{file.name}', True),
+        (f'{report.cache_dir}/{file.name}', False),
+        (file.name, False),
+    ):
+        yield {
+            'path': names.printable(path),
+            'image': f'{image} "{called}"' if whole and called else image,
+            'verdict': _VERBS[file.checksum],
+            'keepers': _keepers(file),
+        }
 
 
 def of_damage(report: reports.Report) -> Iterator[Message]:
@@ -212,12 +249,7 @@ def of_damage(report: reports.Report) -> Iterator[Message]:
         yield _told_in_full(
             'Base file %(path)s (image %(image)s) %(verdict)s'
             '%(note)s. Guests that read it: %(guests)s.%(keepers)s',
-            {
-                'path': names.printable(f'{report.cache_dir}/{file.name}'),
-                'image': _image(file),
-                'verdict': _VERBS[file.checksum],
-                'keepers': _keepers(file),
-            },
+            [*_names(report, file)],
             [*_fare(file)],
             [*map(names.printable, file.readers)],
             file.code or codes.Code.CORRUPT,

@@ -153,7 +153,7 @@ class ChecksumTest(nodes.NodeTestCase):
         self.write_sidecar('f' * 40)
         file = self.file_of(self.node.run(), self.name)
         self.assertIs(Verdict.CORRUPT, file.checksum)
-        self.assertIn('may be what is wrong', file.reason)
+        self.assertIn('if that is wrong, remove it', file.reason)
         self.write_sidecar(known)
         self.assertIs(Verdict.GOOD, self.verdict())
 

@@ -43,8 +43,10 @@ class RegistryTest(base.TestCase):
         self.assertTrue(issubclass(found, command.Command), where)
         self.assertFalse(inspect.isabstract(found), where)
         self.assertEqual(module, found.__module__)
-        # The first line is what help lists.
-        self.assertTrue((found.__doc__ or '').splitlines()[0].endswith('.'))
+        # The first line is what help lists, behind the name.
+        first = (found.__doc__ or '').splitlines()[0]
+        self.assertTrue(first.endswith('.'))
+        self.assertLessEqual(len(f'{"":16}{first}'), 80)
 
     @ddt.data(*REGISTRY.items())
     @ddt.unpack

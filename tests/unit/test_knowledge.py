@@ -235,9 +235,9 @@ class VerdictTest(base.TestCase):
         finding = self.judge(OTHER)
         self.assertIs(Verdict.CORRUPT, finding.verdict)
         self.assertEqual(
-            f'its SHA-1 is {SHA1} and not {OTHER}; it has not changed since '
-            'it was first read, so the stored checksum may be what is wrong: '
-            'if so, remove it, and run nova-imagecache verify',
+            'only its .sha1 says so: if that is wrong, remove it, and verify '
+            'the file; it has not changed since it was first read; its SHA-1 '
+            f'is {SHA1} and not {OTHER}',
             finding.note,
         )
 

@@ -19,6 +19,7 @@ from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import exposure
 from nova_imagecache.witnesses import qcow2_map
 from tests.support import base
+from tests.support import letters
 
 SHA = 'da39a3ee5e6b4b0d3255bfef95601890afd80709'
 
@@ -155,6 +156,47 @@ class MessagesTest(base.TestCase):
         ((_level, line),) = lines(messages.of_damage(report))
         self.assertIn(f'Guests that read it: {guest}', line)
         self.assertIn('bytes 0-4194303', line)
+
+    def told(self, note: str, called: str, top: str = '/var/lib/nova') -> str:
+        guests = tuple(f'{number:036}' for number in range(9))
+        file = dataclasses.replace(
+            bad(), name='f' * 40, users=guests, readers=guests,
+            image='i' * 36, image_name=called, note=note,
+        )  # fmt: skip
+        report = reports.Report(f'{top}/instances/_base', (file,))
+        ((_level, line),) = lines(messages.of_damage(report))
+        self.assertLessEqual(len(line.encode()), 300)
+        self.assertIn('f' * 40, line)
+        self.assertIn('i' * 36, line)
+        self.assertIn(f'{guests[0]} and 8 more', line)
+        return line
+
+    def test_what_is_wrong_counts_more_than_what_the_image_is_called(
+        self,
+    ) -> None:
+        note = 'bytes 3221225472-5368709119 are corrupt, it is 2 GiB too short'
+        for called in ('', 'ubuntu-24.04-of-the-second-region'):
+            for top in ('/var/lib/nova', f'/srv/{"x" * 200}'):
+                self.assertIn(note[:50], self.told(note, called, top))
+
+    def test_the_way_out_of_a_wrong_checksum_is_in_its_line(self) -> None:
+        ledger = letters.proven_of('a' * 11, sha1='a' * 40)
+        note = knowledge.judge(ledger, 'b' * 40).note
+        guest = '11111111-aaaa-4aaa-8aaa-000000000001'
+        file = dataclasses.replace(
+            bad(), name='f' * 40, users=(guest,), readers=(guest,),
+            image='i' * 36, image_name='ubuntu-24.04', note=note,
+            contradicted=True,
+        )  # fmt: skip
+        report = reports.Report('/var/lib/nova/instances/_base', (file,))
+        ((_level, line),) = lines(messages.of_damage(report))
+        self.assertIn('[C05]', line)
+        self.assertIn('if that is wrong, remove it, and verify the file', line)
+        self.assertIn(guest, line)
+
+    def test_where_there_is_room_the_image_is_told_by_its_name(self) -> None:
+        self.assertIn('"debian-13"', self.told('it is bad', 'debian-13'))
+        self.assertIn('corrupt. Guests', self.told('', 'debian-13'))
 
     def test_each_file_is_told_of_only_if_that_is_asked_for(self) -> None:
         report = self.report(files=(bad(),))
