@@ -92,7 +92,8 @@ _TRASH_SUFFIX = re.compile(r'[0-9a-f]{8}')
 _remembering = functools.lru_cache(maxsize=32768)
 
 
-@_remembering
+# Asked with what a longer name begins with, too.
+@functools.lru_cache(maxsize=1024)
 def _base_kind(name: str) -> Kind | None:
     for kind, pattern in _BASE_PATTERNS:
         if pattern.fullmatch(name):

@@ -26,6 +26,11 @@ _LATE_IMPORTS = {
     'nova_imagecache.cache.mounts': ('psutil',),
     'nova_imagecache.scrub.background': ('psutil',),
     'nova_imagecache.heal.automatic': ('nova_imagecache.heal.assembly',),
+    'nova_imagecache.outlets.figures': (
+        'nova_imagecache.outlets.exposition',
+        'nova_imagecache.outlets.textfiles',
+    ),
+    'nova_imagecache.passes.pipeline': ('nova_imagecache.scrub.verification',),
 }
 
 # Likewise by the formatter of cliff.

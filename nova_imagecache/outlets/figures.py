@@ -9,9 +9,7 @@ from nova_imagecache.cache import layouts
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
-from nova_imagecache.outlets import exposition
 from nova_imagecache.outlets import summaries
-from nova_imagecache.outlets import textfiles
 from nova_imagecache.outlets import totals
 from nova_imagecache.passes import reports
 
@@ -88,6 +86,10 @@ def write(settings: Settings) -> list[codes.Problem]:
     path = settings.metrics_textfile
     if not path:
         return []
+    # Most commands write none, and should start without it (decision 0084).
+    from nova_imagecache.outlets import exposition
+    from nova_imagecache.outlets import textfiles
+
     layout = layouts.Layout.of(settings)
     try:
         textfiles.write(

@@ -36,7 +36,6 @@ from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
-from nova_imagecache.scrub import verification
 from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import vetoing
@@ -365,6 +364,9 @@ class Pass:
             name: entry.known.finding for name, entry in entries.items()
         }
         if urgent or self._inline:
+            # Here, as most passes read nothing (decision 0084).
+            from nova_imagecache.scrub import verification
+
             # Reading comes last, as it alone takes long.
             chosen = [decision.file for decision in kept if decision.verify]
             found, failure = verification.verify(
