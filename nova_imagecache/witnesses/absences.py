@@ -81,14 +81,10 @@ def _mounts_of(
             for each in directories
         )
     }
-    tops = {
-        each.removeprefix(instances + os.sep).partition(os.sep)[0]
-        for each in directories
-    }
-    for top in tops:
+    for link in links:
         # An instance's whole directory may be a link to another disk.
-        link = os.path.join(instances, top)
-        if link in links:
+        whole = os.path.dirname(link) == instances
+        if whole and any(_is_below(each, link) for each in directories):
             found.add(mounts.mount_point(link))
     found -= {None, mounts.mount_point(instances)}
     return tuple(sorted(filter(None, found)))

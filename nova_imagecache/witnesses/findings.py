@@ -424,7 +424,7 @@ class Findings:
         seen: inventories.Seen,
         named: tuple[str, ...] = (),
     ) -> None:
-        directory, name = os.path.split(path)
+        directory, _slash, name = path.rpartition(os.sep)
         guest = owners.guest_of(self._layout.instances, directory, name)
         needs = frozenset(seen.needs)
         self.disks.add(

@@ -196,9 +196,10 @@ class OverlayWitness:
             # Also by a layer that only libvirt has told of this time.
             bases = self._bases.get(path, ())
             astray = path in self._astray
-            if astray != seen.astray or not all(
+            told = bases == seen.needs or all(
                 each in seen.needs for each in bases
-            ):
+            )
+            if astray != seen.astray or not told:
                 needs = tuple(sorted({*seen.needs, *bases}))
                 seen = dataclasses.replace(seen, needs=needs, astray=astray)
             disks[path] = seen
