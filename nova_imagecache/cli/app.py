@@ -58,6 +58,10 @@ def _listed(manager: commandmanager.CommandManager) -> str:
     return '\n'.join([*lines, '\nnova-imagecache help COMMAND', ''])
 
 
+# What a shell says of one that nobody reads any more, as cliff does.
+_SIGPIPE = 141
+
+
 class Shell(app.App):
     """Global options, and what every command has in common.
 
@@ -260,10 +264,32 @@ def _open_streams() -> None:
             setattr(sys, name, stream)
 
 
+def _flush() -> None:
+    """See that all is written that was printed.
+
+    The end of the process would do so too, and only complain.
+
+    :raises SystemExit: it cannot be
+    """
+    # A pager closes it.
+    if sys.stdout.closed:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(_SIGPIPE)
+        sys.exit(f'What was printed cannot be written: {error.strerror}')
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program.
 
     :returns: 0 fine, 1 could not do it, 2 wrong usage, 3 corruption found
     """
     _open_streams()
-    return Shell().run(sys.argv[1:] if argv is None else argv)
+    try:
+        return Shell().run(sys.argv[1:] if argv is None else argv)
+    finally:
+        _flush()

@@ -11,6 +11,7 @@ import sys
 import termios
 
 import ddt
+import fixtures
 
 from tests.support import base
 from tests.support import processes
@@ -39,6 +40,8 @@ class SignalsTest(shell.ShellTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.name = self.node.add_image('x')
+        # Few have it, and without it less is noticed at once.
+        self.useFixture(fixtures.EnvironmentVariable('PYTHONUNBUFFERED'))
 
     def command(self, *argv: str) -> list[str]:
         return [
@@ -154,6 +157,32 @@ class SignalsTest(shell.ShellTestCase):
             command, '--bandwidth', '1', '--progress', 'json'
         )  # fmt: skip
         self.assertEqual((141, ''), self.close(process))
+
+    @ddt.data(
+        ('list',), ('list', '-f', 'json'), ('status',), ('--version',),
+        ('verify', '--progress', 'json'),
+    )  # fmt: skip
+    def test_what_nobody_ever_reads(self, argv: tuple[str, ...]) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        self.addCleanup(os.close, writing)
+        self.assertEqual((141, ''), self.run_to(writing, *argv))
+
+    def test_what_cannot_be_written(self) -> None:
+        with open('/dev/full', 'wb') as full:
+            code, stderr = self.run_to(full.fileno(), 'list')
+        self.assertEqual(1, code)
+        self.assertEqual(
+            'What was printed cannot be written: No space left on device',
+            stderr.splitlines()[-1],
+        )
+
+    def run_to(self, stdout: int, *argv: str) -> tuple[int, str]:
+        done = subprocess.run(
+            self.command(*argv), stdout=stdout, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        return done.returncode, done.stderr
 
     def test_it_is_interrupted_before_it_has_begun(self) -> None:
         done = subprocess.run(
