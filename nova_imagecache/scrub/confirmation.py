@@ -63,7 +63,14 @@ def confirm(
                     'it came out differently when it was read again'
                 )
             condemned = dataclasses.replace(
-                ledger, question=False, differs=False, found=found
+                ledger,
+                question=False,
+                differs=False,
+                found=found,
+                # What was compared before this was may be what is wrong.
+                started=None,
+                position=0,
+                times=None,
             )
             kept.publish(condemned, kept.recall_blocks())
         else:

@@ -109,13 +109,12 @@ def new_ledger(
 
 
 def _bad_of(old: ledgers.Ledger, count: int) -> tuple[ledgers.BadBlocks, ...]:
-    """Give what is known to be bad, and was settled."""
+    """Give what is known to be bad, settled or not."""
     return ledgers.gather(
         {
             index: damage
             for index, damage in ledgers.spread(old.bad).items()
             if index <= count
-            and (old.settled or damage is ledgers.Damage.CORRUPT)
         }
     )
 

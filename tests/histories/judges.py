@@ -238,7 +238,11 @@ class Case:
     def _anew(self) -> bool:
         """Whether it rightly has a new baseline."""
         image = self._image
-        if self._new.rebaselined in (None, self._old.rebaselined):
+        if self._new.rebaselined in (None, self._old.rebaselined) and not (
+            # Twice in the same moment.
+            self._after.papers.get('anew')
+            and self._after.papers.get('key') != self._before.papers.get('key')
+        ):
             return False
         if not image.original and 'replaced' in image.past:
             return True

@@ -152,6 +152,20 @@ class WrongTest(confirming.ConfirmTestCase):
         self.flip(2)
         self.assertEqual(0, self.run_command('verify')[0])
 
+    def test_a_reading_that_was_interrupted_before_does_not_acquit_it(
+        self,
+    ) -> None:
+        self.read_twice()
+        known = self.sha1()
+        self.node.clock.advance(base.DAY)
+        self.scrub(self.name, checkpoint_seconds=0, **self.stop_after(2))
+        self.assertLess(0, self.ledger(self.name).position)
+        self.flip(0)
+        self.confirm('--sha1', known)
+        self.go_on()
+        self.scrub(self.name)
+        self.assertEqual({0: scrubbing.CORRUPT}, self.bad(self.name))
+
     def test_the_guests_of_an_earlier_file_are_named_once_more(self) -> None:
         self.node.add_overlay('a-guest', self.name)
         self.differs()

@@ -185,10 +185,10 @@ class NewLedgerTest(base.TestCase):
         old = letters.ledger_of('abc', read=BEFORE)
         self.assertEqual(letters.ledger_of('abc'), self.begin(old))
 
-    def test_what_was_corrupt_before_all_was_settled_stays_so(self) -> None:
+    def test_what_was_bad_before_all_was_settled_stays_so(self) -> None:
         bad = ledgers.gather({1: CORRUPT, 2: UNREADABLE})
         old = letters.ledger_of('abc', read=BEFORE, unsettled=ONE, bad=bad)
-        self.assertEqual(ledgers.gather({1: CORRUPT}), self.begin(old).bad)
+        self.assertEqual(bad, self.begin(old).bad)
         # As far as the file goes on for so long, and a block after it.
         self.assertEqual((), self.begin(old, size=0).bad)
         one = self.begin(old, size=1)
