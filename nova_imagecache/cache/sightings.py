@@ -166,7 +166,7 @@ def outlived(
 def used_at(sighting: Sighting, when: float) -> Sighting:
     """Give a sighting of a file that was used at a moment.
 
-    As dataclasses.replace, which takes three times as long; of very many.
+    As dataclasses.replace, which takes twice as long; of very many.
     """
     return Sighting(
         sighting.key,

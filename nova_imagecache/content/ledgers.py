@@ -299,6 +299,13 @@ class Ledger:
             return Trust.SUSPECT
         return Trust.ORIGIN_VERIFIED if self.origin else Trust.FIRST_SEEN
 
+    def from_the_start(self) -> 'Ledger':
+        """Have its next reading begin at the start of the file.
+
+        What one that was interrupted has compared does not count any more.
+        """
+        return dataclasses.replace(self, started=None, position=0, times=None)
+
     def load_blocks(self, file: base_file.BaseFile) -> blockmap.Blocks:
         """Read the digests that belong to the ledger.
 

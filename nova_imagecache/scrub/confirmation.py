@@ -62,15 +62,12 @@ def confirm(
                 raise errors.NotNow(
                     'it came out differently when it was read again'
                 )
+            # What was compared before this was may be what is wrong.
             condemned = dataclasses.replace(
-                ledger,
+                ledger.from_the_start(),
                 question=False,
                 differs=False,
                 found=found,
-                # What was compared before this was may be what is wrong.
-                started=None,
-                position=0,
-                times=None,
             )
             kept.publish(condemned, kept.recall_blocks())
         else:

@@ -293,9 +293,7 @@ class _Scrub:
             ledger = self._continued(old, blocks, size)
             if ledger is not old:
                 blocks = None
-            ledger = dataclasses.replace(
-                ledger, started=None, position=0, times=None, suspect=True
-            )
+            ledger = dataclasses.replace(ledger.from_the_start(), suspect=True)
             self._keeper.publish(ledger, blocks)
 
     def _give_up(self, reason: str) -> knowledge.Finding:

@@ -175,6 +175,19 @@ class UpdatedTest(base.TestCase):
         self.assertEqual(same, new.trashed)
 
 
+class UsedAtTest(base.TestCase):
+    def test_it_is_the_same_but_for_its_use(self) -> None:
+        # No two alike, whatever their order.
+        values: dict[str, Any] = {
+            field.name: f'a value of its {field.name}'
+            for field in dataclasses.fields(sightings.Sighting)
+        }
+        self.assertEqual(
+            sightings.Sighting(**values | {'last_used': 7.0}),
+            sightings.used_at(sightings.Sighting(**values), 7.0),
+        )
+
+
 @ddt.ddt
 class IsOfTest(base.TestCase):
     @ddt.data(
