@@ -76,7 +76,13 @@ class _Chunk(Generic[T, R]):
         self._began: float | None = None
         self._lock = threading.Lock()
 
-    def work_off(self, work: Callable[[T], R], pace: _Pace) -> None:
+    def work_off(self, work: Callable[[T], R], pace: _Pace | None) -> None:
+        """Do it to each item.
+
+        :param pace: tells when more threads are worth it; None where there
+            are as many as there may be, since to tell takes as many system
+            calls as the items do, and each is a change of threads
+        """
         try:
             for item in self.items:
                 self._began = began = time.monotonic()
@@ -86,8 +92,9 @@ class _Chunk(Generic[T, R]):
                         return
                     self.results.append(result)
                     self._began = None
-                if pace.is_slow_after(time.monotonic() - began):
-                    self.is_slow = True
+                if pace is not None and not self.is_slow:
+                    spent = time.monotonic() - began
+                    self.is_slow = pace.is_slow_after(spent)
         except BaseException as error:
             self.error = error
         self.done.set()
@@ -201,7 +208,7 @@ class _Crew(Generic[T, R]):
                 chunk = self._waiting.pop()
             except IndexError:
                 return
-            chunk.work_off(self._work, pace)
+            chunk.work_off(self._work, None if self._grown else pace)
 
 
 def _in_threads(

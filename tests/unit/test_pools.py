@@ -2,6 +2,7 @@
 
 """The same for each of many."""
 
+from collections.abc import Callable
 import threading
 import types
 
@@ -39,6 +40,23 @@ class EachTest(testtools.TestCase):
             *pools.each(lambda _item: threading.get_ident(), range(1000))
         ]
         self.assertEqual(1, len({*threads}))
+
+    @ddt.data(None, _double)
+    def test_with_all_threads_at_it_nobody_asks_how_slow_it_is(
+        self, late: Callable[[int], int] | None
+    ) -> None:
+        self.always_slow()
+        asked: list[int] = []
+
+        def waited() -> float:
+            asked.append(1)
+            return 0.0
+
+        self.patch(stopwatches, 'waited', waited)
+        done = [*pools.each(_double, range(2000), late)]
+        self.assertEqual(2000, len(done))
+        # Of each thread once, and of what was begun before.
+        self.assertLess(len(asked), 10 * pools.THREADS)
 
     def threads_for(self, seconds: list[float]) -> int:
         """Say how many threads do what takes so long each."""
