@@ -89,7 +89,7 @@ def _acquire(
         if os.path.lexists(file) and not os.path.isfile(file):
             raise OSError(errno.EINVAL, 'Not a regular file')
         lock = lockutils.external_lock(name, prefix, path)
-        gotten = lock.acquire(blocking=blocking)
+        gotten = lock.acquire() if blocking else _try(lock)
         return lock if gotten else None
     except (OSError, RuntimeError) as error:
         # fasteners makes a RuntimeError of what fcntl(2) answers, such as
@@ -99,6 +99,29 @@ def _acquire(
     finally:
         if lock is not None and not gotten:
             _close(lock)
+
+
+def _try(lock: Any) -> bool:
+    """Take a lock unless somebody has it, as its ``acquire`` does.
+
+    That makes the directory each time first: on a network a request for each
+    of many locks, and by turns with all that happens beside the directory.
+
+    :raises OSError: it cannot be had at all
+    :raises RuntimeError: likewise
+    """
+    try:
+        lock.lockfile = open(lock.path, 'a')  # noqa: SIM115
+    except FileNotFoundError:
+        return bool(lock.acquire(blocking=False))
+    try:
+        lock.trylock()
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    lock.acquired = True
+    return True
 
 
 def _broken(

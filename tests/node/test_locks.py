@@ -55,6 +55,22 @@ class LockTest(nodes.NodeTestCase):
         with locks.nova_lock(self.node.layout, SHA, blocking=False):
             pass
 
+    def test_a_directory_of_locks_is_made_where_it_is_missing_only(
+        self,
+    ) -> None:
+        made: list[str] = []
+        real = os.mkdir
+
+        def mkdir(path: Any, *args: Any, **kwargs: Any) -> None:
+            made.append(os.fsdecode(path))
+            real(path, *args, **kwargs)
+
+        self.patch(os, 'mkdir', mkdir)
+        for _time in range(2):
+            with locks.nova_lock(self.node.layout, SHA, blocking=False):
+                pass
+        self.assertEqual([self.node.layout.locks], made)
+
     def test_the_lock_file_is_novas_and_stays(self) -> None:
         with locks.nova_lock(self.node.layout, SHA, blocking=False):
             pass
