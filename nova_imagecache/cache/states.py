@@ -272,7 +272,7 @@ def remember(
     before: State,
     relieved: bool = False,
     vetoes: Collection[str] = (),
-    removed: bool = False,
+    removed: Collection[str] = (),
     adrift: bool = False,
 ) -> None:
     """Add this pass to what is remembered.
@@ -286,7 +286,8 @@ def remember(
         where nobody has written since
     :param relieved: whether files were deleted early
     :param vetoes: why nothing may be removed, a sentence each
-    :param removed: whether any file was removed or deleted
+    :param removed: names of those that were removed or deleted just now, so
+        what was known of them is not looked for again
     :param adrift: whether the clock of this host is known to be wrong: then
         what others have noted of times is not changed
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had
@@ -300,7 +301,15 @@ def remember(
             old_state = _begin_anew(layout, error, now)
             used = {file.name for file in files}
         state, _jump = old_state.entered(host, now, clocks.machine_id())
-        sighted = _present(layout, state.files, {file.name for file in files})
+        # But what has such a name may be noted already, by another host.
+        gone = {
+            name
+            for name in removed
+            if state.files.get(name) == before.files.get(name)
+        }
+        sighted = _present(
+            layout, state.files, {file.name for file in files}, gone
+        )
         for file in files:
             old = state.sighting(file)
             new = sightings.updated(
@@ -334,23 +343,28 @@ def _present(
     layout: layouts.Layout,
     noted: Mapping[str, sightings.Sighting],
     seen: Collection[str],
+    gone: Collection[str],
 ) -> dict[str, sightings.Sighting]:
     """Leave out what has gone; what cannot be looked at has not.
 
     See decision 0054.
 
     :param seen: names of those that were seen just now
+    :param gone: names of those that are known to have gone
     """
-    unseen = [name for name in noted if name not in seen]
-    gone = pools.each(
+    left = {*gone} - {*seen}
+    unseen = [name for name in noted if name not in seen and name not in left]
+    answers = pools.each(
         lambda name: identity.gone(
             layout.file(name, bool(names.trashed_name(name)))
         ),
         unseen,
     )
-    left = {
-        name for name, is_gone in zip(unseen, gone, strict=True) if is_gone
-    }
+    left.update(
+        name
+        for name, is_gone in zip(unseen, answers, strict=True)
+        if is_gone
+    )
     return {
         name: sighting for name, sighting in noted.items() if name not in left
     }

@@ -77,9 +77,11 @@ class Notes:
                     for each in done.trash
                 ),
                 [*map(str, vetoing.sentences(facts.obstacles))],
-                any(
-                    each.action in (decide.Action.REMOVE, decide.Action.DELETE)
+                frozenset(
+                    each.file.name
                     for each in (*done.files, *done.trash)
+                    if each.action
+                    in (decide.Action.REMOVE, decide.Action.DELETE)
                 ),
                 adrift=decide.is_adrift(facts.skew),
             )

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Collection
 import os
 from typing import Any
 
 import ddt
 
 from nova_imagecache.cache import base_file
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import records
 from nova_imagecache.cache import scans
 from nova_imagecache.cache import sightings
@@ -124,7 +126,9 @@ class StateTest(nodes.NodeTestCase):
         self.remember_nothing(now)
         self.assertEqual({}, states.load(self.node.layout).files)
 
-    def remember_vetoes(self, *vetoes: str, removed: bool = False) -> None:
+    def remember_vetoes(
+        self, *vetoes: str, removed: Collection[str] = ()
+    ) -> None:
         states.remember(
             self.node.layout,
             'here',
@@ -159,10 +163,44 @@ class StateTest(nodes.NodeTestCase):
         self.remember()
         self.assertIsNone(states.load(self.node.layout).last_removal)
         then = self.node.clock()
-        self.remember_vetoes(removed=True)
+        self.remember_vetoes(removed=[SHA])
         self.node.clock.advance(base.HOUR)
         self.remember()
         self.assertEqual(then, states.load(self.node.layout).last_removal)
+
+    def test_what_was_removed_is_not_looked_for(self) -> None:
+        self.remember()
+        before = states.load(self.node.layout)
+        self.patch(identity, 'gone', self.fail)
+        self.remember_removal(before)
+        self.assertEqual({}, states.load(self.node.layout).files)
+
+    def test_of_its_name_what_another_host_has_noted_since_is_kept(
+        self,
+    ) -> None:
+        self.remember()
+        before = states.load(self.node.layout)
+        os.unlink(self.node.base_path(SHA))
+        self.node.add_base(SHA, data=b'fetched anew')
+        self.node.clock.advance(base.HOUR)
+        self.remember(host='there')
+        noted = states.load(self.node.layout).files
+        self.remember_removal(before)
+        self.assertEqual(noted, states.load(self.node.layout).files)
+
+    def remember_removal(self, before: states.State) -> None:
+        """Remember that the file of a state was removed."""
+        states.remember(
+            self.node.layout,
+            'here',
+            self.node.clock(),
+            [],
+            set(),
+            {},
+            {},
+            before,
+            removed=[SHA],
+        )
 
     def test_a_use_noted_since_is_seen(self) -> None:
         self.remember()
