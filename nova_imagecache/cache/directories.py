@@ -153,30 +153,35 @@ def _renameat2(
         raise OSError(code, os.strerror(code), source)
 
 
-def rename(
-    source_fd: int,
-    source: str,
-    target_fd: int,
-    target: str,
-    in_one_step: bool = True,
+def rename_at_once(
+    source_fd: int, source: str, target_fd: int, target: str
 ) -> bool:
+    """Rename a file, unless there is one of the new name already.
+
+    :returns: False where that cannot be done in one step, and was not
+    :raises FileExistsError: there is one
+    :raises OSError: as renameat2(2)
+    """
+    try:
+        _renameat2(source_fd, source, target_fd, target)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        return False
+    return True
+
+
+def rename(source_fd: int, source: str, target_fd: int, target: str) -> None:
     """Rename a file, unless there is one of the new name already.
 
     Not everywhere can this be done in one step (decision 0047): so hold the
     lock of the file.
 
-    :param in_one_step: whether to try that
-    :returns: whether it could be done so
     :raises FileExistsError: there is one
     :raises OSError: as renameat2(2)
     """
-    try:
-        if in_one_step:
-            _renameat2(source_fd, source, target_fd, target)
-            return True
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            raise
+    if rename_at_once(source_fd, source, target_fd, target):
+        return
     try:
         os.link(
             source,
@@ -194,12 +199,11 @@ def rename(
             os.rename(
                 source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd
             )
-            return False
+            return
         raise FileExistsError(
             errno.EEXIST, os.strerror(errno.EEXIST), target
         ) from None
     os.unlink(source, dir_fd=source_fd)
-    return False
 
 
 def sync(fd: int) -> None:

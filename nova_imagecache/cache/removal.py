@@ -53,16 +53,15 @@ def remove(
     :returns: what became of each
     """
 
-    rename = trash.Renames()
-
     @contextlib.contextmanager
     def prepared() -> Iterator[batches.Act]:
         with trash.opened(layout, make=True) as (base_fd, fd):
+            mover = trash.Mover(layout, base_fd, fd, now)
 
             def act(file: base_file.BaseFile) -> None:
                 _check(base_fd, file)
                 # Decision 0042; of leftovers, decision 0074.
-                trash.move_in(file, base_fd, now, fd, rename)
+                mover.move(file)
 
             yield act
 

@@ -10,7 +10,6 @@ Whoever changes what is in the trash under a name holds the lock of the base
 file of that name.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
@@ -158,78 +157,74 @@ def _discard(*paths: str) -> None:
             LOG.warning('[P12] %s cannot be removed: %s', path, error.strerror)
 
 
-class Renames:
-    """Renames many files of one file system, as :mod:`directories` does.
+class Mover:
+    """Moves files of a cache to its trash, whose locks the caller holds.
 
-    Where that cannot be done in one step, to ask is a request for each.
+    And took before this was made: none of them comes to the trash by another
+    hand then, so one look at what is in there does for all (decision 0047).
     """
 
-    def __init__(self) -> None:
-        """Know nothing yet."""
-        self._in_one_step = True
-
-    def __call__(
-        self, source_fd: int, source: str, target_fd: int, target: str
+    def __init__(
+        self, layout: layouts.Layout, base_fd: int, fd: int, now: float
     ) -> None:
-        """Rename a file, unless there is one of the new name already.
+        """See what is in the trash.
 
-        :raises OSError: as :func:`directories.rename`
+        :param base_fd: handle of the cache directory
+        :param fd: handle of the trash
+        :param now: seconds since the epoch
+        :raises OSError: it cannot be listed
         """
-        if not directories.rename(
-            source_fd, source, target_fd, target, self._in_one_step
-        ):
-            self._in_one_step = False
+        self._layout = layout
+        self._base_fd = base_fd
+        self._fd = fd
+        self._now = now
+        self._taken = frozenset(os.listdir(fd))
+        # To ask where that cannot be done is a request for each.
+        self._at_once = True
 
+    def move(self, file: base_file.BaseFile) -> str:
+        """Move a file to the trash; the caller has checked that it may go.
 
-def move_in(
-    file: base_file.BaseFile,
-    base_fd: int,
-    now: float,
-    fd: int | None = None,
-    rename: Callable[[int, str, int, str], object] = directories.rename,
-) -> str:
-    """Move a file of the cache to the trash.
+        What is known of it has two names for a moment (decision 0044).
 
-    The caller holds its lock, and has checked that it may go. What is known
-    of it has two names for a moment (decision 0044).
-
-    :param base_fd: handle of the cache directory
-    :param now: seconds since the epoch
-    :param fd: handle of the trash, of whoever moves many
-    :param rename: as :class:`Renames`
-    :returns: its name there
-    :raises nova_imagecache.errors.NotNow: a QEMU has it open
-    :raises FileExistsError: it is there already, moved in the same second
-    :raises OSError: it cannot be moved
-    """
-    trashed = names.trash_name(file.name, now)
-    there = dataclasses.replace(file, name=trashed, trashed=True)
-    with contextlib.ExitStack() as stack:
-        if fd is None:
-            fd = stack.enter_context(
-                directories.opened_below(base_fd, *_BELOW_CACHE, make=True)
-            )
+        :returns: its name there
+        :raises nova_imagecache.errors.NotNow: a QEMU has it open
+        :raises FileExistsError: it is there already, moved in the same second
+        :raises OSError: it cannot be moved
+        """
+        trashed = names.trash_name(file.name, self._now)
+        there = dataclasses.replace(file, name=trashed, trashed=True)
         # The companions there would be those of another file.
-        with contextlib.suppress(FileNotFoundError):
-            identity.stat_of(trashed, fd)
+        if trashed in self._taken:
             raise FileExistsError(
                 errno.EEXIST, 'Another one was moved to the trash just now'
             )
         try:
             moves = [
-                (source, target, _copy(file.layout, source, target))
+                (source, target, _copy(self._layout, source, target))
                 for source, target in zip(
                     file.companions, there.companions, strict=True
                 )
                 if not identity.gone(source)
             ]
-            with qemu_locks.fence(file.name, base_fd):
-                rename(base_fd, file.name, fd, trashed)
+            with qemu_locks.fence(file.name, self._base_fd):
+                self._rename(file.name, trashed)
         except BaseException:
             _discard(*there.companions)
             raise
         _carry(moves)
-    return trashed
+        return trashed
+
+    def _rename(self, source: str, target: str) -> None:
+        if self._at_once:
+            self._at_once = directories.rename_at_once(
+                self._base_fd, source, self._fd, target
+            )
+            if self._at_once:
+                return
+        os.rename(
+            source, target, src_dir_fd=self._base_fd, dst_dir_fd=self._fd
+        )
 
 
 def move_out(file: base_file.BaseFile) -> base_file.BaseFile:
@@ -245,7 +240,7 @@ def move_out(file: base_file.BaseFile) -> base_file.BaseFile:
     back = dataclasses.replace(file, name=file.original, trashed=False)
     with opened(file.layout) as (base_fd, fd):
         file.same(fd)
-        # As in move_in, but not onto what is known of another file.
+        # As in Mover.move, but not onto what is known of another file.
         taken = os.path.lexists(back.path)
         moves = [
             (source, target, not taken and _copy(file.layout, source, target))

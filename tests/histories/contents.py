@@ -13,7 +13,6 @@ import os
 from typing import Any
 
 from nova_imagecache.cache import base_file
-from nova_imagecache.cache import directories
 from nova_imagecache.cache import scans
 from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
@@ -324,8 +323,9 @@ class History(damages.Damages):
         file = base_file.BaseFile.named(layout, image.name)
         # Not twice in the same second.
         self._world.advance(1.0)
-        with directories.opened(layout.base, follow=True) as base_fd:
-            name = trash.move_in(file, base_fd, self._world.wall)
+        with trash.opened(layout, make=True) as (base_fd, fd):
+            mover = trash.Mover(layout, base_fd, fd, self._world.wall)
+            name = mover.move(file)
         if self._pick([True, False]):
             self._pass(inline=False)
         trash.move_out(base_file.BaseFile.named(layout, name, trashed=True))

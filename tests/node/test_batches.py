@@ -43,7 +43,7 @@ class BatchTestCase(nodes.NodeTestCase):
         # It is about our clock, which threads would all move.
         self.patch(pools, '_SLOW_SECONDS', 10**9)
         self.patch(locks, 'nova_lock', self.nova_lock(locks.nova_lock))
-        self.patch(trash, 'move_in', self.move_in(trash.move_in))
+        self.patch(trash.Mover, 'move', self.move(trash.Mover.move))
 
     def add(self, count: int) -> list[base_file.BaseFile]:
         for number in range(count):
@@ -65,13 +65,13 @@ class BatchTestCase(nodes.NodeTestCase):
 
         return nova_lock
 
-    def move_in(self, real: Any) -> Any:
-        def move_in(file: Any, *args: Any) -> Any:
+    def move(self, real: Any) -> Any:
+        def move(mover: Any, file: Any) -> Any:
             self.assertIn(file.name, self.held)
             self.now += MOVE_SECONDS
-            return real(file, *args)
+            return real(mover, file)
 
-        return move_in
+        return move
 
     def objections(
         self, files: Collection[base_file.BaseFile]
@@ -101,14 +101,14 @@ class DurationTest(BatchTestCase):
     ) -> None:
         files = self.add(COUNT)
         moved: dict[str, int] = {}
-        real = trash.move_in
+        real = trash.Mover.move
 
-        def move_in(file: Any, *args: Any) -> Any:
+        def move(mover: Any, file: Any) -> Any:
             moved[file.name] = len(self.looks)
             self.assertIn(file.name, self.looks[-1])
-            return real(file, *args)
+            return real(mover, file)
 
-        self.patch(trash, 'move_in', move_in)
+        self.patch(trash.Mover, 'move', move)
         self.remove(files)
         self.assertEqual({file.name for file in files}, {*moved})
         # What was left of a batch was asked about anew.
@@ -121,13 +121,13 @@ class DurationTest(BatchTestCase):
     def test_a_lock_is_given_up_as_soon_as_its_file_has_gone(self) -> None:
         files = self.add(3)
         left: list[int] = []
-        real = trash.move_in
+        real = trash.Mover.move
 
-        def move_in(*args: Any) -> Any:
+        def move(*args: Any) -> Any:
             left.append(len(self.held))
             return real(*args)
 
-        self.patch(trash, 'move_in', move_in)
+        self.patch(trash.Mover, 'move', move)
         self.remove(files)
         self.assertEqual([3, 2, 1], left)
 
@@ -174,14 +174,14 @@ class SlowTest(nodes.NodeTestCase):
 
     def test_one_that_cannot_be_moved_keeps_no_other(self) -> None:
         chosen = self.files[30].name
-        real = trash.move_in
+        real = trash.Mover.move
 
-        def move_in(file: Any, *args: Any) -> Any:
+        def move(mover: Any, file: Any) -> Any:
             if file.name == chosen:
                 raise PermissionError(1, 'not this one')
-            return real(file, *args)
+            return real(mover, file)
 
-        self.patch(trash, 'move_in', move_in)
+        self.patch(trash.Mover, 'move', move)
         outcomes = removal.remove(
             self.node.layout, self.files, lambda _: {}, 0
         )

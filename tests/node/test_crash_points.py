@@ -231,23 +231,28 @@ class KilledTest(CrashPointsTestCase):
         set_up()
         self.kill_at(last)
 
-    def test_nor_does_one_on_nfs_where_a_rename_takes_two_calls(self) -> None:
-        two_calls = ('-e', 'inject=renameat2:error=EINVAL')
+    def test_nor_does_one_on_nfs_where_no_rename_refuses_to_replace(
+        self,
+    ) -> None:
+        as_nfs = ('-e', 'inject=renameat2:error=EINVAL')
         self.node.renew()
-        points = self.points(self.make_pass, *two_calls)
+        points = self.points(self.make_pass, *as_nfs)
         calls = [point.call for point in points]
         # It is tried once to put files back, and once to remove them.
         self.assertEqual(2, calls.count('renameat2'))
-        renames = [
+        back = [
             index
             for index in range(len(calls))
             if calls[index : index + 2] == ['linkat', 'unlinkat']
         ]
-        self.assertEqual(6, len(renames))
-        for index in renames:
+        removed = [
+            index for index, call in enumerate(calls) if call == 'renameat'
+        ]
+        self.assertEqual((1, 5), (len(back), len(removed)))
+        for index in (*back, *removed):
             for point in points[index : index + 3]:
                 self.node.renew()
-                self.kill_at(point, *two_calls)
+                self.kill_at(point, *as_nfs)
 
 
 @ddt.ddt

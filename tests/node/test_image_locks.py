@@ -92,16 +92,16 @@ class ImageLockTest(nodes.NodeTestCase):
 
     def test_no_qemu_gets_in_between_the_question_and_the_act(self) -> None:
         started: list[bytes] = []
-        real = directories.rename
+        real = directories.rename_at_once
 
-        def rename(*args: Any) -> None:
+        def rename(*args: Any) -> bool:
             process = self.start_qemu()
             process.wait()
             assert process.stderr is not None
             started.append(process.stderr.read())
-            real(*args)
+            return real(*args)
 
-        self.patch(directories, 'rename', rename)
+        self.patch(directories, 'rename_at_once', rename)
         self.node.run()
         self.assertIn(b'Failed to get "consistent read" lock', started[0])
         self.assertNotIn(self.name, self.node.files())

@@ -298,14 +298,14 @@ class RaceTest(odd.OddTestCase):
         path = self.node.add_base(odd.SHA, age=odd.OLD)
         other = self.add_elsewhere('other')
         before = self.snapshot(self.elsewhere)
-        real = trash.move_in
+        real = trash.Mover.move
 
-        def move_in(*args: Any) -> Any:
+        def move(*args: Any) -> Any:
             os.unlink(path)
             os.symlink(other, path)
             return real(*args)
 
-        self.patch(trash, 'move_in', move_in)
+        self.patch(trash.Mover, 'move', move)
         (line,) = self.lines(self.node.run())
         self.assertIn('Not a regular file', line)
         self.assert_as_before(before)
