@@ -111,7 +111,7 @@ def _try(lock: Any) -> bool:
     :raises RuntimeError: likewise
     """
     try:
-        lock.lockfile = open(lock.path, 'a')  # noqa: SIM115
+        lock.lockfile = open(lock.path, 'a')
     except FileNotFoundError:
         return bool(lock.acquire(blocking=False))
     try:

@@ -361,9 +361,7 @@ def _present(
         unseen,
     )
     left.update(
-        name
-        for name, is_gone in zip(unseen, answers, strict=True)
-        if is_gone
+        name for name, is_gone in zip(unseen, answers, strict=True) if is_gone
     )
     return {
         name: sighting for name, sighting in noted.items() if name not in left
