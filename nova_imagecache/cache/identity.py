@@ -7,13 +7,13 @@ Python's ``os.stat`` has no birth time on Linux. The structure is the kernel's
 """
 
 import ctypes
-import dataclasses
 import enum
 import errno
 import fcntl
 import os
 import stat
 import struct
+from typing import NamedTuple
 
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -75,8 +75,7 @@ def merged(old: Key, new: Key) -> Key:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Incarnation:
+class Incarnation(NamedTuple):
     """One file, from its creation to its end, under whatever name.
 
     A name says nothing: stock Nova deletes a base file and fetches other
@@ -105,8 +104,7 @@ class Incarnation:
         return (self.inode, self.born, self.generation)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """What statx says of a file.
 
     :ivar mode: type and permissions
@@ -206,13 +204,16 @@ def stat_of(path: str, dir_fd: int | None = None, fresh: bool = False) -> Stat:
     if seen.incarnation.born is not None or not seen.regular:
         return seen
     try:
-        fd = open_regular(path, dir_fd)
+        fd = _open(path, dir_fd)
     except PermissionError:
         return seen
     try:
-        return stat_of_fd(fd)
+        opened = stat_of_fd(fd)
     finally:
         os.close(fd)
+    if not opened.regular:
+        raise _not_regular(path)
+    return opened
 
 
 def times_of(path: str) -> tuple[int, int, int, int]:
@@ -254,22 +255,35 @@ def open_regular(path: str, dir_fd: int | None = None) -> int:
     :param dir_fd: of the directory that the path is relative to
     :raises OSError: as open(2); EINVAL when it is not a regular file
     """
+    return opened_regular(path, dir_fd)[0]
+
+
+def opened_regular(
+    path: str, dir_fd: int | None = None
+) -> tuple[int, os.stat_result]:
+    """Open a regular file, likewise; say what it is, too."""
     # To open a device may do something, such as start a watchdog.
     seen = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
     if not stat.S_ISREG(seen.st_mode):
         raise _not_regular(path)
+    fd = _open(path, dir_fd)
+    seen = os.fstat(fd)
+    if not stat.S_ISREG(seen.st_mode):
+        os.close(fd)
+        raise _not_regular(path)
+    return fd, seen
+
+
+def _open(path: str, dir_fd: int | None) -> int:
+    """Open what has just been a regular file, for reading."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, dir_fd=dir_fd)
+        return os.open(path, flags, dir_fd=dir_fd)
     except OSError as error:
         # A symbolic link and a socket, as open(2) reports them.
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise _not_regular(path) from None
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise _not_regular(path)
-    return fd
 
 
 def _not_regular(path: str) -> OSError:

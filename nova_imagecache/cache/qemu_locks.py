@@ -99,9 +99,9 @@ def look(path: str) -> Seen:
 
     :raises OSError: this cannot be found out
     """
-    fd = identity.open_regular(path)
+    fd, seen = identity.opened_regular(path)
     try:
-        return Seen(_ask(fd, _USES_READ), os.fstat(fd).st_dev)
+        return Seen(_ask(fd, _USES_READ), seen.st_dev)
     finally:
         os.close(fd)
 

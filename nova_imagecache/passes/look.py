@@ -266,6 +266,7 @@ def _missing(
 
 def look(
     settings: Settings,
+    scan: scans.Scan,
     witnesses: Sequence[testimonies.Witness],
     now: clocks.Instant,
     recalled: states.State,
@@ -274,6 +275,7 @@ def look(
 ) -> observed.Facts:
     """See what is there, without changing anything.
 
+    :param scan: what is in the cache
     :param recalled: what earlier passes have left
     :param obstacles: what is known to speak against removing anything
     :param with_content: whether to read what is known of the content of base
@@ -281,7 +283,6 @@ def look(
     """
     layout = layouts.Layout.of(settings)
     problems: list[codes.Problem] = []
-    scan = scans.scan(layout)
     trashed = trash.scan(layout)
     unkept = _unkept(layout, settings.host, recalled) if with_content else []
     state, jump = recalled.entered(settings.host, now, clocks.machine_id())

@@ -8,6 +8,7 @@ import dataclasses
 
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import scans
 from nova_imagecache.cache import states
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
@@ -96,8 +97,11 @@ class Observer:
         )
         if closely(state, now):
             self._overlays = self._closer(jump)
+        scan = scans.scan(self._layout)
+        self._overlays.show(scan.files)
         facts = look.look(
             self._settings,
+            scan,
             self.witnesses,
             now,
             state,

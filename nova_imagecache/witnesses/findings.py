@@ -97,6 +97,8 @@ class Findings:
         self.seen: dict[str, inventories.Seen] = {}
         self.claims: dict[str, set[str]] = {}
         self.plain = {**plain}
+        #: What was just seen of the files in the cache, likewise.
+        self.shown: dict[str, tuple[int, int]] = {}
         self.raw: dict[str, tuple[int, int]] = {}
         self.fresh: dict[str, str] = {}
         self.named: dict[str, vetoing.Veto] = {}
@@ -152,11 +154,14 @@ class Findings:
         return all(pools.each(self._is_plain_still, self.plain))
 
     def _is_plain_still(self, name: str) -> bool:
-        try:
-            status = os.lstat(self._layout.file(name))
-        except OSError:
-            return False
-        return self.plain[name] == (status.st_ino, status.st_size)
+        seen = self.shown.get(name)
+        if seen is None:
+            try:
+                status = os.lstat(self._layout.file(name))
+            except OSError:
+                return False
+            seen = status.st_ino, status.st_size
+        return self.plain[name] == seen
 
     def _is_of_sibling(self, entry: walks.Entry) -> bool:
         """Whether this is a base file of another host's cache."""

@@ -3,12 +3,14 @@
 """The witness that reads the headers of all disks of this host's guests."""
 
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 import dataclasses
 import functools
 import os
 import time
 
+from nova_imagecache.cache import base_file
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import mounts
@@ -118,6 +120,13 @@ class OverlayWitness:
     def has_glanced(self) -> bool:
         """Whether what it has seen is not to remove anything by."""
         return self._glances
+
+    def show(self, files: Iterable[base_file.BaseFile]) -> None:
+        """Take what was just seen of the cache, for a glance to go by."""
+        self._found.shown = {
+            file.name: (file.incarnation.inode, file.stat.size)
+            for file in files
+        }
 
     def look(
         self,

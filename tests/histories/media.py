@@ -340,15 +340,12 @@ class World:
         inode = stat.incarnation.inode
         born = self.births.get(inode, inode)
         sees = self.sees[self.settings.host]
-        incarnation = dataclasses.replace(
-            stat.incarnation,
+        incarnation = stat.incarnation._replace(
             inode=inode + self.shift,
             born=born if sees == 'births' else None,
             generation=born if sees == 'generations' else None,
         )
-        return dataclasses.replace(
-            stat, incarnation=incarnation, changed=stat.modified
-        )
+        return stat._replace(incarnation=incarnation, changed=stat.modified)
 
     def read(
         self, fd: int, offset: int, real: Callable[[int], int], room: int

@@ -89,9 +89,9 @@ def _check_loosely(whose: bool) -> Any:
 
     def check(base_fd: int, file: Any) -> None:
         found = identity.stat_of(file.name, base_fd)
-        judged = dataclasses.replace(file.stat, modified=found.modified)
+        judged = file.stat._replace(modified=found.modified)
         if not whose:
-            judged = dataclasses.replace(judged, incarnation=found.incarnation)
+            judged = judged._replace(incarnation=found.incarnation)
         _real_check(base_fd, dataclasses.replace(file, stat=judged))
 
     return check

@@ -9,7 +9,6 @@ and libvirt.
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import errno
 import os
 import shutil
@@ -128,8 +127,8 @@ class Workshop(fixtures.Fixture):
         if self.world is None:
             return seen
         born = self.world.born(seen.incarnation.key)
-        incarnation = dataclasses.replace(seen.incarnation, born=born)
-        return dataclasses.replace(seen, incarnation=incarnation)
+        incarnation = seen.incarnation._replace(born=born)
+        return seen._replace(incarnation=incarnation)
 
     def _touch(self, *args: Any) -> bool:
         """Touch a file, unless the storage squashes root."""

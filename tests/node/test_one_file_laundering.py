@@ -2,7 +2,6 @@
 
 """No knowledge that is lost makes damage what a file should hold."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -481,8 +480,8 @@ class NoFaultOfTheFileTest(scrubbing.OneFileTestCase):
             stat = real(fd)
             if os.readlink(f'/proc/self/fd/{fd}') != self.sidecar:
                 return stat
-            late = dataclasses.replace(stat.incarnation, born=2**62)
-            return dataclasses.replace(stat, incarnation=late)
+            late = stat.incarnation._replace(born=2**62)
+            return stat._replace(incarnation=late)
 
         with base.patched(identity, 'stat_of_fd', stat_of_fd):
             self.assertIs(Verdict.UNKNOWN, self.scrub_file())

@@ -5,7 +5,6 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 
 
 from nova_imagecache.cache import identity
@@ -26,7 +25,7 @@ class IdentityTestCase(mounts.MountingTestCase, scrubbing.OneFileTestCase):
         def stat(buffer: bytes, generation: int | None) -> identity.Stat:
             seen = real(buffer, generation)
             changed = change(seen.incarnation)
-            return dataclasses.replace(seen, incarnation=changed)
+            return seen._replace(incarnation=changed)
 
         with (
             base.patched(identity, '_stat', stat),
@@ -44,8 +43,7 @@ class IdentityTestCase(mounts.MountingTestCase, scrubbing.OneFileTestCase):
         :param shift: by how much the last mount has changed the numbers
         """
         return self.seen_as(
-            lambda incarnation: dataclasses.replace(
-                incarnation,
+            lambda incarnation: incarnation._replace(
                 inode=(incarnation.inode if inode is None else inode) + shift,
                 born=None,
                 generation=None,

@@ -434,10 +434,8 @@ class AgeTest(base.TestCase):
 
     def born(self, age: float) -> base_file.BaseFile:
         file = make_file(age=1e9)
-        incarnation = dataclasses.replace(
-            file.incarnation, born=int((NOW - age) * 10**9)
-        )
-        stat = dataclasses.replace(file.stat, incarnation=incarnation)
+        incarnation = file.incarnation._replace(born=int((NOW - age) * 10**9))
+        stat = file.stat._replace(incarnation=incarnation)
         return dataclasses.replace(file, stat=stat)
 
     def test_what_no_pass_has_seen_was_seen_first_now(self) -> None:
@@ -817,7 +815,7 @@ class EarlyTest(base.TestCase):
     def large(self, name: str, age: float) -> base_file.BaseFile:
         """Make a file that takes one MiB."""
         file = make_file(name, age=age)
-        stat = dataclasses.replace(file.stat, allocated=base.MIB)
+        stat = file.stat._replace(allocated=base.MIB)
         return dataclasses.replace(file, stat=stat)
 
     def stays(self, facts: observed.Facts, **settings: Any) -> str:

@@ -2,7 +2,6 @@
 
 """Whether two keys are of one file: inode, birth time, generation."""
 
-import dataclasses
 import itertools
 import stat
 from typing import Any
@@ -115,7 +114,7 @@ class StatTest(base.TestCase):
         self.seen = letters.file_of().stat
 
     def test_nothing_suggests_a_write_where_all_is_the_same(self) -> None:
-        again = dataclasses.replace(self.seen, mode=0o100600, allocated=0)
+        again = self.seen._replace(mode=0o100600, allocated=0)
         self.assertTrue(self.seen.same_content_as(again))
 
     @ddt.data(
@@ -125,7 +124,7 @@ class StatTest(base.TestCase):
         {'changed': 1},
     )
     def test_each_of_these_suggests_one(self, change: dict[str, Any]) -> None:
-        again = dataclasses.replace(self.seen, **change)
+        again = self.seen._replace(**change)
         self.assertFalse(self.seen.same_content_as(again))
         self.assertFalse(again.same_content_as(self.seen))
 
@@ -135,5 +134,5 @@ class StatTest(base.TestCase):
             (stat.S_IFDIR, False),
             (stat.S_IFLNK, False),
         ):
-            seen = dataclasses.replace(self.seen, mode=kind | 0o644)
+            seen = self.seen._replace(mode=kind | 0o644)
             self.assertIs(regular, seen.regular)
