@@ -11,9 +11,9 @@ import time
 #: behind more than this.
 SMALL_PIECE = 256 * 1024
 
-#: Bytes read at once when it is not. Three buffers of these stay in the cache
-#: of a processor; of 4 MiB they do not, and a virtual disk, which is copied to
-#: them, gave 0.77 instead of 0.91 of what it gives to one buffer alone.
+#: Bytes read at once when it is not. Two buffers of these stay in the cache of
+#: a processor; three of 4 MiB did not, and a virtual disk, which is copied to
+#: them, gave a seventh less.
 LARGE_PIECE = 2 * 1024 * 1024
 
 # What was not used for so long is lost: after a pause there is no burst.

@@ -51,6 +51,10 @@ MEDIUM_ERRORS = frozenset(
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 1.0
 
+# Buffers of whoever reads ahead: one is used, and one is filled. More of them
+# fall out of the cache of a processor.
+_PIECES_AHEAD = 2
+
 # For which a read may hang when nobody tells us to stop. SCSI gives up after
 # six times its 30 s (drivers/scsi/sd.h); a scrub that notes no progress for
 # ten minutes is called stalled (scrub/activities.py).
@@ -211,7 +215,8 @@ class Reader:
         self.resting = False
         self._mode = _Mode.DIRECT
         self._set_direct(True)
-        self._buffers = _buffers(3 if means.ahead else 1, means.limiter.piece)
+        count = _PIECES_AHEAD if means.ahead else 1
+        self._buffers = _buffers(count, means.limiter.piece)
         self._turn = 0
 
     def read(
@@ -403,9 +408,9 @@ def _buffers(count: int, size: int) -> list[memoryview]:
 class _ReadAhead:
     """A thread that takes pieces, one ahead of whoever uses them.
 
-    With three buffers: one is being used, one waits, one is being filled. A
-    read that hangs on a dying disk, or on a server that is gone, holds up the
-    thread alone.
+    A piece has a turn for as long as somebody has it, and for each turn there
+    is a buffer. A read that hangs on a dying disk, or on a server that is
+    gone, holds up the thread alone.
     """
 
     def __init__(
@@ -419,14 +424,19 @@ class _ReadAhead:
         self._means = means
         self._pieces = pieces
         self._position = start
-        self._handed: queue.Queue[Piece | BaseException | None]
-        self._handed = queue.Queue(1)
-        self._unwanted = threading.Event()
+        # In C, as a handover keeps the disk waiting.
+        self._handed: queue.SimpleQueue[Piece | BaseException | None]
+        self._handed = queue.SimpleQueue()
+        # False for the end of all turns.
+        self._turns: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._unwanted = False
 
     def pieces(self) -> Generator[Piece, None, None]:
         thread = threading.Thread(
             target=self._produce, daemon=True, name='read-ahead'
         )
+        for _turn in range(_PIECES_AHEAD):
+            self._turns.put(True)
         thread.start()
         try:
             while (item := self._take()) is not None:
@@ -434,8 +444,10 @@ class _ReadAhead:
                     raise item
                 yield item
                 self._position = item.start + item.length
+                self._turns.put(True)
         finally:
-            self._unwanted.set()
+            self._unwanted = True
+            self._turns.put(False)
             thread.join(_PATIENCE_SECONDS)
 
     def _take(self) -> Piece | BaseException | None:
@@ -459,19 +471,10 @@ class _ReadAhead:
 
     def _produce(self) -> None:
         try:
-            for piece in self._pieces:
-                if not self._hand(piece):
+            while self._turns.get() and not self._unwanted:
+                piece = next(self._pieces, None)
+                self._handed.put(piece)
+                if piece is None:
                     return
-            self._hand(None)
         except BaseException as error:
-            self._hand(error)
-
-    def _hand(self, item: Piece | BaseException | None) -> bool:
-        """Hand an item over, unless nobody wants it any more."""
-        while not self._unwanted.is_set():
-            try:
-                self._handed.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return True
-        return False
+            self._handed.put(error)

@@ -438,15 +438,18 @@ class ReaderTest(nodes.FileTestCase):
         self.patch(readers, '_HUNG_SECONDS', 0.2)
         polled = threading.Event()
         polls: list[float] = []
-        real = queue.Queue.get
 
-        def get(*args: Any, **kwargs: Any) -> Any:
-            polls.append(kwargs['timeout'])
-            if len(polls) == 4000:
-                polled.set()
-            return real(*args, **kwargs)
+        class NotingQueue(queue.SimpleQueue[Any]):
+            def get(
+                self, block: bool = True, timeout: float | None = None
+            ) -> Any:
+                if timeout is not None:
+                    polls.append(timeout)
+                if len(polls) == 4000:
+                    polled.set()
+                return super().get(block, timeout)
 
-        self.patch(queue.Queue, 'get', get)
+        self.patch(queue, 'SimpleQueue', NotingQueue)
         limiter = limiters.Limiter(1, lambda _seconds: polled.wait())
         self.assertEqual(3, len(self.read(ahead=True, limiter=limiter)))
 
@@ -460,33 +463,27 @@ class ReaderTest(nodes.FileTestCase):
         content = self.write(
             count * BLOCK, (0, random.Random(1).randbytes(count * BLOCK))
         )
-        waiting = threading.Condition()
-        refused = [-1]
+        full = threading.Event()
 
-        class NotingQueue(queue.Queue[Any]):
-            def put(self, item: Any, *args: Any, **kwargs: Any) -> None:
-                try:
-                    super().put(item, *args, **kwargs)
-                except queue.Full:
-                    with waiting:
-                        # The end comes behind all pieces.
-                        refused[0] = item.start if item else len(content)
-                        waiting.notify()
-                    raise
+        class NotingQueue(queue.SimpleQueue[Any]):
+            def get(
+                self, block: bool = True, timeout: float | None = None
+            ) -> Any:
+                if timeout is None and self.empty():
+                    full.set()
+                return super().get(block, timeout)
 
-        self.patch(queue, 'Queue', NotingQueue)
+        self.patch(queue, 'SimpleQueue', NotingQueue)
         fd = os.open(self.path, os.O_RDONLY)
         self.addCleanup(os.close, fd)
         reader = readers.Reader(fd, readers.Means(ahead=True))
-        found = []
+        found: list[tuple[int, int, bytes]] = []
         for piece in reader.read(0, 2**62, BLOCK):
-            # The next one has been read, and so has the one behind it.
-            further = piece.start + 2 * BLOCK
-            if further <= len(content):
-                with waiting:
-                    while refused[0] < further:
-                        waiting.wait()
+            # Behind the last one nothing is left to wait for.
+            if len(found) < count - 1:
+                full.wait()
             found.append((piece.start, piece.length, bytes(piece.data or b'')))
+            full.clear()
         self.assertTrue(content == self.content(found), 'they have changed')
 
     def test_a_file_that_becomes_shorter_ends_early(self) -> None:
