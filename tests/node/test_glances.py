@@ -108,6 +108,21 @@ class QuietTest(GlanceTestCase):
         self.node.run()
         self.assertEqual([], read)
 
+    def test_nor_is_a_base_file_looked_at_that_was_just_seen(self) -> None:
+        # It has no say in that, but to tell whether locks tell takes a look.
+        self.node.configure(witnesses=('overlays',))
+        asked: list[str] = []
+        real = os.lstat
+
+        def spy(path: Any, **kwargs: Any) -> os.stat_result:
+            asked.append(path)
+            return real(path, **kwargs)
+
+        self.patch(os, 'lstat', spy)
+        self.node.run()
+        paths = {*map(self.node.base_path, (self.used, self.free))}
+        self.assertEqual(set(), paths & {*asked})
+
     def visited(self) -> list[str]:
         """Make a pass; give the names that it has come to in the cache."""
         found: list[str] = []
