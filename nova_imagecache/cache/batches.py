@@ -106,8 +106,13 @@ def _each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
 class _Locks:
     """Nova's locks of the files of a batch."""
 
-    def __init__(self, layout: layouts.Layout) -> None:
+    def __init__(
+        self, layout: layouts.Layout, monotonic: Callable[[], float]
+    ) -> None:
         self._layout = layout
+        self._monotonic = monotonic
+        #: When each was taken.
+        self.since: dict[str, float] = {}
         self._held: dict[str, contextlib.AbstractContextManager[None]] = {}
 
     def take(self, name: str) -> errors.NotNow | None:
@@ -117,6 +122,7 @@ class _Locks:
             lock.__enter__()
         except errors.NotNow as error:
             return error
+        self.since[name] = self._monotonic()
         self._held[name] = lock
         return None
 
@@ -160,7 +166,7 @@ class _Batch:
         self._layout = layout
         self._groups = groups
         self._pace = pace
-        self._locks = _Locks(layout)
+        self._locks = _Locks(layout, pace.monotonic)
         #: What became of each, by lock; without those that are left.
         self.done: dict[str, dict[str, Outcome]] = {}
 
@@ -223,7 +229,8 @@ class _Batch:
     ) -> None:
         def finish(name: str) -> None:
             with self._locks.giving_up(name):
-                if name != todo[0] and deadline.is_over:
+                since = self._locks.since[name]
+                if name != todo[0] and deadline.is_over_for(since):
                     return
                 self.done[name] = {
                     file.name: _outcome(file, reasons, act)

@@ -11,11 +11,11 @@ import dataclasses
 import resource
 import time
 
-# From the first lock on nothing more is begun after so long: what is then at
-# work still takes its time. But some is done in any case.
+# For a lock that was taken so long ago nothing is begun: what is then at work
+# still takes its time. But some is done in any case.
 _HELD_SECONDS = 0.85
-_LOCKING_SECONDS = 0.15
-_WORKING_SECONDS = 0.25
+_LOCKING_SECONDS = 0.2
+_WORKING_SECONDS = 0.2
 
 _LEAST = 16
 _MOST = 1024
@@ -31,15 +31,21 @@ class Deadline:
     """When to begin nothing more.
 
     :ivar at: on the clock
+    :ivar held: seconds for which a lock may be held, however late it is
     """
 
     at: float
     monotonic: Callable[[], float]
+    held: float = 0.0
 
     @property
     def is_over(self) -> bool:
         """Whether it is that late."""
         return self.monotonic() >= self.at
+
+    def is_over_for(self, since: float) -> bool:
+        """Whether it is for a lock that was taken at some time."""
+        return self.is_over and self.monotonic() >= since + self.held
 
 
 def _most() -> int:
@@ -60,15 +66,13 @@ class Pace:
 
         :param monotonic: seconds since any moment
         """
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._most = _most()
         self._look_seconds = 0.0
-        self._locking = monotonic()
         self.size = self._most
 
     def locking(self) -> Deadline:
         """Say until when to take locks."""
-        self._locking = self._monotonic()
         return self._within(max(_LOCKING_SECONDS, self._look_seconds / 4))
 
     def look(self, looks: Callable[[], None]) -> Deadline:
@@ -77,17 +81,15 @@ class Pace:
         Where locks are held for too long in any case, for as long as the look
         has taken: else looking would be most of what is done.
         """
-        began = self._monotonic()
+        began = self.monotonic()
         looks()
-        now = self._monotonic()
-        self._look_seconds = now - began
+        self._look_seconds = self.monotonic() - began
         if self._look_seconds >= _HELD_SECONDS:
             return self._within(self._look_seconds)
-        left = self._locking + _HELD_SECONDS - now
-        return self._within(max(_WORKING_SECONDS, left))
+        return self._within(_WORKING_SECONDS, _HELD_SECONDS)
 
-    def _within(self, seconds: float) -> Deadline:
-        return Deadline(self._monotonic() + seconds, self._monotonic)
+    def _within(self, seconds: float, held: float = 0.0) -> Deadline:
+        return Deadline(self.monotonic() + seconds, self.monotonic, held)
 
     def learn(self, tried: int, done: int) -> None:
         """Size the next batch by how many of the last were done in time."""

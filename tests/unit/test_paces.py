@@ -3,6 +3,7 @@
 """How many files go at a time."""
 
 import functools
+import itertools
 import resource
 
 from nova_imagecache.cache import paces
@@ -46,31 +47,40 @@ class PaceTest(base.TestCase):
         pace.learn(pace.size, pace.size)
         self.assertEqual(600, pace.size)
 
-    def test_all_of_it_takes_less_than_a_second(self) -> None:
-        for look in (0.01, 0.3, 0.55):
+    def test_no_lock_is_held_for_longer_than_a_second(self) -> None:
+        for look, seconds in itertools.product(
+            (0.01, 0.3, 0.55), (0.0, 0.1, 0.19)
+        ):
             began = self.now
             locking = self.pace.locking()
-            self.pass_seconds(0.15)
+            self.pass_seconds(seconds)
+            since = self.now
+            self.assertFalse(locking.is_over)
+            self.pass_seconds(0.21 - seconds)
             self.assertTrue(locking.is_over)
             acting = self.pace.look(functools.partial(self.pass_seconds, look))
-            self.pass_seconds(0.2)
-            self.assertFalse(acting.is_over)
-            while not acting.is_over:
+            self.pass_seconds(0.19)
+            self.assertFalse(acting.is_over_for(since))
+            while not acting.is_over_for(since):
                 self.pass_seconds(0.01)
-            self.assertLess(self.now - began, 1)
+            self.assertLess(self.now - since, 1)
+            # Whoever was locked last may be done last.
+            self.assertGreater(self.now - began, 0.83 + seconds)
 
     def test_a_quick_look_leaves_the_more_time_to_act(self) -> None:
         self.pace.locking()
+        since = self.now
         acting = self.pace.look(lambda: self.pass_seconds(0.01))
         self.pass_seconds(0.8)
-        self.assertFalse(acting.is_over)
+        self.assertFalse(acting.is_over_for(since))
 
     def test_a_look_that_takes_long_is_not_most_of_it(self) -> None:
+        since = self.now
         acting = self.pace.look(lambda: self.pass_seconds(5))
         self.pass_seconds(4.9)
-        self.assertFalse(acting.is_over)
+        self.assertFalse(acting.is_over_for(since))
         self.pass_seconds(0.1)
-        self.assertTrue(acting.is_over)
+        self.assertTrue(acting.is_over_for(since))
         locking = self.pace.locking()
         self.pass_seconds(1.2)
         self.assertFalse(locking.is_over)
