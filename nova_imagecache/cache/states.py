@@ -85,18 +85,15 @@ class State:
     def sighting(self, file: base_file.BaseFile) -> sightings.Sighting | None:
         """Recall this very file, and not another of the same name.
 
-        Also if it was moved to the trash, or back, since it was seen.
+        Also if it was moved to the trash, or back, since it was seen, however
+        often.
         """
         key = file.incarnation.key
         sighting = self.files.get(file.name)
         if sighting and sightings.is_of(sighting, key):
             return sighting
-        others = (
-            [file.original]
-            if file.trashed
-            else self._trashed.get(file.name, [])
-        )
-        for other in others:
+        original = file.original
+        for other in (original, *self._trashed.get(original, ())):
             sighting = self.files.get(other)
             if sighting and sightings.is_of(sighting, key):
                 return sighting
@@ -301,14 +298,11 @@ def remember(
             old_state = _begin_anew(layout, error, now)
             used = {file.name for file in files}
         state, _jump = old_state.entered(host, now, clocks.machine_id())
-        # But what has such a name may be noted already, by another host.
-        gone = {
-            name
-            for name in removed
-            if state.files.get(name) == before.files.get(name)
-        }
         sighted = _present(
-            layout, state.files, {file.name for file in files}, gone
+            layout,
+            state.files,
+            {file.name for file in files},
+            _gone(state, before, files, removed),
         )
         for file in files:
             old = state.sighting(file)
@@ -337,6 +331,33 @@ def remember(
             },
         )
         _save(layout, state, old_state)
+
+
+def _gone(
+    state: State,
+    before: State,
+    files: Collection[base_file.BaseFile],
+    removed: Collection[str],
+) -> frozenset[str]:
+    """Give the names that need not be looked for: none has them any more.
+
+    What was removed may be back, by another hand; not what is seen in the
+    trash. And a name may be noted already of what has been fetched anew.
+
+    :param files: those that were seen just now
+    """
+    moved = {
+        file.original
+        for file in files
+        if file.trashed
+        and state.sighting(file) is state.files.get(file.original)
+    }
+    return frozenset(
+        name
+        for name in removed
+        if (name in moved or names.trashed_name(name))
+        and state.files.get(name) == before.files.get(name)
+    )
 
 
 def _present(

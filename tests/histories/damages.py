@@ -115,9 +115,11 @@ class Damages(judges.Judge):
     def _fail_one(self, image: Image) -> None:
         """Have a block be unreadable, from its start or its middle."""
         block, good = self._block(image), self._pick([0, 1024])
-        # A hole is nowhere on the disk.
-        if any(media.block_of(worlds.read(image.path), block)):
-            image.eio[block] = good
+        data = media.block_of(worlds.read(image.path), block)
+        # A hole is nowhere on the disk, and what is behind the end of a file
+        # is no part of it.
+        if any(data):
+            image.eio[block] = min(good, len(data) // 2)
 
     def _heal(self) -> None:
         """Have a disk read again what it could not."""

@@ -12,6 +12,7 @@ from nova_imagecache.cache import records
 from nova_imagecache.cache import scans
 from nova_imagecache.cache import sightings
 from nova_imagecache.cache import states
+from nova_imagecache.cache import trash
 from nova_imagecache import clocks
 from nova_imagecache import errors
 from tests.support import base
@@ -168,12 +169,22 @@ class StateTest(nodes.NodeTestCase):
         self.remember()
         self.assertEqual(then, states.load(self.node.layout).last_removal)
 
-    def test_what_was_removed_is_not_looked_for(self) -> None:
+    def test_what_is_in_the_trash_by_now_is_not_looked_for(self) -> None:
         self.remember()
         before = states.load(self.node.layout)
+        with trash.opened(self.node.layout, make=True) as (base_fd, fd):
+            mover = trash.Mover(self.node.layout, base_fd, fd, 5)
+            mover.move(self.file())
         self.patch(identity, 'gone', self.fail)
         self.remember_removal(before)
-        self.assertEqual({}, states.load(self.node.layout).files)
+        (name,) = states.load(self.node.layout).files
+        self.assertEqual(f'{SHA}.00000005', name)
+
+    def test_what_is_back_by_another_hand_stays_known(self) -> None:
+        self.remember()
+        before = states.load(self.node.layout)
+        self.remember_removal(before)
+        self.assertEqual(before.files, states.load(self.node.layout).files)
 
     def test_of_its_name_what_another_host_has_noted_since_is_kept(
         self,
@@ -194,7 +205,7 @@ class StateTest(nodes.NodeTestCase):
             self.node.layout,
             'here',
             self.node.clock(),
-            [],
+            trash.scan(self.node.layout).files,
             set(),
             {},
             {},

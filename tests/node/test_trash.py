@@ -14,10 +14,12 @@ from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
+from nova_imagecache.cache import states
 from nova_imagecache.cache import trash
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache import hook
+from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import testimonies
@@ -408,6 +410,39 @@ class PutBackTest(TrashTestCase):
             self.assertEqual({self.name}, self.node.trash())
         self.node.run(fake_witnesses.Sees(self.name))
         self.assert_back()
+
+    def test_what_is_known_of_it_survives_a_way_back_that_nobody_noted(
+        self,
+    ) -> None:
+        state = states.load(self.node.layout)
+        (file,) = trash.scan(self.node.layout).files
+        known = state.sighting(file)
+        self.assertIsNotNone(known)
+        back = trash.move_out(file)
+        self.assertEqual(known, state.sighting(back))
+        again = f'{self.name}.{int(self.node.clock.wall) + 1:08x}'
+        os.rename(back.path, os.path.join(self.node.layout.trash, again))
+        (file,) = trash.scan(self.node.layout).files
+        self.assertEqual((again, known), (file.name, state.sighting(file)))
+
+    def test_what_is_back_before_the_pass_ends_is_no_new_file(self) -> None:
+        self.node.run(fake_witnesses.Sees(self.name))
+        known = states.load(self.node.layout).files[self.name]
+        real = act.Actor.act
+
+        def acted(actor: act.Actor, decisions: decide.Decisions) -> act.Done:
+            done = real(actor, decisions)
+            (file,) = trash.scan(self.node.layout).files
+            removal.put_back(file)
+            return done
+
+        self.patch(act.Actor, 'act', acted)
+        self.node.clock.advance(2 * base.DAY)
+        self.assertEqual([self.name], [*self.removed(self.node.run())])
+        self.assertEqual(known, states.load(self.node.layout).files[self.name])
+
+    def removed(self, report: reports.Report) -> set[str]:
+        return {file.name for file in report.removed}
 
     def test_of_two_the_newest_comes_back(self) -> None:
         self.node.add_base(self.name, data=b'newer', age=base.DAY * 2)
