@@ -267,10 +267,13 @@ def opened_regular(
     if not stat.S_ISREG(seen.st_mode):
         raise _not_regular(path)
     fd = _open(path, dir_fd)
-    seen = os.fstat(fd)
-    if not stat.S_ISREG(seen.st_mode):
+    try:
+        seen = os.fstat(fd)
+        if not stat.S_ISREG(seen.st_mode):
+            raise _not_regular(path)
+    except BaseException:
         os.close(fd)
-        raise _not_regular(path)
+        raise
     return fd, seen
 
 

@@ -119,7 +119,8 @@ def _try(lock: Any) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        raise
+        # As it does: of the lock, and not of its file.
+        raise RuntimeError(error.strerror) from error
     lock.acquired = True
     return True
 

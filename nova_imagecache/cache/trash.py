@@ -217,11 +217,11 @@ class Mover:
 
     def _rename(self, source: str, target: str) -> None:
         if self._at_once:
-            self._at_once = directories.rename_at_once(
+            if directories.rename_at_once(
                 self._base_fd, source, self._fd, target
-            )
-            if self._at_once:
+            ):
                 return
+            self._at_once = False
         os.rename(
             source, target, src_dir_fd=self._base_fd, dst_dir_fd=self._fd
         )

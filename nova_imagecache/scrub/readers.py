@@ -46,8 +46,8 @@ MEDIUM_ERRORS = frozenset(
      errno.EREMOTEIO}
 )  # fmt: skip
 
-# How often the reader that reads ahead looks whether it is still wanted, and
-# how long a read may hang before we stop without it.
+# How often whoever waits for what is read ahead looks around, and how long a
+# read may hang before we stop without it.
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 1.0
 
@@ -437,8 +437,8 @@ class _ReadAhead:
         )
         for _turn in range(_PIECES_AHEAD):
             self._turns.put(True)
-        thread.start()
         try:
+            thread.start()
             while (item := self._take()) is not None:
                 if isinstance(item, BaseException):
                     raise item
@@ -448,7 +448,8 @@ class _ReadAhead:
         finally:
             self._unwanted = True
             self._turns.put(False)
-            thread.join(_PATIENCE_SECONDS)
+            if thread.ident is not None:
+                thread.join(_PATIENCE_SECONDS)
 
     def _take(self) -> Piece | BaseException | None:
         patience, hung = _PATIENCE_SECONDS, 0.0

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import fixtures
+from oslo_concurrency import lockutils
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import coordination
@@ -70,6 +71,23 @@ class LockTest(nodes.NodeTestCase):
             with locks.nova_lock(self.node.layout, SHA, blocking=False):
                 pass
         self.assertEqual([self.node.layout.locks], made)
+
+    def test_a_lock_that_cannot_be_had_is_no_file_that_cannot_be_written(
+        self,
+    ) -> None:
+        # Mocked: a server whose lock daemon says so.
+        def trylock(*_args: Any) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        self.patch(lockutils.InterProcessLock, 'trylock', trylock)
+        before = os.listdir('/proc/self/fd')
+        error = self.assertRaises(errors.LockBroken, self.take)
+        self.assertNotIsInstance(error, errors.ReadOnly)
+        self.assertEqual(before, os.listdir('/proc/self/fd'))
+
+    def take(self) -> None:
+        with locks.nova_lock(self.node.layout, SHA, blocking=False):
+            self.fail('it was taken')
 
     def test_the_lock_file_is_novas_and_stays(self) -> None:
         with locks.nova_lock(self.node.layout, SHA, blocking=False):
