@@ -377,14 +377,15 @@ class LockTest(LaunchpadTestCase):
 
         spy(os, 'unlink')
         spy(os, 'link')
-        spy(directories, 'rename')
+        spy(directories, 'rename_at_once')
         for _pass in range(2):
             self.node.run(self.witness)
             self.node.clock.advance(2 * base.HOUR)
         self.assertEqual(
             (set(), set()), (self.node.files(), self.node.trash())
         )
-        self.assertEqual(({'unlink', 'link', 'rename'}, []), (calls, taken))
+        expected = {'unlink', 'link', 'rename_at_once'}
+        self.assertEqual((expected, []), (calls, taken))
         # Afterwards it is free, and one of two waits for the other.
         self.assertEqual([self.name], self.try_locks(self.name))
         with processes.NovaProcess(self.node.layout.locks, self.name):
