@@ -283,8 +283,7 @@ def remember(
         where nobody has written since
     :param relieved: whether files were deleted early
     :param vetoes: why nothing may be removed, a sentence each
-    :param removed: names of those that were removed or deleted just now, so
-        what was known of them is not looked for again
+    :param removed: names of those that were removed or deleted just now
     :param adrift: whether the clock of this host is known to be wrong: then
         what others have noted of times is not changed
     :raises nova_imagecache.errors.NotNow: the lock of the state cannot be had

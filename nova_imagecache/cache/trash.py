@@ -164,9 +164,7 @@ class Mover:
     hand then, so one look at what is in there does for all (decision 0047).
     """
 
-    def __init__(
-        self, layout: layouts.Layout, base_fd: int, fd: int, now: float
-    ) -> None:
+    def __init__(self, base_fd: int, fd: int, now: float) -> None:
         """See what is in the trash.
 
         :param base_fd: handle of the cache directory
@@ -174,7 +172,6 @@ class Mover:
         :param now: seconds since the epoch
         :raises OSError: it cannot be listed
         """
-        self._layout = layout
         self._base_fd = base_fd
         self._fd = fd
         self._now = now
@@ -201,7 +198,7 @@ class Mover:
             )
         try:
             moves = [
-                (source, target, _copy(self._layout, source, target))
+                (source, target, _copy(file.layout, source, target))
                 for source, target in zip(
                     file.companions, there.companions, strict=True
                 )

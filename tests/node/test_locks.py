@@ -79,6 +79,7 @@ class LockTest(nodes.NodeTestCase):
         def trylock(*_args: Any) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
+        os.makedirs(self.node.layout.locks)
         self.patch(lockutils.InterProcessLock, 'trylock', trylock)
         before = os.listdir('/proc/self/fd')
         error = self.assertRaises(errors.LockBroken, self.take)

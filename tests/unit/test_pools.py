@@ -56,7 +56,7 @@ class EachTest(testtools.TestCase):
         done = [*pools.each(_double, range(2000), late)]
         self.assertEqual(2000, len(done))
         # Of each thread once, and of what was begun before.
-        self.assertLess(len(asked), 10 * pools.THREADS)
+        self.assertLess(len(asked), 3 * pools.THREADS)
 
     def threads_for(self, seconds: list[float]) -> int:
         """Say how many threads do what takes so long each."""
