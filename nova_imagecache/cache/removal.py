@@ -56,7 +56,7 @@ def remove(
     @contextlib.contextmanager
     def prepared() -> Iterator[batches.Act]:
         with trash.opened(layout, make=True) as (base_fd, fd):
-            mover = trash.Mover(base_fd, fd, now)
+            mover = trash.Mover(layout, base_fd, fd, now)
 
             def act(file: base_file.BaseFile) -> None:
                 _check(base_fd, file)

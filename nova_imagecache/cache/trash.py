@@ -157,25 +157,40 @@ def _discard(*paths: str) -> None:
             LOG.warning('[P12] %s cannot be removed: %s', path, error.strerror)
 
 
+def _listed(directory: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(directory))
+    except FileNotFoundError:
+        return frozenset()
+
+
 class Mover:
     """Moves files of a cache to its trash, whose locks the caller holds.
 
     And took before this was made: none of them comes to the trash by another
-    hand then, so one look at what is in there does for all (decision 0047).
+    hand then (decision 0047), nor is anything noted of them (decision 0044),
+    so one look at what is there does for all.
     """
 
-    def __init__(self, base_fd: int, fd: int, now: float) -> None:
-        """See what is in the trash.
+    def __init__(
+        self, layout: layouts.Layout, base_fd: int, fd: int, now: float
+    ) -> None:
+        """See what is in the trash, and of which files something is known.
 
         :param base_fd: handle of the cache directory
         :param fd: handle of the trash
         :param now: seconds since the epoch
-        :raises OSError: it cannot be listed
+        :raises OSError: one of these cannot be listed
         """
         self._base_fd = base_fd
         self._fd = fd
         self._now = now
         self._taken = frozenset(os.listdir(fd))
+        # By directory.
+        self._noted = {
+            layout.base: frozenset(os.listdir(base_fd)),
+            layout.ledgers: _listed(layout.ledgers),
+        }
         # To ask where that cannot be done is a request for each.
         self._at_once = True
 
@@ -202,7 +217,7 @@ class Mover:
                 for source, target in zip(
                     file.companions, there.companions, strict=True
                 )
-                if not identity.gone(source)
+                if self._is_noted(source)
             ]
             with qemu_locks.fence(file.name, self._base_fd):
                 self._rename(file.name, trashed)
@@ -211,6 +226,10 @@ class Mover:
             raise
         _carry(moves)
         return trashed
+
+    def _is_noted(self, path: str) -> bool:
+        directory, _slash, name = path.rpartition(os.sep)
+        return name in self._noted[directory] and not identity.gone(path)
 
     def _rename(self, source: str, target: str) -> None:
         if self._at_once:

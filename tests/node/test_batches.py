@@ -12,6 +12,7 @@ from typing import Any
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import batches
 from nova_imagecache.cache import directories
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scans
@@ -212,6 +213,48 @@ class SlowTest(nodes.NodeTestCase):
         removal.remove(self.node.layout, self.files, lambda _: {}, 0)
         self.assertEqual(set(), self.node.files())
         self.assertEqual(1, len(asked))
+
+    def test_only_what_is_known_of_a_file_is_looked_for(self) -> None:
+        self.patch(pools, '_SLOW_SECONDS', 10**9)
+        one, other = self.files[7], self.files[9]
+        for path in (one.sidecar, other.ledger):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, 'wb') as companion:
+                companion.write(b'it')
+        asked: list[str] = []
+        real = identity.gone
+
+        def gone(path: str) -> bool:
+            asked.append(path)
+            return real(path)
+
+        self.patch(identity, 'gone', gone)
+        removal.remove(self.node.layout, self.files, lambda _: {}, 5)
+        self.assertEqual(set(), self.node.files())
+        self.assertEqual({one.sidecar, other.ledger}, {*asked})
+        trashed = names.trash_name(one.name, 5)
+        self.assertIn(f'{trashed}.sha1', os.listdir(self.node.layout.trash))
+        trashed = names.trash_name(other.name, 5)
+        self.assertIn(f'{trashed}.ledger', os.listdir(self.node.layout.trash))
+
+    def test_nothing_goes_where_nobody_can_tell_what_is_known(self) -> None:
+        os.makedirs(self.node.layout.ledgers, exist_ok=True)
+        real = os.listdir
+
+        def listdir(path: Any) -> list[str]:
+            if path == self.node.layout.ledgers:
+                raise OSError(5, 'Input/output error')
+            return real(path)
+
+        self.patch(os, 'listdir', listdir)
+        outcomes = removal.remove(
+            self.node.layout, self.files, lambda _: {}, 5
+        )
+        self.assertEqual(40, len(self.node.files()))
+        self.assertEqual(
+            {'Input/output error'},
+            {getattr(each, 'strerror', None) for each in outcomes.values()},
+        )
 
 
 class InterruptionTest(base.TestCase):
