@@ -11,7 +11,9 @@ import collections
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import threading
 import time
 from typing import Generic
@@ -131,6 +133,28 @@ def each(
         todo = yield from _while_quick(work, todo)
     if todo:
         yield from _in_threads(work, todo, late, patience)
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Do something meanwhile, in a thread of its own; wait for its end.
+
+    :raises Exception: what the work raises
+    """
+    chunk: _Chunk[None, object] = _Chunk([None])
+    thread = threading.Thread(
+        target=chunk.work_off,
+        args=(lambda _: work(), None),
+        name='imagecache',
+        daemon=True,
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    if chunk.error is not None:
+        raise chunk.error
 
 
 def _while_quick(

@@ -174,6 +174,7 @@ class _Batch:
         self,
         objections: Objections,
         prepared: Callable[[], contextlib.AbstractContextManager[Act]],
+        meanwhile: Callable[[], object] | None,
     ) -> None:
         """Do it, as far as there is time; to one of them in any case."""
         with (
@@ -191,8 +192,11 @@ class _Batch:
             deadline = self._pace.look(
                 lambda: reasons.update(objections(files))
             )
+            if len(todo) + len(self.done) < len(self._groups):
+                # Some could not be locked in time, and come with a next look.
+                meanwhile = None
             try:
-                with prepared() as act:
+                with prepared() as act, _beside(meanwhile):
                     self._act(todo, reasons, act, deadline)
             except (errors.NotNow, OSError) as error:
                 self._fail(todo, error)
@@ -240,6 +244,12 @@ class _Batch:
         _each(finish, todo)
 
 
+def _beside(
+    work: Callable[[], object] | None,
+) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if work is None else pools.beside(work)
+
+
 def _outcome(
     file: base_file.BaseFile, reasons: Mapping[str, str], act: Act
 ) -> Outcome:
@@ -258,10 +268,13 @@ def work(
     objections: Objections,
     prepared: Callable[[], contextlib.AbstractContextManager[Act]],
     monotonic: Callable[[], float] = time.monotonic,
+    meanwhile: Callable[[], object] | None = None,
 ) -> dict[str, Outcome]:
     """Do something to each file, unless something speaks against it now.
 
     :param prepared: gives what does it, for one batch
+    :param meanwhile: done by another thread after a look that is likely to be
+        the last one; perhaps several times, or never
     :param monotonic: seconds since any moment
     :returns: what became of each
     """
@@ -273,7 +286,8 @@ def work(
     while groups:
         chosen = [*groups][: pace.size]
         batch = _Batch(layout, {name: groups[name] for name in chosen}, pace)
-        batch.work(objections, prepared)
+        last = len(chosen) == len(groups)
+        batch.work(objections, prepared, meanwhile if last else None)
         pace.learn(len(chosen), len(batch.done))
         for name, became in batch.done.items():
             outcomes |= became

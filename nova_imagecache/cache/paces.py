@@ -12,10 +12,10 @@ import resource
 import time
 
 # For a lock that was taken so long ago nothing is begun: what is then at work
-# still takes its time. All locks are taken in a third of that: to move a file
-# takes twice as long, where a request takes its time.
+# still takes its time. All locks are taken in less than half of that: to move
+# a file takes twice as long, where a request takes its time.
 _HELD_SECONDS = 0.85
-_LOCKING_SECONDS = 0.3
+_LOCKING_SECONDS = 0.35
 
 # Of what a look takes, as much is locked and done in any case.
 _PART = 4

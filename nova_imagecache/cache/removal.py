@@ -44,11 +44,13 @@ def remove(
     files: Sequence[base_file.BaseFile],
     objections: batches.Objections,
     now: float,
+    meanwhile: Callable[[], object] | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> dict[str, batches.Outcome]:
     """Move files to the trash if nothing speaks against it now.
 
     :param now: seconds since the epoch
+    :param meanwhile: see :func:`nova_imagecache.cache.batches.work`
     :param monotonic: seconds since any moment
     :returns: what became of each
     """
@@ -65,7 +67,11 @@ def remove(
 
             yield act
 
-    outcomes = batches.work(layout, files, objections, prepared, monotonic)
+    if not files:
+        return {}
+    outcomes = batches.work(
+        layout, files, objections, prepared, monotonic, meanwhile
+    )
     _sync(layout)
     return outcomes
 

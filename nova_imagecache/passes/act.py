@@ -57,19 +57,13 @@ def nothing(decisions: decide.Decisions) -> Done:
     )
 
 
-def _touch_used(
-    decisions: decide.Decisions, as_root: host.TouchAsRoot | None
-) -> None:
-    """Renew the times of the files in the cache that are used."""
-    used = [
+def _used(decisions: decide.Decisions) -> list[base_file.BaseFile]:
+    """Give the files in the cache whose use is to be noted."""
+    return [
         decision.file
         for decision in decisions.files
         if decision.used and decision.action is Action.KEEP
     ]
-    for _touched in pools.each(
-        lambda file: removal.touch(file.path, as_root), used
-    ):
-        pass
 
 
 class Actor:
@@ -93,6 +87,7 @@ class Actor:
         self._facts = facts
         self._touch_as_root = touch_as_root
         self._problems: list[codes.Problem] = []
+        self._touched = False
         # Names of bad files that somebody may be fetching anew.
         self._awaited: set[str] = set()
 
@@ -104,21 +99,23 @@ class Actor:
             for decision in sorted(decisions.trash, key=_first_the_best)
             if decision.action is Action.PUT_BACK
         }
+        used = _used(decisions)
+        going = _chosen(decisions.files, Action.REMOVE)
+        doomed = _chosen(decisions.trash, Action.DELETE)
         try:
             removed = removal.remove(
                 self._layout,
-                _chosen(decisions.files, Action.REMOVE),
+                going,
                 self._objections,
                 self._facts.now.wall,
+                None
+                if doomed or _share(used, going)
+                else lambda: self._touch_once(used),
             )
-            deleted = removal.empty(
-                self._layout,
-                _chosen(decisions.trash, Action.DELETE),
-                self._objections,
-            )
+            deleted = removal.empty(self._layout, doomed, self._objections)
         finally:
             # Last: the last looks would find all these files changed.
-            _touch_used(decisions, self._touch_as_root)
+            self._touch_once(used)
         files = tuple(
             self._came_out(decision, removed, 'removed')
             for decision in decisions.files
@@ -179,6 +176,13 @@ class Actor:
 
     def _touch(self, file: base_file.BaseFile) -> None:
         removal.touch(file.path, self._touch_as_root)
+
+    def _touch_once(self, used: Sequence[base_file.BaseFile]) -> None:
+        """Renew the times of files that are used, if nobody has yet."""
+        if not self._touched:
+            self._touched = True
+            for _touched in pools.each(self._touch, used):
+                pass
 
     def _came_out(
         self,
@@ -260,6 +264,14 @@ def _chosen(
     decisions: Iterable[decide.Decision], action: Action
 ) -> list[base_file.BaseFile]:
     return [each.file for each in decisions if each.action is action]
+
+
+def _share(
+    some: Iterable[base_file.BaseFile], others: Iterable[base_file.BaseFile]
+) -> bool:
+    """Whether one of them is another name of one of the others."""
+    incarnations = {file.incarnation for file in others}
+    return any(file.incarnation in incarnations for file in some)
 
 
 def _kept(decision: decide.Decision, reason: str) -> decide.Decision:

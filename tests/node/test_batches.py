@@ -84,7 +84,11 @@ class BatchTestCase(nodes.NodeTestCase):
 
     def remove(self, files: list[base_file.BaseFile]) -> dict[str, Any]:
         return removal.remove(
-            self.node.layout, files, self.objections, 0, lambda: self.now
+            self.node.layout,
+            files,
+            self.objections,
+            0,
+            monotonic=lambda: self.now,
         )
 
 
@@ -132,6 +136,35 @@ class DurationTest(BatchTestCase):
         self.remove(files)
         self.assertEqual([3, 2, 1], left)
 
+    def test_what_is_done_meanwhile_comes_after_the_last_look(self) -> None:
+        files = self.add(COUNT)
+        looks: list[int] = []
+        outcomes = removal.remove(
+            self.node.layout,
+            files,
+            self.objections,
+            0,
+            lambda: looks.append(len(self.looks)),
+            monotonic=lambda: self.now,
+        )
+        self.assertEqual({None}, {*outcomes.values()})
+        # Not in the first batch, which could not lock all of them in time.
+        self.assertLess(len(self.looks[0]), COUNT)
+        self.assertNotIn(1, looks)
+        self.assertEqual(len(self.looks), looks[-1])
+
+    def test_where_nothing_goes_nothing_is_done_meanwhile(self) -> None:
+        removal.remove(
+            self.node.layout, [], self.objections, 0, meanwhile=self.fail
+        )
+        files = self.add(1)
+        with locks.nova_lock(self.node.layout, files[0].name, blocking=False):
+            removal.remove(
+                self.node.layout, files, self.objections, 0,
+                meanwhile=self.fail,
+            )  # fmt: skip
+        self.assertEqual([], self.looks)
+
     def test_however_long_a_look_takes_files_go(self) -> None:
         files = self.add(3)
 
@@ -140,7 +173,11 @@ class DurationTest(BatchTestCase):
             return {}
 
         removal.remove(
-            self.node.layout, files, objections, 0, lambda: self.now
+            self.node.layout,
+            files,
+            objections,
+            0,
+            monotonic=lambda: self.now,
         )
         self.assertEqual(set(), self.node.files())
 

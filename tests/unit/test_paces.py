@@ -49,14 +49,14 @@ class PaceTest(base.TestCase):
 
     def test_no_lock_is_held_for_longer_than_a_second(self) -> None:
         for look, seconds in itertools.product(
-            (0.01, 0.3, 0.55), (0.0, 0.1, 0.29)
+            (0.01, 0.3, 0.5), (0.0, 0.1, 0.34)
         ):
             began = self.now
             locking = self.pace.locking()
             self.pass_seconds(seconds)
             since = self.now
             self.assertFalse(locking.is_over)
-            self.pass_seconds(0.31 - seconds)
+            self.pass_seconds(0.36 - seconds)
             self.assertTrue(locking.is_over)
             acting = self.pace.look(functools.partial(self.pass_seconds, look))
             # Some of it is done, whoever was locked first.

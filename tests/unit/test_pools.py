@@ -221,3 +221,39 @@ class EachTest(testtools.TestCase):
         next(results)
         results.close()
         self.assertLess(len(begun), 100000)
+
+
+class BesideTest(testtools.TestCase):
+    """Something else, meanwhile."""
+
+    def test_it_is_at_work_meanwhile_and_waited_for(self) -> None:
+        begun, go_on, done = (threading.Event() for _ in range(3))
+
+        def work() -> None:
+            begun.set()
+            go_on.wait(processes.PATIENCE_SECONDS)
+            done.set()
+
+        with pools.beside(work):
+            self.assertTrue(begun.wait(processes.PATIENCE_SECONDS))
+            self.assertFalse(done.is_set())
+            go_on.set()
+        self.assertTrue(done.is_set())
+
+    def test_what_it_raises_comes_out_in_the_end(self) -> None:
+        def work() -> None:
+            raise KeyError('it')
+
+        after = False
+        with testtools.ExpectedException(KeyError, "'it'"):
+            with pools.beside(work):
+                after = True
+        self.assertTrue(after)
+
+    def test_what_is_raised_meanwhile_comes_first(self) -> None:
+        def work() -> None:
+            raise KeyError('it')
+
+        with testtools.ExpectedException(ValueError):
+            with pools.beside(work):
+                raise ValueError
