@@ -65,20 +65,24 @@ class History:
     """What a ledger says that is not to be forgotten when it is lost.
 
     As in :class:`Sighting`, which says what each means.
+
+    :ivar digested: whether there is such a ledger; without, this is what could
+        not be written
     """
 
     suspect: bool = False
     rebaselined: float | None = None
     damage: Damage | None = None
+    digested: bool = True
 
 
 def remembers(sighting: Sighting | None, history: History) -> bool:
     """Whether a sighting has all that is not to be forgotten."""
-    return (
-        sighting is not None
-        and sighting.digested
-        and history
-        == History(sighting.suspect, sighting.rebaselined, sighting.damage)
+    return sighting is not None and history == History(
+        sighting.suspect,
+        sighting.rebaselined,
+        sighting.damage,
+        sighting.digested and history.digested,
     )
 
 
@@ -215,7 +219,9 @@ def updated(
         modified=file.stat.modified,
         seen=_seen_since(old, instant),
         image=image or (old.image if old else None),
-        digested=history is not None or bool(old and old.digested),
+        digested=bool(
+            (history and history.digested) or (old and old.digested)
+        ),
         suspect=said.suspect,
         rebaselined=said.rebaselined,
         damage=said.damage,

@@ -108,10 +108,7 @@ class Ending:
                 {'name': names.printable(self.job.file.name), 'error': reason},
             )
             if first:
-                if not finding.harmful:
-                    # There was no ledger, and so none is lost.
-                    finding = dataclasses.replace(finding, history=None)
-                return finding.postponed(
+                return self._unwritten(finding).postponed(
                     f'its checksum cannot be kept: {reason}', problem=True
                 )
             return dataclasses.replace(
@@ -146,6 +143,13 @@ class Ending:
             concluded,
             lambda finding: finding if given.holds else _noting_other(finding),
         )
+
+    def _unwritten(self, finding: knowledge.Finding) -> knowledge.Finding:
+        """Have the state not miss a ledger that there never was."""
+        history = finding.history if finding.harmful else None
+        if history is not None and self.kept.known.ledger is None:
+            history = dataclasses.replace(history, digested=False)
+        return dataclasses.replace(finding, history=history)
 
     def _beside(self, finding: knowledge.Finding) -> knowledge.Finding:
         """Have the state remember what the ledger beside does not say."""

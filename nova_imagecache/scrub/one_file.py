@@ -319,7 +319,11 @@ class _Scrub:
                 self._publish_failure(ledger, blocks)
             known = self._keeper.known
             finding = knowledge.judge(ledger, known.stored, known.sparse, size)
-            history = knowledge.history_of(ledger, finding)
+            history = dataclasses.replace(
+                knowledge.history_of(ledger, finding),
+                # Where it could not be written none is lost.
+                digested=known.ledger is not None,
+            )
             return dataclasses.replace(finding, history=history)
         return self._keeper.known.finding.postponed(reason, problem=True)
 

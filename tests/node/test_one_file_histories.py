@@ -2,6 +2,9 @@
 
 """What random histories of files and records have found, made plain."""
 
+from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
 import errno
 import os
 import random
@@ -145,7 +148,9 @@ class RecordsFailTest(scrubbing.OneFileTestCase):
             queues.note_histories(layout, {file: finding.history}, state, now)
         return finding
 
-    def test_what_was_never_kept_is_not_lost(self) -> None:
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Have no space for records of the file."""
         real = os.rename
 
         def rename(source: str, target: str) -> None:
@@ -154,6 +159,31 @@ class RecordsFailTest(scrubbing.OneFileTestCase):
             real(source, target)
 
         with base.patched(os, 'rename', rename):
+            yield
+
+    @ddt.data((2,), range(COUNT))
+    def test_damage_that_was_never_kept_is_no_lost_ledger(
+        self, bad: Iterable[int]
+    ) -> None:
+        """Of one block, and of so many that the file is left alone."""
+        with self.full(), self.failing_reads(*bad):
+            self.read()
+        self.assertFalse(os.path.exists(self.record))
+        self.assertIs(
+            soundness.Soundness.BAD,
+            soundness.of(self.file(self.name)).soundness,
+        )
+        with self.failing_reads(*bad):
+            finding = self.read()
+        self.assertIs(Verdict.UNREADABLE, finding.verdict)
+        self.assertNotIn('rebaselined', finding.note)
+        # From now on there is one.
+        os.unlink(self.record)
+        with self.failing_reads(*bad):
+            self.assertIn('rebaselined', self.read().note)
+
+    def test_what_was_never_kept_is_not_lost(self) -> None:
+        with self.full():
             self.assertTrue(self.read().skipped)
         self.assertIs(
             soundness.Soundness.SOUND,
