@@ -139,6 +139,8 @@ def each(
 def beside(work: Callable[[], object]) -> Iterator[None]:
     """Do something meanwhile, in a thread of its own; wait for its end.
 
+    Where there can be no other thread, it is not done.
+
     :raises Exception: what the work raises
     """
     chunk: _Chunk[None, object] = _Chunk([None])
@@ -148,7 +150,11 @@ def beside(work: Callable[[], object]) -> Iterator[None]:
         name='imagecache',
         daemon=True,
     )
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        yield
+        return
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import functools
 import threading
 import time
 from typing import TypeVar
@@ -174,12 +175,16 @@ class _Batch:
         self,
         objections: Objections,
         prepared: Callable[[], contextlib.AbstractContextManager[Act]],
-        meanwhile: Callable[[], object] | None,
+        looked: Callable[[], object],
     ) -> None:
-        """Do it, as far as there is time; to one of them in any case."""
+        """Do it, as far as there is time; to one of them in any case.
+
+        :param looked: called after the look if none is left for another one
+        """
         with (
             locks.remover_lock(self._layout, self._groups) as refused,
             self._locks.giving_up_all(),
+            contextlib.ExitStack() as stack,
         ):
             self._lock(refused)
             # In the order in which they are to go, whoever was locked first.
@@ -187,19 +192,19 @@ class _Batch:
             todo = [name for name in self._groups if name in held]
             if not todo:
                 return
-            files = [file for name in todo for file in self._groups[name]]
-            reasons: dict[str, str] = {}
-            deadline = self._pace.look(
-                lambda: reasons.update(objections(files))
-            )
-            if len(todo) + len(self.done) < len(self._groups):
-                # Some could not be locked in time, and come with a next look.
-                meanwhile = None
-            try:
-                with prepared() as act, _beside(meanwhile):
-                    self._act(todo, reasons, act, deadline)
-            except (errors.NotNow, OSError) as error:
-                self._fail(todo, error)
+            left = len(self._groups) - len(todo) - len(self.done)
+            with self._pace.looking():
+                reasons = objections(
+                    [file for name in todo for file in self._groups[name]]
+                )
+                try:
+                    act = stack.enter_context(prepared())
+                except (errors.NotNow, OSError) as error:
+                    self._fail(todo, error)
+                    return
+            if not left:
+                looked()
+            self._act(todo, reasons, act, self._pace.acting())
 
     def _fail(
         self, todo: Collection[str], error: errors.NotNow | OSError
@@ -244,12 +249,6 @@ class _Batch:
         _each(finish, todo)
 
 
-def _beside(
-    work: Callable[[], object] | None,
-) -> contextlib.AbstractContextManager[None]:
-    return contextlib.nullcontext() if work is None else pools.beside(work)
-
-
 def _outcome(
     file: base_file.BaseFile, reasons: Mapping[str, str], act: Act
 ) -> Outcome:
@@ -260,6 +259,14 @@ def _outcome(
     except (errors.NotNow, OSError) as error:
         return error
     return None
+
+
+def _begin(
+    work: Callable[[], object] | None, stack: contextlib.ExitStack
+) -> None:
+    """Have something done by another thread, until the stack ends."""
+    if work is not None:
+        stack.enter_context(pools.beside(work))
 
 
 def work(
@@ -287,7 +294,12 @@ def work(
         chosen = [*groups][: pace.size]
         batch = _Batch(layout, {name: groups[name] for name in chosen}, pace)
         last = len(chosen) == len(groups)
-        batch.work(objections, prepared, meanwhile if last else None)
+        # Waited for when no lock is held any more.
+        with contextlib.ExitStack() as stack:
+            looked = functools.partial(
+                _begin, meanwhile if last else None, stack
+            )
+            batch.work(objections, prepared, looked)
         pace.learn(len(chosen), len(batch.done))
         for name, became in batch.done.items():
             outcomes |= became

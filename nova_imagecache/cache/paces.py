@@ -7,6 +7,8 @@ it (decision 0086).
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import resource
 import time
@@ -16,9 +18,7 @@ import time
 # a file takes twice as long, where a request takes its time.
 _HELD_SECONDS = 0.85
 _LOCKING_SECONDS = 0.35
-
-# Of what a look takes, as much is locked and done in any case.
-_PART = 4
+_WORKING_SECONDS = 0.2
 
 _LEAST = 16
 _MOST = 1024
@@ -76,21 +76,26 @@ class Pace:
 
     def locking(self) -> Deadline:
         """Say until when to take locks."""
-        left = min(_LOCKING_SECONDS, _HELD_SECONDS - self._look_seconds)
-        return self._within(max(left, self._look_seconds / _PART))
+        left = (_HELD_SECONDS - self._look_seconds) / 2
+        least = self._look_seconds / 4
+        return self._within(max(least, min(left, _LOCKING_SECONDS)))
 
-    def look(self, looks: Callable[[], None]) -> Deadline:
-        """Have a last look, and say until when to act on it.
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Have a last look, and do what else is done once per batch."""
+        began = self.monotonic()
+        yield
+        self._look_seconds = self.monotonic() - began
+
+    def acting(self) -> Deadline:
+        """Say until when to act on what was looked at just now.
 
         Where locks are held for too long in any case, for as long as the look
         has taken: else looking would be most of what is done.
         """
-        began = self.monotonic()
-        looks()
-        self._look_seconds = self.monotonic() - began
         if self._look_seconds >= _HELD_SECONDS:
             return self._within(self._look_seconds)
-        return self._within(self._look_seconds / _PART, _HELD_SECONDS)
+        return self._within(_WORKING_SECONDS, _HELD_SECONDS)
 
     def _within(self, seconds: float, held: float = 0.0) -> Deadline:
         return Deadline(self.monotonic() + seconds, self.monotonic, held)

@@ -34,6 +34,9 @@ _TEMPORARY = (names.OWN_DIRECTORY, 'tmp')
 # Nothing of ours stays unpublished for so long.
 _STALE_SECONDS = 3600
 
+# Where listings take longer, what is known of a file is looked for by name.
+_LISTING_SECONDS = 0.05
+
 # For which what was known of a file outlives it: a restore takes its time, and
 # so does whoever looks for a file that has gone.
 _OUTLIVES_SECONDS = 24 * 3600
@@ -55,10 +58,18 @@ def remove(
     :returns: what became of each
     """
 
+    lists = True
+
     @contextlib.contextmanager
     def prepared() -> Iterator[batches.Act]:
+        nonlocal lists
         with trash.opened(layout, make=True) as (base_fd, fd):
-            mover = trash.Mover(layout, base_fd, fd, now)
+            began = monotonic()
+            mover = trash.Mover(base_fd, fd, now)
+            lists = lists and monotonic() - began < _LISTING_SECONDS
+            if lists:
+                mover.list_companions(layout)
+                lists = monotonic() - began < _LISTING_SECONDS
 
             def act(file: base_file.BaseFile) -> None:
                 _check(base_fd, file)
@@ -69,11 +80,12 @@ def remove(
 
     if not files:
         return {}
-    outcomes = batches.work(
-        layout, files, objections, prepared, monotonic, meanwhile
-    )
-    _sync(layout)
-    return outcomes
+    try:
+        return batches.work(
+            layout, files, objections, prepared, monotonic, meanwhile
+        )
+    finally:
+        _sync(layout)
 
 
 def empty(

@@ -157,42 +157,49 @@ def _discard(*paths: str) -> None:
             LOG.warning('[P12] %s cannot be removed: %s', path, error.strerror)
 
 
-def _listed(directory: str) -> frozenset[str]:
+def _listed(directory: str | int) -> frozenset[str] | None:
+    """List a directory; None where nobody can tell what is in there."""
     try:
         return frozenset(os.listdir(directory))
     except FileNotFoundError:
         return frozenset()
+    except OSError:
+        return None
 
 
 class Mover:
     """Moves files of a cache to its trash, whose locks the caller holds.
 
     And took before this was made: none of them comes to the trash by another
-    hand then (decision 0047), nor is anything noted of them (decision 0044),
-    so one look at what is there does for all.
+    hand then, so one look at what is in there does for all (decision 0047).
     """
 
-    def __init__(
-        self, layout: layouts.Layout, base_fd: int, fd: int, now: float
-    ) -> None:
-        """See what is in the trash, and of which files something is known.
+    def __init__(self, base_fd: int, fd: int, now: float) -> None:
+        """See what is in the trash.
 
         :param base_fd: handle of the cache directory
         :param fd: handle of the trash
         :param now: seconds since the epoch
-        :raises OSError: one of these cannot be listed
+        :raises OSError: it cannot be listed
         """
         self._base_fd = base_fd
         self._fd = fd
         self._now = now
         self._taken = frozenset(os.listdir(fd))
-        # By directory.
-        self._noted = {
-            layout.base: frozenset(os.listdir(base_fd)),
-            layout.ledgers: _listed(layout.ledgers),
-        }
+        # What is there, by directory.
+        self._listed: dict[str, frozenset[str] | None] = {}
         # To ask where that cannot be done is a request for each.
         self._at_once = True
+
+    def list_companions(self, layout: layouts.Layout) -> None:
+        """See of which files something is known, under these locks too.
+
+        Without this, that is looked for by name (decision 0044).
+        """
+        self._listed = {
+            layout.base: _listed(self._base_fd),
+            layout.ledgers: _listed(layout.ledgers),
+        }
 
     def move(self, file: base_file.BaseFile) -> str:
         """Move a file to the trash; the caller has checked that it may go.
@@ -217,7 +224,7 @@ class Mover:
                 for source, target in zip(
                     file.companions, there.companions, strict=True
                 )
-                if self._is_noted(source)
+                if self._is_there(source)
             ]
             with qemu_locks.fence(file.name, self._base_fd):
                 self._rename(file.name, trashed)
@@ -227,9 +234,10 @@ class Mover:
         _carry(moves)
         return trashed
 
-    def _is_noted(self, path: str) -> bool:
+    def _is_there(self, path: str) -> bool:
         directory, _slash, name = path.rpartition(os.sep)
-        return name in self._noted[directory] and not identity.gone(path)
+        listed = self._listed.get(directory)
+        return (listed is None or name in listed) and not identity.gone(path)
 
     def _rename(self, source: str, target: str) -> None:
         if self._at_once:

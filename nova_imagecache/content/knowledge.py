@@ -338,6 +338,11 @@ class Knowledge:
             return None
         return history_of(self.ledger, self.finding)
 
+    @property
+    def has_had_ledger(self) -> bool:
+        """Whether there is a ledger, or one is lost, or may be there."""
+        return self.ledger is not None or self.lost or self.blind
+
     def remembering(self, sighting: sightings.Sighting | None) -> 'Knowledge':
         """Add what the state remembers, the second place to know of damage."""
         if sighting is None:

@@ -107,8 +107,9 @@ class Ending:
                 'so it will be read again: %(error)s',
                 {'name': names.printable(self.job.file.name), 'error': reason},
             )
+            finding = self._unkept(finding)
             if first:
-                return self._unwritten(finding).postponed(
+                return finding.postponed(
                     f'its checksum cannot be kept: {reason}', problem=True
                 )
             return dataclasses.replace(
@@ -144,11 +145,13 @@ class Ending:
             lambda finding: finding if given.holds else _noting_other(finding),
         )
 
-    def _unwritten(self, finding: knowledge.Finding) -> knowledge.Finding:
-        """Have the state not miss a ledger that there never was."""
-        history = finding.history if finding.harmful else None
-        if history is not None and self.kept.known.ledger is None:
-            history = dataclasses.replace(history, digested=False)
+    def _unkept(self, finding: knowledge.Finding) -> knowledge.Finding:
+        """Have the state miss no ledger that there never was."""
+        history, there = finding.history, self.kept.known.has_had_ledger
+        if history is not None:
+            history = dataclasses.replace(history, digested=there)
+        if not (there or finding.harmful):
+            history = None
         return dataclasses.replace(finding, history=history)
 
     def _beside(self, finding: knowledge.Finding) -> knowledge.Finding:

@@ -322,7 +322,7 @@ class _Scrub:
             history = dataclasses.replace(
                 knowledge.history_of(ledger, finding),
                 # Where it could not be written none is lost.
-                digested=known.ledger is not None,
+                digested=known.has_had_ledger,
             )
             return dataclasses.replace(finding, history=history)
         return self._keeper.known.finding.postponed(reason, problem=True)

@@ -324,7 +324,7 @@ class History(damages.Damages):
         # Not twice in the same second.
         self._world.advance(1.0)
         with trash.opened(layout, make=True) as (base_fd, fd):
-            mover = trash.Mover(layout, base_fd, fd, self._world.wall)
+            mover = trash.Mover(base_fd, fd, self._world.wall)
             name = mover.move(file)
         if self._pick([True, False]):
             self._pass(inline=False)

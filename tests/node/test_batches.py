@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 import threading
+import time
 from typing import Any
 
 from nova_imagecache.cache import base_file
@@ -165,6 +166,19 @@ class DurationTest(BatchTestCase):
             )  # fmt: skip
         self.assertEqual([], self.looks)
 
+    def test_the_time_that_listing_takes_counts_too(self) -> None:
+        files = self.add(60)
+        real = os.listdir
+
+        def listdir(path: Any) -> list[str]:
+            self.now += 0.2
+            return real(path)
+
+        self.patch(os, 'listdir', listdir)
+        outcomes = self.remove(files)
+        self.assertEqual({None}, {*outcomes.values()})
+        self.assertLess(len(self.looks), 5)
+
     def test_however_long_a_look_takes_files_go(self) -> None:
         files = self.add(3)
 
@@ -274,24 +288,58 @@ class SlowTest(nodes.NodeTestCase):
         trashed = names.trash_name(other.name, 5)
         self.assertIn(f'{trashed}.ledger', os.listdir(self.node.layout.trash))
 
-    def test_nothing_goes_where_nobody_can_tell_what_is_known(self) -> None:
-        os.makedirs(self.node.layout.ledgers, exist_ok=True)
+    def test_where_that_cannot_be_listed_each_is_looked_for(self) -> None:
+        """By its name, and what is there goes along."""
+        os.makedirs(self.node.layout.ledgers)
+        with open(self.files[7].ledger, 'wb') as companion:
+            companion.write(b'it')
         real = os.listdir
 
         def listdir(path: Any) -> list[str]:
             if path == self.node.layout.ledgers:
-                raise OSError(5, 'Input/output error')
+                raise PermissionError(13, 'Permission denied')
             return real(path)
 
         self.patch(os, 'listdir', listdir)
-        outcomes = removal.remove(
-            self.node.layout, self.files, lambda _: {}, 5
+        removal.remove(self.node.layout, self.files, lambda _: {}, 5)
+        self.assertEqual(set(), self.node.files())
+        trashed = names.trash_name(self.files[7].name, 5)
+        self.assertIn(f'{trashed}.ledger', real(self.node.layout.trash))
+
+    def test_no_lock_is_held_for_what_is_done_meanwhile(self) -> None:
+        layout, chosen = self.node.layout, self.files[5].name
+        free: list[bool] = []
+
+        def meanwhile() -> None:
+            """Wait for the locks, which whoever waits for this may hold."""
+            deadline = time.monotonic() + processes.PATIENCE_SECONDS
+            while time.monotonic() < deadline:
+                with contextlib.suppress(errors.Locked):
+                    with (
+                        locks.remover_lock(layout, [chosen]) as refused,
+                        locks.nova_lock(layout, chosen, blocking=False),
+                    ):
+                        if not refused:
+                            free.append(True)
+                            return
+
+        removal.remove(layout, self.files, lambda _: {}, 5, meanwhile)
+        self.assertEqual([True], free)
+
+    def test_what_has_gone_is_synced_whatever_happens_meanwhile(self) -> None:
+        synced: list[int] = []
+        self.patch(directories, 'sync', synced.append)
+
+        def meanwhile() -> None:
+            raise KeyError('it')
+
+        self.assertRaises(
+            KeyError,
+            removal.remove,
+            *(self.node.layout, self.files, lambda _: {}, 5, meanwhile),
         )
-        self.assertEqual(40, len(self.node.files()))
-        self.assertEqual(
-            {'Input/output error'},
-            {getattr(each, 'strerror', None) for each in outcomes.values()},
-        )
+        self.assertEqual(set(), self.node.files())
+        self.assertEqual(1, len(synced))
 
 
 class InterruptionTest(base.TestCase):

@@ -15,9 +15,11 @@ import ddt
 
 from nova_imagecache.cache import states
 from nova_imagecache.content import knowledge
+from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import sources
 from tests.support import base
 from tests.support import nodes
 from tests.support import scrubbing
@@ -181,6 +183,34 @@ class RecordsFailTest(scrubbing.OneFileTestCase):
         os.unlink(self.record)
         with self.failing_reads(*bad):
             self.assertIn('rebaselined', self.read().note)
+
+    def test_beside_a_checksum_no_ledger_is_lost_that_never_was(self) -> None:
+        with open(self.sidecar, 'w') as sidecar:
+            sidecar.write(self.sha1())
+        with self.full():
+            self.assertIs(Verdict.GOOD, self.read().verdict)
+        self.assertIs(
+            soundness.Soundness.SOUND,
+            soundness.of(self.file(self.name)).soundness,
+        )
+        os.unlink(self.sidecar)
+        self.assertNotIn('rebaselined', self.read().note)
+
+    def test_one_that_cannot_be_read_is_missed_when_it_is_lost(self) -> None:
+        self.scrub_file()
+
+        # Mocked: a disk that fails for a moment, all of it.
+        def fail(*args: Any) -> Any:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with (
+            base.patched(ledgers.Ledger, 'load', fail),
+            base.patched(sources, 'opened', fail),
+        ):
+            self.assertIs(Verdict.UNREADABLE, self.read().verdict)
+        os.unlink(self.record)
+        os.unlink(self.sidecar)
+        self.assertIn('rebaselined', self.read().note)
 
     def test_what_was_never_kept_is_not_lost(self) -> None:
         with self.full():

@@ -173,8 +173,7 @@ class StateTest(nodes.NodeTestCase):
         self.remember()
         before = states.load(self.node.layout)
         with trash.opened(self.node.layout, make=True) as (base_fd, fd):
-            mover = trash.Mover(self.node.layout, base_fd, fd, 5)
-            mover.move(self.file())
+            trash.Mover(base_fd, fd, 5).move(self.file())
         self.patch(identity, 'gone', self.fail)
         self.remember_removal(before)
         (name,) = states.load(self.node.layout).files

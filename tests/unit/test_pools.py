@@ -257,3 +257,14 @@ class BesideTest(testtools.TestCase):
         with testtools.ExpectedException(ValueError):
             with pools.beside(work):
                 raise ValueError
+
+    def test_where_there_can_be_no_other_thread_it_is_not_done(self) -> None:
+        # Mocked: a limit on threads is one on all processes of a user.
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(threading.Thread, 'start', start)
+        after = False
+        with pools.beside(self.fail):
+            after = True
+        self.assertTrue(after)
