@@ -54,6 +54,11 @@ _VMDK_DESCRIPTOR_LIMIT = 20 * 512
 _SECTOR = 512
 
 
+#: Gives so many bytes of a disk, the first number, from an offset, the second;
+#: fewer at the end.
+Pread = Callable[[int, int], bytes]
+
+
 class MalformedHeader(Exception):
     """The header of a known format contradicts itself."""
 
@@ -79,31 +84,34 @@ class DiskHeader:
     data_file: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Source:
-    """Where the bytes of a disk come from.
-
-    :ivar pread: gives so many bytes, the first number, from an offset, the
-        second; fewer at the end
-    :ivar costly: whether each read is, whatever its length, as one for which
-        root has to be asked
-    """
-
-    pread: Callable[[int, int], bytes]
-    size: int
-    costly: bool = False
+#: What the header of any raw disk says, and of whatever is no disk.
+NEEDS_NOTHING = DiskHeader()
 
 
-def _read(source: Source, offset: int, length: int) -> bytes:
-    """Read exactly so much; offsets come from the header and may be wild."""
-    data = b''
-    if offset + length <= source.size:
-        data = source.pread(length, offset)
-    if len(data) < length:
-        raise MalformedHeader(
-            f'it points to {length} bytes at {offset}, past its end'
-        )
-    return data
+class _Head:
+    """The beginning of a disk, of which no more is read than is asked for."""
+
+    def __init__(self, pread: Pread, size: int, block: bytes) -> None:
+        self._pread = pread
+        self._read = block
+        self.size = size
+        self.block = block
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly so much; offsets come from the header, maybe wild."""
+        end = offset + length
+        data = b''
+        if end <= self.size:
+            if len(self._read) < end <= _HEAD and len(self._read) == _FIRST:
+                self._read = self._pread(_HEAD, 0)
+            if end <= len(self._read):
+                return self._read[offset:end]
+            data = self._pread(length, offset)
+        if len(data) < length:
+            raise MalformedHeader(
+                f'it points to {length} bytes at {offset}, past its end'
+            )
+        return data
 
 
 def _name(data: bytes) -> str | None:
@@ -117,44 +125,42 @@ def _unpack(layout: struct.Struct, block: bytes) -> tuple[Any, ...]:
     return layout.unpack_from(block)
 
 
-def _qcow2_extensions(
-    source: Source, block: bytes, version: int
-) -> dict[int, bytes]:
+def _qcow2_extensions(head: _Head, version: int) -> dict[int, bytes]:
     offset = _QCOW_HEADER_LENGTHS[2]
     if version >= 3:
-        (offset,) = _unpack(_QCOW2_V3_LENGTH_FIELD, block)
+        (offset,) = _unpack(_QCOW2_V3_LENGTH_FIELD, head.block)
     extensions: dict[int, bytes] = {}
     while offset + _QCOW2_EXTENSION.size <= _QCOW2_EXTENSIONS_END:
         try:
-            head = _read(source, offset, _QCOW2_EXTENSION.size)
+            fields = head.read(offset, _QCOW2_EXTENSION.size)
         except MalformedHeader:
             break
-        kind, length = _QCOW2_EXTENSION.unpack(head)
+        kind, length = _QCOW2_EXTENSION.unpack(fields)
         if kind == 0:
             break
         offset += _QCOW2_EXTENSION.size
         if kind in (_QCOW2_BACKING_FORMAT, _QCOW2_DATA_FILE):
             if length > _QCOW_NAME_LIMIT:
                 raise MalformedHeader('a name in it is too long')
-            extensions[kind] = _read(source, offset, length)
+            extensions[kind] = head.read(offset, length)
         offset += (length + 7) // 8 * 8
     return extensions
 
 
-def _read_qcow(source: Source, block: bytes) -> DiskHeader:
-    _magic, version, offset, length = _unpack(_QCOW_BACKING, block)
+def _read_qcow(head: _Head) -> DiskHeader:
+    _magic, version, offset, length = _unpack(_QCOW_BACKING, head.block)
     if version not in _QCOW_HEADER_LENGTHS:
         raise MalformedHeader(f'qcow version {version} is unknown')
-    if len(block) < _QCOW_HEADER_LENGTHS[version]:
+    if len(head.block) < _QCOW_HEADER_LENGTHS[version]:
         raise TruncatedHeader('it is cut short')
     backing = None
     if offset:
         if length > _QCOW_NAME_LIMIT:
             raise MalformedHeader('the name of its backing file is too long')
-        backing = _name(_read(source, offset, length))
+        backing = _name(head.read(offset, length))
     if version == 1:
         return DiskHeader('qcow', backing)
-    extensions = _qcow2_extensions(source, block, version)
+    extensions = _qcow2_extensions(head, version)
     named = {kind: _name(data) for kind, data in extensions.items()}
     return DiskHeader(
         'qcow2',
@@ -164,65 +170,50 @@ def _read_qcow(source: Source, block: bytes) -> DiskHeader:
     )
 
 
-def _read_qed(source: Source, block: bytes) -> DiskHeader:
-    *_others, features, offset, length = _unpack(_QED_HEADER, block)
+def _read_qed(head: _Head) -> DiskHeader:
+    *_others, features, offset, length = _unpack(_QED_HEADER, head.block)
     if not features & _QED_HAS_BACKING:
         return DiskHeader('qed')
     if length > _QCOW_NAME_LIMIT:
         raise MalformedHeader('the name of its backing file is too long')
-    return DiskHeader('qed', _name(_read(source, offset, length)))
+    return DiskHeader('qed', _name(head.read(offset, length)))
 
 
-def _read_vmdk(source: Source, block: bytes) -> DiskHeader:
-    descriptor = _read(source, 0, min(source.size, _VMDK_DESCRIPTOR_LIMIT))
-    if block.startswith(_VMDK_MAGIC):
-        _magic, offset, length = _unpack(_VMDK_DESCRIPTOR, block)
+def _read_vmdk(head: _Head) -> DiskHeader:
+    descriptor = head.read(0, min(head.size, _VMDK_DESCRIPTOR_LIMIT))
+    if head.block.startswith(_VMDK_MAGIC):
+        _magic, offset, length = _unpack(_VMDK_DESCRIPTOR, head.block)
         if not offset:
             return DiskHeader('vmdk')
         length = min(length * _SECTOR, _VMDK_DESCRIPTOR_LIMIT)
-        descriptor = _read(source, offset * _SECTOR, length)
+        descriptor = head.read(offset * _SECTOR, length)
     match = _VMDK_PARENT.search(descriptor)
     return DiskHeader('vmdk', _name(match[1]) if match else None)
 
 
-class _Head:
-    """The beginning of a disk, of which no more is read than is asked for."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.block = source.pread(_HEAD if source.costly else _FIRST, 0)
-
-    def pread(self, length: int, offset: int) -> bytes:
-        if len(self.block) < offset + length <= _HEAD and (
-            len(self.block) == _FIRST
-        ):
-            self.block = self._source.pread(_HEAD, 0)
-        if offset + length <= len(self.block):
-            return self.block[offset : offset + length]
-        return self._source.pread(length, offset)
-
-
-def read_header_from(source: Source) -> DiskHeader:
+def read_header_from(
+    pread: Pread, size: int, costly: bool = False
+) -> DiskHeader:
     """Read the header of a disk image, wherever it comes from.
 
     It takes one read. Where that is not costly, it is a short one, and may
     take a second, longer one; and in any case one more for a name, or the
     descriptor of VMDK, that is not at the beginning.
 
+    :param costly: whether each read is, whatever its length, as one for which
+        root has to be asked
     :raises TruncatedHeader: it has the magic of a format, and ends too soon
     :raises MalformedHeader: it has the magic of a format, and cannot be one
     :raises Exception: whatever reading raises
     """
-    head = _Head(source)
-    block = head.block
-    source = Source(head.pread, source.size)
+    block = pread(_HEAD if costly else _FIRST, 0)
     if block.startswith(_QCOW_MAGIC):
-        return _read_qcow(source, block)
+        return _read_qcow(_Head(pread, size, block))
     if block.startswith(_QED_MAGIC):
-        return _read_qed(source, block)
+        return _read_qed(_Head(pread, size, block))
     if block.startswith((_VMDK_MAGIC, _VMDK_DESCRIPTOR_MAGIC)):
-        return _read_vmdk(source, block)
-    return DiskHeader()
+        return _read_vmdk(_Head(pread, size, block))
+    return NEEDS_NOTHING
 
 
 def read_header(fd: int) -> DiskHeader:
@@ -234,7 +225,7 @@ def read_header(fd: int) -> DiskHeader:
     :raises OSError: it cannot be read
     """
     return read_header_from(
-        Source(functools.partial(os.pread, fd), os.fstat(fd).st_size)
+        functools.partial(os.pread, fd), os.fstat(fd).st_size
     )
 
 

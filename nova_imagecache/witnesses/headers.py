@@ -17,6 +17,9 @@ from nova_imagecache.witnesses import disk_header
 _DISK_INFO = 'disk.info'
 _DISK_INFO_LIMIT = 1024 * 1024
 
+# Without waiting for who writes to a pipe.
+_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
 
 def declared_raw(directory: str, name: str) -> bool:
     """Whether Nova has noted that it opens this disk as a raw one.
@@ -45,15 +48,7 @@ def _read_as_root(
             raise ValueError('it got less than is there')
         return data
 
-    return disk_header.read_header_from(
-        disk_header.Source(pread, status.st_size, costly=True)
-    )
-
-
-def _size_of(fd: int, status: os.stat_result) -> int:
-    if stat.S_ISBLK(status.st_mode):
-        return os.lseek(fd, 0, os.SEEK_END)
-    return status.st_size
+    return disk_header.read_header_from(pread, status.st_size, costly=True)
 
 
 def read(
@@ -73,7 +68,7 @@ def read(
     :raises OSError: it cannot be read
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, _OPEN_FLAGS)
     except PermissionError:
         if read_as_root is None:
             raise
@@ -94,13 +89,13 @@ def read(
             ) from error
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) and not (
-            devices and stat.S_ISBLK(status.st_mode)
-        ):
-            return status, disk_header.DiskHeader()
-        source = disk_header.Source(
-            functools.partial(os.pread, fd), _size_of(fd, status)
-        )
-        return status, disk_header.read_header_from(source)
+        if stat.S_ISREG(status.st_mode):
+            size = status.st_size
+        elif devices and stat.S_ISBLK(status.st_mode):
+            size = os.lseek(fd, 0, os.SEEK_END)
+        else:
+            return status, disk_header.NEEDS_NOTHING
+        pread = functools.partial(os.pread, fd)
+        return status, disk_header.read_header_from(pread, size)
     finally:
         os.close(fd)

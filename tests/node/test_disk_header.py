@@ -273,9 +273,9 @@ class ReadsTest(HeaderTestCase):
                 lengths.append(length)
                 return os.pread(file.fileno(), length, offset)
 
-            source = disk_header.Source(pread, os.path.getsize(path), costly)
+            size = os.path.getsize(path)
             with contextlib.suppress(disk_header.MalformedHeader):
-                self.header = disk_header.read_header_from(source)
+                self.header = disk_header.read_header_from(pread, size, costly)
         return lengths
 
     def extensions(self, end: int, name: bytes, offset: int) -> str:
