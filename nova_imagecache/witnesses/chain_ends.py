@@ -81,15 +81,17 @@ class Scanned:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._paths: dict[str, FileId | None] = {}
+        self._paths: set[str] = set()
         self._ids: set[FileId] = set()
-        self._tails: dict[str, list[str]] = {}
+        self._by_tail: dict[str, list[str]] = {}
+        # Paths that are not in there yet: hardly anybody asks for any.
+        self._others: list[str] = []
 
     def add(self, path: str, file_id: FileId | None) -> None:
         """Take a file in, at the path where it was found."""
         if path not in self._paths:
-            self._tails.setdefault(_tail(path), []).append(path)
-        self._paths[path] = file_id
+            self._paths.add(path)
+            self._others.append(path)
         if file_id is not None:
             self._ids.add(file_id)
 
@@ -106,7 +108,14 @@ class Scanned:
         file_id = _file_id(path)
         if file_id is not None:
             return file_id in self._ids
-        return any(each != asking for each in self._tails.get(_tail(path), ()))
+        return any(each != asking for each in self._called_alike(path))
+
+    def _called_alike(self, path: str) -> Collection[str]:
+        """Give those of that name in a directory of that name."""
+        others, self._others = self._others, []
+        for each in others:
+            self._by_tail.setdefault(_tail(each), []).append(each)
+        return self._by_tail.get(_tail(path), ())
 
 
 class Ends:
@@ -137,10 +146,12 @@ class Ends:
 
         Nothing is asked of the file system.
         """
-        return reference.unknown is None and all(
-            target.local and self._is_usual(disk, target)
-            for target in reference.targets
-        )
+        if reference.unknown is not None:
+            return False
+        for target in reference.targets:
+            if not target.local or not self._is_usual(disk, target):
+                return False
+        return True
 
     def _is_usual(self, disk: str, target: references.Target) -> bool:
         above, _slash, name = target.path.rpartition(os.sep)

@@ -386,9 +386,13 @@ def _resolve(reference: str) -> tuple[list[Target], str | None]:
 
 
 def _last_components(texts: set[str]) -> frozenset[str]:
-    components = {text.rstrip('/').rpartition('/')[2] for text in texts}
-    bare = {component.rpartition(':')[2] for component in components}
-    return frozenset(components | bare) - {''}
+    components = set()
+    for text in texts:
+        component = text.rstrip('/').rpartition('/')[2]
+        components.add(component)
+        components.add(component.rpartition(':')[2])
+    components.discard('')
+    return frozenset(components)
 
 
 def _names(reference: str, targets: list[Target]) -> frozenset[str]:
