@@ -171,6 +171,12 @@ def kind_of(name: str, mode: int = 0) -> Kind:
     return kind
 
 
+@_remembering
+def is_of_a_cache(name: str) -> bool:
+    """Whether a base file may have this name, or what its fetch leaves."""
+    return _kind_by_name(name).is_base or leftover_of(name) is not None
+
+
 def trashed_name(name: str) -> str | None:
     """Give the name in the cache of what has this name in the trash.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import contextlib
 import errno
 import os
+import stat
 import time
 
 from nova_imagecache.cache import inventories
@@ -30,15 +31,18 @@ Reason = vetoing.Reason
 _FRESH_SECONDS = 60
 _HEADER_SIZE = 4096
 
-_NEEDS_NOTHING = disk_header.DiskHeader()
+# What reading a header gives.
+_Header = tuple[os.stat_result, disk_header.DiskHeader]
 
-# What reading a header has given; True where it is known already, and None
-# where it is yet to be read.
-_Read = tuple[os.stat_result, disk_header.DiskHeader] | Exception | bool | None
+# What it has given; True where it is known already, and None where it is yet
+# to be read.
+_Read = _Header | Exception | bool | None
 
 
 def _named(header: disk_header.DiskHeader) -> tuple[str, ...]:
     """Give the references in a header."""
+    if header.format == 'raw':
+        return ()
     data_file = header.data_file
     if data_file is not None and not data_file.startswith(os.sep):
         # Nobody but QEMU knows from which directory.
@@ -106,7 +110,7 @@ class Findings:
         self.notes: dict[str, codes.Problem] = {}
         self._cached: dict[str, tuple[int, int, int]] = {}
 
-    def examine(self, listed_as: walks.Stamp, entry: walks.Entry) -> _Read:
+    def examine(self, entry: walks.Entry) -> _Read:
         """Read the header of an entry, as far as that is simple.
 
         Any thread may do so, so nothing is noted here.
@@ -114,9 +118,9 @@ class Findings:
         :returns: None where that is left to who visits the entry
         """
         try:
-            if entry.is_symlink() or not entry.is_file():
+            if entry.type != stat.S_IFREG:
                 return None
-            if listed_as[:2] == self.cache:
+            if self._is_in_cache(entry):
                 if self._is_known_in_cache(entry):
                     return True
             elif self._is_of_sibling(entry):
@@ -128,18 +132,16 @@ class Findings:
             return error
 
     @staticmethod
-    def did_not_answer(_listed_as: walks.Stamp, _entry: walks.Entry) -> _Read:
+    def did_not_answer(_entry: walks.Entry) -> _Read:
         """Give what is to be taken for the header of what never answers."""
         return OSError(
             errno.ETIMEDOUT,
             f'it has not answered within {pools.PATIENCE_SECONDS} s',
         )
 
-    def visit(
-        self, listed_as: walks.Stamp, entry: walks.Entry, read: _Read
-    ) -> None:
+    def visit(self, entry: walks.Entry, read: _Read) -> None:
         """Note what an entry of a directory needs."""
-        if listed_as[:2] == self.cache:
+        if self._is_in_cache(entry):
             self._read_cached(entry, read)
             plain = read is True or entry.name in self.raw
         else:
@@ -163,17 +165,21 @@ class Findings:
             seen = status.st_ino, status.st_size
         return self.plain[name] == seen
 
+    def _is_in_cache(self, entry: walks.Entry) -> bool:
+        """Whether this is in the cache, by whatever path."""
+        return entry.above[:2] == self.cache
+
     def _is_of_sibling(self, entry: walks.Entry) -> bool:
         """Whether this is a base file of another host's cache."""
-        is_base = names.kind_of(entry.name).is_base
-        if not is_base and not names.leftover_of(entry.name):
-            return False
-        return chain_ends.is_sibling(self._layout, entry.directory)
+        return names.is_of_a_cache(entry.name) and chain_ends.is_sibling(
+            self._layout, entry.directory
+        )
 
     def _read_disk(self, entry: walks.Entry, read: _Read) -> None:
         path = entry.path
         try:
-            if entry.is_file() or entry.is_symlink():
+            is_file = entry.leads_to() == stat.S_IFREG
+            if is_file or entry.type == stat.S_IFLNK:
                 self._note_disk(entry, read)
         except FileNotFoundError:
             # Gone, so the directory is read again; but a link that points to
@@ -237,7 +243,7 @@ class Findings:
             seen = read[0] if isinstance(read, tuple) else os.lstat(entry.path)
             self._note_disk(entry, read)
             self._cached[entry.name] = self._version_of(seen)
-            if isinstance(read, tuple) and read[1] == _NEEDS_NOTHING:
+            if isinstance(read, tuple) and read[1].format == 'raw':
                 self.raw[entry.name] = seen.st_ino, seen.st_size
         except FileNotFoundError:
             return
@@ -253,46 +259,64 @@ class Findings:
         root = directory if in_cache else self._layout.instances
         guest = owners.guest_of(root, directory, entry.name)
         linked: frozenset[str] = frozenset()
-        if entry.is_symlink():
+        if entry.type == stat.S_IFLNK:
             for target in (os.readlink(path), os.path.realpath(path)):
                 linked |= references.read(target).names
             self.disks.add(chains.Disk(directory, entry.name, guest, linked))
             # What a link leads to may be a device: not even opened. Where it
             # is nothing, that may be in the trash.
             os.stat(path)
-        if entry.is_file():
-            self._read_header(path, guest, entry, linked, read)
+        if entry.leads_to() == stat.S_IFREG:
+            found = self._read_header(path, read, entry.listed)
+            place = directory, entry.name
+            self._note_header(path, place, guest, found, linked)
 
     def _read_header(
         self,
         path: str,
-        guest: str,
-        entry: walks.Entry | None = None,
-        linked: frozenset[str] = frozenset(),
         read: _Read = None,
-    ) -> None:
+        listed: os.stat_result | None = None,
+        devices: bool = False,
+    ) -> _Header:
+        """Give what reading a header has given, or read it now.
+
+        :param listed: what is known of it, where its directory may not be
+            looked into
+        """
         if not isinstance(read, tuple):
             # Before it is read: it is there, whatever that gives.
             self.scanned.add(path, None)
             if isinstance(read, Exception):
                 raise read
-            read = headers.read(
-                path,
-                self._lent.read_as_root,
-                # Where its directory may not be looked into.
-                None if entry is None else entry.listed,
-                devices=entry is None,
-            )
-        status, header = read
+            read = headers.read(path, self._lent.read_as_root, listed, devices)
+        status, _header = read
         self.scanned.add(path, (status.st_dev, status.st_ino))
-        directory, name = os.path.split(path)
+        return read
+
+    def _note_header(
+        self,
+        path: str,
+        place: tuple[str, str],
+        guest: str,
+        read: _Header,
+        linked: frozenset[str] = frozenset(),
+    ) -> None:
+        """Note what a disk needs.
+
+        :param place: the directory that it is in, and its name
+        :param linked: what it needs as it is a link
+        """
+        directory, name = place
+        status, header = read
         named, wanted, usual = _named(header), linked, True
-        parsed = [*map(references.read, named)]
-        for each in parsed:
-            wanted |= each.names
-            usual = usual and self.ends.is_usual(path, each)
-        if header.data_file is not None or not usual:
-            self.odd.add(directory)
+        if named:
+            parsed = [*map(references.read, named)]
+            for each in parsed:
+                # Not a copy: many disks have the same few.
+                wanted = wanted | each.names if wanted else each.names
+                usual = usual and self.ends.is_usual(path, each)
+            if header.data_file is not None or not usual:
+                self.odd.add(directory)
         if usual:
             pass
         elif headers.declared_raw(directory, name):
@@ -315,9 +339,9 @@ class Findings:
             )
         # A guest's raw disk has a header no more than it had a moment ago.
         unfinished = header.format != 'raw' or status.st_size < _HEADER_SIZE
-        age = time.time() - status.st_mtime
-        if not named and unfinished and age < _FRESH_SECONDS:
-            self.fresh[path] = guest
+        if not named and unfinished:
+            if time.time() - status.st_mtime < _FRESH_SECONDS:
+                self.fresh[path] = guest
 
     def _claim(self, path: str, guest: str) -> None:
         """Note that a file is a disk of a guest, or below one."""
@@ -381,7 +405,8 @@ class Findings:
         if not again and self.scanned.has(path):
             return None
         try:
-            self._read_header(path, guest)
+            read = self._read_header(path, devices=True)
+            self._note_header(path, os.path.split(path), guest, read)
         except FileNotFoundError:
             # Nova may have renamed its directory, and was seen there.
             directory, name = os.path.split(path)

@@ -33,9 +33,6 @@ _TICK_NANOSECONDS = 62 * 10**9
 GRAIN_SECONDS = 2
 _GRAIN_NANOSECONDS = GRAIN_SECONDS * 10**9
 
-#: A directory as it was listed: when it differs, entries may have come.
-Stamp = tuple[int, int, int, int]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StorageClock:
@@ -56,34 +53,42 @@ class StorageClock:
         return self.time + time.monotonic_ns() - self.read
 
 
-class Entry:
-    """As ``os.DirEntry``, of a directory that is open no more."""
+#: A directory as it was listed: when it differs, entries may have come.
+Stamp = tuple[int, int, int, int]
 
-    __slots__ = ('_type', 'directory', 'listed', 'name', 'path')
+
+class Entry:
+    """As ``os.DirEntry``, of a directory that is open no more.
+
+    :ivar above: the directory as it was listed
+    :ivar type: as in the mode of a file; 0 for what is neither a file nor a
+        directory nor a link
+    :ivar listed: what is known of it in a directory that this process may not
+        look into
+    """
+
+    __slots__ = ('above', 'directory', 'listed', 'name', 'path', 'type')
 
     def __init__(
         self,
         directory: str,
+        above: Stamp,
         name: str,
         type_: int,
         listed: os.stat_result | None = None,
     ) -> None:
-        """Take what listing the directory has shown.
-
-        :param type_: its type, as in the mode of a file; 0 for what is
-            neither a file nor a directory nor a link
-        :param listed: what is known of it in a directory that this process
-            may not look into
-        """
+        """Take what listing the directory has shown."""
         self.directory = directory
+        self.above = above
         self.name = name
         self.path = f'{directory}{os.sep}{name}'
+        self.type = type_
         self.listed = listed
-        self._type = type_
 
-    def _leads_to(self) -> int:
-        if self._type != stat.S_IFLNK:
-            return self._type
+    def leads_to(self) -> int:
+        """Give the type of what it is, or links to; 0 also for nothing."""
+        if self.type != stat.S_IFLNK:
+            return self.type
         try:
             return stat.S_IFMT(os.stat(self.path).st_mode)
         except FileNotFoundError:
@@ -91,26 +96,18 @@ class Entry:
 
     def is_dir(self) -> bool:
         """Whether it is, or links to, a directory."""
-        return self._leads_to() == stat.S_IFDIR
-
-    def is_file(self) -> bool:
-        """Whether it is, or links to, a regular file."""
-        return self._leads_to() == stat.S_IFREG
-
-    def is_symlink(self) -> bool:
-        """Whether it is a symbolic link."""
-        return self._type == stat.S_IFLNK
+        return self.leads_to() == stat.S_IFDIR
 
 
 def _type_of(entry: 'os.DirEntry[str]') -> int:
-    if entry.is_symlink():
-        return stat.S_IFLNK
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
     if entry.is_dir(follow_symlinks=False):
         return stat.S_IFDIR
-    return stat.S_IFREG if entry.is_file(follow_symlinks=False) else 0
+    return stat.S_IFLNK if entry.is_symlink() else 0
 
 
-def _listed_as_root(directory: str, each: host.Listed) -> Entry:
+def _listed_as_root(directory: str, above: Stamp, each: host.Listed) -> Entry:
     mtime, ctime = each.mtime_ns // 10**9, each.ctime_ns // 10**9
     status = os.stat_result(
         (
@@ -124,7 +121,8 @@ def _listed_as_root(directory: str, each: host.Listed) -> Entry:
             'st_ctime': each.ctime_ns / 10**9,
         },
     )  # fmt: skip
-    return Entry(directory, each.name, stat.S_IFMT(each.mode), status)
+    type_ = stat.S_IFMT(each.mode)
+    return Entry(directory, above, each.name, type_, status)
 
 
 def stamp(directory: str, fd: int | None = None) -> Stamp:
@@ -149,7 +147,7 @@ def stamp(directory: str, fd: int | None = None) -> Stamp:
 _Listed = tuple[Stamp, list[Entry] | None] | OSError
 
 #: What looking at an entry gives, for whoever visits it.
-Look = Callable[[Stamp, Entry], Any]
+Look = Callable[[Entry], Any]
 
 
 class Walk:
@@ -171,7 +169,7 @@ class Walk:
         root: str,
         is_ignored: ignored.Ignored,
         look: Look,
-        visit: Callable[[Stamp, Entry, Any], None],
+        visit: Callable[[Entry, Any], None],
         list_as_root: host.ListAsRoot | None = None,
         late: Look | None = None,
         known: Mapping[str, inventories.Version | None] | None = None,
@@ -182,8 +180,8 @@ class Walk:
     ) -> None:
         """Go nowhere yet.
 
-        :param look: asked of each entry that is no directory, with the stamp
-            of the directory that it is in, by any thread: it changes nothing
+        :param look: asked of each entry that is no directory, by any thread:
+            it changes nothing
         :param visit: told of it, by the thread that goes, and what looking
             has given
         :param late: gives what to take for that of an entry that does not
@@ -309,12 +307,10 @@ class Walk:
                 f'{names.printable(str(error) or repr(error))}',
             ) from error
         self._as_root.add(directory)
-        return (
-            itself.device,
-            itself.inode,
-            itself.mtime_ns,
-            itself.ctime_ns,
-        ), [_listed_as_root(directory, each) for each in listed]
+        above = itself.device, itself.inode, itself.mtime_ns, itself.ctime_ns
+        return above, [
+            _listed_as_root(directory, above, each) for each in listed
+        ]
 
     def _as_it_was(self, directory: str) -> Stamp | None:
         """Give the stamp of a directory if it need not be listed."""
@@ -336,7 +332,9 @@ class Walk:
                 listed_as = stamp(directory, fd)
                 with os.scandir(fd) as entries:
                     return listed_as, [
-                        Entry(directory, entry.name, _type_of(entry))
+                        Entry(
+                            directory, listed_as, entry.name, _type_of(entry)
+                        )
                         for entry in entries
                     ]
             finally:
@@ -347,29 +345,25 @@ class Walk:
     def _go_down(self, pending: list[str]) -> list[str]:
         """Visit what is in some directories; give the directories in them."""
         found: list[str] = []
-        entries: list[tuple[Stamp, Entry]] = []
+        entries: list[Entry] = []
         # Once each: a round may have a directory and what has named it.
         wanted = [*dict.fromkeys(pending)]
         for directory, listed in zip(
             wanted, pools.each(self._list, wanted), strict=True
         ):
             found += self._read(directory, listed, entries)
-        late = self._late
         looked = pools.each(
-            lambda each: self._look(*each),
-            entries,
-            None if late is None else lambda each: late(*each),
-            pools.PATIENCE_SECONDS,
+            self._look, entries, self._late, pools.PATIENCE_SECONDS
         )
-        for (listed_as, entry), given in zip(entries, looked, strict=True):
-            self._visit(listed_as, entry, given)
+        for entry, given in zip(entries, looked, strict=True):
+            self._visit(entry, given)
         return found
 
     def _read(
         self,
         directory: str,
         listed: _Listed,
-        others: list[tuple[Stamp, Entry]],
+        others: list[Entry],
     ) -> list[str]:
         """Note what a directory has; give the directories in it.
 
@@ -395,12 +389,12 @@ class Walk:
             if is_directory and self._may_enter(entry):
                 found.append(entry.path)
             elif is_directory is False:
-                others.append((listed_as, entry))
+                others.append(entry)
         return found
 
     def _may_enter(self, entry: Entry) -> bool:
         """Whether a directory is to be listed, and was not before."""
-        if entry.is_symlink():
+        if entry.type == stat.S_IFLNK:
             if not self._may_follow(entry.path):
                 return False
             self.links.add(entry.path)
@@ -416,11 +410,11 @@ class Walk:
 
     def _date(self, directory: str, listed_as: Stamp) -> None:
         """Note how far the times of a directory are to be believed."""
-        device, _inode, *times = listed_as
+        device, _inode, modified, changed = listed_as
         now, tick = time.time_ns(), _TICK_NANOSECONDS
         if self._clock is not None and self._clock.device == device:
             now, tick = self._clock.now(), _GRAIN_NANOSECONDS
-        age = now - max(times)
+        age = now - max(modified, changed)
         if age < tick and not self._was_seen(directory, listed_as):
             self.recent.add(directory)
         self._in_flux.discard(directory)

@@ -128,10 +128,10 @@ class QuietTest(GlanceTestCase):
         found: list[str] = []
         real = findings.Findings.visit
 
-        def spy(them: Any, stamp: Any, entry: walks.Entry, read: Any) -> None:
+        def spy(them: Any, entry: walks.Entry, read: Any) -> None:
             if entry.directory == self.node.layout.base:
                 found.append(entry.name)
-            real(them, stamp, entry, read)
+            real(them, entry, read)
 
         with mock.patch.object(findings.Findings, 'visit', spy):
             self.node.run()
