@@ -269,6 +269,9 @@ def _in_threads(
                 crew.start()
                 continue
             yield from chunk.results
+            # Of all chunks together they would be in the way of the garbage
+            # collector.
+            chunk.results.clear()
             if chunk.error is not None:
                 raise chunk.error
             if chunk.is_slow:
