@@ -40,13 +40,15 @@ class Kind(enum.StrEnum):
     @property
     def is_base(self) -> bool:
         """Whether guests may read files of this kind."""
-        return self not in (Kind.LEFTOVER, Kind.OTHER)
+        return self not in _NO_BASES
 
     @property
     def is_image(self) -> bool:
         """Whether such a file was made from an image of the image service."""
         return self in (Kind.ORIGINAL, Kind.RESIZED, Kind.LEGACY)
 
+
+_NO_BASES = (Kind.LEFTOVER, Kind.OTHER)
 
 _FINGERPRINT_LENGTH = hashlib.sha1(usedforsecurity=False).digest_size * 2
 

@@ -21,9 +21,12 @@ _AT_EMPTY_PATH = 0x1000
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
 _STATX_BTIME = 0x800
+_STATX_MASK = _STATX_BASIC_STATS | _STATX_BTIME
 _Statx = ctypes.c_char * 256
 # mask, mode, inode, size, blocks, and the four times (a, b, c, m).
 _STATX_FIELDS = struct.Struct('=I24xH2xQQQ8x' + 'qI4x' * 4 + '8xII')
+# Inode, and the last two of these times.
+_STATX_TIMES = struct.Struct('=32xQ56x' + 'qI4x' * 2 + '8xII')
 
 # _IOR('v', 1, long) in include/uapi/linux/fs.h.
 _FS_IOC_GETVERSION = 0x80087601
@@ -146,8 +149,7 @@ def _generation(fd: int) -> int | None:
 
 def _statx(dirfd: int, path: bytes, flags: int) -> bytes:
     buffer = _Statx()
-    mask = _STATX_BASIC_STATS | _STATX_BTIME
-    if _libc.statx(dirfd, path, flags, mask, buffer):
+    if _libc.statx(dirfd, path, flags, _STATX_MASK, buffer):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fsdecode(path))
     return buffer.raw
@@ -226,13 +228,14 @@ def times_of(path: str) -> tuple[int, int, int, int]:
     :raises OSError: as statx(2)
     """
     flags = _AT_STATX_FORCE_SYNC
-    buffer = _statx(_AT_FDCWD, os.fsencode(path), flags)
-    fields = _STATX_FIELDS.unpack_from(buffer)
+    inode, *times, major, minor = _STATX_TIMES.unpack_from(
+        _statx(_AT_FDCWD, os.fsencode(path), flags)
+    )
     return (
-        os.makedev(*fields[-2:]),
-        fields[2],
-        _nanoseconds(*fields[11:13]),
-        _nanoseconds(*fields[9:11]),
+        os.makedev(major, minor),
+        inode,
+        _nanoseconds(*times[2:]),
+        _nanoseconds(*times[:2]),
     )
 
 

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from collections.abc import Iterator
 import dataclasses
 import os
+from typing import NamedTuple
 
 from nova_imagecache.witnesses import testimonies
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """A file that needs others.
 
     :ivar needs: their names, without any path
@@ -93,7 +93,8 @@ class Disks:
             disk = self._disks[path]
             if path != itself:
                 yield disk
-            pending += self._above(disk)
+            if disk.name in self._by_need:
+                pending += self._above(disk)
 
     def users(self, name: str, itself: str) -> testimonies.Guests:
         """Collect the guests of these disks."""

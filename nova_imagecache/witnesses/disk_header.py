@@ -9,12 +9,12 @@ disk, so they are for comparing, never for opening.
 """
 
 from collections.abc import Callable
-import dataclasses
 import functools
 import os
 import re
 import struct
 from typing import Any
+from typing import NamedTuple
 
 from nova_imagecache.witnesses import references
 
@@ -67,8 +67,7 @@ class TruncatedHeader(MalformedHeader):
     """A file ends within the header, as that of a copy that was broken off."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class DiskHeader:
+class DiskHeader(NamedTuple):
     """The files that a disk image needs, as its header names them.
 
     :ivar format: QEMU's name of the format, or 'raw' for all that cannot
@@ -102,7 +101,7 @@ class _Head:
         end = offset + length
         data = b''
         if end <= self.size:
-            if len(self._read) < end <= _HEAD and len(self._read) == _FIRST:
+            if _FIRST == len(self._read) < end <= _HEAD:
                 self._read = self._pread(_HEAD, 0)
             if end <= len(self._read):
                 return self._read[offset:end]
@@ -125,11 +124,12 @@ def _unpack(layout: struct.Struct, block: bytes) -> tuple[Any, ...]:
     return layout.unpack_from(block)
 
 
-def _qcow2_extensions(head: _Head, version: int) -> dict[int, bytes]:
+def _qcow2_names(head: _Head, version: int) -> dict[int, str | None]:
+    """Give the names in the extensions of a header, by what they are of."""
     offset = _QCOW_HEADER_LENGTHS[2]
     if version >= 3:
         (offset,) = _unpack(_QCOW2_V3_LENGTH_FIELD, head.block)
-    extensions: dict[int, bytes] = {}
+    named: dict[int, str | None] = {}
     while offset + _QCOW2_EXTENSION.size <= _QCOW2_EXTENSIONS_END:
         try:
             fields = head.read(offset, _QCOW2_EXTENSION.size)
@@ -142,9 +142,9 @@ def _qcow2_extensions(head: _Head, version: int) -> dict[int, bytes]:
         if kind in (_QCOW2_BACKING_FORMAT, _QCOW2_DATA_FILE):
             if length > _QCOW_NAME_LIMIT:
                 raise MalformedHeader('a name in it is too long')
-            extensions[kind] = head.read(offset, length)
+            named[kind] = _name(head.read(offset, length))
         offset += (length + 7) // 8 * 8
-    return extensions
+    return named
 
 
 def _read_qcow(head: _Head) -> DiskHeader:
@@ -160,8 +160,7 @@ def _read_qcow(head: _Head) -> DiskHeader:
         backing = _name(head.read(offset, length))
     if version == 1:
         return DiskHeader('qcow', backing)
-    extensions = _qcow2_extensions(head, version)
-    named = {kind: _name(data) for kind, data in extensions.items()}
+    named = _qcow2_names(head, version)
     return DiskHeader(
         'qcow2',
         backing,

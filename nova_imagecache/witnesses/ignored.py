@@ -51,10 +51,12 @@ class Ignored:
             a shell
         """
         self._instances = layout.instances
-        # Locks, and our own files: to close one would drop a lock.
-        self._ours = {layout.locks, layout.own}
-        # Whoever owns these: not everybody can tell, as with root squashed.
-        self._top = {
+        self._paths = {
+            # Locks, and our own files: to close one would drop a lock.
+            layout.locks,
+            layout.own,
+            # Whoever owns these: not everybody can tell, as with root
+            # squashed.
             os.path.join(layout.instances, _LOST_AND_FOUND),
             os.path.join(layout.base, _LOST_AND_FOUND),
         }
@@ -72,12 +74,7 @@ class Ignored:
         :param is_directory: asked only where that matters
         :raises OSError: as ``is_directory``
         """
-        if (
-            path in self._ours
-            or path in self._top
-            or _NO_DISKS.fullmatch(name)
-            or (name == names.OWN_DIRECTORY and self._is_a_siblings(path))
-        ):
+        if path in self._paths or _NO_DISKS.fullmatch(name):
             return True
         if self._patterns and any(
             fnmatch.fnmatchcase(path, each) for each in self._patterns
@@ -88,6 +85,8 @@ class Ignored:
         # All that is left begins so.
         if not name.startswith('.'):
             return False
+        if name == names.OWN_DIRECTORY:
+            return self._is_a_siblings(path)
         if _EDITORS_LOCK.fullmatch(name):
             return os.path.islink(path) and not os.path.exists(path)
         return bool(_DIRECTORIES.fullmatch(name)) and is_directory()

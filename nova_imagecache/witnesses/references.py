@@ -9,10 +9,12 @@ what they name.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 import dataclasses
 import functools
 import re
+from typing import NamedTuple
 
 from nova_imagecache import names
 from nova_imagecache.witnesses import qemu_options
@@ -92,8 +94,7 @@ _SETTINGS = frozenset(
 _FILE_NAMES = ('x-image', 'x-raw')
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One file that a reference leads to.
 
     :ivar path: decoded. Of a local file absolute or relative to the directory
@@ -107,8 +108,7 @@ class Target:
     local: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """What a reference may mean.
 
     There is a target, or it is unknown why there is none, or both.
@@ -385,7 +385,7 @@ def _resolve(reference: str) -> tuple[list[Target], str | None]:
     return [*targets], reasons[0] if reasons else None
 
 
-def _last_components(texts: set[str]) -> frozenset[str]:
+def _last_components(texts: Iterable[str]) -> frozenset[str]:
     components = set()
     for text in texts:
         component = text.rstrip('/').rpartition('/')[2]
@@ -396,17 +396,17 @@ def _last_components(texts: set[str]) -> frozenset[str]:
 
 
 def _names(reference: str, targets: list[Target]) -> frozenset[str]:
-    texts = {target.path for target in targets}
+    texts = [target.path for target in targets]
     is_json = reference.startswith('json:')
     if is_json:
-        texts.update(qemu_options.strings(reference.removeprefix('json:')))
+        texts += qemu_options.strings(reference.removeprefix('json:'))
     else:
-        texts.add(reference)
+        texts.append(reference)
     # Decision 0053.
     if is_json or not targets:
         decoded = qemu_options.unescaped(reference)
         for text in (reference, decoded, _percents(reference, decoded)):
-            texts.update(_WORD.findall(text))
+            texts += _WORD.findall(text)
     return _last_components(texts)
 
 

@@ -261,16 +261,16 @@ class Walk:
         :param among: what of them is asked, by default all
         """
         asked = self.directories if among is None else among
-        before = [
-            (directory, self.directories[directory])
+        listed = [
+            directory
             for directory in asked
             if directory in self.directories and directory not in self.believed
         ]
-        now = pools.each(self._now, [directory for directory, _was in before])
+        now = pools.each(self._now, listed)
         return [
             directory
-            for (directory, was), is_now in zip(before, now, strict=True)
-            if is_now != was
+            for directory, is_now in zip(listed, now, strict=True)
+            if is_now != self.directories[directory]
         ]
 
     def _now(self, directory: str) -> Stamp | None:
