@@ -317,20 +317,23 @@ class OverlayWitness:
 
         :returns: by those disks that others can see, and by the others
         """
-        below: dict[str, set[str]] = {}
-        beyond: dict[str, set[str]] = {}
+        below: dict[str, testimonies.Guests] = {}
+        beyond: dict[str, testimonies.Guests] = {}
         for name in base_files:
+            here: list[str] = []
+            elsewhere: list[str] = []
             for disk in self._found.disks.above(name, self._layout.file(name)):
                 path = disk.path
                 known = self._bases.get(path, ())
                 if name not in known:
                     self._bases[path] = (*known, name)
-                found = below if self._is_shared(disk.directory) else beyond
-                found.setdefault(name, set()).add(disk.guest)
-        return (
-            {name: frozenset(each) for name, each in below.items()},
-            {name: frozenset(each) for name, each in beyond.items()},
-        )
+                is_shared = self._is_shared(disk.directory)
+                (here if is_shared else elsewhere).append(disk.guest)
+            if here:
+                below[name] = frozenset(here)
+            if elsewhere:
+                beyond[name] = frozenset(elsewhere)
+        return below, beyond
 
     def _is_shared(self, directory: str) -> bool:
         """Whether whoever shares ``instances_path`` can see what is in here.

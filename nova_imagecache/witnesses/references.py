@@ -9,7 +9,6 @@ what they name.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 import dataclasses
 import functools
@@ -385,7 +384,7 @@ def _resolve(reference: str) -> tuple[list[Target], str | None]:
     return [*targets], reasons[0] if reasons else None
 
 
-def _last_components(texts: Iterable[str]) -> frozenset[str]:
+def _last_components(texts: set[str]) -> frozenset[str]:
     components = set()
     for text in texts:
         component = text.rstrip('/').rpartition('/')[2]
@@ -396,17 +395,17 @@ def _last_components(texts: Iterable[str]) -> frozenset[str]:
 
 
 def _names(reference: str, targets: list[Target]) -> frozenset[str]:
-    texts = [target.path for target in targets]
+    texts = {target.path for target in targets}
     is_json = reference.startswith('json:')
     if is_json:
-        texts += qemu_options.strings(reference.removeprefix('json:'))
+        texts.update(qemu_options.strings(reference.removeprefix('json:')))
     else:
-        texts.append(reference)
+        texts.add(reference)
     # Decision 0053.
     if is_json or not targets:
         decoded = qemu_options.unescaped(reference)
         for text in (reference, decoded, _percents(reference, decoded)):
-            texts += _WORD.findall(text)
+            texts.update(_WORD.findall(text))
     return _last_components(texts)
 
 
