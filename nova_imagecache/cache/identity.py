@@ -228,14 +228,15 @@ def times_of(path: str) -> tuple[int, int, int, int]:
     :raises OSError: as statx(2)
     """
     flags = _AT_STATX_FORCE_SYNC
-    inode, *times, major, minor = _STATX_TIMES.unpack_from(
-        _statx(_AT_FDCWD, os.fsencode(path), flags)
+    buffer = _statx(_AT_FDCWD, os.fsencode(path), flags)
+    inode, c_seconds, c_rest, m_seconds, m_rest, major, minor = (
+        _STATX_TIMES.unpack_from(buffer)
     )
     return (
         os.makedev(major, minor),
         inode,
-        _nanoseconds(*times[2:]),
-        _nanoseconds(*times[:2]),
+        _nanoseconds(m_seconds, m_rest),
+        _nanoseconds(c_seconds, c_rest),
     )
 
 

@@ -13,13 +13,16 @@ import dataclasses
 import os
 import urllib.parse
 
+import msgspec
+
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import records
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A disk as it was read last.
+
+    No dataclass, as one is made of each disk in each pass.
 
     :ivar size: in bytes
     :ivar modified: its mtime in nanoseconds

@@ -4,6 +4,7 @@
 
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
 import os
 from typing import NamedTuple
@@ -78,27 +79,27 @@ class Disks:
         """Give the paths of the disks that need a file of this name."""
         return self._by_need.get(name, ())
 
-    def above(self, name: str, itself: str) -> Iterator[Disk]:
-        """Give all disks from which a chain leads to a file.
+    def above(self, name: str, itself: str) -> Mapping[str, Disk]:
+        """Give all disks from which a chain leads to a file, by path.
 
         :param itself: path of that file, which is no user of its own
         """
-        seen: set[str] = set()
+        found: dict[str, Disk] = {}
         pending = list(self.needing(name))
         while pending:
             path = pending.pop()
-            if path in seen:
+            if path in found:
                 continue
-            seen.add(path)
-            disk = self._disks[path]
-            if path != itself:
-                yield disk
+            found[path] = disk = self._disks[path]
             if disk.name in self._by_need:
                 pending += self._above(disk)
+        found.pop(itself, None)
+        return found
 
     def users(self, name: str, itself: str) -> testimonies.Guests:
         """Collect the guests of these disks."""
-        return frozenset(disk.guest for disk in self.above(name, itself))
+        above = self.above(name, itself)
+        return frozenset(disk.guest for disk in above.values())
 
     def chains(self, name: str) -> list[Chain]:
         """Give the disks from which a chain leads to a file.

@@ -26,8 +26,10 @@ _QCOW_NAME_LIMIT = 1023
 _QCOW_HEADER_LENGTHS = {1: 48, 2: 72, 3: 104}
 _QCOW2_V3_LENGTH_FIELD = struct.Struct('>100xI')
 _QCOW2_EXTENSION = struct.Struct('>II')
+_QCOW2_EXTENSION_SIZE = _QCOW2_EXTENSION.size
 _QCOW2_BACKING_FORMAT = 0xE2792ACA
 _QCOW2_DATA_FILE = 0x44415441
+_QCOW2_NAMES = (_QCOW2_BACKING_FORMAT, _QCOW2_DATA_FILE)
 
 # What forges them can make extensions that never end: they are followed for
 # as long as the first cluster is, if nobody asks qemu-img for a larger one.
@@ -130,16 +132,16 @@ def _qcow2_names(head: _Head, version: int) -> dict[int, str | None]:
     if version >= 3:
         (offset,) = _unpack(_QCOW2_V3_LENGTH_FIELD, head.block)
     named: dict[int, str | None] = {}
-    while offset + _QCOW2_EXTENSION.size <= _QCOW2_EXTENSIONS_END:
+    while offset + _QCOW2_EXTENSION_SIZE <= _QCOW2_EXTENSIONS_END:
         try:
-            fields = head.read(offset, _QCOW2_EXTENSION.size)
+            fields = head.read(offset, _QCOW2_EXTENSION_SIZE)
         except MalformedHeader:
             break
         kind, length = _QCOW2_EXTENSION.unpack(fields)
         if kind == 0:
             break
-        offset += _QCOW2_EXTENSION.size
-        if kind in (_QCOW2_BACKING_FORMAT, _QCOW2_DATA_FILE):
+        offset += _QCOW2_EXTENSION_SIZE
+        if kind in _QCOW2_NAMES:
             if length > _QCOW_NAME_LIMIT:
                 raise MalformedHeader('a name in it is too long')
             named[kind] = _name(head.read(offset, length))

@@ -10,6 +10,8 @@ import functools
 import os
 import time
 
+import msgspec
+
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
@@ -210,7 +212,9 @@ class OverlayWitness:
             )
             if astray != seen.astray or not told:
                 needs = tuple(sorted({*seen.needs, *bases}))
-                seen = dataclasses.replace(seen, needs=needs, astray=astray)
+                seen = msgspec.structs.replace(
+                    seen, needs=needs, astray=astray
+                )
             disks[path] = seen
         missing = Reason.MISSING_MOUNT
         if any(each.veto.reason is missing for each in self._absent):
@@ -322,8 +326,8 @@ class OverlayWitness:
         for name in base_files:
             here: list[str] = []
             elsewhere: list[str] = []
-            for disk in self._found.disks.above(name, self._layout.file(name)):
-                path = disk.path
+            above = self._found.disks.above(name, self._layout.file(name))
+            for path, disk in above.items():
                 known = self._bases.get(path, ())
                 if name not in known:
                     self._bases[path] = (*known, name)

@@ -386,10 +386,10 @@ class Walk:
         found = []
         for entry in entries:
             is_directory = self._is_directory(entry)
-            if is_directory and self._may_enter(entry):
-                found.append(entry.path)
-            elif is_directory is False:
+            if is_directory is False:
                 others.append(entry)
+            elif is_directory and self._may_enter(entry):
+                found.append(entry.path)
         return found
 
     def _may_enter(self, entry: Entry) -> bool:

@@ -5,6 +5,8 @@
 import dataclasses
 import os
 
+import msgspec
+
 from nova_imagecache.cache import inventories
 from nova_imagecache import errors
 from tests.support import nodes
@@ -74,7 +76,7 @@ class RecordTest(nodes.NodeTestCase):
         os.chmod(path, 0)
         self.assertTrue(seen.is_unchanged(os.stat(path)))
         for name in ('inode', 'size', 'modified'):
-            other = dataclasses.replace(
+            other = msgspec.structs.replace(
                 seen, **{name: getattr(seen, name) + 1}
             )
             self.assertFalse(other.is_unchanged(status), name)
