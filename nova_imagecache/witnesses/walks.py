@@ -33,6 +33,8 @@ _TICK_NANOSECONDS = 62 * 10**9
 GRAIN_SECONDS = 2
 _GRAIN_NANOSECONDS = GRAIN_SECONDS * 10**9
 
+_OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StorageClock:
@@ -327,7 +329,7 @@ class Walk:
             listed_as = self._as_it_was(directory)
             if listed_as is not None:
                 return listed_as, None
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            fd = os.open(directory, _OPEN_FLAGS)
             try:
                 listed_as = stamp(directory, fd)
                 with os.scandir(fd) as entries:
@@ -383,12 +385,28 @@ class Walk:
             return self._believe(directory)
         self._date(directory, listed_as)
         self.failures.pop(directory, None)
+        return self._sort(entries, others)
+
+    def _sort(self, entries: list[Entry], others: list[Entry]) -> list[str]:
+        """Give the directories that are to be listed.
+
+        :param others: what is to be looked at is added to these
+        """
         found = []
         for entry in entries:
-            is_directory = self._is_directory(entry)
-            if is_directory is False:
+            self.failures.pop(entry.path, None)
+            try:
+                if self._is_ignored(entry.path, entry.name, entry.is_dir):
+                    continue
+                is_directory = entry.is_dir()
+            except OSError as error:
+                # Nobody can open what only leads to itself.
+                if error.errno != errno.ELOOP:
+                    self.fail(entry.path, Reason.UNREADABLE, error.strerror)
+                continue
+            if not is_directory:
                 others.append(entry)
-            elif is_directory and self._may_enter(entry):
+            elif self._may_enter(entry):
                 found.append(entry.path)
         return found
 
@@ -443,19 +461,6 @@ class Walk:
             self.vanished.add(directory)
         else:
             self.fail(directory, Reason.UNREADABLE, error.strerror)
-
-    def _is_directory(self, entry: Entry) -> bool | None:
-        """Tell what an entry is; None where it is not to be looked at."""
-        self.failures.pop(entry.path, None)
-        try:
-            if self._is_ignored(entry.path, entry.name, entry.is_dir):
-                return None
-            return entry.is_dir()
-        except OSError as error:
-            # Nobody can open what only leads to itself.
-            if error.errno != errno.ELOOP:
-                self.fail(entry.path, Reason.UNREADABLE, error.strerror)
-            return None
 
     def _may_follow(self, link: str) -> bool:
         """Judge a link to a directory (decision 0053).
