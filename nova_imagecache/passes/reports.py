@@ -266,13 +266,23 @@ def row(
     ledger = entry.known.ledger if entry else None
     finding = finding or _OFF
     bad = ledger.bad_ranges if ledger else ()
-    exposures: Sequence[exposure.Exposure] = ()
-    ranges = [*((each.start, each.end) for each in bad), *ranges]
-    if ranges:
-        exposures = exposure.expose(file.path, ranges, chains_to(file.name))
-    outdated: Collection[str] = ()
+    exposures: tuple[exposure.Exposure, ...] = ()
+    if bad or ranges:
+        ranges = [*((each.start, each.end) for each in bad), *ranges]
+        exposures = tuple(
+            dataclasses.replace(
+                each, guest=aliases.get(each.guest, each.guest)
+            )
+            for each in exposure.expose(
+                file.path, ranges, chains_to(file.name)
+            )
+        )
+    outdated: tuple[str, ...] = ()
     if ledger and (ledger.anew or ledger.differs):
-        outdated = exposure.made_before(file.stat, chains_to(file.name))
+        guests = exposure.made_before(file.stat, chains_to(file.name))
+        outdated = tuple(
+            sorted({aliases.get(guest, guest) for guest in guests})
+        )
     return FileReport(
         name=file.name,
         kind=file.kind,
@@ -285,18 +295,11 @@ def row(
         action=decision.action,
         reason='; '.join(filter(None, [decision.reason, finding.note])),
         bad=bad,
-        exposures=tuple(
-            dataclasses.replace(
-                each, guest=aliases.get(each.guest, each.guest)
-            )
-            for each in exposures
-        ),
+        exposures=exposures,
         suspect=bool(ledger and ledger.suspect),
         trust=ledger.trust if ledger else None,
         answer=answer.soundness if answer else None,
-        outdated=tuple(
-            sorted({aliases.get(guest, guest) for guest in outdated})
-        ),
+        outdated=outdated,
         used=decision.used,
         last_copy=decision.last_copy,
         early=decision.spare
