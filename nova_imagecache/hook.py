@@ -51,7 +51,7 @@ from nova_imagecache.passes.reports import FileReport
 from nova_imagecache.passes.reports import Report
 from nova_imagecache.scrub.checksums import verify_checksum
 from nova_imagecache.scrub.checksums import write_stored_checksum
-from nova_imagecache.scrub.readers import Progress
+from nova_imagecache.scrub.courses import Progress
 from nova_imagecache.scrub.schedule import Coverage
 from nova_imagecache.witnesses.exposure import Exposure
 from nova_imagecache.witnesses.instances import BlockDeviceMappings

@@ -26,7 +26,7 @@ from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import checksums
 from nova_imagecache.scrub import confirmation
-from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import courses
 
 LOG = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Confirm(reading.Reading, filing.Filing):
         return pipeline.Pass(self.settings).preview().only([name])
 
     def _confirm(
-        self, file: base_file.BaseFile, sha1: str, bar: readers.ProgressBar
+        self, file: base_file.BaseFile, sha1: str, bar: courses.ProgressBar
     ) -> knowledge.Finding:
         try:
             return confirmation.confirm(self.settings, file, sha1, bar)

@@ -20,7 +20,7 @@ from nova_imagecache import outlets
 from nova_imagecache.passes import noting
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
-from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import courses
 
 LOG = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def verify(
     command: app.NodeCommand,
     chosen: Sequence[str],
     image: str | None,
-    bar: readers.ProgressBar,
+    bar: courses.ProgressBar,
 ) -> tuple[reports.Report, int]:
     """Compare some files; give how they are then, and the exit code.
 

@@ -13,7 +13,7 @@ from typing import IO
 from oslo_utils import units
 import tqdm
 
-from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import courses
 
 _JSON_PROGRESS_SECONDS = 1.0
 
@@ -24,11 +24,11 @@ def print_json(stream: IO[str], value: Any) -> None:
     stream.flush()
 
 
-def json_progress(stream: IO[str]) -> readers.ProgressBar:
+def json_progress(stream: IO[str]) -> courses.ProgressBar:
     """Show how far reading has got as a line of JSON a second."""
 
     @contextlib.contextmanager
-    def bar(total: int) -> Iterator[readers.Progress]:
+    def bar(total: int) -> Iterator[courses.Progress]:
         began = last = time.monotonic()
         done = 0
 
@@ -55,7 +55,7 @@ def json_progress(stream: IO[str]) -> readers.ProgressBar:
 
 
 @contextlib.contextmanager
-def progress_bar(total: int) -> Iterator[readers.Progress]:
+def progress_bar(total: int) -> Iterator[courses.Progress]:
     """Show how far reading has got, with rate and time left.
 
     Only on a terminal.

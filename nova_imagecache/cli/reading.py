@@ -21,7 +21,7 @@ from nova_imagecache.cli import progress
 from nova_imagecache.conf import Settings
 from nova_imagecache.conf import settings
 from nova_imagecache import errors
-from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import courses
 
 
 def _bandwidth(text: str) -> int:
@@ -100,12 +100,12 @@ class Reading(lines.Lines, metaclass=abc.ABCMeta):
 
     def progress_bar(
         self, parsed_args: argparse.Namespace
-    ) -> readers.ProgressBar:
+    ) -> courses.ProgressBar:
         """Choose how to show progress."""
         if parsed_args.progress == 'json':
             return progress.json_progress(self.app.stdout)
         if parsed_args.progress == 'none':
-            return readers.no_progress_bar
+            return courses.no_progress_bar
         return progress.progress_bar
 
     def own_lines(

@@ -24,8 +24,8 @@ from nova_imagecache.heal.sources import image_service
 from nova_imagecache.heal.sources import images
 from nova_imagecache import names
 from nova_imagecache.scrub import confirmation
+from nova_imagecache.scrub import courses
 from nova_imagecache.scrub import keeper
-from nova_imagecache.scrub import readers
 from nova_imagecache.scrub import turns
 
 
@@ -34,7 +34,7 @@ def verify(
     file: base_file.BaseFile,
     source: image_service.ImageService,
     image: str | None = None,
-    progress_bar: readers.ProgressBar = readers.no_progress_bar,
+    progress_bar: courses.ProgressBar = courses.no_progress_bar,
     clock: clocks.Clock = clocks.now,
 ) -> knowledge.Finding:
     """Read a base file, and compare all of it with its image.

@@ -30,7 +30,7 @@ from nova_imagecache.passes import observed
 from nova_imagecache.passes import pressure
 from nova_imagecache import pools
 from nova_imagecache.scrub import activities
-from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import recalling
 from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import testimonies
@@ -294,7 +294,7 @@ def look(
     if intruder is not None:
         obstacles = [_unusable(layout.base, intruder), *obstacles]
     bases = [file for file in scan.files if with_content and file.is_base]
-    known = pools.each(lambda file: queues.entry_of(file, state), bases)
+    known = pools.each(lambda file: recalling.entry_of(file, state), bases)
     entries = {entry.name: entry for entry in known}
     for entry in entries.values():
         problems += entry.known.problems

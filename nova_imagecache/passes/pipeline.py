@@ -34,8 +34,8 @@ from nova_imagecache.passes import remember
 from nova_imagecache.passes import reporting
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
-from nova_imagecache.scrub import queues
-from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import courses
+from nova_imagecache.scrub import recalling
 from nova_imagecache.witnesses import panel
 from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import vetoing
@@ -73,7 +73,7 @@ class Pass:
         witnesses: Sequence[testimonies.Witness] = (),
         clock: clocks.Clock = clocks.now,
         inline: bool = False,
-        progress_bar: readers.ProgressBar = readers.no_progress_bar,
+        progress_bar: courses.ProgressBar = courses.no_progress_bar,
         assembly: panel.Assembly | None = None,
     ) -> None:
         """Prepare a pass; nothing is looked at yet.
@@ -385,7 +385,7 @@ class Pass:
                 else [codes.Problem(codes.Code.NOT_KEPT, failure)]
             )
             for file in chosen:
-                entries[file.name] = queues.entry_of(file, facts.state)
+                entries[file.name] = recalling.entry_of(file, facts.state)
         problems += [
             codes.Problem(
                 codes.Code.NOT_VERIFIED, f'{name}: {finding.note}', name

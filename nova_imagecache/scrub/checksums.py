@@ -14,6 +14,7 @@ from nova_imagecache.cache import publish
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import sidecars
 from nova_imagecache import errors
+from nova_imagecache.scrub import courses
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import readers
@@ -21,7 +22,7 @@ from nova_imagecache.scrub import readers
 # To publish what a long reading gave is worth some waiting for a lock.
 _PATIENCE_SECONDS = 5
 
-Progress = readers.Progress
+Progress = courses.Progress
 
 
 def digest_of_fd(fd: int, progress: Progress | None = None) -> str:

@@ -17,6 +17,7 @@ from nova_imagecache.content import digests
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
 from nova_imagecache import errors
+from nova_imagecache.scrub import courses
 from nova_imagecache.scrub import damages
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import keeper
@@ -30,7 +31,7 @@ def confirm(
     settings: Settings,
     file: base_file.BaseFile,
     sha1: str,
-    progress_bar: readers.ProgressBar = readers.no_progress_bar,
+    progress_bar: courses.ProgressBar = courses.no_progress_bar,
     clock: clocks.Clock = clocks.now,
 ) -> knowledge.Finding:
     """Read a base file, and compare all of it with a SHA-1 that is right.
@@ -106,7 +107,7 @@ def conclude(
 def read(
     settings: Settings,
     file: base_file.BaseFile,
-    progress_bar: readers.ProgressBar,
+    progress_bar: courses.ProgressBar,
     also: digests.Hash | None = None,
 ) -> tuple[blockmap.Blocks, str]:
     """Read all of a file; give its digests, and its SHA-1.

@@ -19,6 +19,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.scrub import jobs
+from nova_imagecache.scrub import recalling
 from nova_imagecache.scrub import schedule
 
 LOG = logging.getLogger(__name__)
@@ -29,17 +30,6 @@ _REQUEUE_SECONDS = 60.0
 #: Times as long as what goes through all files took, until it is done again:
 #: so a scrub takes as long for a file however many there are (decision 0083).
 BOOKS_FACTOR = 20
-
-
-def entry_of(file: base_file.BaseFile, state: states.State) -> schedule.Entry:
-    """Recall what is known of the content of a base file."""
-    sighting = state.sighting(file)
-    return schedule.Entry(
-        name=file.name,
-        size=file.stat.allocated,
-        known=knowledge.recall(file).remembering(sighting),
-        seen=sighting.seen if sighting else None,
-    )
 
 
 def job_of(
@@ -144,7 +134,7 @@ class Queue:
         self._state = self._sight()
         now = self._clock()
         items = [
-            self._item(entry_of(file, self._state), now)
+            self._item(recalling.entry_of(file, self._state), now)
             for file in self._files.values()
             # What is seen for the first time has its turn in a later scrub.
             if schedule.complete(file, self._state.sighting(file))
@@ -167,7 +157,7 @@ class Queue:
     def job(self) -> jobs.Job | None:
         """Give the first file; None if somebody has read it meanwhile."""
         file = self._files[self.items[0].name]
-        entry = entry_of(file, self._state)
+        entry = recalling.entry_of(file, self._state)
         now = self._clock()
         if self._item(entry, now).due > 0:
             return None

@@ -24,6 +24,7 @@ import threading
 import weakref
 
 from nova_imagecache import errors
+from nova_imagecache.scrub import courses
 from nova_imagecache.scrub import limiters
 from nova_imagecache import stopwatches
 
@@ -60,73 +61,9 @@ _PIECES_AHEAD = 2
 # ten minutes is called stalled (scrub/activities.py).
 _HUNG_SECONDS = 300
 
-#: Called with the number of bytes that were read since the last call.
-Progress = Callable[[int], object]
-
-#: Given the number of bytes that files have, holes included, shows how far it
-#: has got.
-ProgressBar = Callable[[int], contextlib.AbstractContextManager[Progress]]
-
 #: Reads into buffers, as ``os.preadv``: descriptor, buffers, offset, and flags
 #: where there are any.
 Pread = Callable[..., int]
-
-
-@contextlib.contextmanager
-def no_progress_bar(total: int) -> Iterator[Progress]:
-    """Show nothing."""
-    yield lambda length: None
-
-
-def _show(progress: Progress, length: int) -> None:
-    """Show progress.
-
-    :raises nova_imagecache.errors.Error: nobody looks
-    """
-    try:
-        progress(length)
-    except OSError as error:
-        # No fault of the file: nobody may be listening any more.
-        raise errors.Error(
-            f'progress cannot be shown: {error.strerror}'
-        ) from error
-
-
-def both(one: Progress, other: Progress) -> Progress:
-    """Show the same progress twice."""
-
-    def progress(length: int) -> None:
-        one(length)
-        other(length)
-
-    return progress
-
-
-class Course:
-    """How far some files are behind us: each byte counts once, or a hole's.
-
-    What was read of a disk is another matter: a hole is not, and what did not
-    match is read twice.
-    """
-
-    def __init__(self, progress: Progress) -> None:
-        """Begin before the first file."""
-        self._progress = progress
-        self._left = 0
-
-    @contextlib.contextmanager
-    def through(self, size: int) -> Iterator[None]:
-        """Go through a file; where it is left early it is behind us too."""
-        self._left = size
-        yield
-        self.passed(size)
-
-    def passed(self, length: int) -> None:
-        """Have so many bytes more behind us."""
-        length = min(length, self._left)
-        if length:
-            self._left -= length
-            _show(self._progress, length)
 
 
 class _Mode(enum.Enum):
@@ -173,8 +110,8 @@ class Means:
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     hung: threading.Event = dataclasses.field(default_factory=threading.Event)
     ahead: bool = False
-    progress: Progress = lambda length: None
-    passed: Progress = lambda length: None
+    progress: courses.Progress = lambda length: None
+    passed: courses.Progress = lambda length: None
     pread: Pread = lambda *args: os.preadv(*args)
 
     def tell(self, length: int) -> None:
@@ -182,11 +119,11 @@ class Means:
 
         :raises nova_imagecache.errors.Error: nobody listens
         """
-        _show(self.progress, length)
+        courses.show(self.progress, length)
 
     def pass_by(self, length: int) -> None:
         """Tell how many bytes are behind us, likewise."""
-        _show(self.passed, length)
+        courses.show(self.passed, length)
 
     def check_stop(self) -> None:
         """See that nobody has told us to stop.

@@ -19,6 +19,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import courses
 from nova_imagecache.scrub import damages
 from nova_imagecache.scrub import evidence
 from nova_imagecache.scrub import one_file
@@ -65,7 +66,7 @@ class Scrubber:
         means: readers.Means,
         clock: clocks.Clock = clocks.now,
         monotonic: Callable[[], float] = time.monotonic,
-        progress_bar: readers.ProgressBar = readers.no_progress_bar,
+        progress_bar: courses.ProgressBar = courses.no_progress_bar,
     ) -> None:
         """Prepare a scrub.
 
@@ -142,7 +143,7 @@ class Scrubber:
                 self._read += length
                 self.look_around()
 
-            course = readers.Course(progress)
+            course = courses.Course(progress)
             means = dataclasses.replace(
                 self._means, progress=count, passed=course.passed
             )

@@ -16,6 +16,7 @@ from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.host import ReadAsRoot
 from nova_imagecache.scrub import activities
+from nova_imagecache.scrub import courses
 from nova_imagecache.scrub import limiters
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
@@ -29,7 +30,7 @@ def verify(
     files: Sequence[base_file.BaseFile],
     state: states.State,
     clock: clocks.Clock,
-    progress_bar: readers.ProgressBar,
+    progress_bar: courses.ProgressBar,
     urgent: bool,
     read_as_root: ReadAsRoot | None = None,
 ) -> tuple[dict[str, knowledge.Finding], str | None]:
@@ -69,8 +70,8 @@ def verify(
         show = stack.enter_context(progress_bar(total))
         if turn is not None:
             turn.expect(total)
-            show = readers.both(show, turn.passed)
-        course = readers.Course(show)
+            show = courses.both(show, turn.passed)
+        course = courses.Course(show)
         method = one_file.Method(
             settings.checksum_algorithm,
             readers.Means(

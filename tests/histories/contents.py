@@ -21,9 +21,11 @@ from nova_imagecache.content import knowledge
 from nova_imagecache import errors
 from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import confirmation
+from nova_imagecache.scrub import courses
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import recalling
 from nova_imagecache.scrub import schedule
 from nova_imagecache.scrub import verification
 from tests.histories import damages
@@ -97,7 +99,7 @@ class History(damages.Damages):
         file = found[image.name]
         if not schedule.complete(file, state.sighting(file)):
             return
-        known = queues.entry_of(file, state).known
+        known = recalling.entry_of(file, state).known
         job = queues.job_of(file, known, state, now, world.settings.host)
         values: dict[str, Any] = {
             'algorithm': world.settings.checksum_algorithm,
@@ -266,7 +268,7 @@ class History(damages.Damages):
             [file],
             state,
             world.now,
-            readers.no_progress_bar,
+            courses.no_progress_bar,
             urgent=True,
         )
         self._note(image.name, findings[image.name])

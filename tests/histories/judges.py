@@ -13,7 +13,7 @@ from nova_imagecache import clocks
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import soundness
 from nova_imagecache import errors
-from nova_imagecache.scrub import queues
+from nova_imagecache.scrub import recalling
 from nova_imagecache.scrub import schedule
 from tests.histories import media
 from tests.histories import papers
@@ -102,7 +102,7 @@ class Look:
 def look(world: media.World, image: Image, state: states.State) -> Look:
     file = base_file.BaseFile.named(world.layout, image.name)
     found = papers.Papers.of(world.layout, image.name)
-    entry = queues.entry_of(file, state)
+    entry = recalling.entry_of(file, state)
     key = file.incarnation.key
     due = schedule.due_in(
         entry,

@@ -11,7 +11,7 @@ from nova_imagecache.cache import coordination
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import activities
-from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import courses
 from tests.support import base
 from tests.support import nodes
 from tests.support import processes
@@ -90,7 +90,7 @@ class StalledTest(nodes.NodeTestCase):
             found.append(self.preview().problems)
 
         @contextlib.contextmanager
-        def bar(total: int) -> Iterator[readers.Progress]:
+        def bar(total: int) -> Iterator[courses.Progress]:
             yield look_meanwhile
 
         pipeline.Pass(

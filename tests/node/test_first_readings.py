@@ -13,8 +13,8 @@ import ddt
 
 from nova_imagecache.cache import states
 from nova_imagecache import hook
-from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import readers
+from nova_imagecache.scrub import recalling
 from nova_imagecache.scrub import schedule
 from nova_imagecache.scrub import scrubber
 from tests.support import base
@@ -212,7 +212,7 @@ class UnsettledTest(FirstTestCase):
 
     def due(self) -> float:
         state = states.load(self.node.layout)
-        entry = queues.entry_of(self.file(self.name), state)
+        entry = recalling.entry_of(self.file(self.name), state)
         return schedule.due_in(entry, WEEK, self.node.clock(), 'host').due
 
     def test_whatever_else_decays_is_named(self) -> None:

@@ -20,6 +20,7 @@ from nova_imagecache.content import soundness
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
 from nova_imagecache.scrub import sources
+from nova_imagecache.scrub import recalling
 from tests.support import base
 from tests.support import nodes
 from tests.support import scrubbing
@@ -140,7 +141,7 @@ class RecordsFailTest(scrubbing.OneFileTestCase):
         layout, now = self.node.layout, self.node.clock()
         file = self.file(self.name)
         state = states.sight(layout, now, [file])
-        known = queues.entry_of(file, state).known
+        known = recalling.entry_of(file, state).known
         job = queues.job_of(file, known, state, now, 'host')
         finding = one_file.scrub(
             job,

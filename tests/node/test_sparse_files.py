@@ -9,9 +9,9 @@ import os
 from nova_imagecache.cli import progress
 from nova_imagecache.content import sidecars
 from nova_imagecache.scrub import confirmation
+from nova_imagecache.scrub import courses
 from nova_imagecache.scrub import hashing
 from nova_imagecache.scrub import keeper
-from nova_imagecache.scrub import readers
 from tests.support import base
 from tests.support import identities
 from tests.support import nodes
@@ -123,7 +123,7 @@ class CourseTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.shown: list[int] = []
-        self.course = readers.Course(self.shown.append)
+        self.course = courses.Course(self.shown.append)
 
     def test_what_is_passed_twice_counts_once(self) -> None:
         with self.course.through(10):
