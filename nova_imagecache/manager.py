@@ -227,7 +227,7 @@ class ImageCacheManager:
         try:
             passes.begin(
                 settings,
-                lambda: self._assembly.read_guests(
+                lambda: instances.read_if_asked(
                     settings, all_instances, mappings
                 ),
                 tell,
@@ -424,7 +424,7 @@ class ImageCacheManager:
     ) -> reports.Report:
         return pipeline.Pass(
             settings,
-            self._assembly.instances(settings, all_instances, mappings),
+            instances.witnesses(settings, all_instances, mappings),
             self._clock,
             inline,
             assembly=self._assembly,

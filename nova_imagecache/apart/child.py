@@ -26,6 +26,7 @@ from nova_imagecache import outlets
 from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import background
 from nova_imagecache.scrub import pipe
+from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import libvirt_connection
 from nova_imagecache.witnesses import panel
 
@@ -200,7 +201,7 @@ def make(connection: socket.socket) -> None:
             return
         report = pipeline.Pass(
             settings,
-            assembly.instances(settings, order.guests),
+            instances.witnesses(settings, order.guests),
             assembly=assembly,
         ).run()
         report = outlets.kept(settings, report)

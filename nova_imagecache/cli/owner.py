@@ -30,6 +30,7 @@ _LATE_IMPORTS = {
         'nova_imagecache.outlets.exposition',
         'nova_imagecache.outlets.textfiles',
     ),
+    'nova_imagecache.witnesses.panel': ('nova_imagecache.witnesses.domains',),
     'nova_imagecache.passes.pipeline': ('nova_imagecache.scrub.verification',),
 }
 

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which witnesses are asked: the one place that makes them."""
+"""Which witnesses are asked: the one place that makes them.
 
-from collections.abc import Iterable
-from typing import Any
+But for the one of a list that a host hands in, see
+:func:`nova_imagecache.witnesses.instances.witnesses`.
+"""
+
+from typing import TYPE_CHECKING
 
 from nova_imagecache.cache import layouts
 from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.host import Host
-from nova_imagecache.witnesses import domains
 from nova_imagecache.witnesses import image_locks
-from nova_imagecache.witnesses import instances
-from nova_imagecache.witnesses import libvirt_connection
 from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import other_hosts
 from nova_imagecache.witnesses import overlays
 from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import walks
+
+if TYPE_CHECKING:
+    from nova_imagecache.witnesses import libvirt_connection
 
 
 class Assembly:
@@ -34,7 +37,7 @@ class Assembly:
     def __init__(
         self,
         host: Host | None = None,
-        connection: libvirt_connection.Connection | None = None,
+        connection: 'libvirt_connection.Connection | None' = None,
     ) -> None:
         """Make none yet.
 
@@ -44,32 +47,11 @@ class Assembly:
         self.host = Host() if host is None else host
         connect = self.host.connect
         if connection is None and connect is not None:
+            # Here and below, as not every host has libvirt asked.
+            from nova_imagecache.witnesses import libvirt_connection
+
             connection = libvirt_connection.HostConnection(connect)
         self.connection = connection
-
-    @staticmethod
-    def read_guests(
-        settings: Settings,
-        all_instances: Iterable[Any] | None,
-        mappings: instances.BlockDeviceMappings | None,
-    ) -> instances.GuestList:
-        """Read the host's list, if the witness that has it is asked."""
-        if 'instances' not in settings.witnesses:
-            return instances.GuestList()
-        return instances.read_guests(all_instances, mappings)
-
-    def instances(
-        self,
-        settings: Settings,
-        all_instances: instances.GuestList | Iterable[Any] | None,
-        mappings: instances.BlockDeviceMappings | None = None,
-    ) -> list[testimonies.Witness]:
-        """Give the witness that has the host's list, if it is asked."""
-        if 'instances' not in settings.witnesses:
-            return []
-        return [
-            instances.InstanceWitness(all_instances, mappings, settings.host)
-        ]
 
     def overlays(
         self,
@@ -98,7 +80,7 @@ class Assembly:
         layout: layouts.Layout,
         clock: clocks.Clock = clocks.now,
     ) -> list[testimonies.Witness]:
-        """Give those beside these two, as far as they are named.
+        """Give those beside it and the host's list, as far as they are named.
 
         The one that knows of other hosts is asked in any case.
         """
@@ -106,6 +88,8 @@ class Assembly:
             other_hosts.OtherHostsWitness(layout, settings.host, clock)
         ]
         if 'libvirt' in settings.witnesses:
+            from nova_imagecache.witnesses import domains
+
             witnesses.append(
                 domains.DomainWitness(
                     settings.libvirt_uri, settings.host, self.connection

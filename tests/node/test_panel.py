@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from nova_imagecache.conf import image_cache
+from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import panel
 from tests.support import nodes
 
@@ -12,7 +13,7 @@ class PanelTest(nodes.NodeTestCase):
             self.node.configure(witnesses=(name,))
             settings, layout = self.node.settings, self.node.layout
             made = [
-                *assembly.instances(settings, [], None),
+                *instances.witnesses(settings, [], None),
                 *assembly.others(settings, layout),
             ]
             # The overlays, and what other hosts have noted, are in any case.
