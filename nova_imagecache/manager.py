@@ -30,6 +30,8 @@ from nova_imagecache import errors
 from nova_imagecache.fetch import caching
 from nova_imagecache import host
 from nova_imagecache import outlets
+from nova_imagecache.outlets import figures
+from nova_imagecache.outlets import summaries
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.scrub import background
@@ -170,7 +172,7 @@ class ImageCacheManager:
         )
         if not self._inline:
             report = self._keep_scrub(settings, report)
-        report = outlets.kept(settings, report)
+        report = figures.kept(settings, report)
         outlets.tell(report)
         return report
 
@@ -351,7 +353,7 @@ class ImageCacheManager:
         else:
             stays = self._apart.set_aside(settings, name, young)
         if stays is None:
-            outlets.note_damaged(layout, settings.host, size)
+            summaries.note_damaged(layout, settings.host, size)
         return stays
 
     def cache_image(
@@ -451,7 +453,7 @@ class ImageCacheManager:
             None,
             inline=True,
         )
-        report = outlets.kept(settings, report)
+        report = figures.kept(settings, report)
         outlets.tell(report)
         return report
 

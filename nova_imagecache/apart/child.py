@@ -22,7 +22,7 @@ import msgspec
 from nova_imagecache.apart import frames
 from nova_imagecache.cache import layouts
 from nova_imagecache import host
-from nova_imagecache import outlets
+from nova_imagecache.outlets import figures
 from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import background
 from nova_imagecache.scrub import pipe
@@ -204,7 +204,7 @@ def make(connection: socket.socket) -> None:
             instances.witnesses(settings, order.guests),
             assembly=assembly,
         ).run()
-        report = outlets.kept(settings, report)
+        report = figures.kept(settings, report)
         seen = background.see(layouts.Layout.of(settings))
         for message in frames.of_report(frames.Told(report, seen)):
             lender.tell(message)

@@ -29,7 +29,7 @@ from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import rewriters
 from nova_imagecache.heal import writer
 from nova_imagecache import names
-from nova_imagecache import outlets
+from nova_imagecache.outlets import summaries
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 
@@ -224,7 +224,7 @@ class Acting:
         size = base_file.BaseFile.named(self._layout, name).stat.allocated
         stays = pipeline.Pass(self._settings).set_aside(name)
         if stays is None:
-            outlets.note_damaged(self._layout, self._settings.host, size)
+            summaries.note_damaged(self._layout, self._settings.host, size)
             LOG.warning(
                 '[C08] Base file %s was bad, and nobody uses it: it is in the '
                 'trash, and its image is fetched anew when it is needed',

@@ -9,8 +9,8 @@ import logging
 from nova_imagecache.cli import app
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
-from nova_imagecache import outlets
 from nova_imagecache.outlets import exposition
+from nova_imagecache.outlets import figures
 
 LOG = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Measuring(app.NodeCommand):
 
 def write(settings: Settings) -> None:
     """Write the file for node_exporter, with what is known by now."""
-    for problem in outlets.write_metrics(settings):
+    for problem in figures.write(settings):
         LOG.warning('[P13] %s', problem)
 
 

@@ -19,7 +19,7 @@ from nova_imagecache.cli import summing
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
 from nova_imagecache import errors
-from nova_imagecache import outlets
+from nova_imagecache.outlets import figures
 from nova_imagecache.outlets import messages
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
@@ -90,7 +90,7 @@ class Pass(summing.Summing, filing.Filing):
                 report = dataclasses.replace(
                     report, problems=(*report.problems, *self._register())
                 )
-            report = outlets.kept(self.settings, report)
+            report = figures.kept(self.settings, report)
         listing.show_findings(report)
         self._report = report
         self.exit_code = exit_codes.of(report, removing=True)

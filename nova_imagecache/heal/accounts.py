@@ -18,8 +18,8 @@ from nova_imagecache.cache import records
 from nova_imagecache import clocks
 from nova_imagecache import codes
 from nova_imagecache import errors
-from nova_imagecache.heal import outcomes
 from nova_imagecache.heal import policies
+from nova_imagecache.heal.results import Result
 from nova_imagecache import names
 
 # Of so many files it is remembered why they are still bad.
@@ -174,34 +174,8 @@ class Account:
         """
         results = dict(self.results)
         for blocks in self.begun.values():
-            _add(results, str(outcomes.Result.INTERRUPTED), blocks)
+            add(results, str(Result.INTERRUPTED), blocks)
         return dataclasses.replace(self, results=results, begun={})
-
-    def counting(self, outcome: outcomes.Outcome) -> 'Account':
-        """Give the account with an outcome in its totals."""
-        repaired, results = dict(self.repaired), dict(self.results)
-        begun = dict(self.begun)
-        begun.pop(outcome.name, None)
-        if outcome.interrupted:
-            _add(
-                results, str(outcomes.Result.INTERRUPTED), outcome.interrupted
-            )
-        fetched = {key: dict(each) for key, each in self.fetched.items()}
-        for block in outcome.blocks:
-            _add(results, str(block.result), 1)
-            if block.result is outcomes.Result.REPAIRED:
-                _add(repaired, block.source, 1)
-        for source, length in outcome.fetched.items():
-            if length:
-                result = outcome.result_of(source)
-                _add(fetched.setdefault(source, {}), result, length)
-        return dataclasses.replace(
-            self,
-            repaired=repaired,
-            results=results,
-            begun=begun,
-            fetched=fetched,
-        )
 
     def without(self, name: str) -> 'Account':
         """Give the account without a file, which is good by now."""
@@ -255,7 +229,8 @@ def _latest(when: dict[str, clocks.Instant]) -> dict[str, clocks.Instant]:
     return dict(kept[-_MOST_FILES:])
 
 
-def _add(totals: dict[str, int], key: str, number: int) -> None:
+def add(totals: dict[str, int], key: str, number: int) -> None:
+    """Add to one of several totals."""
     totals[key] = totals.get(key, 0) + number
 
 

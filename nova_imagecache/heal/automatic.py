@@ -117,7 +117,7 @@ class Healer:
         if not repair.bad_blocks(ledger):
             return self._left(file, account, now)
         outcome = self._repair(file, ledger, account, now, look)
-        account = accounts.load(layout, host).counting(outcome)
+        account = notes.counted(accounts.load(layout, host), outcome)
         if outcome.left or outcome.stopped:
             account = account.failing(
                 name,

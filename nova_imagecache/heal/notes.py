@@ -2,6 +2,8 @@
 
 """Noting in the account of a host what a repair does, and what it was told."""
 
+import dataclasses
+
 from nova_imagecache.cache import layouts
 from nova_imagecache import clocks
 from nova_imagecache.heal import accounts
@@ -89,8 +91,37 @@ def note_by_hand(
     :raises OSError: it was not noted
     """
     before = accounts.load(layout, host)
-    after = before.counting(outcome)
+    after = counted(before, outcome)
     if outcome.blocks and not (outcome.left or outcome.stopped):
         after = after.without(outcome.name)
     if after != before:
         accounts.save(layout, host, after)
+
+
+def counted(
+    account: accounts.Account, outcome: outcomes.Outcome
+) -> accounts.Account:
+    """Give an account with an outcome in its totals."""
+    repaired, results = dict(account.repaired), dict(account.results)
+    begun = dict(account.begun)
+    begun.pop(outcome.name, None)
+    if outcome.interrupted:
+        accounts.add(
+            results, str(outcomes.Result.INTERRUPTED), outcome.interrupted
+        )
+    fetched = {key: dict(each) for key, each in account.fetched.items()}
+    for block in outcome.blocks:
+        accounts.add(results, str(block.result), 1)
+        if block.result is outcomes.Result.REPAIRED:
+            accounts.add(repaired, block.source, 1)
+    for source, length in outcome.fetched.items():
+        if length:
+            result = outcome.result_of(source)
+            accounts.add(fetched.setdefault(source, {}), result, length)
+    return dataclasses.replace(
+        account,
+        repaired=repaired,
+        results=results,
+        begun=begun,
+        fetched=fetched,
+    )

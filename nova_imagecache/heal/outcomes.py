@@ -4,62 +4,10 @@
 
 from collections.abc import Mapping
 import dataclasses
-import enum
 
+from nova_imagecache.heal import results
 
-class Result(enum.StrEnum):
-    """What became of one block.
-
-    The values are stable: they are kept in records and in metrics.
-
-    REPAIRED: it holds good data, on the medium
-    WAS_GOOD: it could be read, and was what it should be
-    POSSIBLE: in a dry run: there is good data for it
-    NO_DIGEST: nothing tells which data would be good
-    NO_DATA: no source gave data with its digest
-    INTERRUPTED: the repair was ended before it was done with the block, or
-        could say so
-    """
-
-    REPAIRED = 'repaired'
-    WAS_GOOD = 'was-good'
-    POSSIBLE = 'possible'
-    NO_DIGEST = 'no-digest'
-    NO_DATA = 'no-data'
-    CHANGED = 'changed'
-    LINKED = 'linked'
-    IMMUTABLE = 'immutable'
-    READ_ONLY = 'read-only'
-    NOT_PERMITTED = 'not-permitted'
-    NO_SPACE = 'no-space'
-    MEDIUM = 'medium'
-    HUNG = 'hung'
-    FAILED = 'failed'
-    INTERRUPTED = 'interrupted'
-
-    @property
-    def is_good(self) -> bool:
-        """Whether the block is good now."""
-        return self in (Result.REPAIRED, Result.WAS_GOOD)
-
-    @property
-    def ends(self) -> bool:
-        """Whether it would be the same with each other block of the file."""
-        return self in _OF_THE_FILE
-
-
-_OF_THE_FILE = frozenset(
-    {
-        Result.CHANGED,
-        Result.LINKED,
-        Result.IMMUTABLE,
-        Result.READ_ONLY,
-        Result.NOT_PERMITTED,
-        Result.NO_SPACE,
-        Result.HUNG,
-    }
-)
-
+Result = results.Result
 
 _CHARGED = frozenset(
     {Result.REPAIRED, Result.MEDIUM, Result.HUNG, Result.FAILED}
@@ -139,12 +87,10 @@ class Outcome:
 
     def result_of(self, source: str) -> str:
         """Say what came of the data that a source gave."""
-        results = [
-            each.result for each in self.blocks if each.source == source
-        ]
-        if results:
-            good = [each for each in results if each.is_good]
-            return str((good or results)[0])
+        found = [each.result for each in self.blocks if each.source == source]
+        if found:
+            good = [each for each in found if each.is_good]
+            return str((good or found)[0])
         if source in self.sources:
             return self.sources[source][0]
         return str(Result.NO_DATA)

@@ -2,6 +2,7 @@
 
 """What a pass leaves for whoever shows metrics."""
 
+import dataclasses
 import functools
 
 from nova_imagecache.cache import hosts
@@ -12,6 +13,14 @@ from nova_imagecache import errors
 from nova_imagecache.outlets import summaries
 from nova_imagecache.outlets import totals
 from nova_imagecache.passes import reports
+
+
+def kept(settings: Settings, report: reports.Report) -> reports.Report:
+    """Leave the figures of a pass; give its report, with what went wrong."""
+    problems = keep(settings, report)
+    if not problems:
+        return report
+    return dataclasses.replace(report, problems=(*report.problems, *problems))
 
 
 def keep(settings: Settings, report: reports.Report) -> list[codes.Problem]:
