@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import errno
 import logging
 import os
@@ -22,6 +21,7 @@ import subprocess
 import sys
 import time
 from typing import IO
+from typing import NamedTuple
 
 from oslo_utils import units
 
@@ -137,8 +137,7 @@ def _refuse_another(kind: str) -> None:
     del _hanging[kind]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Patience:
+class _Patience(NamedTuple):
     """How long who has started a process waits for it."""
 
     child: 'subprocess.Popen[bytes]'

@@ -4,7 +4,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import enum
 from typing import ClassVar
 from typing import Protocol
@@ -73,7 +72,6 @@ _TURN = 'scrub'
 _WANTED = 'scrub-wanted'
 
 
-@dataclasses.dataclass(frozen=True)
 class LockFiles:
     """Turns by locks on files in the cache itself, a :class:`Coordinator`.
 
@@ -82,7 +80,10 @@ class LockFiles:
     """
 
     limits: ClassVar[frozenset[Limit]] = frozenset(Limit)
-    layout: layouts.Layout
+
+    def __init__(self, layout: layouts.Layout) -> None:
+        """Take no turn yet."""
+        self.layout = layout
 
     def turn(self) -> contextlib.AbstractContextManager[None]:
         """Be the only one who reads the base files."""

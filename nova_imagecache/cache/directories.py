@@ -5,10 +5,10 @@
 from collections.abc import Iterator
 import contextlib
 import ctypes
-import dataclasses
 import errno
 import os
 import stat
+from typing import NamedTuple
 
 from nova_imagecache.cache import layouts
 
@@ -36,8 +36,7 @@ def intruder(layout: layouts.Layout) -> str | None:
     return None
 
 
-@dataclasses.dataclass(frozen=True)
-class Unwritable:
+class Unwritable(NamedTuple):
     """A directory of ours in which nothing can be kept.
 
     :ivar read_only: whether its whole file system is so, to everybody

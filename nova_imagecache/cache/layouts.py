@@ -2,15 +2,14 @@
 
 """Where things are below ``instances_path``."""
 
-import dataclasses
 import os
+from typing import NamedTuple
 
 from nova_imagecache.conf import Settings
 from nova_imagecache import names
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The paths of one image cache.
 
     :ivar instances: the instances' directories are in here

@@ -9,9 +9,9 @@ it (decision 0086).
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import resource
 import time
+from typing import NamedTuple
 
 # For a lock that was taken so long ago nothing is begun: what is then at work
 # still takes its time. All locks are taken in less than half of that: to move
@@ -29,8 +29,7 @@ _SHARE = 4
 _FEW = 128
 
 
-@dataclasses.dataclass(frozen=True)
-class Deadline:
+class Deadline(NamedTuple):
     """When to begin nothing more.
 
     :ivar at: on the clock

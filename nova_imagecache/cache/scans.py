@@ -2,9 +2,9 @@
 
 """What is in the cache directory."""
 
-import dataclasses
 import os
 import stat
+from typing import NamedTuple
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
@@ -12,8 +12,7 @@ from nova_imagecache import codes
 from nova_imagecache import names
 
 
-@dataclasses.dataclass(frozen=True)
-class Scan:
+class Scan(NamedTuple):
     """Everything in the cache.
 
     :ivar files: sorted by name; without the sidecars of files that are there

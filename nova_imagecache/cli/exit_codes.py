@@ -2,10 +2,6 @@
 
 """What the program ends with."""
 
-from collections.abc import Iterable
-
-from nova_imagecache import codes
-from nova_imagecache.outlets import health
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import vetoing
 
@@ -27,14 +23,6 @@ def of(report: reports.Report, removing: bool = False) -> int:
     )
     failed = COULD_NOT if report.problems or vetoed else FINE
     return of_files(report) or failed
-
-
-def of_checks(checks: Iterable[health.Check]) -> int:
-    """Say in a number how a node is; the first word of ``status`` agrees."""
-    severities = {each.severity for each in checks}
-    if codes.Severity.DAMAGE in severities:
-        return CORRUPTION
-    return COULD_NOT if codes.Severity.PROBLEM in severities else FINE
 
 
 def of_files(report: reports.Report) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from nova_imagecache.cli import checking
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
 from nova_imagecache.cli import runbook
@@ -97,14 +98,14 @@ class Explain(showing.Showing):
     def _of_number(self, what: str) -> dict[str, Any]:
         """Give an incident, or the file whose name begins so."""
         number = int(what)
-        remembered, lost = listing.remembered(self)
+        remembered, lost = checking.remembered(self)
         for problem in lost:
             raise errors.Error(problem)
         for each in remembered.incidents:
             if each.number == number:
                 if each.ended is None:
                     self.exit_code = exit_codes.CORRUPTION
-                return {'incident': listing.incident(each)}
+                return {'incident': checking.incident(each)}
         with contextlib.suppress(errors.Error):
             return self._of_file(what)
         raise errors.Error(
@@ -114,7 +115,7 @@ class Explain(showing.Showing):
 
     def _of_file(self, what: str) -> dict[str, Any]:
         report = listing.look(self)
-        remembered, _lost = listing.remembered(self)
+        remembered, _lost = checking.remembered(self)
         try:
             (name,) = listing.find(self.settings, [what])
         except errors.Error:
@@ -122,7 +123,7 @@ class Explain(showing.Showing):
             for each in reversed(remembered.incidents):
                 prefix = each.name.startswith(what) and len(what) > 3
                 if prefix or what in (each.image, each.image_name):
-                    return {'incident': listing.incident(each)}
+                    return {'incident': checking.incident(each)}
             if _CODE.fullmatch(what):
                 raise errors.Error(
                     f'there is no code {what.upper()}, and no file of that '
@@ -130,12 +131,12 @@ class Explain(showing.Showing):
                 ) from None
             raise
         for file in report.only([name]).files:
-            mine = listing.checks_of(file, report)
-            self.exit_code = exit_codes.of_checks(mine)
+            mine = checking.checks_of(file, report)
+            self.exit_code = checking.exit_code_of(mine)
             return {
                 'file': _file(file, report, mine),
                 'incidents': [
-                    listing.incident(each)
+                    checking.incident(each)
                     for each in remembered.incidents
                     if each.name == name
                 ],

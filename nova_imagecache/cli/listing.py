@@ -11,8 +11,6 @@ import os
 import time
 from typing import Any
 
-import msgspec
-
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import hosts
@@ -25,11 +23,9 @@ from nova_imagecache.cli import columns
 from nova_imagecache.cli import exit_codes
 from nova_imagecache import codes
 from nova_imagecache.conf import Settings
-from nova_imagecache.content import incidents
 from nova_imagecache import errors
 from nova_imagecache import names
 from nova_imagecache import outlets
-from nova_imagecache.outlets import health
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
 from nova_imagecache.witnesses import vetoing
@@ -82,32 +78,6 @@ def look(command: app.NodeCommand) -> reports.Report:
         report.cache_dir,
     )
     return dataclasses.replace(report, problems=(*report.problems, none))
-
-
-def remembered(
-    command: app.NodeCommand,
-) -> tuple[incidents.Incidents, list[codes.Problem]]:
-    """Give the incidents, and say so where they cannot be read."""
-    layout = layouts.Layout.of(command.settings)
-    try:
-        return incidents.load(layout), []
-    except (errors.Error, OSError) as error:
-        return incidents.Incidents(), [
-            codes.Problem(
-                codes.Code.RECALL,
-                f'{layout.incidents}, which has the damage of earlier times, '
-                f'cannot be used: {errors.why(error)}',
-                layout.incidents,
-            )
-        ]
-
-
-def incident(each: incidents.Incident) -> dict[str, Any]:
-    """Give an incident as people have it."""
-    values: dict[str, Any] = msgspec.to_builtins(each)
-    # Numbers of the file system, for us alone.
-    del values['key']
-    return values
 
 
 def show_findings(report: reports.Report) -> None:
@@ -251,14 +221,6 @@ def writable_layout(settings: Settings) -> layouts.Layout:
             if veto.reason is vetoing.Reason.MISSING_MOUNT:
                 raise errors.Error(f'{veto}; {veto.way_out}')
     return layout
-
-
-def checks_of(
-    file: reports.FileReport, report: reports.Report
-) -> list[health.Check]:
-    """Give what is to be looked into about one file."""
-    found = health.checks(report.only([file.name]))
-    return [each for each in found if each.subject == file.name]
 
 
 def insist(command: app.NodeCommand) -> None:

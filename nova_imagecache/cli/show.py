@@ -9,8 +9,8 @@ from typing import Any
 from cliff import show
 
 from nova_imagecache.cli import app
+from nova_imagecache.cli import checking
 from nova_imagecache.cli import columns
-from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import fitting
 from nova_imagecache.cli import listing
 from nova_imagecache import errors
@@ -51,8 +51,8 @@ class Show(app.NodeCommand, show.ShowOne):
         outlets.tell_findings(report)
         (file,) = report.files
         # Of the file, and not of the node.
-        mine = listing.checks_of(file, report)
-        self.exit_code = exit_codes.of_checks(mine)
+        mine = checking.checks_of(file, report)
+        self.exit_code = checking.exit_code_of(mine)
         form = parsed_args.formatter
         row = columns.row(file) + columns.more(file)
         if form not in ('json', 'yaml', 'table'):

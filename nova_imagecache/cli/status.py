@@ -13,6 +13,7 @@ import msgspec
 
 from nova_imagecache.cache import coordination
 from nova_imagecache.cache import layouts
+from nova_imagecache.cli import checking
 from nova_imagecache.cli import colours
 from nova_imagecache.cli import exit_codes
 from nova_imagecache.cli import listing
@@ -243,7 +244,7 @@ class Status(showing.Showing):
 
     def _values(self) -> dict[str, Any]:
         report = listing.look(self)
-        remembered, lost = listing.remembered(self)
+        remembered, lost = checking.remembered(self)
         report = dataclasses.replace(
             report, problems=(*report.problems, *lost)
         )
@@ -253,7 +254,7 @@ class Status(showing.Showing):
             if each.ended is None
         }
         found = health.checks(report, since)
-        self.exit_code = exit_codes.of_checks(found)
+        self.exit_code = checking.exit_code_of(found)
         hosts = listing.hosts_of(self)
         layout = layouts.Layout.of(self.settings)
         coverage = report.coverage
@@ -303,7 +304,7 @@ class Status(showing.Showing):
             ],
             'damaged': [_damage(file) for file in report.harmful],
             'incidents': [
-                listing.incident(each) for each in remembered.incidents
+                checking.incident(each) for each in remembered.incidents
             ],
             'names': [names.printable(file.name) for file in report.files],
         }

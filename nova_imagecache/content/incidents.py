@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import enum
+from typing import NamedTuple
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
@@ -109,8 +110,7 @@ class Incidents:
         return None
 
 
-@dataclasses.dataclass(frozen=True)
-class Sight:
+class Sight(NamedTuple):
     """What is seen of a damaged file now; as :class:`Incident`."""
 
     verdict: str
@@ -123,8 +123,7 @@ class Sight:
     key: identity.Key | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Good:
+class Good(NamedTuple):
     """What is seen of a file that was read and is good.
 
     :ivar key: which incarnation it is, where that is known

@@ -3,8 +3,8 @@
 """May these bytes be handed out? One answer to all (decision 0061)."""
 
 import contextlib
-import dataclasses
 import enum
+from typing import NamedTuple
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
@@ -30,8 +30,7 @@ class Soundness(enum.StrEnum):
     UNTOLD = 'untold'
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """Whether a base file may be handed out, and why not.
 
     :ivar reason: ``corrupt`` or ``unreadable`` of one that is bad; a sentence

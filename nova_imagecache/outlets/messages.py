@@ -5,8 +5,8 @@
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 import enum
+from typing import NamedTuple
 
 from nova_imagecache import codes
 from nova_imagecache.content import knowledge
@@ -26,8 +26,7 @@ class Level(enum.IntEnum):
     ERROR = 40
 
 
-@dataclasses.dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One line.
 
     :ivar text: with ``%(name)s`` for each of the details
@@ -204,8 +203,7 @@ def _told_in_full(
     if _size(', '.join(guests)) > room:
         # Who it is counts more than how each fares.
         guests = bare
-    return dataclasses.replace(
-        empty,
+    return empty._replace(
         details={**empty.details, 'note': note, 'guests': _some(guests, room)},
     )
 

@@ -79,8 +79,7 @@ class Decision:
     verify: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Decisions:
+class Decisions(NamedTuple):
     """What to do with everything.
 
     :ivar files: a decision for each file in the cache
@@ -409,7 +408,7 @@ def decide(facts: observed.Facts, settings: Settings) -> Decisions:
         if 0 <= ago < FLOOR_SECONDS:
             # The disk may be less full than it looks (decision 0048). What is
             # in the trash goes in any case.
-            plan = dataclasses.replace(plan, names=plan.names - facts.present)
+            plan = plan._replace(names=plan.names - facts.present)
     return Decisions(
         _hasten(decisions.files, plan.names, Action.REMOVE),
         _hasten(decisions.trash, plan.names, Action.DELETE),

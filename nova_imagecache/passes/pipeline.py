@@ -10,7 +10,6 @@ A pass looks (:mod:`nova_imagecache.passes.look`), decides
 
 from collections.abc import Collection
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
@@ -27,7 +26,6 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import soundness
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
-from nova_imagecache.passes import noting
 from nova_imagecache.passes import observed
 from nova_imagecache.passes import observers
 from nova_imagecache.passes import remember
@@ -132,7 +130,7 @@ class Pass:
 
     @_without_collector()
     def preview(
-        self, ranges: Mapping[str, Sequence[tuple[int, int]]] | None = None
+        self, ranges: reporting.Ranges | None = None
     ) -> reports.Report:
         """Say what a pass would do; change nothing, read no base file.
 
@@ -156,8 +154,12 @@ class Pass:
             or entry.known.ledger
             or self._settings.checksum
         }
-        return dataclasses.replace(self._reporter, ranges=ranges or {}).report(
-            facts, act.nothing(decisions), findings, dry_run=True
+        return self._reporter.report(
+            facts,
+            act.nothing(decisions),
+            findings,
+            dry_run=True,
+            ranges=ranges,
         )
 
     def run(self) -> reports.Report:
@@ -399,5 +401,8 @@ class Pass:
             findings,
             urgent=urgent,
         )
+        # Here likewise, as a preview notes nothing.
+        from nova_imagecache.passes import noting
+
         noting.note(self._layout, report, facts.entries, entries)
         return report

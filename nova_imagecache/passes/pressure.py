@@ -9,15 +9,14 @@ from what becomes free (decision 0048).
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
+from typing import NamedTuple
 
 from oslo_utils import units
 
 from nova_imagecache.conf import Settings
 
 
-@dataclasses.dataclass(frozen=True)
-class Space:
+class Space(NamedTuple):
     """How full a file system is, in bytes.
 
     :ivar used: by anything
@@ -33,8 +32,7 @@ class Space:
         return 100 * self.used / ((self.used + self.available) or 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A file that may go early.
 
     :ivar allocated: bytes that it takes
@@ -46,8 +44,7 @@ class Candidate:
     since: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What goes early.
 
     :ivar names: files that do, in the cache and in the trash

@@ -4,7 +4,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import dataclasses
+from typing import NamedTuple
 
 from nova_imagecache.cache import hosts
 from nova_imagecache.cache import image_names
@@ -23,8 +23,7 @@ from nova_imagecache.scrub import keeper
 from nova_imagecache.witnesses import vetoing
 
 
-@dataclasses.dataclass(frozen=True)
-class Notes:
+class Notes(NamedTuple):
     """What one host notes in one cache.
 
     :ivar inventory: gives what was seen of the disks of guests

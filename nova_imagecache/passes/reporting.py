@@ -6,7 +6,7 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
+from typing import NamedTuple
 
 from nova_imagecache.cache import image_names
 from nova_imagecache.cache import layouts
@@ -25,25 +25,23 @@ from nova_imagecache.scrub import schedule
 from nova_imagecache.witnesses import chains
 from nova_imagecache.witnesses import vetoing
 
+#: Bytes of files, by name: where they begin, and where they end.
+Ranges = Mapping[str, Sequence[tuple[int, int]]]
+
 # Of files that are named in a line.
 _LAST_COPIES_SHOWN = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Reporter:
+class Reporter(NamedTuple):
     """Says of one cache what a pass has seen and done there.
 
     :ivar chains_to: gives the disks that lead to a base file
-    :ivar ranges: bytes to look at as if they were bad, by name of the file
     """
 
     layout: layouts.Layout
     settings: Settings
     clock: clocks.Clock
     chains_to: Callable[[str], Sequence[chains.Chain]]
-    ranges: Mapping[str, Sequence[tuple[int, int]]] = dataclasses.field(
-        default_factory=dict
-    )
 
     def report(
         self,
@@ -52,12 +50,14 @@ class Reporter:
         findings: Mapping[str, knowledge.Finding],
         dry_run: bool = False,
         urgent: bool = False,
+        ranges: Ranges | None = None,
     ) -> reports.Report:
         """Say what it was.
 
         :param findings: what was found in base files, by name
         :param dry_run: whether nothing was done
         :param urgent: whether some files were read for whom a person waits
+        :param ranges: bytes to look at as if they were bad
         """
         gone = {
             decision.file.name
@@ -79,8 +79,8 @@ class Reporter:
             repairs_due = accounts.is_due(account, bad, facts.now)
         report = reports.Report(
             cache_dir=self.layout.base,
-            files=self._rows(facts, done.files, findings),
-            trash=self._rows(facts, done.trash, findings),
+            files=self._rows(facts, done.files, findings, ranges or {}),
+            trash=self._rows(facts, done.trash, findings, ranges or {}),
             vetoes=vetoing.sentences(
                 each for each in facts.obstacles if not each.is_narrow
             ),
@@ -121,6 +121,7 @@ class Reporter:
         facts: observed.Facts,
         decisions: Sequence[decide.Decision],
         findings: Mapping[str, knowledge.Finding],
+        ranges: Ranges,
     ) -> tuple[reports.FileReport, ...]:
         return tuple(
             reports.row(
@@ -129,7 +130,7 @@ class Reporter:
                 findings.get(decision.file.name),
                 facts,
                 self.chains_to,
-                self.ranges.get(decision.file.name, ()),
+                ranges.get(decision.file.name, ()),
             )
             for decision in decisions
         )

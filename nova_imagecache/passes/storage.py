@@ -3,9 +3,9 @@
 """How late it is for the storage, and what that tells of times there."""
 
 import contextlib
-import dataclasses
 import os
 import time
+from typing import NamedTuple
 
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import inventories
@@ -15,8 +15,7 @@ from nova_imagecache.cache import publish
 from nova_imagecache.witnesses import walks
 
 
-@dataclasses.dataclass(frozen=True)
-class Storage:
+class Storage(NamedTuple):
     """What can be told of the times of files (decision 0032).
 
     :ivar clock: the one that dates all of them, where there is one

@@ -194,7 +194,7 @@ class Queue:
             which it does not yield
         """
         first = self.items[0]
-        rest = dataclasses.replace(first, size=max(0, first.size - read))
+        rest = first._replace(size=max(0, first.size - read))
         due = [rest, *itertools.islice(self.items, 1, None)]
         limit = self._settings.scrub_bandwidth
         elapsed = self._monotonic() - self._reckoned

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import dataclasses
 import datetime
 import hashlib
+from typing import NamedTuple
 
 from oslo_utils import units
 
@@ -51,8 +52,7 @@ _MAKE_UP_SECONDS = 3600
 LEAST_RATE = 1024 * 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What the schedule needs to know of one file.
 
     :ivar size: bytes that it takes on the disk, as holes are not read
@@ -65,8 +65,7 @@ class Entry:
     seen: clocks.Instant | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One file in the queue.
 
     :ivar due: seconds until it is to be read, negative if it is due already

@@ -5,8 +5,8 @@
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
-import dataclasses
 import os
+from typing import NamedTuple
 
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import mounts
@@ -23,8 +23,7 @@ _MANY = 3
 _SHOWN = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Absence:
+class Absence(NamedTuple):
     """Something that is not where it should be.
 
     :ivar roots: where the disks are that are gone with it

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+from typing import NamedTuple
 from typing import Protocol
 
 from nova_imagecache import codes
@@ -14,8 +15,7 @@ from nova_imagecache.witnesses import vetoing
 Guests = frozenset[str]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class NamedDisk:
+class NamedDisk(NamedTuple):
     """A disk that somebody other than the scan knows of.
 
     :ivar guest: who has it

@@ -3,7 +3,6 @@
 """What a pass believes of directories that are as they were, and what not."""
 
 from collections.abc import Callable
-import dataclasses
 import os
 import shutil
 import threading
@@ -246,7 +245,7 @@ class QuietTest(GlanceTestCase):
         def scan(layout: layouts.Layout) -> scans.Scan:
             found = real(layout)
             files = tuple(file for file in found.files if file.name != name)
-            return dataclasses.replace(found, files=files)
+            return found._replace(files=files)
 
         return scan
 

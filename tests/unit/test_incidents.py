@@ -2,8 +2,6 @@
 
 """When an incident is opened, what it gathers, and when it ends."""
 
-import dataclasses
-
 from nova_imagecache.cache import identity
 from nova_imagecache.content import incidents
 from tests.support import base
@@ -92,7 +90,7 @@ class UpdatedTest(base.TestCase):
         self, key: identity.Key | None, good: incidents.Good
     ) -> incidents.Outcome | None:
         """Say how one ends that was found at 100, of such a file."""
-        seen = dataclasses.replace(SEEN, key=key)
+        seen = SEEN._replace(key=key)
         known = incidents.updated(NONE, {'x': seen}, {}, ('x',), 100.0)
         known = incidents.updated(known, {}, {'x': good}, ('x',), 200.0)
         (one,) = known.incidents
@@ -125,7 +123,7 @@ class UpdatedTest(base.TestCase):
     def test_one_that_is_bad_as_well_is_what_it_is_about_then(self) -> None:
         known = NONE
         for key in ((1, 100, None), (2, 200, None)):
-            seen = dataclasses.replace(SEEN, key=key)
+            seen = SEEN._replace(key=key)
             known = incidents.updated(known, {'x': seen}, {}, ('x',), 100.0)
         self.assertEqual((2, 200, None), known.incidents[0].key)
 
@@ -194,8 +192,7 @@ class UpdatedTest(base.TestCase):
         self.assertEqual(['x'], [each.name for each in known.incidents])
 
     def test_of_a_thousand_guests_and_ranges_some_are_kept(self) -> None:
-        seen = dataclasses.replace(
-            SEEN,
+        seen = SEEN._replace(
             guests=tuple(map(str, range(1000))),
             ranges=tuple((each, each + 1) for each in range(1000)),
         )

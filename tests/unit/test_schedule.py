@@ -105,7 +105,7 @@ class DueTest(base.TestCase):
     def test_a_checksum_never_compared_is_compared_within_a_day(self) -> None:
         known = entry(read=ago(5), sha1='a' * 40, stored='a' * 40)
         other = dataclasses.replace(known.known, stored='b' * 40)
-        changed = dataclasses.replace(known, known=other)
+        changed = known._replace(known=other)
         self.assertEqual(base.DAY - 5, schedule.due_in(changed, WEEK, NOW).due)
 
     def test_a_file_that_failed_is_tried_again_in_a_day(self) -> None:
@@ -191,9 +191,7 @@ class DueTest(base.TestCase):
         self, case: tuple[float, float]
     ) -> None:
         interval, due = case
-        newer = dataclasses.replace(
-            entry(), known=knowledge.Knowledge(newer=True)
-        )
+        newer = entry()._replace(known=knowledge.Knowledge(newer=True))
         found = schedule.due_in(newer, interval, NOW)
         self.assertEqual(
             (due, interval, None), (found.due, found.deadline, found.age)
@@ -239,7 +237,7 @@ class ClockTest(base.TestCase):
 
 class QueueTest(base.TestCase):
     def test_what_is_too_sparse_comes_after_all_others(self) -> None:
-        sparse = dataclasses.replace(item('a'), sparse=True)
+        sparse = item('a')._replace(sparse=True)
         items = [sparse, item('b', age=5), item('c')]
         self.assertEqual(
             ['c', 'b', 'a'], [each.name for each in schedule.queue(items)]
