@@ -62,20 +62,17 @@ _SEALED = re.compile(
 _BUFFER = 2**20
 
 
-@dataclasses.dataclass(frozen=True)
-class _Payload:
+class _Payload(msgspec.Struct, frozen=True):
     length: int
     sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sealed:
+class _Sealed(msgspec.Struct, frozen=True):
     body: dict[str, Any]
     payload: _Payload
 
 
-@dataclasses.dataclass(frozen=True)
-class _Record:
+class _Record(msgspec.Struct, frozen=True):
     kind: str
     version: int
     sha256: str
@@ -261,7 +258,7 @@ class Format(Generic[Body]):
         if with_payload:
             if _digest(data) != sealed.payload.sha256:
                 raise errors.Damaged('its payload does not match its digest')
-        return self._decode(sealed.body, self.body), data
+        return self._decode(sealed.body), data
 
     def _parse(self, line: bytes) -> _Sealed:
         """Check the line of a record, and give what it seals."""
@@ -280,8 +277,8 @@ class Format(Generic[Body]):
             is_sealed = False
         if not is_sealed:
             raise errors.Damaged('its content does not match its digest')
-        sealed = self._decode(record.sealed, _Sealed)
-        return dataclasses.replace(
+        sealed = self._made(record.sealed, _Sealed)
+        return msgspec.structs.replace(
             sealed, body=self._converted(sealed.body, record.version)
         )
 
@@ -313,19 +310,25 @@ class Format(Generic[Body]):
                 f'{version}: {names.printable(repr(error))}'
             ) from None
 
-    def _decode(self, values: dict[str, Any], what: type[T]) -> T:
+    def _decode(self, values: Values) -> Body:
+        # Defaults are for what is made here, and not for what was lost.
+        # To mypy it may be of any type; here it is a dataclass.
+        for field in dataclasses.fields(self.body):  # type: ignore[arg-type]
+            if field.name not in values:
+                raise self._odd(f'there is no {field.name}')
+        return self._made(values, self.body)
+
+    def _made(self, values: Values, what: type[T]) -> T:
         try:
-            # Defaults are for what is made here, and not for what was lost.
-            # To mypy it may be of any type; here it is a dataclass.
-            for field in dataclasses.fields(what):  # type: ignore[arg-type]
-                if field.name not in values:
-                    raise ValueError(f'there is no {field.name}')
             return msgspec.convert(values, what)
         except ValueError as error:
-            raise errors.Damaged(
-                f'its fields are not those of a {self.kind}: '
-                f'{names.printable(str(error))}'
-            ) from None
+            raise self._odd(str(error)) from None
+
+    def _odd(self, why: str) -> errors.Damaged:
+        return errors.Damaged(
+            f'its fields are not those of a {self.kind}: '
+            f'{names.printable(why)}'
+        )
 
 
 def set_aside(path: str, error: errors.Damaged) -> None:

@@ -92,7 +92,7 @@ def narrow(
                 keeps = None if known is None else keeps | known
         if keeps is not None:
             narrowed.recalled |= disks
-        narrowed.vetoes.append(dataclasses.replace(veto, keeps=keeps))
+        narrowed.vetoes.append(veto._replace(keeps=keeps))
     return narrowed
 
 

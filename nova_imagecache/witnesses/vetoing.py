@@ -8,8 +8,8 @@ that it may need and of no more (decision 0079).
 
 from collections.abc import Collection
 from collections.abc import Iterable
-import dataclasses
 import enum
+from typing import NamedTuple
 
 from nova_imagecache import codes
 from nova_imagecache import names
@@ -96,8 +96,7 @@ _MANY = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Veto:
+class Veto(NamedTuple):
     """Something that a witness should have seen, and could not look at.
 
     :ivar subject: its path, or what else it is called
