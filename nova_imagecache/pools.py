@@ -37,6 +37,11 @@ _FIRST = 8
 _MOST = 64
 
 
+def are_slow(seconds: float, number: int) -> bool:
+    """Whether so many items took so long that threads are worth it."""
+    return seconds > _SLOW_SECONDS * number
+
+
 class _Pace:
     """How long the last few items took the thread that makes it.
 
@@ -61,7 +66,7 @@ class _Pace:
 
     def _are_slow(self, waited: float) -> bool:
         others = sum(self._last) - max(self._last) - waited
-        return others > _SLOW_SECONDS * (_FIRST - 1)
+        return are_slow(others, _FIRST - 1)
 
 
 class _Chunk(Generic[T, R]):

@@ -179,14 +179,17 @@ class _Batch:
     ) -> None:
         """Do it, as far as there is time; to one of them in any case.
 
-        :param looked: called after the look if none is left for another one
+        :param looked: called after the look, if none is left for another one
+            and all of this takes its time
         """
         with (
             locks.remover_lock(self._layout, self._groups) as refused,
             self._locks.giving_up_all(),
             contextlib.ExitStack() as stack,
         ):
+            began = self._pace.monotonic()
             self._lock(refused)
+            seconds = self._pace.monotonic() - began
             # In the order in which they are to go, whoever was locked first.
             held = {*self._locks.held}
             todo = [name for name in self._groups if name in held]
@@ -202,7 +205,7 @@ class _Batch:
                 except (errors.NotNow, OSError) as error:
                     self._fail(todo, error)
                     return
-            if not left:
+            if not left and pools.are_slow(seconds, len(todo)):
                 looked()
             self._act(todo, reasons, act, self._pace.acting())
 
@@ -281,7 +284,8 @@ def work(
 
     :param prepared: gives what does it, for one batch
     :param meanwhile: done by another thread after a look that is likely to be
-        the last one; perhaps several times, or never
+        the last one, where moving takes its time; perhaps several times, or
+        never
     :param monotonic: seconds since any moment
     :returns: what became of each
     """

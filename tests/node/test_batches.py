@@ -137,7 +137,15 @@ class DurationTest(BatchTestCase):
         self.remove(files)
         self.assertEqual([3, 2, 1], left)
 
+    def test_where_all_is_quick_nothing_is_done_meanwhile(self) -> None:
+        """Two threads that compute are in the way of each other."""
+        removal.remove(
+            self.node.layout, self.add(3), self.objections, 0, self.fail
+        )
+        self.assertEqual(set(), self.node.files())
+
     def test_what_is_done_meanwhile_comes_after_the_last_look(self) -> None:
+        self.patch(pools, 'are_slow', lambda *_args: True)
         files = self.add(COUNT)
         looks: list[int] = []
         outcomes = removal.remove(
@@ -155,6 +163,7 @@ class DurationTest(BatchTestCase):
         self.assertEqual(len(self.looks), looks[-1])
 
     def test_where_nothing_goes_nothing_is_done_meanwhile(self) -> None:
+        self.patch(pools, 'are_slow', lambda *_args: True)
         removal.remove(
             self.node.layout, [], self.objections, 0, meanwhile=self.fail
         )
