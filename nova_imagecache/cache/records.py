@@ -83,6 +83,48 @@ def _serialised(sealed: dict[str, Any]) -> bytes:
     return json.dumps(sealed, sort_keys=True, separators=(',', ':')).encode()
 
 
+_JSON = msgspec.json.Encoder(order='sorted')
+_BINARY = msgspec.msgpack.Encoder()
+
+# What msgspec writes in another way than the standard library: numbers with an
+# exponent, which are followed by one of these, and small ones without.
+_EXPONENT = re.compile(rb'e[-0-9][0-9]{0,3}[,\]}]')
+_SMALL = b'0.0000'
+
+# And what is no number, and null to it. Of the doubles of MessagePack, those
+# with each bit of the exponent set; some integers look so too.
+_NO_NUMBER = re.compile(rb'\xcb[\x7f\xff][\xf0-\xff]')
+
+
+def _serialised_fast(sealed: dict[str, Any]) -> bytes | None:
+    """Serialise by msgspec what comes out the same (decision 0062).
+
+    :param sealed: may hold what msgspec makes plain values of, with keys that
+        are strings, and no sets
+    :returns: None where it may be another text
+    """
+    try:
+        data = _JSON.encode(sealed)
+        # A name may look like such a number, and then it takes longer.
+        if (
+            not data.isascii()
+            or b'\x7f' in data
+            or _SMALL in data
+            or _EXPONENT.search(data)
+            or (b'null' in data and _NO_NUMBER.search(_BINARY.encode(sealed)))
+        ):
+            return None
+    except (OverflowError, RecursionError, ValueError):
+        return None
+    return data
+
+
+def _written(sealed: dict[str, Any]) -> bytes:
+    """Serialise likewise, whatever it is; each release gives this text."""
+    fast = _serialised_fast(sealed)
+    return _serialised(msgspec.to_builtins(sealed)) if fast is None else fast
+
+
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -209,13 +251,13 @@ class Format(Generic[Body]):
         :raises OSError: it was not written
         """
         sealed = {
-            'body': msgspec.to_builtins(body),
+            'body': body,
             'payload': {
                 'length': len(payload),
                 'sha256': _digest(payload),
             },
         }
-        serialised = _serialised(sealed)
+        serialised = _written(sealed)
         head = json.dumps(
             {
                 'kind': self.kind,

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import dataclasses
 import errno
+import importlib
 import json
 import os
+import pkgutil
+import typing
 from typing import Any
 
 import ddt
 import hypothesis
 from hypothesis import strategies as st
+import msgspec
 
+import nova_imagecache
 from nova_imagecache.cache import publish
 from nova_imagecache.cache import records
 from nova_imagecache import errors
@@ -34,6 +40,46 @@ class Typed:
 
 
 FORMAT = records.Format('test', 3, Things)
+
+# With what is no character, as in a name of a file that is not UTF-8.
+TEXTS = st.text(st.characters(exclude_categories=()))
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda children: st.lists(children) | st.dictionaries(TEXTS, children),
+)
+
+_PACKAGE = 'nova_imagecache.'
+
+
+def formats() -> list[records.Format[Any]]:
+    """Give all kinds of records that there are."""
+    found: dict[str, records.Format[Any]] = {}
+    for module in pkgutil.walk_packages(nova_imagecache.__path__, _PACKAGE):
+        name = module.name.removeprefix(_PACKAGE)
+        # It imports Nova, and has none.
+        if name.partition('.')[0] in ('nova', '__main__'):
+            continue
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, records.Format):
+                found[value.kind] = value
+    return [*found.values()]
+
+
+def types_in(what: Any) -> Iterator[Any]:
+    """Give a type, and those of all that is in it."""
+    yield what
+    if dataclasses.is_dataclass(what):
+        for each in typing.get_type_hints(what).values():
+            yield from types_in(each)
+    for each in typing.get_args(what):
+        yield from types_in(each)
+
+
+def as_ever(sealed: dict[str, Any]) -> bytes:
+    """Serialise as a release does that compares digests of it."""
+    plain = msgspec.to_builtins(sealed)
+    return json.dumps(plain, sort_keys=True, separators=(',', ':')).encode()
 
 
 @ddt.ddt
@@ -214,3 +260,65 @@ class RecordTest(nodes.NodeTestCase):
             self.assertEqual(Typed(value, value), form.load(self.path))
         else:
             self.assertRaises(errors.Damaged, form.load, self.path)
+
+
+@ddt.ddt
+class TextTest(base.TestCase):
+    """A record is the same text whoever writes it, for its digest."""
+
+    @hypothesis.given(VALUES)
+    @hypothesis.example(float('nan'))
+    @hypothesis.example([None, float('inf')])
+    @hypothesis.example({'a': -float('inf'), 'b': None})
+    def test_whatever_is_in_it_it_is_as_ever(self, value: Any) -> None:
+        sealed = {'body': value, 'payload': None}
+        self.assertEqual(as_ever(sealed), records._written(sealed))
+
+    @hypothesis.given(st.floats())
+    @hypothesis.example(9.999999999999999e-05)
+    @hypothesis.example(0.0001)
+    @hypothesis.example(9999999999999998.0)
+    @hypothesis.example(1e16)
+    @hypothesis.example(5e-324)
+    @hypothesis.example(-0.0)
+    def test_each_number_is_as_ever_wherever_it_is(self, value: float) -> None:
+        sealed = {'body': [value, {'x': value}, value], 'payload': value}
+        self.assertEqual(as_ever(sealed), records._written(sealed))
+
+    @hypothesis.settings(
+        suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    @hypothesis.given(st.data())
+    def test_each_kind_is_as_ever(self, data: st.DataObject) -> None:
+        form = data.draw(st.sampled_from(formats()))
+        body = data.draw(st.from_type(form.body))
+        sealed = {'body': body, 'payload': {'length': 0, 'sha256': ''}}
+        self.assertEqual(as_ever(sealed), records._written(sealed))
+
+    def test_no_kind_has_keys_that_are_no_texts_or_has_sets(self) -> None:
+        known = formats()
+        self.assertLess(10, len(known))
+        for form in known:
+            for each in types_in(form.body):
+                origin = typing.get_origin(each) or each
+                if origin is dict:
+                    key = typing.get_args(each)[0]
+                    self.assertTrue(issubclass(key, str), form.kind)
+                self.assertNotIn(origin, (set, frozenset), form.kind)
+
+    @ddt.data(
+        {'a': 1.5, 'b': None, 'c': [True, 'e5', -(2**63), 0.0]},
+        {'name': '0e12f', 'when': 1796063912.8176339, 'none': None},
+        {'quoted': '"\\/\x00\x1f\n'},
+    )
+    def test_what_is_common_is_not_written_twice(self, value: Any) -> None:
+        self.assertIsNotNone(records._serialised_fast({'body': value}))
+
+    @ddt.data(
+        'caf\xe9', '\x7f', '\udcff', 1e16, 1e-5, 1e-7, [None, float('nan')],
+        [float('-inf'), None], [2**64, None], 'e5,',
+    )  # fmt: skip
+    def test_what_is_not_is_left_to_the_standard_library(
+        self, value: Any
+    ) -> None:
+        self.assertIsNone(records._serialised_fast({'body': value}))
