@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import importlib
 import json
 import logging
 import os
@@ -35,6 +36,9 @@ from nova_imagecache.passes import pipeline
 _BASE_SIZE = units.Gi
 _DAY = 24 * 3600
 _TICK_SECONDS = 0.01
+
+# What a pass imports late, and a service that makes passes has long imported.
+_AT_HAND = ('oslo_concurrency.lockutils', 'psutil')
 
 #: What was measured, by name: ``seconds``, ``peak`` (bytes of memory),
 #: ``removed`` (files), ``locked`` and ``ticks`` (seconds at most), and
@@ -189,6 +193,8 @@ def make_pass(path: str, what: str) -> Values:
     :param what: ``pass``; ``later``, when files are old enough to go; or
         ``ticks``, beside a thread that runs every 10 ms
     """
+    for name in _AT_HAND:
+        importlib.import_module(name)
     values: Values = {}
     made = pipeline.Pass(
         settings_of(path), clock=later if what == 'later' else clocks.now
