@@ -19,8 +19,8 @@ from nova_imagecache.content import ledgers
 from nova_imagecache.content import soundness
 from nova_imagecache.scrub import one_file
 from nova_imagecache.scrub import queues
-from nova_imagecache.scrub import sources
 from nova_imagecache.scrub import recalling
+from nova_imagecache.scrub import sources
 from tests.support import base
 from tests.support import nodes
 from tests.support import scrubbing
