@@ -13,9 +13,10 @@ import logging
 import os
 import stat
 import struct
-import threading
 import time
 from typing import Any
+
+from oslo_concurrency import lockutils
 
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import identity
@@ -41,9 +42,6 @@ def _lock(
     own: bool = False,
     blocking: bool = False,
 ) -> Iterator[None]:
-    # Not with the module: it takes long, and who only looks takes no lock.
-    from oslo_concurrency import lockutils
-
     file = os.path.join(path, (prefix or '') + name)
     with contextlib.ExitStack() as stack:
         try:
@@ -51,7 +49,7 @@ def _lock(
             stack.enter_context(
                 lockutils.internal_lock(
                     os.path.realpath(file) if own else name,
-                    _make_semaphores() if own else None,
+                    _SEMAPHORES if own else None,
                     blocking=blocking,
                 )
             )
@@ -84,8 +82,6 @@ def _acquire(
 
     :returns: None if somebody else has it
     """
-    from oslo_concurrency import lockutils  # as above
-
     lock = None
     gotten = False
     try:
@@ -172,19 +168,8 @@ def nova_lock(
 
 
 # By path: those that lockutils shares go by name alone, so two caches in one
-# process would exclude each other. There are none until one is taken.
-_semaphores: Any = None
-_MAKING = threading.Lock()
-
-
-def _make_semaphores() -> Any:
-    from oslo_concurrency import lockutils
-
-    global _semaphores
-    with _MAKING:
-        if _semaphores is None:
-            _semaphores = lockutils.Semaphores()
-        return _semaphores
+# process would exclude each other.
+_SEMAPHORES = lockutils.Semaphores()
 
 
 @contextlib.contextmanager
@@ -231,14 +216,10 @@ def manager_lock_held(layout: layouts.Layout, name: str) -> bool:
     Taking it would make others fail (decision 0021), and closing the file
     would give up a lock that this process holds.
     """
-    path = os.path.join(layout.own_locks, name)
     with contextlib.ExitStack() as stack:
-        with _MAKING:
-            if _semaphores is None:
-                # Nor does anybody in this process take one meanwhile.
-                return _held_elsewhere(path)
         # In this process somebody may hold it. Then it is not to be opened.
-        semaphore = _semaphores.get(os.path.realpath(path))
+        path = os.path.join(layout.own_locks, name)
+        semaphore = _SEMAPHORES.get(os.path.realpath(path))
         if not semaphore.acquire(blocking=False):
             return True
         stack.callback(semaphore.release)

@@ -23,7 +23,6 @@ _LATE_IMPORTS = {
         'traceback',
     ),
     'tqdm': ('multiprocessing.synchronize',),
-    'nova_imagecache.cache.locks': ('oslo_concurrency.lockutils',),
     'nova_imagecache.cache.mounts': ('psutil',),
     'nova_imagecache.scrub.background': ('psutil',),
     'nova_imagecache.heal.automatic': ('nova_imagecache.heal.assembly',),

@@ -276,7 +276,6 @@ class LentTest(ApartTestCase):
             self.skipTest('only root can have files that it may not read')
         self.in_child(
             'import encodings.ascii, os, psutil\n'
-            'from oslo_concurrency import lockutils\n'
             'from nova_imagecache.cache import sightings\n'
             'sightings.birth = lambda file, now: 0.0\n'
             'os.setgroups([])\n'

@@ -26,7 +26,6 @@ class OwnerTest(shell.ShellTestCase):
         """Run a command that becomes somebody else, once it is found."""
         # Python may be installed where root alone can read.
         importlib.import_module('psutil')
-        importlib.import_module('oslo_concurrency.lockutils')
         self.patch(
             owner, 'become_owner', lambda *_paths: os.seteuid(nodes.NOBODY)
         )

@@ -39,7 +39,6 @@ def unprivileged() -> Iterator[None]:
         return
     # Python may be installed where root alone can read.
     importlib.import_module('psutil')
-    importlib.import_module('oslo_concurrency.lockutils')
     os.seteuid(NOBODY)
     try:
         yield
