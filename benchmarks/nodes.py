@@ -38,7 +38,7 @@ _DAY = 24 * 3600
 _TICK_SECONDS = 0.01
 
 # What a pass imports late, and a service that makes passes has long imported.
-_AT_HAND = ('oslo_concurrency.lockutils', 'psutil')
+_AT_HAND = ('psutil',)
 
 #: What was measured, by name: ``seconds``, ``peak`` (bytes of memory),
 #: ``removed`` (files), ``locked`` and ``ticks`` (seconds at most), and

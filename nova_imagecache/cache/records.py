@@ -114,7 +114,7 @@ def _serialised_fast(sealed: dict[str, Any]) -> bytes | None:
             or (b'null' in data and _NO_NUMBER.search(_BINARY.encode(sealed)))
         ):
             return None
-    except (OverflowError, RecursionError, ValueError):
+    except (OverflowError, RecursionError, TypeError, ValueError):
         return None
     return data
 

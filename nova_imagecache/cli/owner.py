@@ -31,10 +31,7 @@ _LATE_IMPORTS = {
         'nova_imagecache.outlets.textfiles',
     ),
     'nova_imagecache.witnesses.panel': ('nova_imagecache.witnesses.domains',),
-    'nova_imagecache.passes.pipeline': (
-        'nova_imagecache.passes.noting',
-        'nova_imagecache.scrub.verification',
-    ),
+    'nova_imagecache.passes.pipeline': ('nova_imagecache.scrub.verification',),
 }
 
 # Likewise by the formatter of cliff.

@@ -3,8 +3,8 @@
 """May these bytes be handed out? One answer to all (decision 0061)."""
 
 import contextlib
+import dataclasses
 import enum
-from typing import NamedTuple
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import layouts
@@ -30,7 +30,8 @@ class Soundness(enum.StrEnum):
     UNTOLD = 'untold'
 
 
-class Answer(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Answer:
     """Whether a base file may be handed out, and why not.
 
     :ivar reason: ``corrupt`` or ``unreadable`` of one that is bad; a sentence

@@ -26,6 +26,7 @@ from nova_imagecache.conf import Settings
 from nova_imagecache.content import soundness
 from nova_imagecache.passes import act
 from nova_imagecache.passes import decide
+from nova_imagecache.passes import noting
 from nova_imagecache.passes import observed
 from nova_imagecache.passes import observers
 from nova_imagecache.passes import remember
@@ -401,8 +402,5 @@ class Pass:
             findings,
             urgent=urgent,
         )
-        # Here likewise, as a preview notes nothing.
-        from nova_imagecache.passes import noting
-
         noting.note(self._layout, report, facts.entries, entries)
         return report

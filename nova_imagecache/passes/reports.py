@@ -270,7 +270,9 @@ def row(
     if bad or ranges:
         ranges = [*((each.start, each.end) for each in bad), *ranges]
         exposures = tuple(
-            each._replace(guest=aliases.get(each.guest, each.guest))
+            dataclasses.replace(
+                each, guest=aliases.get(each.guest, each.guest)
+            )
             for each in exposure.expose(
                 file.path, ranges, chains_to(file.name)
             )

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import dataclasses
 import os
 import stat
-from typing import NamedTuple
 
 from nova_imagecache.cache import identity
 from nova_imagecache.witnesses import chains
@@ -26,7 +26,8 @@ Effect = qcow2_map.Effect
 Extent = qcow2_map.Extent
 
 
-class Exposure(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Exposure:
     """One disk of a guest, and how it fares with bad bytes of its base file.
 
     :ivar disk: name of the disk that does

@@ -47,7 +47,6 @@ NOT_FOR_LIST = {
     'multiprocessing.synchronize': 'the lock of tqdm',
     'netaddr.core': 'options that are addresses, of which we have none',
     'nova': 'the shell needs none',
-    'nova_imagecache.content.incidents': 'damage of earlier times',
     'nova_imagecache.fetch': 'fetching',
     'nova_imagecache.heal.outcomes': 'repairing',
     'nova_imagecache.hook': 'drivers',

@@ -316,7 +316,7 @@ class TextTest(base.TestCase):
 
     @ddt.data(
         'caf\xe9', '\x7f', '\udcff', 1e16, 1e-5, 1e-7, [None, float('nan')],
-        [float('-inf'), None], [2**64, None], 'e5,',
+        [float('-inf'), None], [2**64, None], 'e5,', {1: 'one'},
     )  # fmt: skip
     def test_what_is_not_is_left_to_the_standard_library(
         self, value: Any

@@ -147,7 +147,8 @@ class MessagesTest(base.TestCase):
             readers=(guest,),
             image='i' * 36,
             exposures=tuple(
-                each._replace(guest=guest) for each in bad().exposures
+                dataclasses.replace(each, guest=guest)
+                for each in bad().exposures
             ),
             note='bytes 0-4194303, 8388608-12582911 are corrupt',
         )
