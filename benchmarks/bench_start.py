@@ -81,6 +81,10 @@ def bench_start(
         seconds = statistics.median(each.seconds for each in costs)
         cpu = statistics.median(each.cpu for each in costs)
         common.print_value(name, f'{seconds:.3f} s, {cpu:.3f} s of CPU')
+        if name == 'list -f json':
+            common.print_target(
+                f'{name}, seconds', f'{seconds:.3f}', '0.2', seconds <= 0.2
+            )
     peers = found.pop('peer')
     del found['python']
     for name, costs in found.items():
