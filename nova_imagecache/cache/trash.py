@@ -157,7 +157,7 @@ def _discard(*paths: str) -> None:
             LOG.warning('[P12] %s cannot be removed: %s', path, error.strerror)
 
 
-def _listed(directory: str | int) -> frozenset[str] | None:
+def _names_in(directory: str | int) -> frozenset[str] | None:
     """List a directory; None where nobody can tell what is in there."""
     try:
         return frozenset(os.listdir(directory))
@@ -197,8 +197,8 @@ class Mover:
         Without this, that is looked for by name (decision 0044).
         """
         self._listed = {
-            layout.base: _listed(self._base_fd),
-            layout.ledgers: _listed(layout.ledgers),
+            layout.base: _names_in(self._base_fd),
+            layout.ledgers: _names_in(layout.ledgers),
         }
 
     def move(self, file: base_file.BaseFile) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import gc
+import importlib
 import os
 import time
 
@@ -167,6 +168,8 @@ class Pass:
         """Make the pass."""
         # What reads base files for hours is not for this.
         if self._inline:
+            # Before anything goes: none but the report tells what has gone.
+            importlib.import_module('nova_imagecache.scrub.verification')
             return self._run()
         with _without_collector():
             return self._run()

@@ -36,6 +36,27 @@ print(*sys.modules, file=sys.stderr)
 sys.exit(code)
 """
 
+# What is imported from when a pass changes something until it has a report.
+_PASS = """
+import sys
+from nova_imagecache import clocks
+from nova_imagecache.conf import Settings
+from nova_imagecache.passes import act, pipeline
+instances, host, wall, boottime, boot_id, inline = sys.argv[1:]
+now = clocks.Instant(float(wall), float(boottime), boot_id)
+settings = Settings(instances, host=host, witnesses=('overlays', 'locks'),
+                    checksum=True, checksum_interval=0)
+real = act.Actor.act
+before = set()
+def begin(*args):
+    before.update(sys.modules)
+    return real(*args)
+act.Actor.act = begin
+made = pipeline.Pass(settings, clock=lambda: now, inline=inline == 'inline')
+report = made.run()
+print(len(report.removed), *({*sys.modules} - before))
+"""
+
 #: What the command list has no use for, and what it is for.
 NOT_FOR_LIST = {
     'asyncio': 'nobody uses it',
@@ -127,6 +148,21 @@ class ImportForCommandTest(shell.ShellTestCase):
         imported = self.imported('list', '-f', 'json')
         self.assertIn('nova_imagecache.cli.list', imported)
         self.assertEqual(set(), imported & NOT_FOR_LIST.keys())
+
+    @ddt.data('inline', 'looks')
+    def test_a_pass_imports_nothing_once_something_goes(
+        self, how: str
+    ) -> None:
+        """It might fail, and nobody would tell what has gone."""
+        self.node.add_image('x', age=365 * base.DAY)
+        now, settings = self.node.clock(), self.node.settings
+        done = subprocess.run(
+            [sys.executable, '-c', _PASS,
+             settings.instances_path, settings.host,
+             *map(str, (now.wall, now.boottime, now.boot_id)), how],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        self.assertEqual(['1'], done.stdout.split())
 
     def test_list_imports_no_other_command(self) -> None:
         imported = self.imported('list', '-f', 'json')
