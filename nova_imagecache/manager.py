@@ -229,7 +229,7 @@ class ImageCacheManager:
         try:
             passes.begin(
                 settings,
-                lambda: instances.read_if_asked(
+                lambda: self._assembly.read_guests(
                     settings, all_instances, mappings
                 ),
                 tell,
@@ -426,7 +426,7 @@ class ImageCacheManager:
     ) -> reports.Report:
         return pipeline.Pass(
             settings,
-            instances.witnesses(settings, all_instances, mappings),
+            self._assembly.instances(settings, all_instances, mappings),
             self._clock,
             inline,
             assembly=self._assembly,

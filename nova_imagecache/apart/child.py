@@ -26,7 +26,6 @@ from nova_imagecache.outlets import figures
 from nova_imagecache.passes import pipeline
 from nova_imagecache.scrub import background
 from nova_imagecache.scrub import pipe
-from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import libvirt_connection
 from nova_imagecache.witnesses import panel
 
@@ -201,7 +200,7 @@ def make(connection: socket.socket) -> None:
             return
         report = pipeline.Pass(
             settings,
-            instances.witnesses(settings, order.guests),
+            assembly.instances(settings, order.guests),
             assembly=assembly,
         ).run()
         report = figures.kept(settings, report)

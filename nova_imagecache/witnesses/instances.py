@@ -9,7 +9,6 @@ import dataclasses
 import time
 from typing import Any
 
-from nova_imagecache.conf import Settings
 from nova_imagecache import names
 from nova_imagecache.witnesses import needs
 from nova_imagecache.witnesses import testimonies
@@ -308,25 +307,3 @@ class InstanceWitness:
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
         """Add nothing: the host's list is what it was."""
         return testimonies.Testimony()
-
-
-def read_if_asked(
-    settings: Settings,
-    all_instances: Iterable[Any] | None,
-    mappings: BlockDeviceMappings | None,
-) -> GuestList:
-    """Read the host's list, if the witness that has it is asked."""
-    if 'instances' not in settings.witnesses:
-        return GuestList()
-    return read_guests(all_instances, mappings)
-
-
-def witnesses(
-    settings: Settings,
-    all_instances: GuestList | Iterable[Any] | None,
-    mappings: BlockDeviceMappings | None = None,
-) -> list[testimonies.Witness]:
-    """Give the witness that has the host's list, if it is asked."""
-    if 'instances' not in settings.witnesses:
-        return []
-    return [InstanceWitness(all_instances, mappings, settings.host)]

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which witnesses are asked: the one place that makes them.
+"""Which witnesses are asked: the one place that makes them."""
 
-But for the one of a list that a host hands in, see
-:func:`nova_imagecache.witnesses.instances.witnesses`.
-"""
-
+from collections.abc import Iterable
+from typing import Any
 from typing import TYPE_CHECKING
 
 from nova_imagecache.cache import layouts
@@ -13,6 +11,7 @@ from nova_imagecache import clocks
 from nova_imagecache.conf import Settings
 from nova_imagecache.host import Host
 from nova_imagecache.witnesses import image_locks
+from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import other_hosts
 from nova_imagecache.witnesses import overlays
@@ -53,6 +52,30 @@ class Assembly:
             connection = libvirt_connection.HostConnection(connect)
         self.connection = connection
 
+    @staticmethod
+    def read_guests(
+        settings: Settings,
+        all_instances: Iterable[Any] | None,
+        mappings: instances.BlockDeviceMappings | None,
+    ) -> instances.GuestList:
+        """Read the host's list, if the witness that has it is asked."""
+        if 'instances' not in settings.witnesses:
+            return instances.GuestList()
+        return instances.read_guests(all_instances, mappings)
+
+    def instances(
+        self,
+        settings: Settings,
+        all_instances: instances.GuestList | Iterable[Any] | None,
+        mappings: instances.BlockDeviceMappings | None = None,
+    ) -> list[testimonies.Witness]:
+        """Give the witness that has the host's list, if it is asked."""
+        if 'instances' not in settings.witnesses:
+            return []
+        return [
+            instances.InstanceWitness(all_instances, mappings, settings.host)
+        ]
+
     def overlays(
         self,
         layout: layouts.Layout,
@@ -80,7 +103,7 @@ class Assembly:
         layout: layouts.Layout,
         clock: clocks.Clock = clocks.now,
     ) -> list[testimonies.Witness]:
-        """Give those beside it and the host's list, as far as they are named.
+        """Give those beside these two, as far as they are named.
 
         The one that knows of other hosts is asked in any case.
         """

@@ -81,7 +81,6 @@ NOT_FOR_LIST = {
     'nova_imagecache.scrub.scrubber': 'scrubbing',
     'nova_imagecache.scrub.verification': 'reading',
     'nova_imagecache.witnesses.domains': 'hosts whose libvirt is asked',
-    'nova_imagecache.witnesses.instances': 'hosts that hand in a list',
     'oslo_concurrency.processutils': 'running qemu-img',
     'oslo_log.log': 'services; Python has loggers as well',
     'oslo_serialization': 'oslo.log',

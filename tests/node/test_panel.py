@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from nova_imagecache.conf import image_cache
-from nova_imagecache.witnesses import instances
 from nova_imagecache.witnesses import panel
 from tests.support import nodes
 
@@ -13,7 +12,7 @@ class PanelTest(nodes.NodeTestCase):
             self.node.configure(witnesses=(name,))
             settings, layout = self.node.settings, self.node.layout
             made = [
-                *instances.witnesses(settings, [], None),
+                *assembly.instances(settings, [], None),
                 *assembly.others(settings, layout),
             ]
             # The overlays, and what other hosts have noted, are in any case.
