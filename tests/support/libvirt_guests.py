@@ -37,7 +37,8 @@ _NOVA = 'http://openstack.org/xmlns/libvirt/nova/1.1'
 PATH = os.environ['PATH'] + ':/usr/sbin:/sbin'
 _PROGRAMS = ('libvirtd', 'qemu-system-x86_64', 'qemu-img', 'unshare')
 
-# Mounts that nobody else sees, and that end with it.
+# Mounts that nobody else sees, and that end with it. No cgroups: their tree
+# is the machine's, where daemons of other tests make the same directories.
 _START = r"""
 set -e
 for directory in /run /etc/libvirt /var/lib/libvirt /var/log/libvirt
@@ -46,6 +47,7 @@ do
 done
 printf '%s = "%s"\n' user root group root security_driver none \
     stdio_handler file > /etc/libvirt/qemu.conf
+echo 'cgroup_controllers = []' >> /etc/libvirt/qemu.conf
 exec libvirtd -f "$1" -p "$2" $3
 """
 
