@@ -11,10 +11,11 @@ import time
 #: behind more than this.
 SMALL_PIECE = 256 * 1024
 
-#: Bytes read at once when it is not. Two buffers of these stay in the cache of
-#: a processor; three of 4 MiB did not, and a virtual disk, which is copied to
-#: them, gave a seventh less.
-LARGE_PIECE = 2 * 1024 * 1024
+#: Bytes read at once when it is not: a whole block, as the disk waits whenever
+#: a piece is handed over. Of a virtual disk at 2.4 GiB/s two buffers of these
+#: read 0.96 of what a bare loop does, two of half as much 0.88 to 0.95 (by
+#: turns, 34 rounds), and three of these no more than two.
+LARGE_PIECE = 4 * 1024 * 1024
 
 # What was not used for so long is lost: after a pause there is no burst.
 _CREDIT_SECONDS = 0.1

@@ -6,6 +6,7 @@ import ddt
 import hypothesis
 from hypothesis import strategies as st
 
+from nova_imagecache.content import blockmap
 from nova_imagecache.scrub import limiters
 from tests.support import base
 
@@ -58,7 +59,7 @@ class LimiterTest(LimiterTestCase):
 
     def test_pieces_are_small_when_limited_and_large_when_not(self) -> None:
         self.assertEqual(256 * base.KIB, self.limiter().piece)
-        self.assertEqual(2 * base.MIB, self.limiter(0).piece)
+        self.assertEqual(blockmap.BLOCK_SIZE, self.limiter(0).piece)
 
     def test_the_rate_is_kept(self) -> None:
         limiter = self.limiter()
