@@ -18,6 +18,8 @@ import functools
 import logging
 import math
 
+import msgspec
+
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
@@ -252,7 +254,7 @@ def _begin_anew(
     """
     return State(
         files={
-            name: dataclasses.replace(sighting, last_used=now.wall)
+            name: msgspec.structs.replace(sighting, last_used=now.wall)
             for name, sighting in state_records.rescue(layout, error).items()
         }
     )

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 import dataclasses
 import operator
 
+import msgspec
+
 from nova_imagecache.cache import sightings
 
 _beside_uses = operator.attrgetter(
     *(
-        field.name
-        for field in dataclasses.fields(sightings.Sighting)
-        if field.name not in ('last_used', 'modified')
+        name
+        for name in sightings.Sighting.__struct_fields__
+        if name not in ('last_used', 'modified')
     )
 )
 
@@ -49,7 +51,7 @@ def completed(
     """
     last = _last_uses(used, passed)
     return {
-        name: sightings.used_at(sighting, last[name])
+        name: msgspec.structs.replace(sighting, last_used=last[name])
         if name in last and _adds(last[name], sighting)
         else sighting
         for name, sighting in files.items()

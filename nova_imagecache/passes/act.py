@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
+import msgspec
+
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import batches
 from nova_imagecache.cache import layouts
@@ -275,4 +277,4 @@ def _share(
 
 
 def _kept(decision: decide.Decision, reason: str) -> decide.Decision:
-    return dataclasses.replace(decision, action=Action.KEEP, reason=reason)
+    return msgspec.structs.replace(decision, action=Action.KEEP, reason=reason)

@@ -11,11 +11,12 @@ A file goes only if no reason keeps it, and the first one that applies is told
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import dataclasses
 import enum
 import functools
 import itertools
 from typing import NamedTuple
+
+import msgspec
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import sightings
@@ -51,8 +52,7 @@ class Action(enum.StrEnum):
     DELETE = 'delete'
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What to do with one file, and why.
 
     :ivar users: who uses it, sorted
@@ -383,7 +383,7 @@ def _hasten(
     decisions: Sequence[Decision], chosen: frozenset[str], action: Action
 ) -> tuple[Decision, ...]:
     return tuple(
-        dataclasses.replace(
+        msgspec.structs.replace(
             each,
             action=action,
             reason=f'{each.reason}, and goes early to make room',

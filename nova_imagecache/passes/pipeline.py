@@ -18,6 +18,8 @@ import importlib
 import os
 import time
 
+import msgspec
+
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import publish
@@ -334,14 +336,14 @@ class Pass:
         decisions = []
         for decision in decide.decide(facts, self._settings).files:
             if decision.action is decide.Action.REMOVE:
-                decision = dataclasses.replace(
+                decision = msgspec.structs.replace(
                     decision,
                     action=decide.Action.KEEP,
                     reason=f'{decision.reason}; to verify removes nothing',
                 )
             name = decision.file.name
             verify = name in chosen and name in facts.entries
-            decisions.append(dataclasses.replace(decision, verify=verify))
+            decisions.append(msgspec.structs.replace(decision, verify=verify))
         done = act.Done(tuple(decisions), ())
         report = self._finish(facts, done, urgent=True, strict=strict)
         return report.only(chosen)

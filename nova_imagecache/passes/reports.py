@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
+import msgspec
+
 from nova_imagecache.cache import image_names
 from nova_imagecache import clocks
 from nova_imagecache import codes
@@ -31,8 +33,7 @@ _DAMAGE = {
 _OFF = knowledge.Finding(knowledge.Verdict.OFF)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FileReport:
+class FileReport(msgspec.Struct, frozen=True):
     """One file in the cache.
 
     :ivar size: in bytes
@@ -226,7 +227,7 @@ def with_names(
         image = images.get(names.fingerprint(file.name))
         if image is None:
             return file
-        return dataclasses.replace(
+        return msgspec.structs.replace(
             file, image=file.image or image.id, image_name=image.name
         )
 

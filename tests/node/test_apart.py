@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import fixtures
+import msgspec
 import psutil
 
 from nova_imagecache.apart import parent
@@ -84,7 +85,7 @@ def settled(report: reports.Report) -> reports.Report:
 
     def without_ages(file: reports.FileReport) -> reports.FileReport:
         reason = re.sub(r'\d+ s', 'N s', file.reason)
-        return dataclasses.replace(file, age_seconds=0, reason=reason)
+        return msgspec.structs.replace(file, age_seconds=0, reason=reason)
 
     return dataclasses.replace(
         report,

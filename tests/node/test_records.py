@@ -69,7 +69,7 @@ def formats() -> list[records.Format[Any]]:
 def types_in(what: Any) -> Iterator[Any]:
     """Give a type, and those of all that is in it."""
     yield what
-    if dataclasses.is_dataclass(what):
+    if dataclasses.is_dataclass(what) or hasattr(what, '__struct_fields__'):
         for each in typing.get_type_hints(what).values():
             yield from types_in(each)
     for each in typing.get_args(what):

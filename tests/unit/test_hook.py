@@ -34,7 +34,7 @@ def hints(thing: Any) -> Iterator[Any]:
     for function in public_functions(thing):
         if function.__module__.startswith('nova_imagecache'):
             yield from typing.get_type_hints(function).values()
-    if dataclasses.is_dataclass(thing):
+    if dataclasses.is_dataclass(thing) or hasattr(thing, '__struct_fields__'):
         yield from typing.get_type_hints(thing).values()
 
 

@@ -80,7 +80,7 @@ _PURE_IMPORTS = frozenset(
         'collections', 'collections.abc', 'dataclasses', 'datetime', 'enum',
         'functools', 'hashlib', 'html', 'itertools', 'json', 'math',
         'operator', 're', 'textwrap', 'typing',
-        'oslo_utils.units',
+        'msgspec', 'oslo_utils.units',
     }
 )  # fmt: skip
 

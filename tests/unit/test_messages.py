@@ -7,6 +7,8 @@ import dataclasses
 import logging
 from typing import Any
 
+import msgspec
+
 from nova_imagecache import codes
 from nova_imagecache.content import knowledge
 from nova_imagecache.content import ledgers
@@ -74,7 +76,7 @@ class MessagesTest(base.TestCase):
         )
 
     def test_a_bad_file_of_no_known_image_and_no_guest_says_so(self) -> None:
-        file = dataclasses.replace(bad(), image=None, users=(), readers=())
+        file = msgspec.structs.replace(bad(), image=None, users=(), readers=())
         ((_level, text),) = lines(
             messages.of_damage(self.report(files=(file,)))
         )
@@ -83,7 +85,7 @@ class MessagesTest(base.TestCase):
 
     def test_those_that_keep_it_are_not_said_to_read_it(self) -> None:
         """As a guest that was made from the image, whose disk is flat."""
-        file = dataclasses.replace(
+        file = msgspec.structs.replace(
             bad(), users=('a-guest', 'keeper'), readers=('a-guest',)
         )
         ((_level, text),) = lines(
@@ -116,7 +118,7 @@ class MessagesTest(base.TestCase):
     def test_guests_with_disks_older_than_their_base_are_an_error(
         self,
     ) -> None:
-        good = dataclasses.replace(
+        good = msgspec.structs.replace(
             bad(verdict='good'), outdated=('a-guest', 'b\nc')
         )
         (line,) = lines(messages.of_damage(self.report(files=(good,))))
@@ -141,7 +143,7 @@ class MessagesTest(base.TestCase):
 
     def test_who_is_hit_is_named_where_how_does_not_fit(self) -> None:
         guest = '11111111-aaaa-4aaa-8aaa-000000000001'
-        file = dataclasses.replace(
+        file = msgspec.structs.replace(
             bad(),
             users=(guest,),
             readers=(guest,),
@@ -159,7 +161,7 @@ class MessagesTest(base.TestCase):
 
     def told(self, note: str, called: str, top: str = '/var/lib/nova') -> str:
         guests = tuple(f'{number:036}' for number in range(9))
-        file = dataclasses.replace(
+        file = msgspec.structs.replace(
             bad(), name='f' * 40, users=guests, readers=guests,
             image='i' * 36, image_name=called, note=note,
         )  # fmt: skip
@@ -183,7 +185,7 @@ class MessagesTest(base.TestCase):
         ledger = letters.proven_of('a' * 11, sha1='a' * 40)
         note = knowledge.judge(ledger, 'b' * 40).note
         guest = '11111111-aaaa-4aaa-8aaa-000000000001'
-        file = dataclasses.replace(
+        file = msgspec.structs.replace(
             bad(), name='f' * 40, users=(guest,), readers=(guest,),
             image='i' * 36, image_name='ubuntu-24.04', note=note,
             contradicted=True,
@@ -207,7 +209,7 @@ class MessagesTest(base.TestCase):
 
     def test_no_line_takes_more_than_300_bytes(self) -> None:
         guests = tuple(f'{number:036}' for number in range(1000))
-        file = dataclasses.replace(
+        file = msgspec.structs.replace(
             bad(),
             users=guests,
             readers=guests[:500],
@@ -256,7 +258,7 @@ class MessagesTest(base.TestCase):
         )
 
     def test_each_file_of_cache_and_trash_is_told_to_who_debugs(self) -> None:
-        trash = dataclasses.replace(bad(f'{SHA}.00000001'), users=())
+        trash = msgspec.structs.replace(bad(f'{SHA}.00000001'), users=())
         report = self.report(files=(bad(),), trash=(trash,))
         told = [
             text
@@ -283,7 +285,7 @@ class MessagesTest(base.TestCase):
         }  # fmt: skip
 
         def file(name: str, action: decide.Action) -> reports.FileReport:
-            return dataclasses.replace(bad(name), action=action, **fields)
+            return msgspec.structs.replace(bad(name), action=action, **fields)
 
         done = self.report(
             files=(file('a', decide.Action.REMOVE),),
@@ -340,8 +342,8 @@ class MessagesTest(base.TestCase):
         )
 
     def test_a_file_whose_users_cannot_be_named_is_in_use(self) -> None:
-        held = dataclasses.replace(bad(), users=())
-        free = dataclasses.replace(held, used=False)
+        held = msgspec.structs.replace(bad(), users=())
+        free = msgspec.structs.replace(held, used=False)
         *_others, (_level, text) = lines(
             messages.of_pass(self.report(files=(bad(), held, free)))
         )

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import ddt
+import msgspec
 
 from nova_imagecache.cache import tallies
 from nova_imagecache import clocks
@@ -248,7 +249,7 @@ class SummaryTest(base.TestCase):
 
     def test_a_guest_counts_once_however_many_disks_it_has(self) -> None:
         one = bad_file()
-        two = dataclasses.replace(one, exposures=one.exposures * 2)
+        two = msgspec.structs.replace(one, exposures=one.exposures * 2)
         found = samples(facts_of(two, bad_file('c' * 40)))
         self.assertEqual(1, found['exposed_guests,reads_through'])
 

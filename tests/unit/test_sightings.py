@@ -2,10 +2,10 @@
 
 """What is remembered of one incarnation of a file."""
 
-import dataclasses
 from typing import Any
 
 import ddt
+import msgspec
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import sightings
@@ -23,7 +23,7 @@ CORRUPT = sightings.Damage('corrupt', 5.0)
 def sighting_of(**fields: Any) -> sightings.Sighting:
     """Give what was remembered of a file that nothing has happened to."""
     old = sightings.updated(letters.file_of(), None, BEFORE)
-    return dataclasses.replace(old, **fields)
+    return msgspec.structs.replace(old, **fields)
 
 
 class FirstSightTest(base.TestCase):
@@ -126,7 +126,7 @@ class UpdatedTest(base.TestCase):
         self.assertEqual(
             (NOW.wall, True, ahead), (new.last_used, new.ahead, new.modified)
         )
-        old = dataclasses.replace(new, last_used=BEFORE.wall)
+        old = msgspec.structs.replace(new, last_used=BEFORE.wall)
         self.assertEqual(
             BEFORE.wall, self.update(old, modified=ahead).last_used
         )
@@ -158,7 +158,7 @@ class UpdatedTest(base.TestCase):
         name = f'{letters.NAME}.6553f6a0'
         first = self.update(sighting_of(), name=name, trashed=True)
         self.assertEqual(NOW, first.trashed)
-        old = dataclasses.replace(first, trashed=BEFORE)
+        old = msgspec.structs.replace(first, trashed=BEFORE)
         again = self.update(old, name=name, trashed=True)
         self.assertEqual(BEFORE, again.trashed)
         self.assertIsNone(self.update(old).trashed)
@@ -173,19 +173,6 @@ class UpdatedTest(base.TestCase):
         old = sighting_of(trashed=same)
         new = self.update(old, name=name, trashed=True)
         self.assertEqual(same, new.trashed)
-
-
-class UsedAtTest(base.TestCase):
-    def test_it_is_the_same_but_for_its_use(self) -> None:
-        # No two alike, whatever their order.
-        values: dict[str, Any] = {
-            field.name: f'a value of its {field.name}'
-            for field in dataclasses.fields(sightings.Sighting)
-        }
-        self.assertEqual(
-            sightings.Sighting(**values | {'last_used': 7.0}),
-            sightings.used_at(sightings.Sighting(**values), 7.0),
-        )
 
 
 @ddt.ddt

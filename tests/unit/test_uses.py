@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-import dataclasses
 from typing import Any
+
+import msgspec
 
 from nova_imagecache.cache import sightings
 from nova_imagecache.cache import uses
@@ -68,8 +69,8 @@ class SettledTest(base.TestCase):
 class AgreeTest(base.TestCase):
     def agree(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
         return uses.agree(
-            {'f': dataclasses.replace(sighting(1.0), **one)},
-            {'f': dataclasses.replace(sighting(1.0), **other)},
+            {'f': msgspec.structs.replace(sighting(1.0), **one)},
+            {'f': msgspec.structs.replace(sighting(1.0), **other)},
             {},
             {},
         )
