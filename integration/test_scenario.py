@@ -10,6 +10,8 @@ import pathlib
 import shutil
 import time
 
+import msgspec
+
 from integration import node as nodes
 from integration import stories
 from integration import system
@@ -55,7 +57,7 @@ class ScenarioTest(stories.StoryTestCase):
 
         def age(state: states.State) -> states.State:
             name = self.base.name
-            old = dataclasses.replace(
+            old = msgspec.structs.replace(
                 state.files[name], seen=before, last_used=None
             )
             return dataclasses.replace(state, files={**state.files, name: old})

@@ -160,22 +160,18 @@ def _nanoseconds(seconds: int, nanoseconds: int) -> int:
 
 
 def _stat(buffer: bytes, generation: int | None) -> Stat:
-    (mask, mode, inode, size, blocks, *times, major, minor) = (
-        _STATX_FIELDS.unpack_from(buffer)
-    )
-    born = _nanoseconds(*times[2:4]) if mask & _STATX_BTIME else None
+    (
+        mask, mode, inode, size, blocks, _a_seconds, _a_rest, b_seconds,
+        b_rest, c_seconds, c_rest, m_seconds, m_rest, major, minor,
+    ) = _STATX_FIELDS.unpack_from(buffer)  # fmt: skip
+    born = _nanoseconds(b_seconds, b_rest) if mask & _STATX_BTIME else None
     return Stat(
-        incarnation=Incarnation(
-            device=os.makedev(major, minor),
-            inode=inode,
-            born=born,
-            generation=generation,
-        ),
-        mode=mode,
-        size=size,
+        Incarnation(os.makedev(major, minor), inode, born, generation),
+        mode,
+        size,
         allocated=blocks * 512,
-        changed=_nanoseconds(*times[4:6]),
-        modified=_nanoseconds(*times[6:8]),
+        changed=_nanoseconds(c_seconds, c_rest),
+        modified=_nanoseconds(m_seconds, m_rest),
     )
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import enum
 import functools
-import itertools
 from typing import NamedTuple
 
 import msgspec
@@ -307,15 +306,16 @@ def _decide(
 ) -> Decision:
     sighting = facts.state.sighting(file)
     case = _case(file, sighting, facts, settings)
-    # One is told, and a second one tells that this is not the only one.
-    reasons = [*itertools.islice(_reasons_to_keep(case, facts, settings), 2)]
-    reason, action = (
-        reasons[0]
-        if reasons
-        else (
-            f'{case.idle} for {int(case.age)} s, more than {case.least} s',
-            Action.DELETE if file.trashed else Action.REMOVE,
-        )
+    reasons = _reasons_to_keep(case, facts, settings)
+    reason, action = next(reasons, None) or (
+        f'{case.idle} for {int(case.age)} s, more than {case.least} s',
+        Action.DELETE if file.trashed else Action.REMOVE,
+    )
+    # A second reason tells that youth is not the only one.
+    only_young = (
+        FLOOR_SECONDS <= case.age < case.least
+        and reason == case.youth
+        and next(reasons, None) is None
     )
     last_copy = facts.is_last_copy(file)
     if last_copy:
@@ -332,10 +332,7 @@ def _decide(
         age=case.age,
         # Nothing but its youth keeps it. What cannot be fetched anew does not
         # go before its time.
-        spare=not last_copy
-        and len(reasons) == 1
-        and reasons[0][0] == case.youth
-        and case.age >= FLOOR_SECONDS,
+        spare=only_young and not last_copy,
         last_copy=last_copy,
         verify=action is not Action.REMOVE
         and entry is not None

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import fixtures
+import msgspec
 
 from nova_imagecache.cache import states
 from nova_imagecache.content import ledgers
@@ -331,7 +332,7 @@ class CommandTest(FirstSightTestCase, shell.ShellTestCase):
 
         def remember(state: states.State) -> states.State:
             found = state.files[self.name]
-            seen = dataclasses.replace(found, image=image_server.ID)
+            seen = msgspec.structs.replace(found, image=image_server.ID)
             return dataclasses.replace(state, files={self.name: seen})
 
         self.node.configure(checksum=False)

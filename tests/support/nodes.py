@@ -13,6 +13,7 @@ import subprocess
 from typing import Any
 
 import fixtures
+import msgspec
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
@@ -119,7 +120,7 @@ class Node:
 
         def add(state: states.State) -> states.State:
             old = state.sighting(file) or sightings.updated(file, None, then)
-            seen = dataclasses.replace(old, seen=then)
+            seen = msgspec.structs.replace(old, seen=then)
             return dataclasses.replace(
                 state, files={**state.files, name: seen}
             )
