@@ -54,6 +54,8 @@ class Action(enum.StrEnum):
 class Decision(msgspec.Struct, frozen=True):
     """What to do with one file, and why.
 
+    One is made of each file in each pass (decision 0100).
+
     :ivar users: who uses it, sorted
     :ivar used: whether anybody does, be it somebody who cannot be named
     :ivar image: the image it was made from, where it is known

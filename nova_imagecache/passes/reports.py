@@ -36,6 +36,8 @@ _OFF = knowledge.Finding(knowledge.Verdict.OFF)
 class FileReport(msgspec.Struct, frozen=True):
     """One file in the cache.
 
+    One is made of each file in each pass (decision 0100).
+
     :ivar size: in bytes
     :ivar allocated: bytes that it takes on the disk
     :ivar users: UUIDs of the instances that use it; where those are not
