@@ -18,10 +18,6 @@ import msgspec
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import records
 
-# By which the time when all was read may be too early: it is a matter of a day
-# (decision 0085).
-_DATED_SECONDS = 6 * 3600
-
 
 class Seen(msgspec.Struct, frozen=True):
     """A disk as it was read last.
@@ -146,17 +142,6 @@ def load(layout: layouts.Layout, host: str) -> Inventory:
     return Inventory(**vars(record))
 
 
-def _is_news(new: Inventory, old: Inventory) -> bool:
-    """Whether more than the time is new when all was read.
-
-    With an earlier time all is read again sooner by as much.
-    """
-    if new.looked is not None and old.looked is not None:
-        if 0 <= new.looked - old.looked < _DATED_SECONDS:
-            old = dataclasses.replace(old, looked=new.looked)
-    return new != old
-
-
 def save(
     layout: layouts.Layout, host: str, new: Inventory, old: Inventory
 ) -> None:
@@ -164,7 +149,7 @@ def save(
 
     :raises OSError: it was not saved
     """
-    if _is_news(new, old):
+    if new != old:
         record = _Record(**vars(new))
         _FORMAT.save(layout, path_of(layout, host), record)
 

@@ -5,12 +5,10 @@
 import dataclasses
 import os
 
-import ddt
 import msgspec
 
 from nova_imagecache.cache import inventories
 from nova_imagecache import errors
-from tests.support import base
 from tests.support import nodes
 from tests.support import seeing
 
@@ -21,7 +19,6 @@ SEEN = inventories.Seen(7, 8192, 10**18, ('base',), True)
 FULL = inventories.Inventory(3, '/srv', ('/srv/one',), {'/srv/disk': SEEN})
 
 
-@ddt.ddt
 class RecordTest(nodes.NodeTestCase):
     def save(
         self,
@@ -56,36 +53,6 @@ class RecordTest(nodes.NodeTestCase):
         before = os.stat(path).st_ino
         self.save(FULL, dataclasses.replace(FULL))
         self.assertEqual(before, os.stat(path).st_ino)
-
-    @ddt.data((0, False), (5, False), (7, True), (-1, True))
-    @ddt.unpack
-    def test_when_all_was_read_is_news_after_six_hours(
-        self, hours: float, news: bool
-    ) -> None:
-        noon = 12 * base.HOUR
-        old = dataclasses.replace(FULL, looked=noon)
-        self.save(old)
-        new = dataclasses.replace(FULL, looked=noon + hours * base.HOUR)
-        self.save(new, old)
-        self.assertEqual(new if news else old, self.load())
-
-    def test_so_it_is_with_anything_else_that_is(self) -> None:
-        old = dataclasses.replace(FULL, looked=7.0)
-        self.save(old)
-        new = dataclasses.replace(FULL, looked=8.0, disks={})
-        self.save(new, old)
-        self.assertEqual(new, self.load())
-
-    @ddt.data((None, 7.0), (7.0, None))
-    @ddt.unpack
-    def test_so_it_is_where_it_was_not_known_or_is_not(
-        self, before: float | None, after: float | None
-    ) -> None:
-        old = dataclasses.replace(FULL, looked=before)
-        self.save(old)
-        new = dataclasses.replace(FULL, looked=after)
-        self.save(new, old)
-        self.assertEqual(new, self.load())
 
     def test_a_damaged_one_is_not_believed(self) -> None:
         self.save()
