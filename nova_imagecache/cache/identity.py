@@ -166,9 +166,11 @@ def _stat(buffer: bytes, generation: int | None) -> Stat:
     ) = _STATX_FIELDS.unpack_from(buffer)  # fmt: skip
     born = _nanoseconds(b_seconds, b_rest) if mask & _STATX_BTIME else None
     return Stat(
-        Incarnation(os.makedev(major, minor), inode, born, generation),
-        mode,
-        size,
+        incarnation=Incarnation(
+            os.makedev(major, minor), inode, born, generation
+        ),
+        mode=mode,
+        size=size,
         allocated=blocks * 512,
         changed=_nanoseconds(c_seconds, c_rest),
         modified=_nanoseconds(m_seconds, m_rest),

@@ -27,10 +27,9 @@ class Damage:
     beside: float | None = None
 
 
+# Decision 0100.
 class Sighting(msgspec.Struct, frozen=True):
     """What is remembered of one incarnation of a file.
-
-    One is made of each file in each pass (decision 0100).
 
     :ivar last_used: when a pass last saw a user of it, or a touch whose time
         was in the future, in seconds since the epoch; None if never

@@ -51,10 +51,9 @@ class Action(enum.StrEnum):
     DELETE = 'delete'
 
 
+# Decision 0100.
 class Decision(msgspec.Struct, frozen=True):
     """What to do with one file, and why.
-
-    One is made of each file in each pass (decision 0100).
 
     :ivar users: who uses it, sorted
     :ivar used: whether anybody does, be it somebody who cannot be named
@@ -315,7 +314,7 @@ def _decide(
     )
     # A second reason tells that youth is not the only one.
     only_young = (
-        FLOOR_SECONDS <= case.age < case.least
+        case.age >= FLOOR_SECONDS
         and reason == case.youth
         and next(reasons, None) is None
     )

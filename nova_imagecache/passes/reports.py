@@ -33,10 +33,9 @@ _DAMAGE = {
 _OFF = knowledge.Finding(knowledge.Verdict.OFF)
 
 
+# Decision 0100.
 class FileReport(msgspec.Struct, frozen=True):
-    """One file in the cache.
-
-    One is made of each file in each pass (decision 0100).
+    """One file in the cache; a struct of msgspec.
 
     :ivar size: in bytes
     :ivar allocated: bytes that it takes on the disk

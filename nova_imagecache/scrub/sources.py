@@ -20,6 +20,10 @@ from nova_imagecache import stopwatches
 # Enough to tell in which form it is.
 _HEAD = 4
 
+# Bytes to have the host read at once: it may make one message of them, and
+# does nothing else meanwhile.
+_LENT_PIECE = 2 * 1024 * 1024
+
 
 class Source(Protocol):
     """A base file that can be read."""
@@ -104,7 +108,7 @@ class LentFile:
         self, means: readers.Means, start: int, end: int, block_size: int
     ) -> Generator[readers.Piece, None, None]:
         """Read a range."""
-        size = min(means.limiter.piece, block_size)
+        size = min(means.limiter.piece, _LENT_PIECE, block_size)
         position = start
         while position < end:
             means.check_stop()

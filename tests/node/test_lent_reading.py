@@ -8,6 +8,7 @@ import os
 from nova_imagecache import host
 from nova_imagecache.passes import pipeline
 from nova_imagecache.passes import reports
+from nova_imagecache.scrub import sources
 from nova_imagecache.witnesses import panel
 from tests.support import nodes
 from tests.support import scrubbing
@@ -55,6 +56,23 @@ class LentReadingTest(scrubbing.OneFileTestCase):
         self.flip(3)
         self.assertIs(Verdict.CORRUPT, self.verdict())
         self.assertEqual({3: scrubbing.CORRUPT}, self.bad_blocks())
+
+    def test_the_host_reads_no_more_at_once_than_it_can_make_way_for(
+        self,
+    ) -> None:
+        self.patch(sources, '_LENT_PIECE', 4096)
+        real, lengths = self.read_as_root, []
+
+        def read_as_root(path: str, offset: int, length: int) -> bytes:
+            # A header is at the beginning.
+            if offset:
+                lengths.append(length)
+            return real(path, offset, length)
+
+        self.patch(self, 'read_as_root', read_as_root)
+        self.assertIs(Verdict.UNKNOWN, self.verdict())
+        self.assertEqual(4096, max(lengths))
+        self.assertEqual(self.sha1(), self.read_sidecar())
 
     def test_a_block_that_the_host_cannot_read_costs_that_block_alone(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import ddt
 import hypothesis
 from hypothesis import strategies as st
+import testtools
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import identity
@@ -127,6 +128,12 @@ def decide_one(
     )
     (decision,) = decisions.files
     return decision
+
+
+class DecisionTest(base.TestCase):
+    def test_one_cannot_be_changed(self) -> None:
+        with testtools.ExpectedException(AttributeError):
+            decide_one(make_file(SHA)).used = True  # type: ignore[misc]
 
 
 @ddt.ddt

@@ -4,10 +4,12 @@
 
 from collections.abc import Iterable
 import dataclasses
+import json
 import logging
 from typing import Any
 
 import msgspec
+import testtools
 
 from nova_imagecache import codes
 from nova_imagecache.content import knowledge
@@ -55,6 +57,19 @@ def lines(found: Iterable[messages.Message]) -> list[tuple[int, str]]:
 
 def veto(text: str) -> codes.Problem:
     return codes.Problem(codes.Code.DAMAGED_HEADER, text)
+
+
+class FileReportTest(base.TestCase):
+    def test_one_cannot_be_changed(self) -> None:
+        with testtools.ExpectedException(AttributeError):
+            bad().image = None  # type: ignore[misc]
+
+    def test_a_driver_can_have_plain_values_of_all_of_a_report(self) -> None:
+        report = reports.Report('/srv/_base', (bad(),))
+        (file,) = msgspec.to_builtins(report)['files']
+        read = json.loads(json.dumps(file))
+        self.assertEqual('corrupt', read['checksum'])
+        self.assertEqual(['a-guest', 'another'], read['users'])
 
 
 class MessagesTest(base.TestCase):

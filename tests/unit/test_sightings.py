@@ -6,6 +6,7 @@ from typing import Any
 
 import ddt
 import msgspec
+import testtools
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import sightings
@@ -44,6 +45,12 @@ class FirstSightTest(base.TestCase):
             ),
             sightings.updated(letters.file_of(), None, NOW),
         )
+
+
+class SightingTest(base.TestCase):
+    def test_one_cannot_be_changed(self) -> None:
+        with testtools.ExpectedException(AttributeError):
+            sighting_of().ahead = True  # type: ignore[misc]
 
 
 @ddt.ddt
