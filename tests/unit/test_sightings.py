@@ -71,6 +71,12 @@ class RemembersTest(base.TestCase):
             sightings.remembers(sighting_of(digested=True), history)
         )
 
+    def test_what_could_not_be_written_says_nothing_of_a_ledger(self) -> None:
+        history = sightings.History(digested=False)
+        for digested in (False, True):
+            old = sighting_of(digested=digested)
+            self.assertTrue(sightings.remembers(old, history), digested)
+
     @ddt.data(*MARKS)
     def test_each_mark_counts(self, mark: dict[str, Any]) -> None:
         history = sightings.History(**mark)
@@ -107,6 +113,11 @@ class UpdatedTest(base.TestCase):
 
     def test_and_nothing_else_is(self) -> None:
         self.assertEqual(sighting_of(), self.update(sighting_of()))
+
+    def test_what_could_not_be_written_is_no_ledger(self) -> None:
+        history = sightings.History(suspect=True, digested=False)
+        new = self.update(None, history=history)
+        self.assertEqual((True, False), (new.suspect, new.digested))
 
     def test_what_is_said_now_takes_its_place(self) -> None:
         old = sighting_of(
@@ -180,6 +191,55 @@ class UpdatedTest(base.TestCase):
         old = sighting_of(trashed=same)
         new = self.update(old, name=name, trashed=True)
         self.assertEqual(same, new.trashed)
+
+
+@ddt.ddt
+class WithTimesOfTest(base.TestCase):
+    """What is seen by a clock that is wrong."""
+
+    def test_since_when_it_is_in_the_trash_is_in_its_name(self) -> None:
+        new = sighting_of(trashed=NOW, suspect=True)
+        self.assertEqual(
+            sighting_of(suspect=True), sightings.with_times_of(None, new)
+        )
+
+    def test_when_it_was_first_seen_stays(self) -> None:
+        old, new = sighting_of(seen=BEFORE), sighting_of(seen=NOW, image='i')
+        self.assertEqual(
+            sighting_of(seen=BEFORE, image='i'),
+            sightings.with_times_of(old, new),
+        )
+
+    @ddt.data(
+        (None, NOW, None),
+        (BEFORE, None, None),
+        (BEFORE, NOW, BEFORE),
+    )
+    @ddt.unpack
+    def test_so_does_since_when_it_is_in_the_trash_if_it_is(
+        self,
+        before: clocks.Instant | None,
+        now: clocks.Instant | None,
+        expected: clocks.Instant | None,
+    ) -> None:
+        old, new = sighting_of(trashed=before), sighting_of(trashed=now)
+        found = sightings.with_times_of(old, new)
+        self.assertEqual(expected, found.trashed)
+
+    @ddt.data(
+        (None, None, None),
+        (None, 7.0, 7.0),
+        (7.0, None, 7.0),
+        (7.0, 8.0, 8.0),
+        (8.0, 7.0, 8.0),
+    )
+    @ddt.unpack
+    def test_the_later_use_counts(
+        self, before: float | None, now: float | None, expected: float | None
+    ) -> None:
+        old, new = sighting_of(last_used=before), sighting_of(last_used=now)
+        found = sightings.with_times_of(old, new)
+        self.assertEqual(expected, found.last_used)
 
 
 @ddt.ddt
