@@ -35,6 +35,14 @@ class BlocksTest(base.TestCase):
         )
         self.assertEqual(0, blocks.length(3))
 
+    def test_what_is_known_and_no_zeros_is_data(self) -> None:
+        blocks = Blocks('xxh3_128', 3 * 4096, 4096)
+        blocks.put(1, digests.of_zeros('xxh3_128'))
+        blocks.put(2, digests.of('xxh3_128', b'data'))
+        self.assertEqual(
+            [False, False, True], [blocks.holds_data(i) for i in range(3)]
+        )
+
     def test_zeros_take_no_digest(self) -> None:
         blocks = Blocks('sha256', 4096 * 1000, 4096)
         for index in range(1000):

@@ -30,6 +30,20 @@ def bad(**blocks: ledgers.Damage) -> tuple[ledgers.BadBlocks, ...]:
 
 
 @ddt.ddt
+class HasHadLedgerTest(base.TestCase):
+    @ddt.data('ledger', 'lost', 'blind')
+    def test_one_that_is_there_or_lost_or_not_to_be_seen_counts(
+        self, field: str
+    ) -> None:
+        ledger = ledgers.Ledger.begin((1, 2, None), 5, 'sha256')
+        known: dict[str, Any] = {field: ledger if field == 'ledger' else True}
+        self.assertTrue(knowledge.Knowledge(**known).has_had_ledger)
+
+    def test_else_it_never_had_one(self) -> None:
+        self.assertFalse(knowledge.Knowledge().has_had_ledger)
+
+
+@ddt.ddt
 class FindingTest(base.TestCase):
     @ddt.data(
         (Verdict.GOOD, False, False),

@@ -17,6 +17,7 @@ from tests.support import scrubbing
 CORRUPT = scrubbing.CORRUPT
 UNREADABLE = scrubbing.UNREADABLE
 DOUBTFUL = scrubbing.DOUBTFUL
+BEFORE = letters.BEFORE
 
 
 class LedgerTest(base.TestCase):
@@ -48,6 +49,27 @@ class LedgerTest(base.TestCase):
             ),
         )
         self.assertEqual('image', ledger.image)
+
+    def test_how_far_it_is_trusted_is_told_once_it_was_compared(self) -> None:
+        new = ledgers.Ledger.begin((1, 2, None), 5, 'sha256', 'image')
+        trust = ledgers.Trust
+        read = dataclasses.replace(new, read=BEFORE)
+        for ledger, expected in (
+            (new, None),
+            (dataclasses.replace(read, question=True), None),
+            (dataclasses.replace(read, suspect=True), trust.SUSPECT),
+            (dataclasses.replace(read, differs=True), trust.SUSPECT),
+            (dataclasses.replace(read, origin=BEFORE), trust.ORIGIN_VERIFIED),
+            (read, trust.FIRST_SEEN),
+        ):
+            self.assertEqual(expected, ledger.trust)
+
+    def test_from_the_start_nothing_counts_that_was_interrupted(self) -> None:
+        new = ledgers.Ledger.begin((1, 2, None), 5, 'sha256', 'image')
+        begun = dataclasses.replace(
+            new, started=BEFORE, position=4096, times=(1, 2)
+        )
+        self.assertEqual(new, begun.from_the_start())
 
     def test_ranges_end_where_the_file_does(self) -> None:
         ledger = dataclasses.replace(

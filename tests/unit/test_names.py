@@ -159,3 +159,44 @@ class NameTest(base.TestCase):
 
     def test_a_name_in_the_trash_stays_one_after_2106(self) -> None:
         self.assertEqual(f'{SHA}.00000005', names.trash_name(SHA, 2**32 + 5))
+
+
+@ddt.ddt
+class OfACacheTest(base.TestCase):
+    @ddt.data(SHA, f'{SHA}_20', 'swap_512', f'{SHA}.part', f'.{SHA}.Ab3dEf')
+    def test_base_files_and_what_is_to_become_one_are(self, name: str) -> None:
+        self.assertIs(True, names.is_of_a_cache(name))
+
+    @ddt.data('disk', 'README', 'swap_x', '', SHA[1:])
+    def test_nothing_else_is(self, name: str) -> None:
+        self.assertIs(False, names.is_of_a_cache(name))
+
+
+@ddt.ddt
+class AbbreviatedTest(base.TestCase):
+    @ddt.data(
+        (SHA, 'da39a3ee5e6b'),
+        (f'{SHA}_20', 'da39a3ee5e6b_20'),
+        (f'{SHA}.0123abcd', 'da39a3ee5e6b.0123abcd'),
+        ('swap_512', 'swap_512'),
+    )
+    @ddt.unpack
+    def test_the_rest_of_a_name_stays(self, name: str, short: str) -> None:
+        self.assertEqual(short, names.abbreviated(name))
+
+    @ddt.data(
+        (SHA[:4], SHA, True),
+        (SHA[:39], SHA, True),
+        (SHA, SHA, True),
+        (f'{SHA[:12]}_20', f'{SHA}_20', True),
+        # Too few of them tell too little.
+        (SHA[:3], SHA, False),
+        (SHA[:12], f'{SHA}_20', False),
+        (f'{SHA[:11]}0', SHA, False),
+        ('', SHA, False),
+    )
+    @ddt.unpack
+    def test_four_digits_and_that_rest_stand_for_it(
+        self, text: str, name: str, expected: bool
+    ) -> None:
+        self.assertIs(expected, names.is_abbreviated(text, name))
