@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import functools
 import threading
 import time
 from typing import Generic
@@ -72,36 +73,46 @@ class _Pace:
 class _Chunk(Generic[T, R]):
     """Some of the items, for one thread."""
 
-    def __init__(self, items: Sequence[T]) -> None:
+    def __init__(
+        self, items: Sequence[T], take: Callable[[T, R], object]
+    ) -> None:
+        """Begin with none.
+
+        :param take: is given each result by that thread
+        """
         self.items = items
-        self.results: list[R] = []
+        self._take = take
+        #: How many of them were taken, or are being taken.
+        self.taken = 0
         self.error: BaseException | None = None
         self.done = threading.Event()
-        self.is_slow = False
         self._given_up = False
         # When the item was begun that it is at.
         self._began: float | None = None
         self._lock = threading.Lock()
 
-    def work_off(self, work: Callable[[T], R], pace: _Pace | None) -> None:
+    def work_off(self, work: Callable[[T], R], judged: bool = False) -> None:
         """Do it to each item.
 
-        :param pace: tells when more threads are worth it; None where there
-            are as many as there may be, since to tell takes as many system
-            calls as the items do, and each is a change of threads
+        :param judged: whether to stop when more threads are worth it. Where
+            there are as many as there may be nobody asks, since to tell takes
+            as many system calls as the items do, and each is a change of
+            threads.
         """
+        pace = _Pace() if judged else None
         try:
             for item in self.items:
                 self._began = began = time.monotonic()
                 result = work(item)
+                spent = time.monotonic() - began
                 with self._lock:
                     if self._given_up:
                         return
-                    self.results.append(result)
                     self._began = None
-                if pace is not None and not self.is_slow:
-                    spent = time.monotonic() - began
-                    self.is_slow = pace.is_slow_after(spent)
+                    self.taken += 1
+                self._take(item, result)
+                if pace is not None and pace.is_slow_after(spent):
+                    break
         except BaseException as error:
             self.error = error
         self.done.set()
@@ -115,29 +126,72 @@ class _Chunk(Generic[T, R]):
             self._given_up = True
             return True
 
+    def leave(self) -> None:
+        """Have no other result be taken."""
+        with self._lock:
+            self._given_up = True
 
-def each(
-    work: Callable[[T], R],
-    items: Iterable[T],
-    late: Callable[[T], R] | None = None,
-    patience: float = PATIENCE_SECONDS,
-) -> Generator[R]:
+
+def each(work: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
     """Do something with each item, and give the results in their order.
 
     In threads, as soon as that shows to be slow. None of them is waited for
     when the process ends, as some file systems never answer.
 
     :param work: any thread may call it
-    :param late: gives what to take for the result of an item that is not
-        done in time; without it, that is waited for
-    :param patience: for how many seconds one item is waited for
     :raises Exception: what the work raises
     """
+    todo = yield from _while_quick(work, list(items))
+    yield from _in_threads(work, todo)
+
+
+def hand_over(
+    work: Callable[[T], R],
+    items: Iterable[T],
+    take: Callable[[T, R], object],
+    late: Callable[[T], R],
+    patience: float = PATIENCE_SECONDS,
+) -> None:
+    """Do something with each item, and hand the results over in their order.
+
+    While that is quick, one thread does both: each change to another one
+    takes longer than an item does (decision 0097).
+
+    :param work: any thread may call it
+    :param take: called by one thread at a time, while this waits
+    :param late: gives what to take for the result of an item that is not
+        done in time
+    :param patience: for how many seconds one item is waited for
+    :raises Exception: what the work raises, and what taking does
+    """
     todo: Sequence[T] = list(items)
-    if late is None:
-        todo = yield from _while_quick(work, todo)
-    if todo:
-        yield from _in_threads(work, todo, late, patience)
+    if not todo:
+        return
+    chunk = _Chunk(todo, take)
+    given_up = False
+    _start(functools.partial(chunk.work_off, work, judged=True))
+    try:
+        while not (given_up or chunk.done.wait(patience)):
+            given_up = chunk.give_up(patience)
+    finally:
+        chunk.leave()
+    if chunk.error is not None:
+        raise chunk.error
+    todo = todo[chunk.taken :]
+    if given_up:
+        take(todo[0], late(todo[0]))
+        todo = todo[1:]
+    results = _in_threads(work, todo, late, patience)
+    with contextlib.closing(results):
+        for item, result in zip(todo, results, strict=True):
+            take(item, result)
+
+
+def _start(work: Callable[[], object]) -> threading.Thread:
+    """Have a thread do something that is waited for by whoever wants to."""
+    thread = threading.Thread(target=work, name='imagecache', daemon=True)
+    thread.start()
+    return thread
 
 
 @contextlib.contextmanager
@@ -148,15 +202,9 @@ def beside(work: Callable[[], object]) -> Iterator[None]:
 
     :raises Exception: what the work raises
     """
-    chunk: _Chunk[None, object] = _Chunk([None])
-    thread = threading.Thread(
-        target=chunk.work_off,
-        args=(lambda _: work(), None),
-        name='imagecache',
-        daemon=True,
-    )
+    chunk: _Chunk[None, object] = _Chunk([None], lambda _item, _result: None)
     try:
-        thread.start()
+        thread = _start(lambda: chunk.work_off(lambda _item: work()))
     except RuntimeError:
         yield
         return
@@ -183,104 +231,74 @@ def _while_quick(
     return ()
 
 
-def _part(todo: Sequence[T], slow: bool) -> Generator[Sequence[T]]:
+def _part(todo: Sequence[T]) -> Generator[Sequence[T]]:
     size = max(1, min(_MOST, len(todo) // (4 * THREADS)))
-    first = 0 if slow else _FIRST
-    if first:
-        yield todo[:first]
-    for start in range(first, len(todo), size):
+    for start in range(0, len(todo), size):
         yield todo[start : start + size]
 
 
 class _Crew(Generic[T, R]):
-    """Threads that work off the same chunks.
-
-    One alone, and by turns with who takes the results, until that shows to be
-    slow: two that compute are in the way of each other (decision 0097).
-    """
+    """Threads that work off the same chunks."""
 
     def __init__(
         self, work: Callable[[T], R], chunks: Sequence[_Chunk[T, R]]
     ) -> None:
         self._work = work
         self._waiting = [*reversed(chunks)]
-        self._turns = threading.Semaphore(0)
-        self._started = 0
-        self._grown = False
 
     def start(self, number: int = 1) -> None:
-        for _number in range(number):
-            self._started += 1
-            threading.Thread(
-                target=self._run, name='imagecache', daemon=True
-            ).start()
-
-    def grow(self) -> None:
-        """Have as many threads as there may be, and none wait for a turn."""
-        if not self._grown:
-            self._grown = True
-            left = len(self._waiting)
-            self._turns.release(max(1, left))
-            self.start(min(THREADS, left) - 1)
-
-    def go_on(self) -> None:
-        """Have one more chunk be begun."""
-        self._turns.release()
+        for _number in range(min(number, len(self._waiting))):
+            _start(self._run)
 
     def leave(self) -> None:
         """Begin no other chunk."""
         self._waiting.clear()
-        self._turns.release(self._started + 1)
 
     def has_begun(self, chunk: _Chunk[T, R]) -> bool:
         return chunk not in self._waiting
 
     def _run(self) -> None:
-        pace = _Pace()
-        while True:
-            self._turns.acquire()
-            try:
-                chunk = self._waiting.pop()
-            except IndexError:
-                return
-            chunk.work_off(self._work, None if self._grown else pace)
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiting.pop().work_off(self._work)
 
 
 def _in_threads(
     work: Callable[[T], R],
     todo: Sequence[T],
-    late: Callable[[T], R] | None,
-    patience: float,
+    late: Callable[[T], R] | None = None,
+    patience: float = PATIENCE_SECONDS,
 ) -> Generator[R]:
-    # Without what to say of those that are late, it has shown to be slow.
-    slow = late is None
-    chunks: list[_Chunk[T, R]] = [_Chunk(part) for part in _part(todo, slow)]
+    """Have as many threads at work as there may be.
+
+    :param late: without it, what is not done in time is waited for
+    """
+    parts = [*_part(todo)]
+    results: list[list[R]] = [[] for _part in parts]
+    chunks = [
+        _Chunk(part, lambda _item, result, to=to: to.append(result))
+        for part, to in zip(parts, results, strict=True)
+    ]
     crew = _Crew(work, chunks)
-    crew.start()
-    if slow:
-        crew.grow()
+    crew.start(THREADS)
     try:
-        for chunk in chunks:
-            crew.go_on()
+        for chunk, done in zip(chunks, results, strict=True):
             if late is None:
                 chunk.done.wait()
             elif not _is_in_time(crew, chunk, patience):
-                done = len(chunk.results)
-                yield from chunk.results
-                yield late(chunk.items[done])
-                rest = chunk.items[done + 1 :]
-                yield from each(work, rest, late, patience)
+                yield from done
+                yield late(chunk.items[chunk.taken])
+                rest = chunk.items[chunk.taken + 1 :]
+                yield from _in_threads(work, rest, late, patience)
                 # In the place of the one that hangs.
                 crew.start()
                 continue
-            yield from chunk.results
+            yield from done
             # Of all chunks together they would be in the way of the garbage
             # collector.
-            chunk.results.clear()
+            done.clear()
             if chunk.error is not None:
                 raise chunk.error
-            if chunk.is_slow:
-                crew.grow()
     finally:
         crew.leave()
 

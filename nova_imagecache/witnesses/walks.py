@@ -172,8 +172,8 @@ class Walk:
         is_ignored: ignored.Ignored,
         look: Look,
         visit: Callable[[Entry, Any], None],
+        late: Look,
         list_as_root: host.ListAsRoot | None = None,
-        late: Look | None = None,
         known: Mapping[str, inventories.Version | None] | None = None,
         recall: Callable[[str], None] | None = None,
         once: bool = False,
@@ -184,10 +184,10 @@ class Walk:
 
         :param look: asked of each entry that is no directory, by any thread:
             it changes nothing
-        :param visit: told of it, by the thread that goes, and what looking
+        :param visit: told of it, by one thread at a time, and what looking
             has given
         :param late: gives what to take for that of an entry that does not
-            answer; without it, that is waited for
+            answer
         :param list_as_root: lists what this process may not list
         :param clock: that of the storage, where it could be read
         :param seen: directories as they were seen when their times had been
@@ -354,11 +354,7 @@ class Walk:
             wanted, pools.each(self._list, wanted), strict=True
         ):
             found += self._read(directory, listed, entries)
-        looked = pools.each(
-            self._look, entries, self._late, pools.PATIENCE_SECONDS
-        )
-        for entry, given in zip(entries, looked, strict=True):
-            self._visit(entry, given)
+        pools.hand_over(self._look, entries, self._visit, self._late)
         return found
 
     def _read(

@@ -3,6 +3,7 @@
 """The same for each of many."""
 
 from collections.abc import Callable
+import itertools
 import threading
 import types
 
@@ -41,10 +42,7 @@ class EachTest(testtools.TestCase):
         ]
         self.assertEqual(1, len({*threads}))
 
-    @ddt.data(None, _double)
-    def test_with_all_threads_at_it_nobody_asks_how_slow_it_is(
-        self, late: Callable[[int], int] | None
-    ) -> None:
+    def test_with_all_threads_at_it_nobody_asks_how_slow_it_is(self) -> None:
         self.always_slow()
         asked: list[int] = []
 
@@ -53,10 +51,10 @@ class EachTest(testtools.TestCase):
             return 0.0
 
         self.patch(stopwatches, 'waited', waited)
-        done = [*pools.each(_double, range(2000), late)]
+        done = [*pools.each(_double, range(2000))]
         self.assertEqual(2000, len(done))
-        # Of each thread once, and of what was begun before.
-        self.assertLess(len(asked), 3 * pools.THREADS)
+        # For what was begun before.
+        self.assertGreater(4, len(asked))
 
     def threads_for(self, seconds: list[float]) -> int:
         """Say how many threads do what takes so long each."""
@@ -84,40 +82,6 @@ class EachTest(testtools.TestCase):
         self.patch(stopwatches, 'waited', lambda: float(next(waited)))
         self.assertEqual(1, self.threads_for([0.1] * 100))
 
-    def test_one_thread_takes_turns_with_who_takes_the_results(self) -> None:
-        self.patch(pools, '_SLOW_SECONDS', 60.0)
-        begun: list[int] = []
-        items = range(1000)
-        ahead = [
-            len(begun) - taken
-            for taken, _result in enumerate(
-                pools.each(begun.append, items, late=lambda _item: None)
-            )
-        ]
-        # No more than the others of the same part.
-        self.assertEqual(pools._FIRST, ahead[0])
-        self.assertGreater(16, max(ahead))
-
-    def test_what_is_done_is_not_given_up(self) -> None:
-        """However long it takes until the next item is begun."""
-        chunk = pools._Chunk[int, int]([1, 2])
-        given_up: list[bool] = []
-
-        def is_slow_after(_pace: object, _seconds: float) -> bool:
-            given_up.append(chunk.give_up(0))
-            return False
-
-        self.patch(pools._Pace, 'is_slow_after', is_slow_after)
-        chunk.work_off(_double, pools._Pace())
-        self.assertEqual([False, False], given_up)
-        self.assertEqual([2, 4], chunk.results)
-
-    def test_what_is_worked_at_is(self) -> None:
-        chunk = pools._Chunk[int, bool]([1])
-        chunk.work_off(lambda _item: not chunk.give_up(0), pools._Pace())
-        self.assertEqual([], chunk.results)
-        self.assertFalse(chunk.done.is_set())
-
     def crew(self) -> list[threading.Thread]:
         return [
             thread
@@ -126,18 +90,15 @@ class EachTest(testtools.TestCase):
         ]
 
     def test_no_thread_is_left(self) -> None:
-        for slow in (-1.0, 60.0):
-            self.patch(pools, '_SLOW_SECONDS', slow)
-            results = pools.each(_double, range(1000), late=_double)
+        self.always_slow()
+        results = pools.each(_double, range(1000))
+        for _result in range(20):
             next(results)
-            results.close()
-            self.assertEqual(2000 - 2, [*pools.each(_double, range(1000))][-1])
-        # One that is at its last may have begun others.
-        for _round in range(pools.THREADS):
-            for thread in self.crew():
-                thread.join(processes.PATIENCE_SECONDS)
-                self.assertFalse(thread.is_alive())
-        self.assertEqual([], self.crew())
+        results.close()
+        self.assertEqual(2000 - 2, [*pools.each(_double, range(1000))][-1])
+        for thread in self.crew():
+            thread.join(processes.PATIENCE_SECONDS)
+            self.assertFalse(thread.is_alive())
 
     def test_what_is_slow_is_done_by_several_at_once(self) -> None:
         """One ends only after another one that comes later."""
@@ -170,50 +131,6 @@ class EachTest(testtools.TestCase):
                 found.append(result)
         self.assertEqual([*range(20)], found)
 
-    @ddt.data(0, 7, 8, 30, 99)
-    def test_an_item_that_does_not_answer_keeps_no_other(
-        self, hangs: int
-    ) -> None:
-        self.always_slow()
-        never = threading.Event()
-        self.addCleanup(never.set)
-
-        def work(item: int) -> int:
-            if item == hangs:
-                never.wait()
-            return _double(item)
-
-        self.assertEqual(
-            [-1 if item == hangs else _double(item) for item in range(100)],
-            [*pools.each(work, range(100), late=lambda _item: -1,
-                         patience=0.05)],
-        )  # fmt: skip
-
-    def test_all_may_hang_and_each_is_told_of(self) -> None:
-        never = threading.Event()
-        self.addCleanup(never.set)
-        self.assertEqual(
-            [-1] * 20,
-            [*pools.each(lambda _item: never.wait(), range(20),
-                         late=lambda _item: -1, patience=0.01)],
-        )  # fmt: skip
-
-    def test_what_ends_after_all_is_not_taken(self) -> None:
-        late = threading.Event()
-        went_on: list[int] = []
-
-        def work(item: int) -> int:
-            if item == 0:
-                late.wait()
-            else:
-                went_on.append(item)
-            return item
-
-        found = [*pools.each(work, range(8), lambda _item: -1, 0.05)]
-        late.set()
-        self.assertEqual([-1, *range(1, 8)], found)
-        self.assertEqual([*range(1, 8)], went_on)
-
     def test_who_stops_asking_leaves_the_rest_undone(self) -> None:
         self.always_slow()
         begun: list[int] = []
@@ -221,6 +138,188 @@ class EachTest(testtools.TestCase):
         next(results)
         results.close()
         self.assertLess(len(begun), 100000)
+
+
+class ChunkTest(testtools.TestCase):
+    """What one thread is given."""
+
+    def test_what_is_done_is_not_given_up(self) -> None:
+        """However long it takes to take it."""
+        taken: list[tuple[int, int, bool]] = []
+        chunk = pools._Chunk[int, int](
+            [1, 2],
+            lambda item, result: taken.append(
+                (item, result, chunk.give_up(0))
+            ),
+        )
+        chunk.work_off(_double)
+        self.assertEqual([(1, 2, False), (2, 4, False)], taken)
+        self.assertEqual(2, chunk.taken)
+        self.assertTrue(chunk.done.is_set())
+
+    def test_what_is_worked_at_is(self) -> None:
+        taken: list[int] = []
+        chunk = pools._Chunk[int, bool](
+            [1], lambda item, _result: taken.append(item)
+        )
+        chunk.work_off(lambda _item: not chunk.give_up(0))
+        self.assertEqual([], taken)
+        self.assertEqual(0, chunk.taken)
+        self.assertFalse(chunk.done.is_set())
+
+    def test_once_it_is_left_nothing_is_taken(self) -> None:
+        taken: list[int] = []
+
+        def take(item: int, _result: int) -> None:
+            taken.append(item)
+            chunk.leave()
+
+        chunk = pools._Chunk[int, int]([1, 2, 3], take)
+        chunk.work_off(_double)
+        self.assertEqual([1], taken)
+
+
+@ddt.ddt
+class HandOverTest(testtools.TestCase):
+    """Results that are handed over, of what may never answer."""
+
+    def setUp(self) -> None:
+        """Take nothing yet."""
+        super().setUp()
+        self.taken: list[tuple[int, int]] = []
+        self.never = threading.Event()
+        self.addCleanup(self.never.set)
+
+    def take(self, item: int, result: int) -> None:
+        self.taken.append((item, result))
+
+    def set_slow(self, slow: bool) -> None:
+        self.patch(pools, '_SLOW_SECONDS', -1.0 if slow else 60.0)
+
+    def hand_over(
+        self,
+        work: Callable[[int], int],
+        number: int,
+        take: Callable[[int, int], None] | None = None,
+        patience: float = 0.05,
+    ) -> None:
+        pools.hand_over(
+            work, range(number), take or self.take, lambda _item: -1, patience
+        )
+
+    @ddt.data(*itertools.product((0, 1, 8, 9, 1000), (False, True)))
+    @ddt.unpack
+    def test_each_is_taken_once_and_in_their_order(
+        self, number: int, slow: bool
+    ) -> None:
+        self.set_slow(slow)
+        self.hand_over(_double, number, patience=60)
+        self.assertEqual(
+            [(item, 2 * item) for item in range(number)], self.taken
+        )
+
+    def test_what_is_quick_is_done_and_taken_by_one_thread(self) -> None:
+        """To change from one to another takes longer."""
+        self.set_slow(False)
+        threads: set[int] = set()
+
+        def note(item: int, *_result: int) -> int:
+            threads.add(threading.get_ident())
+            return item
+
+        self.hand_over(note, 1000, note, 60)  # type: ignore[arg-type]
+        self.assertEqual(1, len(threads))
+
+    def test_what_is_slow_is_done_by_several_at_once(self) -> None:
+        """One ends only after another one that comes later."""
+        self.set_slow(True)
+        later = threading.Event()
+
+        def work(item: int) -> int:
+            if item == 2 * pools._FIRST:
+                later.wait(60)
+            if item == 150:
+                later.set()
+            return _double(item)
+
+        self.hand_over(work, 200, patience=60)
+        self.assertEqual([(item, 2 * item) for item in range(200)], self.taken)
+
+    @ddt.data(*itertools.product((0, 7, 8, 30, 99), (False, True)))
+    @ddt.unpack
+    def test_an_item_that_does_not_answer_keeps_no_other(
+        self, hangs: int, slow: bool
+    ) -> None:
+        self.set_slow(slow)
+
+        def work(item: int) -> int:
+            if item == hangs:
+                self.never.wait()
+            return _double(item)
+
+        self.hand_over(work, 100)
+        self.assertEqual(
+            [
+                (item, -1 if item == hangs else 2 * item)
+                for item in range(100)
+            ],
+            self.taken,
+        )
+
+    @ddt.data(False, True)
+    def test_all_may_hang_and_each_is_told_of(self, slow: bool) -> None:
+        self.set_slow(slow)
+        self.hand_over(lambda _item: self.never.wait(), 20, patience=0.01)
+        self.assertEqual([(item, -1) for item in range(20)], self.taken)
+
+    def test_what_ends_after_all_is_not_taken(self) -> None:
+        self.set_slow(False)
+        went_on: list[int] = []
+
+        def work(item: int) -> int:
+            if item == 0:
+                self.never.wait()
+            else:
+                went_on.append(item)
+            return item
+
+        self.hand_over(work, 8)
+        [hung] = [
+            thread
+            for thread in threading.enumerate()
+            if thread.name == 'imagecache'
+        ]
+        self.never.set()
+        hung.join(processes.PATIENCE_SECONDS)
+        self.assertEqual(
+            [(0, -1), *((item, item) for item in range(1, 8))], self.taken
+        )
+        self.assertEqual([*range(1, 8)], went_on)
+
+    @ddt.data(*itertools.product((3, 20), (False, True)))
+    @ddt.unpack
+    def test_what_is_raised_comes_out_after_what_was_taken(
+        self, last: int, slow: bool
+    ) -> None:
+        self.set_slow(slow)
+
+        def work(item: int) -> int:
+            if item == last:
+                raise OSError('no')
+            return item
+
+        def take(item: int, result: int) -> None:
+            self.take(item, result)
+            if item == last:
+                raise OSError('no')
+
+        for doing, taking, number in ((work, None, last), (int, take, last + 1)):
+            self.taken.clear()
+            with testtools.ExpectedException(OSError, 'no'):
+                self.hand_over(doing, 1000, taking, 60)
+            self.assertEqual(
+                [(item, item) for item in range(number)], self.taken
+            )
 
 
 class BesideTest(testtools.TestCase):
