@@ -237,6 +237,10 @@ def _part(todo: Sequence[T]) -> Generator[Sequence[T]]:
         yield todo[start : start + size]
 
 
+def _added_to(results: list[R]) -> Callable[[T, R], None]:
+    return lambda _item, result: results.append(result)
+
+
 class _Crew(Generic[T, R]):
     """Threads that work off the same chunks."""
 
@@ -276,8 +280,8 @@ def _in_threads(
     parts = [*_part(todo)]
     results: list[list[R]] = [[] for _part in parts]
     chunks = [
-        _Chunk(part, lambda _item, result, to=to: to.append(result))
-        for part, to in zip(parts, results, strict=True)
+        _Chunk(part, _added_to(some))
+        for part, some in zip(parts, results, strict=True)
     ]
     crew = _Crew(work, chunks)
     crew.start(THREADS)

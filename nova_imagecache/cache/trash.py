@@ -57,17 +57,39 @@ def _unlisted(path: str, error: OSError) -> codes.Problem:
     )
 
 
-def scan(layout: layouts.Layout) -> Scan:
-    """List the trash. A missing directory is an empty trash."""
+def moved(file: base_file.BaseFile, now: float) -> base_file.BaseFile:
+    """Give a file of the cache as it is once it was moved to the trash.
+
+    :param now: when that was, in seconds since the epoch
+    """
+    return dataclasses.replace(
+        file, name=names.trash_name(file.name, now), trashed=True
+    )
+
+
+def scan(
+    layout: layouts.Layout, seen: Iterable[base_file.BaseFile] = ()
+) -> Scan:
+    """List the trash. A missing directory is an empty trash.
+
+    :param seen: files that are known; those that are there still are not
+        looked at again, as nobody moves another one to such a name
+    """
     try:
         found = os.listdir(layout.trash)
     except FileNotFoundError:
         return Scan()
     except OSError as error:
         return Scan(problems=(_unlisted(layout.trash, error),))
-    files = []
+    present = set(found)
+    files = [file for file in seen if file.name in present]
     problems = []
-    wanted = sorted(filter(names.trashed_name, found))
+    known = {file.name for file in files}
+    wanted = [
+        name
+        for name in sorted(found)
+        if name not in known and names.trashed_name(name)
+    ]
     for name, file in base_file.BaseFile.all_named(layout, wanted, True):
         if isinstance(file, FileNotFoundError):
             continue
@@ -76,7 +98,6 @@ def scan(layout: layouts.Layout) -> Scan:
             problems.append(_unlisted(path, file))
         elif file.stat.regular:
             files.append(file)
-    present = set(found)
     strays = [
         name
         for name in found
@@ -211,8 +232,8 @@ class Mover:
         :raises FileExistsError: it is there already, moved in the same second
         :raises OSError: it cannot be moved
         """
-        trashed = names.trash_name(file.name, self._now)
-        there = dataclasses.replace(file, name=trashed, trashed=True)
+        there = moved(file, self._now)
+        trashed = there.name
         # The companions there would be those of another file.
         if trashed in self._taken:
             raise FileExistsError(

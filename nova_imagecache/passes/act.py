@@ -230,10 +230,8 @@ class Actor:
             pinned = pins.load(self._layout) - self._facts.pins
         except OSError as error:
             return dict.fromkeys(all_of_them, f'{error.strerror}')
-        testimony = testimonies.ask(
-            self._witnesses,
-            sorted({file.original for file in files}),
-            again=True,
+        testimony = testimonies.hear_again(
+            self._witnesses, sorted({file.original for file in files})
         )
         reasons = {}
         for file in files:

@@ -268,6 +268,7 @@ def look(
     settings: Settings,
     scan: scans.Scan,
     witnesses: Sequence[testimonies.Witness],
+    last: Sequence[testimonies.Witness],
     now: clocks.Instant,
     recalled: states.State,
     obstacles: Sequence[vetoing.Veto],
@@ -276,6 +277,7 @@ def look(
     """See what is there, without changing anything.
 
     :param scan: what is in the cache
+    :param last: witnesses that are asked after the others
     :param recalled: what earlier passes have left
     :param obstacles: what is known to speak against removing anything
     :param with_content: whether to read what is known of the content of base
@@ -299,8 +301,10 @@ def look(
     for entry in entries.values():
         problems += entry.known.problems
     wanted = {file.original for file in (*scan.files, *trashed.files)}
-    heard = testimonies.hear(witnesses, sorted(wanted), again=False)
-    testimony = testimonies.combine(heard)
+    heard = testimonies.hear(witnesses, sorted(wanted))
+    testimony = testimonies.combine(
+        testimonies.hear(last, sorted(wanted), heard)
+    )
     unread += _no_cache(layout, testimony)
     problems += _missing(layout, testimony)
     return observed.Facts(
@@ -308,7 +312,7 @@ def look(
         files=scan.files,
         trash=trashed.files,
         testimony=testimony,
-        others=tuple(heard[:-1]),
+        others=tuple(heard),
         state=state,
         entries=entries,
         pins=pinned,
@@ -337,16 +341,16 @@ def look(
 def look_closely(
     layout: layouts.Layout,
     facts: observed.Facts,
-    witness: testimonies.Witness,
+    last: Sequence[testimonies.Witness],
 ) -> observed.Facts:
-    """Have another one in the place of the last witness, who only glanced.
+    """Have others in the place of the last witnesses, who only glanced.
 
-    :param witness: who looks at everything
+    :param last: who look at everything
     """
     wanted = {file.original for file in (*facts.files, *facts.trash)}
-    others = testimonies.combine(facts.others)
-    told = testimonies.hear_one(witness, sorted(wanted), others)
-    testimony = testimonies.combine([*facts.others, told])
+    testimony = testimonies.combine(
+        testimonies.hear(last, sorted(wanted), facts.others)
+    )
     before = {*_missing(layout, facts.testimony)}
     return dataclasses.replace(
         facts,

@@ -35,7 +35,7 @@ class Facts:
     :ivar files: in the cache
     :ivar trash: files in the trash
     :ivar testimony: what all witnesses say together
-    :ivar others: what all but the last one have said
+    :ivar others: what those have said that go by nobody else's word
     :ivar state: what earlier passes remember
     :ivar entries: what is known of the content of files, by name; a file that
         is not in it is not verified

@@ -56,13 +56,18 @@ class Observer:
             *assembly.others(settings, layout, clock),
         )
         self._overlays = assembly.overlays(layout, self._memory, glance=True)
+        self._locks = assembly.locks(settings, layout)
         self._storage = storage.Storage()
 
     @property
     def witnesses(self) -> tuple[testimonies.Witness, ...]:
         """Those that were asked, or are to be."""
-        # In this order: the last one looks for what the others have named.
-        return (*self._others, self._overlays)
+        return (*self._others, *self._last)
+
+    @property
+    def _last(self) -> tuple[testimonies.Witness, ...]:
+        """Those that go by what the others have said, in this order."""
+        return (self._overlays, *self._locks)
 
     @property
     def has_glanced(self) -> bool:
@@ -102,7 +107,8 @@ class Observer:
         facts = look.look(
             self._settings,
             scan,
-            self.witnesses,
+            self._others,
+            self._last,
             now,
             state,
             obstacles,
@@ -117,7 +123,7 @@ class Observer:
         if not self.has_glanced:
             return facts
         self._overlays = self._closer(facts.jump)
-        return look.look_closely(self._layout, facts, self._overlays)
+        return look.look_closely(self._layout, facts, self._last)
 
     def foresees(self, state: states.State, now: clocks.Instant) -> bool:
         """Whether files are about to go."""

@@ -51,7 +51,18 @@ class Notes(NamedTuple):
             for each in done.trash
             if each.used and each.action is decide.Action.PUT_BACK
         }
-        trashed = trash.scan(self.layout)
+        gone = [
+            each.file
+            for each in done.files
+            if each.action is decide.Action.REMOVE
+        ]
+        trashed = trash.scan(
+            self.layout,
+            (
+                *facts.trash,
+                *(trash.moved(file, facts.now.wall) for file in gone),
+            ),
+        )
         problems = self.remember_guests(facts)
         try:
             states.remember(

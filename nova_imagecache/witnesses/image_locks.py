@@ -33,19 +33,26 @@ class ImageLockWitness:
         base_files: Collection[str],
         others: testimonies.Testimony | None = None,
     ) -> testimonies.Testimony:
-        """Say which of these files a QEMU has open.
+        """Say which of these files a QEMU has open, as far as that is news.
 
-        And which of those in the trash, by the name that they have there.
+        Not of one that a disk or a domain shows to be in use. And which of
+        those in the trash, by the name that they have there.
         """
         bases = [name for name in base_files if names.kind_of(name).is_base]
-        asked = {name: self._layout.file(name) for name in bases}
+        shown = frozenset[str]() if others is None else others.shown
+        asked = {
+            name: self._layout.file(name)
+            for name in bases
+            if name not in shown
+        }
         for file in trash.scan(self._layout).files:
             asked[file.name] = file.path
         held = set()
         notes: list[codes.Problem] = []
-        if asked:
-            # Whether they tell at all is found out once, and by one.
-            self._asked(next(iter(asked.values())))
+        # Whether they tell at all is found out in any case, and by one.
+        for path in (*asked.values(), *map(self._layout.file, bases[:1])):
+            self._asked(path)
+            break
         for name, answer in zip(
             asked, pools.each(self._asked, asked.values()), strict=True
         ):

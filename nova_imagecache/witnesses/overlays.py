@@ -96,7 +96,6 @@ class OverlayWitness:
             self._lent.list_as_root,
             known=before.directories if believes else None,
             recall=self._found.recall_directory,
-            once=glance,
             clock=clock,
             seen=before.directories if settled else None,
         )
@@ -171,7 +170,8 @@ class OverlayWitness:
                 *self._walk.doubt(),
                 *(suspects & self._walk.directories.keys()),
                 *self._walk.changed([self._layout.base]),
-            ]
+            ],
+            until_stable=True,
         )
         for path, guest in fresh.items():
             # What else is where libvirt has a disk is no concern of ours.

@@ -86,7 +86,7 @@ class Assembly:
     ) -> overlays.OverlayWitness:
         """Give the witness that is always asked, anew for each pass.
 
-        It is asked last: it looks for what the others have named.
+        It is asked after the others: it looks for what they have named.
 
         :param glance: whether what it sees need not do to remove anything
         :param clock: that of the storage, where it could be read
@@ -103,7 +103,7 @@ class Assembly:
         layout: layouts.Layout,
         clock: clocks.Clock = clocks.now,
     ) -> list[testimonies.Witness]:
-        """Give those beside these two, as far as they are named.
+        """Give those beside these, as far as they are named.
 
         The one that knows of other hosts is asked in any case.
         """
@@ -118,6 +118,15 @@ class Assembly:
                     settings.libvirt_uri, settings.host, self.connection
                 )
             )
-        if 'locks' in settings.witnesses:
-            witnesses.append(image_locks.ImageLockWitness(layout))
         return witnesses
+
+    def locks(
+        self, settings: Settings, layout: layouts.Layout
+    ) -> list[testimonies.Witness]:
+        """Give the witness that asks for QEMU's locks, if it is asked.
+
+        It is asked last: only about what no other one has seen in use.
+        """
+        if 'locks' not in settings.witnesses:
+            return []
+        return [image_locks.ImageLockWitness(layout)]

@@ -121,28 +121,39 @@ class Witness(Protocol):
 
 
 def hear(
-    witnesses: Sequence[Witness], base_files: Collection[str], again: bool
+    witnesses: Sequence[Witness],
+    base_files: Collection[str],
+    before: Sequence[Testimony] = (),
 ) -> list[Testimony]:
     """Ask all witnesses; one that raises has failed, and ends nothing.
 
-    :param again: whether this is the last moment
+    :param before: what others have said already
+    :returns: that, and what these say
     """
-    testimonies: list[Testimony] = []
+    heard = [*before]
     for witness in witnesses:
-        others = Testimony() if again else combine(testimonies)
-        testimonies.append(hear_one(witness, base_files, others, again))
-    return testimonies
+        heard.append(_hear_one(witness, base_files, combine(heard)))
+    return heard
 
 
-def hear_one(
+def hear_again(
+    witnesses: Sequence[Witness], base_files: Collection[str]
+) -> Testimony:
+    """Ask all witnesses, at the last moment; give what they say together."""
+    return combine([_hear_one(each, base_files) for each in witnesses])
+
+
+def _hear_one(
     witness: Witness,
     base_files: Collection[str],
-    others: Testimony,
-    again: bool = False,
+    others: Testimony | None = None,
 ) -> Testimony:
-    """Ask one witness."""
+    """Ask one witness.
+
+    :param others: what others have said; None at the last moment
+    """
     try:
-        if again:
+        if others is None:
             return witness.look_again(base_files)
         return witness.look(base_files, others)
     # A broad net, as a host may have witnesses of its own.
@@ -153,13 +164,6 @@ def hear_one(
             f'it has failed: {error!r}',
         )
         return Testimony(vetoes=(failure,))
-
-
-def ask(
-    witnesses: Sequence[Witness], base_files: Collection[str], again: bool
-) -> Testimony:
-    """Ask all witnesses, and give what they say together."""
-    return combine(hear(witnesses, base_files, again))
 
 
 def _merge(

@@ -176,7 +176,6 @@ class Walk:
         list_as_root: host.ListAsRoot | None = None,
         known: Mapping[str, inventories.Version | None] | None = None,
         recall: Callable[[str], None] | None = None,
-        once: bool = False,
         clock: StorageClock | None = None,
         seen: Mapping[str, inventories.Version | None] | None = None,
     ) -> None:
@@ -211,7 +210,6 @@ class Walk:
         self._in_flux: set[str] = set()
         self._known = dict(known or {})
         self._recall = recall
-        self._once = once
         self._below: dict[str, list[str]] = {}
         for path in self._known:
             above, _slash, _name = path.rpartition(os.sep)
@@ -219,7 +217,6 @@ class Walk:
 
     def doubt(self) -> list[str]:
         """Give what was believed, and believe nothing any more."""
-        self._once = False
         believed, self.believed = self.believed, set()
         self._known.clear()
         return [*believed]
@@ -232,15 +229,21 @@ class Walk:
         """Whether its times tell whether it is as it was listed."""
         return not (directory in self._in_flux or directory in self._as_root)
 
-    def go(self, pending: list[str]) -> None:
-        """List directories until none has changed since it was listed."""
+    def go(self, pending: list[str], until_stable: bool = False) -> None:
+        """List directories until the top one has not changed since.
+
+        Nova renames the directories in that.
+
+        :param until_stable: whether to go on until none at all has changed
+            since it was listed
+        """
         missing: set[str] = set()
         # Decision 0006.
         for _round in range(_ROUNDS):
             while pending:
                 pending = self._go_down(pending)
             missing, self.vanished = self.vanished, set()
-            changed = [] if self._once else self.changed()
+            changed = self.changed(None if until_stable else [self._root])
             pending = list({*changed, *map(os.path.dirname, missing)})
             if not pending:
                 return

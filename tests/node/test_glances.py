@@ -14,6 +14,7 @@ import ddt
 
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scans
 from nova_imagecache import names
@@ -135,6 +136,24 @@ class QuietTest(GlanceTestCase):
         with mock.patch.object(findings.Findings, 'visit', spy):
             self.node.run()
         return found
+
+    @ddt.data(False, True)
+    def test_nor_is_one_asked_for_locks_of_which_a_disk_shows_a_user(
+        self, all_used: bool
+    ) -> None:
+        """But for one, where none is left to tell whether locks tell."""
+        if all_used:
+            os.unlink(self.node.base_path(self.free))
+        asked: list[str] = []
+        real = qemu_locks.look
+
+        def spy(path: str) -> qemu_locks.Seen:
+            asked.append(os.path.basename(path))
+            return real(path)
+
+        self.patch(qemu_locks, 'look', spy)
+        self.node.run()
+        self.assertEqual({self.used if all_used else self.free}, {*asked})
 
     def test_nor_is_the_cache_gone_through_once_more(self) -> None:
         self.assertEqual([], self.visited())
@@ -333,6 +352,24 @@ class RemovalTest(GlanceTestCase):
         # And it is remembered.
         self.assertEqual((OTHER,), self.users_of(self.free))
         self.assertEqual((GUEST,), self.users_of(self.used))
+
+    def test_one_that_turns_out_to_have_no_user_is_asked_for_locks(
+        self,
+    ) -> None:
+        for disk in (self.disk, self.other):
+            self.rewrite(disk, self.free)
+        fd = os.open(self.node.base_path(self.used), os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        # As QEMU does.
+        qemu_locks._share(fd, qemu_locks._USES_READ)
+        self.may_remove()
+        (used,) = [
+            file for file in self.node.run().files if file.name == self.used
+        ]
+        self.assertEqual(
+            ('a running QEMU has it open', ()), (used.reason, used.users)
+        )
+        self.assertTrue(used.used)
 
     def test_so_it_does_before_it_is_deleted_for_good(self) -> None:
         self.may_remove()

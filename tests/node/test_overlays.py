@@ -552,6 +552,49 @@ class ChangingTest(OverlaysTestCase):
             stop.set()
             thread.join()
 
+    def test_only_the_last_look_asks_each_directory_whether_it_changed(
+        self,
+    ) -> None:
+        directory = self.node.add_directory(GUEST)
+        asked: list[str] = []
+        real = walks.Walk._now
+
+        def now(walk: walks.Walk, path: str) -> Any:
+            asked.append(path)
+            return real(walk, path)
+
+        self.patch(walks.Walk, '_now', now)
+        witness = overlays.OverlayWitness(self.node.layout)
+        witness.look([SHA])
+        self.assertEqual([self.node.layout.instances], asked)
+        witness.look_again([SHA])
+        self.assertIn(directory, asked)
+
+    def test_looking_again_sees_a_disk_that_was_moved_meanwhile(self) -> None:
+        """To a directory that had been listed, from one that had not."""
+        disk = self.node.add_overlay(GUEST, SHA)
+        other = self.node.add_directory(OTHER)
+        real: Any = walks.Walk._list
+        before: list[walks.Stamp] = []
+
+        def list_(walk: walks.Walk, directory: str) -> Any:
+            if directory == os.path.dirname(disk) and not before:
+                before.append(walks.stamp(other))
+                os.rename(disk, os.path.join(other, 'disk'))
+            elif directory == other and len(before) == 1:
+                # As it was, whichever of the two is listed first.
+                before.append(before[0])
+                return before[0], []
+            return real(walk, directory)
+
+        # Settled, so that nothing but the change itself tells.
+        self.patch(walks, '_TICK_NANOSECONDS', 0)
+        self.patch(walks, '_GRAIN_NANOSECONDS', 0)
+        self.patch(walks.Walk, '_list', list_)
+        witness = overlays.OverlayWitness(self.node.layout)
+        self.assertEqual({}, witness.look([SHA]).users)
+        self.assertEqual({OTHER}, witness.look_again([SHA]).users[SHA])
+
     def test_looking_again_sees_an_overlay_made_since(self) -> None:
         witness = overlays.OverlayWitness(self.node.layout)
         self.assertEqual({}, witness.look([SHA]).users)

@@ -14,6 +14,7 @@ class PanelTest(nodes.NodeTestCase):
             made = [
                 *assembly.instances(settings, [], None),
                 *assembly.others(settings, layout),
+                *assembly.locks(settings, layout),
             ]
             # The overlays, and what other hosts have noted, are in any case.
             expected = 1 if name == 'overlays' else 2

@@ -7,11 +7,13 @@ import fcntl
 import os
 import struct
 from typing import Any
+from unittest import mock
 
 import ddt
 
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import states
@@ -218,6 +220,46 @@ class RetentionTest(TrashTestCase):
         self.node.add_image('other')
         self.node.run()
         self.assertEqual([], os.listdir(self.node.layout.trash))
+
+    def test_what_was_seen_in_it_is_not_looked_at_again(self) -> None:
+        layout = self.node.layout
+        first = trash.scan(layout)
+        looked: list[str] = []
+        real = identity.stat_of
+
+        def spy(path: str, *args: Any, **kwargs: Any) -> identity.Stat:
+            looked.append(path)
+            return real(path, *args, **kwargs)
+
+        self.patch(identity, 'stat_of', spy)
+        self.assertEqual(first, trash.scan(layout, first.files))
+        self.assertEqual([], looked)
+        os.unlink(first.files[0].path)
+        self.assertEqual((), trash.scan(layout, first.files).files)
+
+    def test_what_was_just_moved_there_is_known_without_a_look(self) -> None:
+        name = self.node.add_image('other', age=25 * base.HOUR)
+        self.node.configure(remove_unused=False)
+        self.node.run()
+        self.node.configure(remove_unused=True)
+        looked: list[str] = []
+        real = identity.stat_of
+
+        def spy(path: str, *args: Any, **kwargs: Any) -> identity.Stat:
+            looked.append(path)
+            return real(path, *args, **kwargs)
+
+        with mock.patch.object(identity, 'stat_of', spy):
+            self.node.run()
+        (file,) = [
+            file
+            for file in trash.scan(self.node.layout).files
+            if file.original == name
+        ]
+        self.assertNotIn(file.path, looked)
+        state = states.load(self.node.layout)
+        self.assertIs(state.files[file.name], state.sighting(file))
+        self.assertIsNotNone(state.files[file.name].trashed)
 
     def test_the_trash_counts_in_the_disk_usage(self) -> None:
         manager = hook.ImageCacheManager(

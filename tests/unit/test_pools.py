@@ -259,10 +259,7 @@ class HandOverTest(testtools.TestCase):
 
         self.hand_over(work, 100)
         self.assertEqual(
-            [
-                (item, -1 if item == hangs else 2 * item)
-                for item in range(100)
-            ],
+            [(item, -1 if item == hangs else 2 * item) for item in range(100)],
             self.taken,
         )
 
@@ -313,7 +310,10 @@ class HandOverTest(testtools.TestCase):
             if item == last:
                 raise OSError('no')
 
-        for doing, taking, number in ((work, None, last), (int, take, last + 1)):
+        for doing, taking, number in (
+            (work, None, last),
+            (int, take, last + 1),
+        ):
             self.taken.clear()
             with testtools.ExpectedException(OSError, 'no'):
                 self.hand_over(doing, 1000, taking, 60)
