@@ -34,7 +34,11 @@ PATIENCE_SECONDS = 10
 # What takes longer than this is worth a thread of its own.
 _SLOW_SECONDS = 0.0002
 
+# So many are judged one by one, and those after quick ones in groups: to look
+# at the clock and to judge takes as long as a quick one does.
 _FIRST = 8
+_GROUP = 32
+
 _MOST = 64
 
 
@@ -54,8 +58,17 @@ class _Pace:
         self._waited = stopwatches.waited()
         self._last: collections.deque[float] = collections.deque(maxlen=_FIRST)
 
-    def is_slow_after(self, seconds: float) -> bool:
-        """Note what one more took; say whether threads are worth it."""
+    @property
+    def step(self) -> int:
+        """How many more are to be judged together."""
+        return _GROUP if len(self._last) == _FIRST else 1
+
+    def is_slow_after(self, seconds: float, number: int) -> bool:
+        """Note what so many more took; say whether threads are worth it."""
+        if number > 1:
+            if are_slow(seconds, number):
+                self._last.clear()
+            return False
         self._last.append(seconds)
         if seconds <= _SLOW_SECONDS or not self._are_slow(0):
             return False
@@ -87,9 +100,13 @@ class _Chunk(Generic[T, R]):
         self.error: BaseException | None = None
         self.done = threading.Event()
         self._given_up = False
-        # When the item was begun that it is at.
-        self._began: float | None = None
+        self._working = False
         self._lock = threading.Lock()
+
+    @property
+    def at(self) -> int | None:
+        """Which item is being worked at; None while none is."""
+        return self.taken if self._working else None
 
     def work_off(self, work: Callable[[T], R], judged: bool = False) -> None:
         """Do it to each item.
@@ -101,27 +118,39 @@ class _Chunk(Generic[T, R]):
         """
         pace = _Pace() if judged else None
         try:
-            for item in self.items:
-                self._began = began = time.monotonic()
-                result = work(item)
-                spent = time.monotonic() - began
-                with self._lock:
-                    if self._given_up:
-                        return
-                    self._began = None
-                    self.taken += 1
-                self._take(item, result)
-                if pace is not None and pace.is_slow_after(spent):
+            while self.taken < len(self.items):
+                step = len(self.items) if pace is None else pace.step
+                some = self.items[self.taken : self.taken + step]
+                spent = self._work_off(work, some)
+                if spent is None:
+                    return
+                if pace is not None and pace.is_slow_after(spent, len(some)):
                     break
         except BaseException as error:
             self.error = error
         self.done.set()
 
-    def give_up(self, patience: float) -> bool:
-        """Wait no longer, if it has been at one item for so many seconds."""
+    def _work_off(
+        self, work: Callable[[T], R], some: Sequence[T]
+    ) -> float | None:
+        """Do it to some; give what that took, None if they were given up."""
+        began = ended = time.monotonic()
+        for item in some:
+            self._working = True
+            result = work(item)
+            ended = time.monotonic()
+            with self._lock:
+                if self._given_up:
+                    return None
+                self._working = False
+                self.taken += 1
+            self._take(item, result)
+        return ended - began
+
+    def give_up(self, at: int | None) -> bool:
+        """Wait no longer, if it is still at an item that it was at."""
         with self._lock:
-            began = self._began
-            if began is None or time.monotonic() - began < patience:
+            if at is None or at != self.at:
                 return False
             self._given_up = True
             return True
@@ -169,10 +198,12 @@ def hand_over(
         return
     chunk = _Chunk(todo, take)
     given_up = False
+    at: int | None = 0
     _start(functools.partial(chunk.work_off, work, judged=True))
     try:
         while not (given_up or chunk.done.wait(patience)):
-            given_up = chunk.give_up(patience)
+            given_up = chunk.give_up(at)
+            at = chunk.at
     finally:
         chunk.leave()
     if chunk.error is not None:
@@ -221,14 +252,23 @@ def _while_quick(
 ) -> Generator[R, None, Sequence[T]]:
     """Do it here for as long as no thread is worth it; give what is left."""
     pace = _Pace()
-    for number, item in enumerate(todo, 1):
+    number = 0
+    while number < len(todo):
+        some = todo[number : number + pace.step]
+        results: list[R] = []
         began = time.monotonic()
-        result = work(item)
+        try:
+            for item in some:
+                results.append(work(item))
+        except BaseException:
+            yield from results
+            raise
         spent = time.monotonic() - began
-        yield result
-        if pace.is_slow_after(spent):
-            return todo[number:]
-    return ()
+        yield from results
+        number += len(some)
+        if pace.is_slow_after(spent, len(some)):
+            break
+    return todo[number:]
 
 
 def _part(todo: Sequence[T]) -> Generator[Sequence[T]]:
@@ -311,10 +351,12 @@ def _is_in_time(
     crew: _Crew[T, R], chunk: _Chunk[T, R], patience: float
 ) -> bool:
     """Wait for a chunk, for as long as each of its items may take."""
+    at = chunk.at
     while not chunk.done.wait(patience):
         if not crew.has_begun(chunk):
             # All threads are with what does not answer.
             crew.start()
-        elif chunk.give_up(patience):
+        elif chunk.give_up(at):
             return False
+        at = chunk.at
     return True

@@ -72,7 +72,11 @@ class EachTest(testtools.TestCase):
         quick = [0.0] * 20
         self.assertEqual(1, self.threads_for([*quick, 0.5, *quick, 3, *quick]))
 
-    @ddt.data(([0.001] * 100,), ([0.0, 0.0, 0.05] * 40,))
+    @ddt.data(
+        ([0.001] * 100,),
+        ([0.0, 0.0, 0.05] * 40,),
+        ([*[0.0] * 100, *[0.001] * 200],),
+    )
     @ddt.unpack
     def test_several_that_took_long_are(self, seconds: list[float]) -> None:
         self.assertLess(1, self.threads_for(seconds))
@@ -117,8 +121,23 @@ class EachTest(testtools.TestCase):
             [*pools.each(work, range(200))],
         )
 
-    def test_what_the_work_raises_comes_out_after_what_was_done(self) -> None:
-        self.always_slow()
+    def test_of_those_after_quick_ones_each_is_not_timed(self) -> None:
+        asked: list[int] = []
+
+        def monotonic() -> float:
+            asked.append(1)
+            return 0.0
+
+        clock = types.SimpleNamespace(monotonic=monotonic)
+        self.patch(pools, 'time', clock)
+        self.assertEqual(2000, len([*pools.each(_double, range(2000))]))
+        self.assertGreater(200, len(asked))
+
+    @ddt.data(-1.0, 60.0)
+    def test_what_the_work_raises_comes_out_after_what_was_done(
+        self, slow: float
+    ) -> None:
+        self.patch(pools, '_SLOW_SECONDS', slow)
 
         def work(item: int) -> int:
             if item == 20:
@@ -149,7 +168,7 @@ class ChunkTest(testtools.TestCase):
         chunk = pools._Chunk[int, int](
             [1, 2],
             lambda item, result: taken.append(
-                (item, result, chunk.give_up(0))
+                (item, result, chunk.give_up(chunk.at))
             ),
         )
         chunk.work_off(_double)
@@ -162,10 +181,17 @@ class ChunkTest(testtools.TestCase):
         chunk = pools._Chunk[int, bool](
             [1], lambda item, _result: taken.append(item)
         )
-        chunk.work_off(lambda _item: not chunk.give_up(0))
+        chunk.work_off(lambda _item: not chunk.give_up(chunk.at))
         self.assertEqual([], taken)
         self.assertEqual(0, chunk.taken)
         self.assertFalse(chunk.done.is_set())
+
+    def test_one_that_has_come_further_is_not_given_up(self) -> None:
+        given_up: list[bool] = []
+        chunk = pools._Chunk[int, None]([1, 2], lambda _item, _result: None)
+        chunk.work_off(lambda _item: given_up.append(chunk.give_up(1)))
+        self.assertEqual([False, True], given_up)
+        self.assertEqual(1, chunk.taken)
 
     def test_once_it_is_left_nothing_is_taken(self) -> None:
         taken: list[int] = []
