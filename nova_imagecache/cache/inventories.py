@@ -104,12 +104,14 @@ def _from_1(body: records.Values) -> records.Values:
     }
 
 
-def _condensed(body: records.Values) -> records.Values:
+def _condense(body: _Record) -> None:
     """Have each name of a base file be there once."""
-    names = {name: name for name in body['bases']}
-    for seen in body['disks'].values():
-        seen['needs'] = [names.get(name, name) for name in seen['needs']]
-    return body
+    names = {name: name for name in body.bases}
+    for seen in body.disks.values():
+        if seen.needs:
+            needs = tuple([names.get(name, name) for name in seen.needs])
+            # Nobody else has it yet.
+            msgspec.structs.force_setattr(seen, 'needs', needs)
 
 
 # 100,000 disks make 30 MiB.
@@ -118,7 +120,7 @@ _FORMAT = records.Format(
     2,
     _Record,
     {1: _from_1},
-    condense=_condensed,
+    condense=_condense,
     limit=64 * 2**20,
 )
 

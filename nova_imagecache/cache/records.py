@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -49,6 +50,9 @@ Values = dict[str, Any]
 #: Makes the body of a record one of the next version: a pure function.
 Convert = Callable[[Values], Values]
 
+#: Has what is many times in a body be one object; it changes the body.
+Condense = Callable[[Body], None]
+
 # Whatever a later version is like, its line begins so (decision 0067).
 _HEAD = re.compile(
     rb'\{"kind": "(?P<kind>\w+)", "version": (?P<version>[0-9]+)\b'
@@ -77,6 +81,18 @@ class _Record(msgspec.Struct, frozen=True):
     version: int
     sha256: str
     sealed: dict[str, Any]
+
+
+class _SealedBody(msgspec.Struct, Generic[Body], frozen=True):
+    body: Body
+    payload: _Payload
+
+
+class _RecordOf(msgspec.Struct, Generic[Body], frozen=True):
+    """One of this version, with the body as that type has it."""
+
+    sha256: str
+    sealed: _SealedBody[Body]
 
 
 def _serialised(sealed: dict[str, Any]) -> bytes:
@@ -154,8 +170,7 @@ class Format(Generic[Body]):
     :ivar version: of the body, as it is written now
     :ivar body: a dataclass, whose fields and types are those of the body
     :ivar converters: by version, what makes its body one of the next version
-    :ivar condense: has what is many times in a body be one object, for there
-        may be very many of them; it may change the body
+    :ivar condense: for there may be very many things in a body
     :ivar durable: whether what is saved is on the disk by then; else a crash
         of the host may lose it, or damage the record
     :ivar lasting: whether what it says is not to be lost; else it may be
@@ -167,7 +182,7 @@ class Format(Generic[Body]):
     version: int
     body: type[Body]
     converters: Mapping[int, Convert] = dataclasses.field(default_factory=dict)
-    condense: Convert | None = None
+    condense: Condense[Body] | None = None
     lasting: bool = True
     durable: bool = True
     limit: int = 64 * 1024
@@ -292,7 +307,7 @@ class Format(Generic[Body]):
             line = file.readline(self.limit)
             if not line.endswith(b'\n'):
                 raise errors.Damaged('it is cut short')
-            sealed = self._parse(line)
+            sealed = self._parse_at_once(line) or self._parse(line)
             if os.fstat(fd).st_size != len(line) + sealed.payload.length:
                 raise errors.Damaged('its payload has another length')
             if with_payload:
@@ -300,9 +315,40 @@ class Format(Generic[Body]):
         if with_payload:
             if _digest(data) != sealed.payload.sha256:
                 raise errors.Damaged('its payload does not match its digest')
-        return self._decode(sealed.body), data
+        if self.condense is not None:
+            self.condense(sealed.body)
+        return sealed.body, data
 
-    def _parse(self, line: bytes) -> _Sealed:
+    def _parse_at_once(self, line: bytes) -> _SealedBody[Body] | None:
+        """Give what a line seals, if it is as this release writes it.
+
+        Nothing else is judged here.
+        """
+        head = _SEALED.match(line)
+        if (
+            head is None
+            or head['kind'].decode() != self.kind
+            or int(head['version']) != self.version
+            or self._decoder is None
+        ):
+            return None
+        try:
+            record = self._decoder.decode(line)
+        except (ValueError, RecursionError):
+            return None
+        sound = _digest(line[head.end() : -2]) == record.sha256
+        return record.sealed if sound else None
+
+    @functools.cached_property
+    def _decoder(self) -> msgspec.json.Decoder[_RecordOf[Body]] | None:
+        """Decode a line; None where a field that was lost has a default."""
+        # To mypy it may be of any type; here it is a dataclass.
+        fields = dataclasses.fields(self.body)  # type: ignore[arg-type]
+        if any(each.default is not each.default_factory for each in fields):
+            return None
+        return msgspec.json.Decoder(_RecordOf[self.body])  # type: ignore[name-defined]
+
+    def _parse(self, line: bytes) -> _SealedBody[Body]:
         """Check the line of a record, and give what it seals."""
         try:
             record = _record_in(line)
@@ -320,9 +366,8 @@ class Format(Generic[Body]):
         if not is_sealed:
             raise errors.Damaged('its content does not match its digest')
         sealed = self._made(record.sealed, _Sealed)
-        return msgspec.structs.replace(
-            sealed, body=self._converted(sealed.body, record.version)
-        )
+        body = self._converted(sealed.body, record.version)
+        return _SealedBody(self._decode(body), sealed.payload)
 
     def _converted(self, body: Values, version: int) -> Values:
         """Give the body of a record that an earlier release has written."""
@@ -333,8 +378,6 @@ class Format(Generic[Body]):
                     f'it is of version {version}, which no release has written'
                 )
             body = self._changed(body, convert, earlier)
-        if self.condense is not None:
-            body = self._changed(body, self.condense, self.version)
         return body
 
     def _changed(self, body: Values, change: Convert, version: int) -> Values:

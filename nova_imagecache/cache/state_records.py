@@ -7,6 +7,8 @@ import dataclasses
 import logging
 import os
 
+import msgspec
+
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
 from nova_imagecache.cache import machines
@@ -82,17 +84,20 @@ def _from_5(body: records.Values) -> records.Values:
     return {'files': body.pop('files'), 'used': [], 'hosts': body}
 
 
-def _condensed(body: records.Values) -> records.Values:
+def _condense(body: Record) -> None:
     """Have what many files have in common be there once, and each name."""
-    seen: dict[tuple[object, ...], object] = {}
-    for sighting in body['files'].values():
-        instant = sighting['seen']
-        key = instant['wall'], instant['boottime'], instant['boot_id']
-        sighting['seen'] = seen.setdefault(key, instant)
-    names = {name: name for name in body['files']}
-    for group in body['used']:
-        group['files'] = [names.get(name, name) for name in group['files']]
-    return body
+    instants: dict[tuple[float, float, str], clocks.Instant] = {}
+    for sighting in body.files.values():
+        instant = sighting.seen
+        key = instant.wall, instant.boottime, instant.boot_id
+        # Nobody else has it yet.
+        msgspec.structs.force_setattr(
+            sighting, 'seen', instants.setdefault(key, instant)
+        )
+    names = {name: name for name in body.files}
+    for group in body.used:
+        files = tuple([names.get(name, name) for name in group.files])
+        object.__setattr__(group, 'files', files)
 
 
 # 10,000 files make 5 MiB.
@@ -101,7 +106,7 @@ FORMAT = records.Format(
     6,
     Record,
     {3: _from_3, 4: _from_4, 5: _from_5},
-    condense=_condensed,
+    condense=_condense,
     limit=64 * 2**20,
 )
 # A host makes 5 KiB at most.

@@ -39,6 +39,14 @@ class Typed:
     others: list[str]
 
 
+@dataclasses.dataclass
+class Lenient:
+    """The body of one with a default."""
+
+    things: int
+    others: int = 5
+
+
 FORMAT = records.Format('test', 3, Things)
 
 # With what is no character, as in a name of a file that is not UTF-8.
@@ -260,6 +268,85 @@ class RecordTest(nodes.NodeTestCase):
             self.assertEqual(Typed(value, value), form.load(self.path))
         else:
             self.assertRaises(errors.Damaged, form.load, self.path)
+
+
+def changed(value: Any, path: list[int], new: Any) -> Any:
+    """Put something else in a place of a value, or leave that out."""
+    if not path or not isinstance(value, (dict, list)) or not value:
+        return new
+    keys = [*value] if isinstance(value, dict) else [*range(len(value))]
+    at = keys[path[0] % len(keys)]
+    if len(path) == 1 and new is None:
+        del value[at]
+    else:
+        value[at] = changed(value[at], path[1:], new)
+    return value
+
+
+class AtOnceTest(base.TestCase):
+    """A line that is read at once is what it is when it is read by steps."""
+
+    def outcome(self, parse: Callable[[bytes], Any], line: bytes) -> Any:
+        try:
+            return parse(line)
+        except errors.Damaged as error:
+            return str(error)
+
+    def line_of(
+        self, form: records.Format[Any], body: Any, sealed: Any = None
+    ) -> bytes:
+        payload = {'length': 0, 'sha256': ''}
+        whole = (
+            {'body': body, 'payload': payload} if sealed is None else sealed
+        )
+        serialised = records._serialised(msgspec.to_builtins(whole))
+        return b'{"kind": "%s", "version": %d, "sha256": "%s", %s}\n' % (
+            form.kind.encode(),
+            form.version,
+            records._digest(serialised).encode(),
+            b'"sealed": ' + serialised,
+        )
+
+    @hypothesis.settings(
+        suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    @hypothesis.given(
+        st.data(), st.lists(st.integers(0, 50), max_size=6), VALUES
+    )
+    def test_whatever_is_in_it(
+        self, data: st.DataObject, path: list[int], new: Any
+    ) -> None:
+        form = data.draw(st.sampled_from(formats()))
+        body = data.draw(st.from_type(form.body))
+        line = self.line_of(form, body)
+        if path:
+            sealed = json.loads(line)['sealed']
+            line = self.line_of(form, None, changed(sealed, path, new))
+        at_once = self.outcome(form._parse_at_once, line)
+        by_steps = self.outcome(form._parse, line)
+        if at_once is not None:
+            # NaN is not what it is.
+            self.assertEqual(repr(by_steps), repr(at_once))
+
+    def test_a_field_that_was_lost_does_not_get_its_default(self) -> None:
+        form = records.Format('test', 3, Lenient)
+        line = self.line_of(form, {'things': 1, 'others': 2})
+        found = form._parse_at_once(line) or form._parse(line)
+        self.assertEqual(Lenient(1, 2), found.body)
+        line = self.line_of(form, {'things': 1})
+        self.assertIsNone(form._parse_at_once(line))
+        self.assertIn('no others', self.outcome(form._parse, line))
+
+    def test_what_was_just_saved_is_read_at_once(self) -> None:
+        form = records.Format('test', 3, Typed)
+        line = self.line_of(form, Typed(['a'], ['b']))
+        found = form._parse_at_once(line)
+        assert found is not None
+        self.assertEqual(Typed(['a'], ['b']), found.body)
+        other = line.replace(b'"a"', b'"x"')
+        self.assertIsNone(form._parse_at_once(other))
+        later = line.replace(b'"version": 3', b'"version": 4')
+        self.assertIsNone(form._parse_at_once(later))
 
 
 @ddt.ddt
