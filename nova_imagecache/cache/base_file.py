@@ -10,9 +10,10 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import os
 import time
+
+import msgspec
 
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import layouts
@@ -33,8 +34,8 @@ def never_stopped(seconds: float) -> bool:
     return False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class BaseFile:
+# Decision 0100.
+class BaseFile(msgspec.Struct, frozen=True):
     """One file in the cache, or in its trash, as it was when it was seen.
 
     What was to become a base file, or has a name that no image cache uses, is
@@ -44,14 +45,15 @@ class BaseFile:
     :ivar stat: what was seen of it, with its incarnation
     :ivar trashed: whether it is in the trash; in the cache, a name of the
         same form is nobody's
-    :ivar kind: what it is, see :func:`nova_imagecache.names.kind_of`
+    :ivar kind: what it is, see :func:`nova_imagecache.names.kind_of`; given
+        by name and stat, whatever is said
     """
 
     layout: layouts.Layout
     name: str
     stat: identity.Stat
     trashed: bool = False
-    kind: names.Kind = dataclasses.field(init=False)
+    kind: names.Kind = names.Kind.OTHER
 
     def __post_init__(self) -> None:
         """Judge the name, once."""
@@ -59,7 +61,7 @@ class BaseFile:
         if self.trashed and not kind.is_base:
             # Nothing else is moved there, whoever has changed its mode since.
             kind = names.Kind.LEFTOVER
-        object.__setattr__(self, 'kind', kind)
+        msgspec.structs.force_setattr(self, 'kind', kind)
 
     @classmethod
     def at(cls, path: str) -> 'BaseFile':

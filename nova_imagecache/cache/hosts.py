@@ -148,7 +148,7 @@ def _recalled(record: _Record, heard: _Heard | None) -> Host:
     def seen(needed: dict[str, float]) -> dict[str, float]:
         # What the pass saw that wrote them, the last one has seen as well.
         return {
-            each: max(when, passed) if when >= written else when
+            each: passed if written <= when < passed else when
             for each, when in needed.items()
         }
 

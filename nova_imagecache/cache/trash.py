@@ -19,6 +19,8 @@ import logging
 import os
 import secrets
 
+import msgspec
+
 from nova_imagecache.cache import base_file
 from nova_imagecache.cache import directories
 from nova_imagecache.cache import identity
@@ -62,7 +64,7 @@ def moved(file: base_file.BaseFile, now: float) -> base_file.BaseFile:
 
     :param now: when that was, in seconds since the epoch
     """
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         file, name=names.trash_name(file.name, now), trashed=True
     )
 
@@ -282,7 +284,7 @@ def move_out(file: base_file.BaseFile) -> base_file.BaseFile:
     :raises FileExistsError: there is another one by now
     :raises OSError: it cannot be moved
     """
-    back = dataclasses.replace(file, name=file.original, trashed=False)
+    back = msgspec.structs.replace(file, name=file.original, trashed=False)
     with opened(file.layout) as (base_fd, fd):
         file.same(fd)
         # As in Mover.move, but not onto what is known of another file.
@@ -302,7 +304,7 @@ def move_out(file: base_file.BaseFile) -> base_file.BaseFile:
         except OSError as error:
             LOG.debug('%s cannot be synced: %s', file.layout.base, error)
             return back
-    return dataclasses.replace(back, stat=stat)
+    return msgspec.structs.replace(back, stat=stat)
 
 
 def delete(file: base_file.BaseFile, fd: int | None = None) -> None:

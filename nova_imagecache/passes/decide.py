@@ -123,7 +123,7 @@ def minimum_age(kind: names.Kind, settings: Settings) -> int:
     return max(configured, FLOOR_SECONDS)
 
 
-class _Case(NamedTuple):
+class _Case(msgspec.Struct, frozen=True):
     """One file, and what the reasons to keep it go by.
 
     :ivar in_use: who needs it, in words, if anybody does

@@ -124,8 +124,9 @@ class Facts:
 
     def is_last_copy(self, file: base_file.BaseFile) -> bool:
         """Whether a file cannot be had from the image service any more."""
-        return (
-            file.kind.is_image
+        return bool(
+            self.last_copies
+            and file.kind.is_image
             and names.fingerprint(file.original) in self.last_copies
         )
 

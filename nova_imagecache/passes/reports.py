@@ -223,6 +223,8 @@ def with_names(
 
     :param images: by the names of their original base files
     """
+    if not images:
+        return report
 
     def named(file: FileReport) -> FileReport:
         image = images.get(names.fingerprint(file.name))

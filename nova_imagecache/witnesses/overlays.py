@@ -2,6 +2,7 @@
 
 """The witness that reads the headers of all disks of this host's guests."""
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -237,6 +238,7 @@ class OverlayWitness:
         """Give the directories that need not be listed while they are so."""
         failed = {*self._walk.failures, *self._found.named}
         odd = self._found.odd | failed | {*map(os.path.dirname, failed)}
+        is_shared = self._sharing()
         for directory, listed_as in self._walk.directories.items():
             if directory == self._layout.instances:
                 continue
@@ -244,7 +246,7 @@ class OverlayWitness:
                 directory not in odd
                 and self._walk.is_settled(directory)
                 # Others go by what is noted of what they cannot see.
-                and self._is_shared(directory)
+                and is_shared(directory)
             )
             yield directory, listed_as[1:] if settled else None
 
@@ -323,6 +325,7 @@ class OverlayWitness:
         """
         below: dict[str, testimonies.Guests] = {}
         beyond: dict[str, testimonies.Guests] = {}
+        is_shared = self._sharing()
         for name in base_files:
             here: list[str] = []
             elsewhere: list[str] = []
@@ -331,29 +334,35 @@ class OverlayWitness:
                 known = self._bases.get(path, ())
                 if name not in known:
                     self._bases[path] = (*known, name)
-                is_shared = self._is_shared(disk.directory)
-                (here if is_shared else elsewhere).append(disk.guest)
+                shared = is_shared(disk.directory)
+                (here if shared else elsewhere).append(disk.guest)
             if here:
                 below[name] = frozenset(here)
             if elsewhere:
                 beyond[name] = frozenset(elsewhere)
         return below, beyond
 
-    def _is_shared(self, directory: str) -> bool:
-        """Whether whoever shares ``instances_path`` can see what is in here.
+    def _sharing(self) -> Callable[[str], bool]:
+        """Give what tells what others can see.
 
-        What is mounted below it may be of this host alone, also where it is
-        of the same file system.
+        :returns: whether whoever shares ``instances_path`` can see what is in
+            a directory. What is mounted below may be of this host alone, also
+            where it is of the same file system.
         """
         directories = self._walk.directories
         root = directories.get(self._layout.instances)
-        stamp = directories.get(directory)
-        if root is None or stamp is None or stamp[0] != root[0]:
-            return False
-        return not self._mounted or not any(
-            f'{directory}{os.sep}'.startswith(f'{point}{os.sep}')
-            for point in self._mounted
-        )
+        mounted = self._mounted
+
+        def is_shared(directory: str) -> bool:
+            stamp = directories.get(directory)
+            if root is None or stamp is None or stamp[0] != root[0]:
+                return False
+            return not mounted or not any(
+                f'{directory}{os.sep}'.startswith(f'{point}{os.sep}')
+                for point in mounted
+            )
+
+        return is_shared
 
     @functools.cached_property
     def _mounted(self) -> frozenset[str]:

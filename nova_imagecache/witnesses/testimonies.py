@@ -170,8 +170,11 @@ def _merge(
     each: Sequence[Mapping[str, frozenset[str]]],
     aliases: Mapping[str, str],
 ) -> dict[str, frozenset[str]]:
+    filled = [mapping for mapping in each if mapping]
+    if len(filled) < 2 and not aliases:
+        return dict(*filled)
     merged: dict[str, frozenset[str]] = {}
-    for mapping in each:
+    for mapping in filled:
         for name, words in mapping.items():
             if aliases:
                 words = frozenset(aliases.get(word, word) for word in words)

@@ -12,6 +12,8 @@ import re
 import types
 from typing import Any
 
+import msgspec
+
 from nova_imagecache.cache import hosts
 from nova_imagecache.cache import identity
 from nova_imagecache.cache import ignored_files
@@ -92,7 +94,7 @@ def _check_loosely(whose: bool) -> Any:
         judged = file.stat._replace(modified=found.modified)
         if not whose:
             judged = judged._replace(incarnation=found.incarnation)
-        _real_check(base_fd, dataclasses.replace(file, stat=judged))
+        _real_check(base_fd, msgspec.structs.replace(file, stat=judged))
 
     return check
 

@@ -446,8 +446,8 @@ class RemovalTest(GlanceTestCase):
         """Others go by what it notes of that."""
         self.patch(
             overlays.OverlayWitness,
-            '_is_shared',
-            lambda _self, directory: not directory.endswith(OTHER),
+            '_sharing',
+            lambda _self: lambda directory: not directory.endswith(OTHER),
         )
         os.unlink(
             inventories.path_of(self.node.layout, self.node.settings.host)

@@ -9,6 +9,7 @@ from typing import Any
 import ddt
 import hypothesis
 from hypothesis import strategies as st
+import msgspec
 import testtools
 
 from nova_imagecache.cache import base_file
@@ -443,7 +444,7 @@ class AgeTest(base.TestCase):
         file = make_file(age=1e9)
         incarnation = file.incarnation._replace(born=int((NOW - age) * 10**9))
         stat = file.stat._replace(incarnation=incarnation)
-        return dataclasses.replace(file, stat=stat)
+        return msgspec.structs.replace(file, stat=stat)
 
     def test_what_no_pass_has_seen_was_seen_first_now(self) -> None:
         self.assertEqual(0, self.age())
@@ -823,7 +824,7 @@ class EarlyTest(base.TestCase):
         """Make a file that takes one MiB."""
         file = make_file(name, age=age)
         stat = file.stat._replace(allocated=base.MIB)
-        return dataclasses.replace(file, stat=stat)
+        return msgspec.structs.replace(file, stat=stat)
 
     def stays(self, facts: observed.Facts, **settings: Any) -> str:
         """Say what stays, where more should go than can."""
@@ -950,7 +951,7 @@ class EarlyTest(base.TestCase):
 
     def test_a_file_of_a_name_that_goes_from_the_trash_stays(self) -> None:
         trash = make_file(names.trash_name(SHA, NOW - 700))
-        nobodys = dataclasses.replace(trash, trashed=False)
+        nobodys = msgspec.structs.replace(trash, trashed=False)
         decisions = self.judge(0.5, files=[nobodys], trash=[trash])
         self.assertIs(decide.Action.LEAVE, decisions.files[0].action)
         self.assertIs(DELETE, decisions.trash[0].action)
