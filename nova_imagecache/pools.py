@@ -161,6 +161,35 @@ class _Chunk(Generic[T, R]):
             self._given_up = True
 
 
+class _Watch(Generic[T, R]):
+    """Tells whether a chunk has been at the same item for too long.
+
+    It looks from time to time: to note when each item is begun takes its time.
+
+    :ivar interval: seconds between two looks
+    """
+
+    def __init__(self, chunk: _Chunk[T, R], patience: float) -> None:
+        self._chunk = chunk
+        self._patience = patience
+        self.interval = patience / 4
+        self._at: int | None = None
+        self._since = time.monotonic()
+
+    def is_late(self, at: int | None) -> bool:
+        """Whether it was there when this was asked so long ago."""
+        now = time.monotonic()
+        late = at == self._at and now - self._since >= self._patience
+        if late or at != self._at:
+            self._at, self._since = at, now
+        return late
+
+    def gives_up(self) -> bool:
+        """Give the chunk up if it is late; say whether."""
+        at = self._chunk.at
+        return self.is_late(at) and self._chunk.give_up(at)
+
+
 def each(work: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
     """Do something with each item, and give the results in their order.
 
@@ -198,12 +227,11 @@ def hand_over(
         return
     chunk = _Chunk(todo, take)
     given_up = False
-    at: int | None = 0
+    watch = _Watch(chunk, patience)
     _start(functools.partial(chunk.work_off, work, judged=True))
     try:
-        while not (given_up or chunk.done.wait(patience)):
-            given_up = chunk.give_up(at)
-            at = chunk.at
+        while not (given_up or chunk.done.wait(watch.interval)):
+            given_up = watch.gives_up()
     finally:
         chunk.leave()
     if chunk.error is not None:
@@ -351,12 +379,12 @@ def _is_in_time(
     crew: _Crew[T, R], chunk: _Chunk[T, R], patience: float
 ) -> bool:
     """Wait for a chunk, for as long as each of its items may take."""
-    at = chunk.at
-    while not chunk.done.wait(patience):
-        if not crew.has_begun(chunk):
+    watch = _Watch(chunk, patience)
+    while not chunk.done.wait(watch.interval):
+        if crew.has_begun(chunk):
+            if watch.gives_up():
+                return False
+        elif watch.is_late(None):
             # All threads are with what does not answer.
             crew.start()
-        elif chunk.give_up(at):
-            return False
-        at = chunk.at
     return True

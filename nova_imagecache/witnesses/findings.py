@@ -79,6 +79,7 @@ class Findings:
         lent: host.Host,
         before: Mapping[str, inventories.Seen],
         plain: Mapping[str, tuple[int, int]],
+        known: Mapping[str, tuple[int, int]],
     ) -> None:
         """Find nothing yet.
 
@@ -86,6 +87,7 @@ class Findings:
         :param before: disks that are believed where their directory is
         :param plain: base files that are believed to need no other, by name:
             inode and size
+        :param known: those that were found to need none, likewise
         """
         self._layout = layout
         self._lent = lent
@@ -109,6 +111,11 @@ class Findings:
         self.odd: set[str] = set()
         self.notes: dict[str, codes.Problem] = {}
         self._cached: dict[str, tuple[int, int, int]] = {}
+        self._known = known
+        # What disks take base files for, by name (decision 0101).
+        self._as_raw: set[str] = set()
+        self._as_other: set[str] = set()
+        self._unread: dict[str, walks.Entry] = {}
 
     def examine(self, entry: walks.Entry) -> _Read:
         """Read the header of an entry, as far as that is simple.
@@ -150,6 +157,21 @@ class Findings:
                 self._read_disk(entry, read)
         if not plain:
             self.odd.add(entry.directory)
+
+    def catch_up(self) -> None:
+        """Read the base files that turn out to be read as no raw ones."""
+        while due := self._unread.keys() & self._as_other:
+            pools.hand_over(
+                self.examine,
+                [self._unread.pop(name) for name in sorted(due)],
+                self.visit,
+                self.did_not_answer,
+            )
+
+    @property
+    def has_believed(self) -> bool:
+        """Whether not all base files were read."""
+        return bool(self.plain or self._unread)
 
     def is_plain_still(self) -> bool:
         """Whether all base files that needed nothing are what they were."""
@@ -217,13 +239,22 @@ class Findings:
         """
         if names.kind_of(entry.name) is names.Kind.LEFTOVER:
             return True
-        plain, cached = self.plain.get(entry.name), self._cached
+        plain, cached = self._believed(entry.name), self._cached
         if plain is None and entry.name not in cached:
             return False
         status = os.lstat(entry.path)
         if plain == (status.st_ino, status.st_size):
             return True
         return cached.get(entry.name) == self._version_of(status)
+
+    def _believed(self, name: str) -> tuple[int, int] | None:
+        """Say as what a base file is believed to need no other, if so.
+
+        What all disks read as a raw one is that, whatever it holds.
+        """
+        if name in self._as_raw and name not in self._as_other:
+            return self._known.get(name)
+        return self.plain.get(name)
 
     def _read_cached(self, entry: walks.Entry, read: _Read) -> None:
         """Read a file in the cache, which may be part of a chain itself.
@@ -237,8 +268,7 @@ class Findings:
             return
         try:
             if read is True:
-                if entry.name in self.plain:
-                    self.raw[entry.name] = self.plain[entry.name]
+                self._believe(entry)
                 return
             seen = read[0] if isinstance(read, tuple) else os.lstat(entry.path)
             self._note_disk(entry, read)
@@ -251,6 +281,18 @@ class Findings:
             self._note(entry.path, f'cannot be read: {error.strerror}')
         except disk_header.MalformedHeader as error:
             self._note(entry.path, f'has a damaged header: {error}')
+
+    def _believe(self, entry: walks.Entry) -> None:
+        """Take a base file for what it was, or was just read as."""
+        name = entry.name
+        plain = self.plain.get(name)
+        if plain is None and name not in self._cached:
+            plain = self._known.get(name)
+            # Till somebody reads it as another one.
+            self._unread[name] = entry
+        if plain is not None:
+            self.raw[name] = plain
+            self.scanned.add(entry.path, (entry.above[0], plain[0]))
 
     def _note_disk(self, entry: walks.Entry, read: _Read) -> None:
         """Note what a disk needs: what its header names, or it links to."""
@@ -326,6 +368,7 @@ class Findings:
             wanted = linked.union(
                 *(self._resolved(path, guest, each) for each in parsed)
             )
+        self._note_format(header, wanted, usual and not linked)
         if wanted or named:
             self.disks.add(
                 chains.Disk(directory, name, guest, wanted, named, usual)
@@ -342,6 +385,25 @@ class Findings:
         if not named and unfinished:
             if time.time() - status.st_mtime < _FRESH_SECONDS:
                 self.fresh[path] = guest
+
+    def _note_format(
+        self,
+        header: disk_header.DiskHeader,
+        wanted: frozenset[str],
+        usual: bool,
+    ) -> None:
+        """Note as what a disk has QEMU read the files that it needs.
+
+        :param usual: whether its references lead to base files, and no link
+        """
+        as_raw = (
+            usual
+            and header.backing_format == 'raw'
+            and header.data_file is None
+            # No options, which may say something else.
+            and (header.backing_file or '').startswith(os.sep)
+        )
+        (self._as_raw if as_raw else self._as_other).update(wanted)
 
     def _claim(self, path: str, guest: str) -> None:
         """Note that a file is a disk of a guest, or below one."""

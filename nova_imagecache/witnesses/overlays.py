@@ -80,13 +80,15 @@ class OverlayWitness:
         self._lent = host.Host() if lent is None else lent
         self._memory = memories.Memory() if memory is None else memory
         before = self._memory.inventory
+        known = before.bases if self._is_believable(before) else {}
         believes = glance and self._is_believable(before)
         self._glances = glance
         self._found = findings.Findings(
             layout,
             self._lent,
             before.disks if believes else {},
-            before.bases if believes else {},
+            known if glance else {},
+            known,
         )
         self._walk = walks.Walk(
             layout.instances,
@@ -97,6 +99,7 @@ class OverlayWitness:
             self._lent.list_as_root,
             known=before.directories if believes else None,
             recall=self._found.recall_directory,
+            last=layout.base,
             clock=clock,
             seen=before.directories if settled else None,
         )
@@ -150,6 +153,7 @@ class OverlayWitness:
         self._walk.go([self._layout.instances])
         for disk in self._others.disks:
             self._found.look_at(disk)
+        self._found.catch_up()
         return self._testify(base_files)
 
     def look_again(self, base_files: Collection[str]) -> testimonies.Testimony:
@@ -183,6 +187,7 @@ class OverlayWitness:
                     self._found.named[path] = vetoing.Veto(
                         reason, path, problem
                     )
+        self._found.catch_up()
         return self._testify(base_files)
 
     def chains(self, base_file: str) -> list[chains.Chain]:
@@ -227,7 +232,7 @@ class OverlayWitness:
             directories=dict(self._directories()),
             bases=self._found.raw,
             looked=before.looked
-            if self._walk.believed or self._found.plain
+            if self._walk.believed or self._found.has_believed
             else time.time(),
             ignored=tuple(self._memory.patterns),
         )

@@ -176,6 +176,7 @@ class Walk:
         list_as_root: host.ListAsRoot | None = None,
         known: Mapping[str, inventories.Version | None] | None = None,
         recall: Callable[[str], None] | None = None,
+        last: str | None = None,
         clock: StorageClock | None = None,
         seen: Mapping[str, inventories.Version | None] | None = None,
     ) -> None:
@@ -188,6 +189,8 @@ class Walk:
         :param late: gives what to take for that of an entry that does not
             answer
         :param list_as_root: lists what this process may not list
+        :param last: the directory in which entries are looked at when all
+            others have been that are listed with it
         :param clock: that of the storage, where it could be read
         :param seen: directories as they were seen when their times had been
             theirs for long enough to tell by now
@@ -210,6 +213,7 @@ class Walk:
         self._in_flux: set[str] = set()
         self._known = dict(known or {})
         self._recall = recall
+        self._last = last
         self._below: dict[str, list[str]] = {}
         for path in self._known:
             above, _slash, _name = path.rpartition(os.sep)
@@ -350,14 +354,18 @@ class Walk:
     def _go_down(self, pending: list[str]) -> list[str]:
         """Visit what is in some directories; give the directories in them."""
         found: list[str] = []
-        entries: list[Entry] = []
+        others: list[Entry] = []
+        last: list[Entry] = []
         # Once each: a round may have a directory and what has named it.
         wanted = [*dict.fromkeys(pending)]
         for directory, listed in zip(
             wanted, pools.each(self._list, wanted), strict=True
         ):
-            found += self._read(directory, listed, entries)
-        pools.hand_over(self._look, entries, self._visit, self._late)
+            found += self._read(
+                directory, listed, last if directory == self._last else others
+            )
+        for entries in (others, last):
+            pools.hand_over(self._look, entries, self._visit, self._late)
         return found
 
     def _read(

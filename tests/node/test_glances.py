@@ -3,6 +3,7 @@
 """What a pass believes of directories that are as they were, and what not."""
 
 from collections.abc import Callable
+import dataclasses
 import os
 import shutil
 import threading
@@ -26,6 +27,7 @@ from nova_imagecache.witnesses import findings
 from nova_imagecache.witnesses import headers
 from nova_imagecache.witnesses import memories
 from nova_imagecache.witnesses import overlays
+from nova_imagecache.witnesses import testimonies
 from nova_imagecache.witnesses import walks
 from tests.support import nodes
 from tests.support import seeing
@@ -456,6 +458,135 @@ class RemovalTest(GlanceTestCase):
         directories = self.inventory().directories
         self.assertIsNone(directories[os.path.dirname(self.other)])
         self.assertIsNotNone(directories[os.path.dirname(self.disk)])
+
+
+@ddt.ddt
+class ReadAsRawTest(GlanceTestCase):
+    """Base files that a close look need not read (decision 0101)."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.read: list[str] = []
+        real = headers.read
+
+        def spy(path: str, *args: Any, **kwargs: Any) -> Any:
+            self.read.append(path)
+            return real(path, *args, **kwargs)
+
+        self.patch(headers, 'read', spy)
+
+    def look(
+        self, *named: str, memory: inventories.Inventory | None = None
+    ) -> overlays.OverlayWitness:
+        """Look closely.
+
+        :param named: disks that libvirt names
+        """
+        before = self.inventory() if memory is None else memory
+        witness = overlays.OverlayWitness(
+            self.node.layout, None, memories.Memory(before)
+        )
+        disks = tuple(
+            testimonies.NamedDisk(THIRD, path, path) for path in named
+        )
+        self.testimony = witness.look(
+            [self.used, self.free], testimonies.Testimony(disks=disks)
+        )
+        return witness
+
+    def is_read(self, name: str) -> bool:
+        return self.node.base_path(name) in self.read
+
+    def chain(self) -> None:
+        """Have the base file in use name the other one, by what it holds."""
+        made = self.node.add_overlay(THIRD, self.free)
+        with open(made, 'rb') as source:
+            header = source.read(4096)
+        shutil.rmtree(os.path.dirname(made))
+        with open(self.node.base_path(self.used), 'r+b') as file:
+            file.write(header)
+
+    def test_one_that_all_disks_read_as_raw_is_not(self) -> None:
+        self.chain()
+        self.look()
+        self.assertFalse(self.is_read(self.used))
+        self.assertEqual({self.used}, self.testimony.users.keys())
+        self.assertIn(self.disk, self.read)
+        self.assertIn(self.other, self.read)
+
+    def test_one_that_no_disk_reads_is(self) -> None:
+        self.look()
+        self.assertTrue(self.is_read(self.free))
+
+    @ddt.data('qcow2', 'options', 'nothing', 'link', 'libvirt')
+    def test_one_that_a_disk_reads_as_anything_else_is(self, as_: str) -> None:
+        self.chain()
+        directory = self.node.add_directory(THIRD)
+        path = os.path.join(directory, 'disk')
+        base_path = self.node.base_path(self.used)
+        named = []
+        if as_ == 'link':
+            os.symlink(base_path, path)
+        elif as_ == 'options':
+            self.stand_on(
+                'json:{"driver":"qcow2","file":{"driver":"file",'
+                f'"filename":"{base_path}"}}}}',
+                THIRD,
+            )
+        else:
+            if as_ == 'libvirt':
+                path = self.outside('volume')
+                named.append(path)
+            nodes.qemu_img('create', '-f', 'qcow2', path, '1M')
+            nodes.qemu_img(
+                'rebase', '-u', '-b', base_path, '-F', 'qcow2', path
+            )
+        if as_ == 'nothing':
+            with open(path, 'r+b') as file:
+                header = file.read(4096)
+                file.seek(0)
+                # As qemu-img wrote no format before release 6.1.
+                file.write(header.replace(b'\xe2\x79\x2a\xca', b'none'))
+        self.look(*named)
+        self.assertTrue(self.is_read(self.used))
+        users = self.testimony.users[self.free]
+        self.assertLessEqual({GUEST, OTHER, THIRD}, {*users})
+
+    def test_one_that_comes_to_light_at_the_last_moment_is(self) -> None:
+        self.chain()
+        witness = self.look()
+        self.node.add_overlay(THIRD, self.used, form='qcow2')
+        again = witness.look_again([self.free])
+        self.assertIn(THIRD, again.users[self.free])
+
+    def test_the_last_look_reads_it_no_more_than_the_first(self) -> None:
+        witness = self.look()
+        os.unlink(self.node.base_path(self.free))
+        witness.look_again([self.free])
+        self.assertFalse(self.is_read(self.used))
+
+    @ddt.data('size', 'inode', 'unknown', 'long ago')
+    def test_one_that_is_not_known_to_be_raw_is(self, what: str) -> None:
+        before = self.inventory()
+        path = self.node.base_path(self.used)
+        if what == 'size':
+            os.truncate(path, os.path.getsize(path) + 512)
+        elif what == 'inode':
+            shutil.copyfile(path, path + '.part')
+            os.rename(path + '.part', path)
+        elif what == 'unknown':
+            before = dataclasses.replace(before, bases={})
+        else:
+            before = dataclasses.replace(
+                before, looked=time.time() - 25 * 3600
+            )
+        self.look(memory=before)
+        self.assertTrue(self.is_read(self.used))
+
+    def test_it_does_not_count_as_a_look_at_everything(self) -> None:
+        before = self.inventory()
+        self.assertEqual(before.looked, self.look().inventory().looked)
+        self.assertEqual(before.bases, self.look().inventory().bases)
 
 
 @ddt.ddt
