@@ -28,6 +28,9 @@ class Seen(msgspec.Struct, frozen=True):
     :ivar modified: its mtime in nanoseconds
     :ivar needs: names of the files that it needs, sorted
     :ivar astray: whether it stands on something that was not to be seen
+    :ivar changed: its ctime in nanoseconds; 0 where an earlier release has
+        noted it
+    :ivar as_raw: whether it has QEMU read what it needs as raw disks
     """
 
     inode: int
@@ -35,6 +38,8 @@ class Seen(msgspec.Struct, frozen=True):
     modified: int
     needs: tuple[str, ...]
     astray: bool = False
+    changed: int = 0
+    as_raw: bool = False
 
     def is_unchanged(self, status: os.stat_result) -> bool:
         """Whether a file is what it was; who owns it matters to nobody."""
@@ -60,8 +65,8 @@ class Inventory:
     :ivar directories: those that were listed, by path, as they were; None for
         those with more in them than disks that name a base file, or nothing
     :ivar bases: base files that need no other file, by name: inode and size
-    :ivar looked: when all of that was read, and nothing believed; seconds
-        since the epoch
+    :ivar looked: when all of that was begun to be read, and nothing believed;
+        seconds since the epoch
     :ivar ignored: the patterns of what was not looked into
     """
 

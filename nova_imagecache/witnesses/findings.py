@@ -4,11 +4,13 @@
 
 from collections.abc import Mapping
 import contextlib
+import dataclasses
 import errno
 import os
 import stat
 import time
 
+from nova_imagecache.cache import identity
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
 from nova_imagecache import codes
@@ -34,9 +36,9 @@ _HEADER_SIZE = 4096
 # What reading a header gives.
 _Header = tuple[os.stat_result, disk_header.DiskHeader]
 
-# What it has given; True where it is known already, and None where it is yet
-# to be read.
-_Read = _Header | Exception | bool | None
+# What it has given, now or when it was read last; True where it is known
+# already, and None where it is yet to be read.
+_Read = _Header | inventories.Seen | Exception | bool | None
 
 
 def _named(header: disk_header.DiskHeader) -> tuple[str, ...]:
@@ -48,6 +50,53 @@ def _named(header: disk_header.DiskHeader) -> tuple[str, ...]:
         # Nobody but QEMU knows from which directory.
         data_file = f'file:{data_file}'
     return tuple(filter(None, (header.backing_file, data_file)))
+
+
+def _is_read_as_raw(header: disk_header.DiskHeader) -> bool:
+    """Whether a header has QEMU read the backing file as a raw disk."""
+    return (
+        header.backing_format == 'raw'
+        and header.data_file is None
+        # No options, which may say something else.
+        and (header.backing_file or '').startswith(os.sep)
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Disks of which their own times tell (decision 0102).
+
+    :ivar before: the inventory that has them
+    :ivar device: the file system whose files are dated by one clock
+    :ivar limit: in nanoseconds since the epoch, by that clock: what was
+        changed no later, and has the times that were noted, was not changed
+        since
+    """
+
+    before: inventories.Inventory
+    device: int
+    limit: int
+
+    def get(self, entry: walks.Entry) -> inventories.Seen | None:
+        """Give a disk as it was read last, if it is what it was.
+
+        Not in a directory with anything but plain disks.
+
+        :raises OSError: it cannot be asked
+        """
+        seen = self.before.disks.get(entry.path)
+        if seen is None or not seen.changed or entry.listed is not None:
+            return None
+        if self.before.directories.get(entry.directory) is None:
+            return None
+        device, inode, modified, changed = identity.times_of(entry.path)
+        alike = (inode, modified, changed) == (
+            seen.inode,
+            seen.modified,
+            seen.changed,
+        )
+        dated = device == self.device and changed <= self.limit
+        return seen if alike and dated and modified <= self.limit else None
 
 
 class Findings:
@@ -80,6 +129,7 @@ class Findings:
         before: Mapping[str, inventories.Seen],
         plain: Mapping[str, tuple[int, int]],
         known: Mapping[str, tuple[int, int]],
+        unchanged: Unchanged | None = None,
     ) -> None:
         """Find nothing yet.
 
@@ -88,6 +138,8 @@ class Findings:
         :param plain: base files that are believed to need no other, by name:
             inode and size
         :param known: those that were found to need none, likewise
+        :param unchanged: disks that need not be read where they are as they
+            were
         """
         self._layout = layout
         self._lent = lent
@@ -111,6 +163,8 @@ class Findings:
         self.odd: set[str] = set()
         self.notes: dict[str, codes.Problem] = {}
         self._cached: dict[str, tuple[int, int, int]] = {}
+        self._unchanged = unchanged
+        self._has_recalled = False
         self._known = known
         # What disks take base files for, by name (decision 0101).
         self._as_raw: set[str] = set()
@@ -132,6 +186,10 @@ class Findings:
                     return True
             elif self._is_of_sibling(entry):
                 return None
+            elif self._unchanged is not None:
+                seen = self._unchanged.get(entry)
+                if seen is not None:
+                    return seen
             return headers.read(entry.path, None, entry.listed)
         except PermissionError:
             return None
@@ -152,7 +210,7 @@ class Findings:
             self._read_cached(entry, read)
             plain = read is True or entry.name in self.raw
         else:
-            plain = isinstance(read, tuple)
+            plain = isinstance(read, (tuple, inventories.Seen))
             if not self._is_of_sibling(entry):
                 self._read_disk(entry, read)
         if not plain:
@@ -170,8 +228,8 @@ class Findings:
 
     @property
     def has_believed(self) -> bool:
-        """Whether not all base files were read."""
-        return bool(self.plain or self._unread)
+        """Whether not all files were read."""
+        return bool(self.plain or self._unread or self._has_recalled)
 
     def is_plain_still(self) -> bool:
         """Whether all base files that needed nothing are what they were."""
@@ -199,6 +257,10 @@ class Findings:
 
     def _read_disk(self, entry: walks.Entry, read: _Read) -> None:
         path = entry.path
+        if isinstance(read, inventories.Seen):
+            self._has_recalled = True
+            self._recall(path, entry.above[0], read)
+            return
         try:
             is_file = entry.leads_to() == stat.S_IFREG
             if is_file or entry.type == stat.S_IFLNK:
@@ -368,7 +430,8 @@ class Findings:
             wanted = linked.union(
                 *(self._resolved(path, guest, each) for each in parsed)
             )
-        self._note_format(header, wanted, usual and not linked)
+        as_raw = usual and not linked and _is_read_as_raw(header)
+        (self._as_raw if as_raw else self._as_other).update(wanted)
         if wanted or named:
             self.disks.add(
                 chains.Disk(directory, name, guest, wanted, named, usual)
@@ -379,31 +442,14 @@ class Findings:
                 status.st_size,
                 status.st_mtime_ns,
                 tuple(sorted(wanted)),
+                changed=status.st_ctime_ns,
+                as_raw=as_raw,
             )
         # A guest's raw disk has a header no more than it had a moment ago.
         unfinished = header.format != 'raw' or status.st_size < _HEADER_SIZE
         if not named and unfinished:
             if time.time() - status.st_mtime < _FRESH_SECONDS:
                 self.fresh[path] = guest
-
-    def _note_format(
-        self,
-        header: disk_header.DiskHeader,
-        wanted: frozenset[str],
-        usual: bool,
-    ) -> None:
-        """Note as what a disk has QEMU read the files that it needs.
-
-        :param usual: whether its references lead to base files, and no link
-        """
-        as_raw = (
-            usual
-            and header.backing_format == 'raw'
-            and header.data_file is None
-            # No options, which may say something else.
-            and (header.backing_file or '').startswith(os.sep)
-        )
-        (self._as_raw if as_raw else self._as_other).update(wanted)
 
     def _claim(self, path: str, guest: str) -> None:
         """Note that a file is a disk of a guest, or below one."""
@@ -502,13 +548,19 @@ class Findings:
             self.raw.update(self.plain)
         device = self.walk.directories[directory][0]
         for path in self._remembered.get(directory, ()):
-            seen = self._before[path]
-            self.scanned.add(path, (device, seen.inode))
-            self.seen[path] = seen
-            if seen.needs:
-                self._add_recalled(
-                    path, seen, tuple(map(self._layout.file, seen.needs))
-                )
+            self._recall(path, device, self._before[path])
+
+    def _recall(self, path: str, device: int, seen: inventories.Seen) -> None:
+        """Take a disk for what it was, in a directory of plain disks."""
+        self.scanned.add(path, (device, seen.inode))
+        self.seen[path] = seen
+        if seen.needs:
+            (self._as_raw if seen.as_raw else self._as_other).update(
+                seen.needs
+            )
+            self._add_recalled(
+                path, seen, tuple(map(self._layout.file, seen.needs))
+            )
 
     def _add_recalled(
         self,

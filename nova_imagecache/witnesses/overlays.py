@@ -89,6 +89,7 @@ class OverlayWitness:
             before.disks if believes else {},
             known if glance else {},
             known,
+            None if glance else self._unchanged(clock, settled),
         )
         self._walk = walks.Walk(
             layout.instances,
@@ -108,6 +109,7 @@ class OverlayWitness:
         self._there: frozenset[str] = frozenset()
         self._bases: dict[str, tuple[str, ...]] = {}
         self._others = testimonies.Testimony()
+        self._began = 0.0
         self._has_ended = False
         self._absent: tuple[absences.Absence, ...] = ()
         self._astray: frozenset[str] = frozenset()
@@ -120,6 +122,18 @@ class OverlayWitness:
         return 0 <= age < _BELIEVED_SECONDS and (
             inventory.ignored == tuple(self._memory.patterns)
         )
+
+    def _unchanged(
+        self, clock: walks.StorageClock | None, settled: bool
+    ) -> findings.Unchanged | None:
+        """Give the disks of which their times tell, if there are any."""
+        before = self._memory.inventory
+        if clock is None or not settled or not self._is_believable(before):
+            return None
+        # What was read then had not been changed for so long.
+        age = time.time() - (before.looked or 0)
+        limit = clock.now() - int((age + walks.GRAIN_SECONDS) * 10**9)
+        return findings.Unchanged(before, clock.device, limit)
 
     @property
     def has_glanced(self) -> bool:
@@ -140,6 +154,7 @@ class OverlayWitness:
     ) -> testimonies.Testimony:
         """Scan everything, and say who needs these files."""
         self._has_ended = False
+        self._began = time.time()
         if others is not None:
             self._others = others
         try:
@@ -233,7 +248,7 @@ class OverlayWitness:
             bases=self._found.raw,
             looked=before.looked
             if self._walk.believed or self._found.has_believed
-            else time.time(),
+            else self._began,
             ignored=tuple(self._memory.patterns),
         )
 

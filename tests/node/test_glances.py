@@ -12,9 +12,11 @@ from typing import Any
 from unittest import mock
 
 import ddt
+import msgspec
 
 from nova_imagecache.cache import inventories
 from nova_imagecache.cache import layouts
+from nova_imagecache.cache import publish
 from nova_imagecache.cache import qemu_locks
 from nova_imagecache.cache import removal
 from nova_imagecache.cache import scans
@@ -587,6 +589,135 @@ class ReadAsRawTest(GlanceTestCase):
         before = self.inventory()
         self.assertEqual(before.looked, self.look().inventory().looked)
         self.assertEqual(before.bases, self.look().inventory().bases)
+
+
+@ddt.ddt
+class UnchangedTest(GlanceTestCase):
+    """Disks that a close look need not read (decision 0102)."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.read: list[str] = []
+        real = headers.read
+
+        def spy(path: str, *args: Any, **kwargs: Any) -> Any:
+            self.read.append(path)
+            return real(path, *args, **kwargs)
+
+        self.patch(headers, 'read', spy)
+
+    def look(
+        self,
+        seconds: int = 10,
+        settled: bool = True,
+        device: int = 0,
+        memory: inventories.Inventory | None = None,
+    ) -> overlays.OverlayWitness:
+        """Look closely, with a clock of the storage.
+
+        :param seconds: by which it is ahead of that of the host, so that
+            what is new is of long ago: nobody can set a ctime
+        """
+        clock = walks.StorageClock(
+            os.stat(self.top).st_dev + device,
+            time.time_ns() + seconds * 10**9,
+            time.monotonic_ns(),
+        )
+        before = self.inventory() if memory is None else memory
+        witness = overlays.OverlayWitness(
+            self.node.layout,
+            None,
+            memories.Memory(before),
+            clock=clock,
+            settled=settled,
+        )
+        self.users = witness.look([self.used, self.free]).users
+        return witness
+
+    def test_one_that_is_as_it_was_is_not_read(self) -> None:
+        self.look()
+        self.assertEqual([self.node.base_path(self.free)], self.read)
+        self.assertEqual({self.used: {GUEST, OTHER}}, self.users)
+
+    def test_one_that_was_written_in_place_is(self) -> None:
+        self.rewrite(self.other, self.free)
+        self.look()
+        self.assertIn(self.other, self.read)
+        self.assertNotIn(self.disk, self.read)
+        self.assertEqual({self.used: {GUEST}, self.free: {OTHER}}, self.users)
+
+    def test_one_that_is_another_file_is(self) -> None:
+        before = os.stat(self.other)
+        shutil.copyfile(self.other, self.other + '.new')
+        os.rename(self.other + '.new', self.other)
+        os.utime(self.other, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.look()
+        self.assertIn(self.other, self.read)
+
+    def test_one_that_has_come_is(self) -> None:
+        made = self.node.add_overlay(THIRD, self.free)
+        self.look()
+        self.assertIn(made, self.read)
+        self.assertEqual({THIRD}, self.users[self.free])
+
+    @ddt.data(
+        # Changed no two seconds before it was read.
+        {'seconds': 0},
+        {'settled': False},
+        {'device': 1},
+    )
+    def test_where_times_do_not_tell_all_are(self, how: Any) -> None:
+        self.look(**how)
+        self.assertLessEqual({self.disk, self.other}, {*self.read})
+
+    @ddt.data('ctime', 'directory', 'disk', 'looked')
+    def test_what_was_not_noted_so_is(self, what: str) -> None:
+        before = self.inventory()
+        disks, directories = dict(before.disks), dict(before.directories)
+        if what == 'ctime':
+            # As an earlier release has noted it.
+            disks[self.other] = msgspec.structs.replace(
+                disks[self.other], changed=0
+            )
+        elif what == 'disk':
+            del disks[self.other]
+        elif what == 'directory':
+            directories[os.path.dirname(self.other)] = None
+        looked = before.looked or 0
+        if what == 'looked':
+            looked -= 25 * 3600
+        self.look(
+            memory=dataclasses.replace(
+                before, disks=disks, directories=directories, looked=looked
+            )
+        )
+        self.assertIn(self.other, self.read)
+
+    def test_the_last_look_reads_what_is_written_meanwhile(self) -> None:
+        witness = self.look()
+        self.rewrite(self.other, self.free)
+        self.node.add_file(OTHER, 'console.log.1')
+        again = witness.look_again([self.free])
+        self.assertEqual({OTHER}, again.users[self.free])
+
+    def test_what_is_noted_for_the_next_pass_stays_as_it_is(self) -> None:
+        # Whatever base files are taken for.
+        before = dataclasses.replace(self.inventory(), bases={})
+        after = self.look(memory=before).inventory()
+        self.assertNotIn(self.disk, self.read)
+        self.assertEqual(
+            (before.looked, before.disks), (after.looked, after.disks)
+        )
+
+    def test_a_pass_that_removes_a_file_reads_none(self) -> None:
+        self.may_remove()
+        # Mocked: nothing here is of long ago, as a ctime cannot be set.
+        shown = time.time() + 100
+        self.patch(publish, 'current_time', lambda _path: shown)
+        self.node.run()
+        self.assertNotIn(self.free, self.node.files())
+        self.assertIn(self.used, self.node.files())
+        self.assertNotIn(self.disk, self.read)
 
 
 @ddt.ddt

@@ -97,7 +97,7 @@ class PassTest(seeing.SeeingTestCase):
         self.assertEqual(
             inventories.Seen(
                 status.st_ino, status.st_size, status.st_mtime_ns,
-                (self.used,),
+                (self.used,), False, status.st_ctime_ns, True,
             ),
             found.disks[self.disk],
         )  # fmt: skip
