@@ -153,4 +153,5 @@ class Observer:
             self._memory,
             clock=self._storage.clock,
             settled=self._storage.settled and not jump,
+            jumped=bool(jump),
         )

@@ -65,6 +65,7 @@ class OverlayWitness:
         glance: bool = False,
         clock: walks.StorageClock | None = None,
         settled: bool = False,
+        jumped: bool = False,
     ) -> None:
         """Look at nothing yet.
 
@@ -75,6 +76,7 @@ class OverlayWitness:
         :param clock: that of the storage, where it could be read
         :param settled: whether what is remembered was noted long enough ago
             for the times of directories to tell what was changed since
+        :param jumped: whether the clock of this host was set since
         """
         self._layout = layout
         self._lent = host.Host() if lent is None else lent
@@ -89,7 +91,7 @@ class OverlayWitness:
             before.disks if believes else {},
             known if glance else {},
             known,
-            None if glance else self._unchanged(clock, settled),
+            None if glance or jumped else self._unchanged(clock),
         )
         self._walk = walks.Walk(
             layout.instances,
@@ -124,11 +126,11 @@ class OverlayWitness:
         )
 
     def _unchanged(
-        self, clock: walks.StorageClock | None, settled: bool
+        self, clock: walks.StorageClock | None
     ) -> findings.Unchanged | None:
         """Give the disks of which their times tell, if there are any."""
         before = self._memory.inventory
-        if clock is None or not settled or not self._is_believable(before):
+        if clock is None or not self._is_believable(before):
             return None
         # What was read then had not been changed for so long.
         age = time.time() - (before.looked or 0)

@@ -83,6 +83,7 @@ class Assembly:
         glance: bool = False,
         clock: walks.StorageClock | None = None,
         settled: bool = False,
+        jumped: bool = False,
     ) -> overlays.OverlayWitness:
         """Give the witness that is always asked, anew for each pass.
 
@@ -92,9 +93,10 @@ class Assembly:
         :param clock: that of the storage, where it could be read
         :param settled: whether what is remembered was noted long enough ago
             for the times of directories to tell what was changed since
+        :param jumped: whether the clock of this host was set since
         """
         return overlays.OverlayWitness(
-            layout, self.host, memory, glance, clock, settled
+            layout, self.host, memory, glance, clock, settled, jumped
         )
 
     def others(

@@ -609,7 +609,7 @@ class UnchangedTest(GlanceTestCase):
     def look(
         self,
         seconds: int = 10,
-        settled: bool = True,
+        jumped: bool = False,
         device: int = 0,
         memory: inventories.Inventory | None = None,
     ) -> overlays.OverlayWitness:
@@ -629,7 +629,7 @@ class UnchangedTest(GlanceTestCase):
             None,
             memories.Memory(before),
             clock=clock,
-            settled=settled,
+            jumped=jumped,
         )
         self.users = witness.look([self.used, self.free]).users
         return witness
@@ -663,7 +663,7 @@ class UnchangedTest(GlanceTestCase):
     @ddt.data(
         # Changed no two seconds before it was read.
         {'seconds': 0},
-        {'settled': False},
+        {'jumped': True},
         {'device': 1},
     )
     def test_where_times_do_not_tell_all_are(self, how: Any) -> None:
