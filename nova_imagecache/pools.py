@@ -216,7 +216,8 @@ def hand_over(
     takes longer than an item does (decision 0097).
 
     :param work: any thread may call it
-    :param take: called by one thread at a time, while this waits
+    :param take: called by one thread at a time, while this waits; one call
+        may still be under way where the wait was interrupted
     :param late: gives what to take for the result of an item that is not
         done in time
     :param patience: for how many seconds one item is waited for

@@ -328,7 +328,7 @@ class Format(Generic[Body]):
         if (
             head is None
             or head['kind'].decode() != self.kind
-            or int(head['version']) != self.version
+            or head['version'] != str(self.version).encode()
             or self._decoder is None
         ):
             return None

@@ -491,6 +491,9 @@ class Findings:
         else:
             subject = path
             self._claim(path, disk.guest)
+            if disk.layers is None:
+                # It may be a base file, of whatever format.
+                self._as_other.add(os.path.basename(path))
             found = self.look_into(path, disk.guest)
             if found is None:
                 return

@@ -526,14 +526,16 @@ class ReadAsRawTest(GlanceTestCase):
         self.look()
         self.assertTrue(self.is_read(self.free))
 
-    @ddt.data('qcow2', 'options', 'nothing', 'link', 'libvirt')
+    @ddt.data('qcow2', 'options', 'nothing', 'link', 'libvirt', 'itself')
     def test_one_that_a_disk_reads_as_anything_else_is(self, as_: str) -> None:
         self.chain()
         directory = self.node.add_directory(THIRD)
         path = os.path.join(directory, 'disk')
         base_path = self.node.base_path(self.used)
         named = []
-        if as_ == 'link':
+        if as_ == 'itself':
+            named.append(base_path)
+        elif as_ == 'link':
             os.symlink(base_path, path)
         elif as_ == 'options':
             self.stand_on(
@@ -557,7 +559,8 @@ class ReadAsRawTest(GlanceTestCase):
         self.look(*named)
         self.assertTrue(self.is_read(self.used))
         users = self.testimony.users[self.free]
-        self.assertLessEqual({GUEST, OTHER, THIRD}, {*users})
+        others = set() if as_ == 'itself' else {THIRD}
+        self.assertLessEqual({GUEST, OTHER} | others, {*users})
 
     def test_one_that_comes_to_light_at_the_last_moment_is(self) -> None:
         self.chain()

@@ -337,6 +337,13 @@ class AtOnceTest(base.TestCase):
         self.assertIsNone(form._parse_at_once(line))
         self.assertIn('no others', self.outcome(form._parse, line))
 
+    def test_a_version_of_very_many_digits_is_none_of_ours(self) -> None:
+        line = self.line_of(FORMAT, {'things': 1}).replace(
+            b'"version": 3', b'"version": ' + b'9' * 5000
+        )
+        self.assertIsNone(FORMAT._parse_at_once(line))
+        self.assertIn('not a record', self.outcome(FORMAT._parse, line))
+
     def test_what_was_just_saved_is_read_at_once(self) -> None:
         form = records.Format('test', 3, Typed)
         line = self.line_of(form, Typed(['a'], ['b']))
