@@ -127,7 +127,10 @@ class _Chunk(Generic[T, R]):
                 if pace is not None and pace.is_slow_after(spent, len(some)):
                     break
         except BaseException as error:
-            self.error = error
+            with self._lock:
+                if self._given_up:
+                    return
+                self.error = error
         self.done.set()
 
     def _work_off(

@@ -82,8 +82,9 @@ class OverlayWitness:
         self._lent = host.Host() if lent is None else lent
         self._memory = memories.Memory() if memory is None else memory
         before = self._memory.inventory
-        known = before.bases if self._is_believable(before) else {}
-        believes = glance and self._is_believable(before)
+        believable = self._is_believable(before)
+        known = before.bases if believable else {}
+        believes = glance and believable
         self._glances = glance
         self._found = findings.Findings(
             layout,

@@ -58,6 +58,18 @@ class GlanceTestCase(seeing.SeeingTestCase):
         self.node.run()
         self.opened: list[str] = []
 
+    def note_headers(self) -> list[str]:
+        """Give the paths of the files whose headers are read from now on."""
+        read: list[str] = []
+        real = headers.read
+
+        def spy(path: str, *args: Any, **kwargs: Any) -> Any:
+            read.append(path)
+            return real(path, *args, **kwargs)
+
+        self.patch(headers, 'read', spy)
+        return read
+
     def spy_on_opens(self) -> None:
         self.opened = self.note_opens()
 
@@ -107,14 +119,7 @@ class QuietTest(GlanceTestCase):
         self.assertEqual([], self.opened_of(GUEST) + self.opened_of(OTHER))
 
     def test_nor_is_the_header_of_a_base_file(self) -> None:
-        read: list[str] = []
-        real = headers.read
-
-        def spy(path: str, *args: Any, **kwargs: Any) -> Any:
-            read.append(path)
-            return real(path, *args, **kwargs)
-
-        self.patch(headers, 'read', spy)
+        read = self.note_headers()
         self.node.run()
         self.assertEqual([], read)
 
@@ -474,14 +479,7 @@ class ReadAsRawTest(GlanceTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.read: list[str] = []
-        real = headers.read
-
-        def spy(path: str, *args: Any, **kwargs: Any) -> Any:
-            self.read.append(path)
-            return real(path, *args, **kwargs)
-
-        self.patch(headers, 'read', spy)
+        self.read = self.note_headers()
 
     def look(
         self, *named: str, memory: inventories.Inventory | None = None
@@ -604,14 +602,7 @@ class UnchangedTestCase(GlanceTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.read: list[str] = []
-        real = headers.read
-
-        def spy(path: str, *args: Any, **kwargs: Any) -> Any:
-            self.read.append(path)
-            return real(path, *args, **kwargs)
-
-        self.patch(headers, 'read', spy)
+        self.read = self.note_headers()
 
     def look(
         self,

@@ -186,6 +186,16 @@ class ChunkTest(testtools.TestCase):
         self.assertEqual(0, chunk.taken)
         self.assertFalse(chunk.done.is_set())
 
+    def test_what_is_given_up_has_no_error_either(self) -> None:
+        def work(_item: int) -> None:
+            chunk.give_up(chunk.at)
+            raise OSError('late')
+
+        chunk = pools._Chunk[int, None]([1], lambda _item, _result: None)
+        chunk.work_off(work)
+        self.assertIsNone(chunk.error)
+        self.assertFalse(chunk.done.is_set())
+
     def test_one_that_has_come_further_is_not_given_up(self) -> None:
         given_up: list[bool] = []
         chunk = pools._Chunk[int, None]([1, 2], lambda _item, _result: None)
