@@ -346,6 +346,7 @@ class Format(Generic[Body]):
         fields = dataclasses.fields(self.body)  # type: ignore[arg-type]
         if any(each.default is not each.default_factory for each in fields):
             return None
+        # And no type is to be made of one that it learns here only.
         return msgspec.json.Decoder(_RecordOf[self.body])  # type: ignore[name-defined]
 
     def _parse(self, line: bytes) -> _SealedBody[Body]:
